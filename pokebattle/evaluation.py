@@ -1,0 +1,290 @@
+"""Figures of merit: how good a predictor is, how good any predictor could be, and how sure we are of both.
+
+A row is a matchup that was fought `n_battles` times and won `wins_a` times by A. Every figure is a mean over
+single battles, computed from these counts. A battle is partly luck, so even the true probabilities have a
+log-loss above zero: the Bayes limit, estimated from the counts alone. The main figure is the excess over it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+from scipy.special import rel_entr, xlog1py, xlogy
+
+from pokebattle.features import mirror
+
+LIMIT = "Bayes limit"
+INTERVAL = (0.025, 0.975)  # 95 % of the bootstrap resamples
+
+
+def single_orientation(matchups: pd.DataFrame) -> pd.DataFrame:
+    """Turn every matchup to the one orientation that a hash of its unordered species pair draws.
+
+    Scoring both orientations would make precision, recall, F1 and accuracy the same number. The draw depends
+    on the two species only, never on a seed or on the orientation of the input.
+    """
+    a, b = matchups["species_a"].to_numpy(), matchups["species_b"].to_numpy()
+    keys = [" ".join(sorted(pair)) for pair in zip(a, b, strict=True)]
+    alphabetical = np.array([hashlib.sha256(key.encode()).digest()[0] % 2 == 0 for key in keys], dtype=bool)
+    turned = alphabetical != (a <= b)
+    oriented = matchups.copy()
+    oriented.iloc[turned] = mirror(matchups[turned])
+    return oriented
+
+
+def jackknife(statistic: Callable[[np.ndarray], np.ndarray], wins: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Estimate `statistic(p)` of every matchup from its counts, with the jackknife's correction of bias.
+
+    The plug-in value `statistic(wins / n)` of a concave statistic is too low by about 1 / n. Leaving out one
+    battle at a time measures that (Quenouille 1956; Miller, "The jackknife: a review", Biometrika 61, 1974).
+
+    Parameters
+    ----------
+    statistic : callable
+        Vectorised function of a probability.
+    wins, n : ndarray of shape (n_matchups,)
+        Battles won and fought, `n` at least 2.
+    """
+    without_win, without_loss = np.maximum(wins - 1, 0) / (n - 1), np.minimum(wins, n - 1) / (n - 1)
+    left_out = (wins * statistic(without_win) + (n - wins) * statistic(without_loss)) / n
+    return n * statistic(wins / n) - (n - 1) * left_out
+
+
+def entropy(p: np.ndarray) -> np.ndarray:
+    """Log-loss in nats per battle of a predictor that knows the true probability `p`."""
+    return -xlogy(p, p) - xlog1py(1 - p, -p)
+
+
+def favourite_share(p: np.ndarray) -> np.ndarray:
+    """Share of battles that the likelier winner wins: the accuracy of a predictor that knows `p`."""
+    return np.maximum(p, 1 - p)
+
+
+def species_bootstrap(matchups: pd.DataFrame, n_bootstrap: int, random_state: int) -> np.ndarray:
+    """Weights of the matchups in resamples of the species.
+
+    All matchups share a few species, so resampling matchups would give intervals that are too narrow. The
+    species are drawn with replacement instead; a matchup counts the product of its species' counts.
+
+    Returns
+    -------
+    ndarray of shape (1 + n_bootstrap, n_matchups)
+        Row 0 is the set itself, all ones.
+    """
+    names, codes = np.unique(matchups[["species_a", "species_b"]].to_numpy(str), return_inverse=True)
+    a, b = codes.reshape(-1, 2).T
+    rng = np.random.default_rng(random_state)
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_bootstrap)
+    return np.vstack([np.ones((1, len(matchups))), counts[:, a] * counts[:, b]])
+
+
+def figures_of_merit(
+    matchups: pd.DataFrame, probability: np.ndarray, weights: np.ndarray | None = None, n_bins: int = 10
+) -> pd.DataFrame:
+    """All figures of one predictor over single battles.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+        Columns wins_a and n_battles (at least 2), one row a matchup, in one orientation.
+    probability : ndarray of shape (n_matchups,)
+        Predicted P(A wins), 0 to 1; A is predicted to win from 0.5 on.
+    weights : ndarray of shape (n_resamples, n_matchups), optional
+        How often each matchup counts, see `species_bootstrap`.
+    n_bins : int
+        Bins of equal width in the calibration error.
+
+    Returns
+    -------
+    DataFrame of shape (n_resamples, n_figures)
+        accuracy, precision, recall, f1_score, roc_auc, log_loss (nats a battle), brier, calibration_error
+        (mean distance of predicted and observed share over the bins), excess_percent (log-loss over the
+        Bayes limit, in percent of it). A figure that a resample leaves undefined is missing.
+
+    Notes
+    -----
+    Resampling adds noise to every bin, so the resamples' calibration error lies above the set's own.
+    """
+    wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
+    losses, p = n - wins, _checked(probability, len(matchups))
+    weights = np.ones((1, len(p))) if weights is None else weights
+    chosen = p >= 0.5
+    inside = np.clip(p, np.finfo(float).eps, 1 - np.finfo(float).eps)
+    total, true_a, false_a, missed_a, loss, squares, floor = (
+        weights
+        @ np.column_stack([
+            n, wins * chosen, losses * chosen, wins * ~chosen,
+            -wins * np.log(inside) - losses * np.log1p(-inside),
+            wins * (1 - p) ** 2 + losses * p**2,
+            n * jackknife(entropy, wins, n),
+        ])
+    ).T  # fmt: skip
+    with np.errstate(invalid="ignore", divide="ignore"):
+        figures = {
+            "accuracy": 1 - (false_a + missed_a) / total,
+            "precision": true_a / (true_a + false_a),
+            "recall": true_a / (true_a + missed_a),
+            "f1_score": 2 * true_a / (2 * true_a + false_a + missed_a),
+            "roc_auc": _roc_auc(wins, losses, p, weights),
+            "log_loss": loss / total,
+            "brier": squares / total,
+            "calibration_error": np.abs(weights @ _in_bins(p, n_bins, n * p - wins)).sum(axis=1) / total,
+            "excess_percent": 100 * (loss / floor - 1),
+        }
+    return pd.DataFrame(figures)
+
+
+def bayes_limit(matchups: pd.DataFrame, weights: np.ndarray | None = None) -> pd.DataFrame:
+    """The figures that the true probabilities would have, estimated from the counts alone.
+
+    Columns accuracy (the ceiling), log_loss and brier, and excess_percent, which is 0 by definition; rows as
+    in `figures_of_merit`.
+    """
+    wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
+    weights = np.ones((1, len(n))) if weights is None else weights
+    statistics = (favourite_share, entropy, lambda p: p * (1 - p))
+    columns = [jackknife(statistic, wins, n) for statistic in statistics]
+    with np.errstate(invalid="ignore"):
+        means = (weights * n) @ np.column_stack(columns) / (weights @ n)[:, None]
+    return pd.DataFrame(means, columns=["accuracy", "log_loss", "brier"]).assign(excess_percent=0.0)
+
+
+def evaluate(
+    matchups: pd.DataFrame,
+    predictions: Mapping[str, np.ndarray],
+    *,
+    n_bootstrap: int,
+    random_state: int,
+    n_bins: int = 10,
+) -> pd.DataFrame:
+    """Score predictors on the same battles, with intervals from the same resamples of the species.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+        species_a, species_b, wins_a, n_battles in one orientation, see `single_orientation`.
+    predictions : mapping of str to ndarray of shape (n_matchups,)
+        P(A wins) by each predictor.
+
+    Returns
+    -------
+    DataFrame
+        One row a predictor and figure: predictor, figure, value, low, high (95 % interval), n_matchups,
+        n_battles. The last predictor is the Bayes limit.
+    """
+    weights = species_bootstrap(matchups, n_bootstrap, random_state)
+    tables = {name: figures_of_merit(matchups, p, weights, n_bins) for name, p in predictions.items()}
+    tables[LIMIT] = bayes_limit(matchups, weights)
+    scores = pd.concat([_with_interval(table) for table in tables.values()], keys=tables, names=["predictor"])
+    return scores.reset_index().assign(n_matchups=len(matchups), n_battles=int(matchups["n_battles"].sum()))
+
+
+def result_table(scores: pd.DataFrame, figures: Mapping[str, int]) -> pd.DataFrame:
+    """Lay the result of `evaluate` out for reading: one row a predictor, `value [low, high]` in the cells.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From `evaluate`.
+    figures : mapping of str to int
+        Figures to show and their decimals.
+    """
+    shown = scores[scores["figure"].isin(list(figures))]
+    numbers = zip(shown["figure"], shown["value"], shown["low"], shown["high"], strict=True)
+    cells = [
+        f"{v:.{figures[f]}f} [{low:.{figures[f]}f}, {high:.{figures[f]}f}]" for f, v, low, high in numbers
+    ]
+    wide = shown.assign(cell=cells).pivot(index="predictor", columns="figure", values="cell").fillna("")
+    return wide.loc[scores["predictor"].unique(), list(figures)].rename_axis(index=None, columns=None)
+
+
+def metrics(scores: pd.DataFrame, predictor: str) -> dict[str, float]:
+    """Flatten the result of `evaluate` to named numbers for a run.
+
+    The predictor's figures with `_low` and `_high`; the limit's accuracy and log-loss as `bayes_...`; every
+    other predictor's as `baseline_...`; `accuracy` becomes `test_accuracy`.
+    """
+    named: dict[str, float] = {}
+    columns = ("predictor", "figure", "value", "low", "high")
+    for name, figure, value, low, high in zip(*(scores[column] for column in columns), strict=True):
+        key = "test_accuracy" if figure == "accuracy" else figure
+        if name == predictor:
+            named |= {key: value, f"{key}_low": low, f"{key}_high": high}
+        elif name == LIMIT and figure != "excess_percent":
+            named[f"bayes_{figure}"] = value
+        elif figure in ("accuracy", "log_loss", "excess_percent"):
+            named[f"baseline_{re.sub(r'[^a-z0-9]+', '_', name.lower())}_{figure}"] = value
+    return named
+
+
+def calibration_table(matchups: pd.DataFrame, probability: np.ndarray, n_bins: int = 10) -> pd.DataFrame:
+    """Predicted and observed share of wins by bin of the prediction; one row a bin that is not empty.
+
+    Returns
+    -------
+    DataFrame
+        predicted, observed (0 to 1), n_matchups, n_battles; the index is the bin's interval of probabilities.
+    """
+    wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
+    p = _checked(probability, len(matchups))
+    battles, predicted, observed, rows = (
+        _in_bins(p, n_bins, column).sum(axis=0) for column in (n, n * p, wins, np.ones_like(n))
+    )
+    edges = np.round(np.linspace(0, 1, n_bins + 1), 6)
+    bins = pd.IntervalIndex.from_breaks(edges, closed="left", name="bin")
+    with np.errstate(invalid="ignore"):
+        table = pd.DataFrame({"predicted": predicted / battles, "observed": observed / battles}, index=bins)
+    return table.assign(n_matchups=rows.astype(int), n_battles=battles.astype(int))[battles > 0]
+
+
+def largest_errors(matchups: pd.DataFrame, probability: np.ndarray, n_largest: int = 10) -> pd.DataFrame:
+    """The matchups that cost a predictor most log-loss beyond their own luck.
+
+    Returns
+    -------
+    DataFrame of n_largest rows
+        The matchup, `observed` and `predicted` P(A wins), n_battles and `cost`, the divergence of the two in
+        nats a battle, largest first.
+    """
+    n, p = matchups["n_battles"].to_numpy(), _checked(probability, len(matchups))
+    observed = matchups["wins_a"].to_numpy() / n
+    cost = rel_entr(observed, p) + rel_entr(1 - observed, 1 - p)
+    table = matchups[["species_a", "move_a", "species_b", "move_b"]].assign(
+        observed=observed, predicted=p, n_battles=n, cost=cost
+    )
+    return table.sort_values("cost", ascending=False, kind="stable").head(n_largest).reset_index(drop=True)
+
+
+def _checked(probability: np.ndarray, n_rows: int) -> np.ndarray:
+    p = np.asarray(probability, dtype=float)
+    if p.shape != (n_rows,) or not ((p >= 0) & (p <= 1)).all():
+        got = f"shape {p.shape}, {p.min()} to {p.max()}"
+        raise ValueError(f"expected {n_rows} probabilities from 0 to 1, got {got}")
+    return p
+
+
+def _in_bins(p: np.ndarray, n_bins: int, values: np.ndarray) -> np.ndarray:
+    """Spread a value a matchup over the columns of its probability bin, shape (n_matchups, n_bins)."""
+    spread = np.zeros((len(p), n_bins))
+    spread[np.arange(len(p)), np.minimum((p * n_bins).astype(int), n_bins - 1)] = values
+    return spread
+
+
+def _roc_auc(wins: np.ndarray, losses: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of every resample at once; equal predictions count half."""
+    order = np.argsort(p, kind="stable")
+    starts = np.flatnonzero(np.diff(p[order], prepend=-1.0))
+    won = np.add.reduceat((weights * wins)[:, order], starts, axis=1)
+    lost = np.add.reduceat((weights * losses)[:, order], starts, axis=1)
+    below = np.cumsum(lost, axis=1) - lost / 2
+    return (won * below).sum(axis=1) / (won.sum(axis=1) * lost.sum(axis=1))
+
+
+def _with_interval(table: pd.DataFrame) -> pd.DataFrame:
+    """Row 0 as the value and the quantiles of the other rows as its interval, one row a figure."""
+    low, high = (table.iloc[1:].quantile(bound) for bound in INTERVAL)
+    return pd.DataFrame({"value": table.iloc[0], "low": low, "high": high}).rename_axis("figure")
