@@ -1,0 +1,58 @@
+"""``python -m pokebattle report out.ipynb``: an executed notebook's result and the address of its run."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pokebattle.tracking.journal import execution_folder, read_json
+
+PATIENCE = 200.0  # seconds that the shipper may need while the server comes up
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("notebook", type=Path, help="a notebook that papermill executed")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the outputs of the cells tagged ``result``, wait until the run is closed, write its address."""
+    try:
+        notebook = json.loads(arguments.notebook.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"Error: {arguments.notebook}: expected an executed notebook, got {error}\n")
+        return 1
+    for cell in notebook["cells"]:
+        if "result" in cell["metadata"].get("tags", []):
+            sys.stdout.write("".join(_texts(cell)))
+    execution = notebook["metadata"].get("pokebattle", {}).get("execution")
+    if execution is None:
+        sys.stdout.write("run: none, this execution was not tracked\n")
+        return 0
+    record = _closed_run(execution_folder(execution))
+    if "status" not in record:
+        reason = record.get("unfinished") or record.get("away") or "the server has not answered yet"
+        sys.stdout.write(f"run: not on the server ({reason})\n")
+        return 1
+    address = f"{record['uri']}/#/experiments/{record['experiment_id']}/runs/{record['run_id']}"
+    sys.stdout.write(f"run: {address} ({record['status']})\n")
+    return 0
+
+
+def _texts(cell: dict[str, Any]) -> list[str]:
+    found = []
+    for output in cell.get("outputs", []):
+        text = output.get("text") or output.get("data", {}).get("text/plain", "")
+        found.append("".join(text).rstrip("\n") + "\n")
+    return found
+
+
+def _closed_run(folder: Path) -> dict[str, Any]:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        record = read_json(folder / "run.json")
+        if "status" in record or "unfinished" in record or time.monotonic() > deadline:
+            return record
+        time.sleep(0.1)

@@ -1,0 +1,34 @@
+"""``python -m pokebattle server start|stop|status``."""
+
+import argparse
+import sys
+
+from pokebattle.tracking import server
+from pokebattle.tracking.settings import tracking_uri
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("action", choices=["start", "stop", "status"])
+    parser.add_argument("--background", action="store_true", help="do not wait until the server answers")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it; 1 when the server cannot be started or does not answer."""
+    say = sys.stdout.write
+    if arguments.action == "stop":
+        say(f"stopped the MLflow server at {uri}\n" if (uri := server.stop()) else "no MLflow server to stop\n")
+        return 0
+    if arguments.action == "status":
+        there = server.answers(tracking_uri())
+        say(f"{tracking_uri()}: {'an MLflow server answers' if there else 'no MLflow server answers'}\n")
+        return 0 if there else 1
+    try:
+        uri, remarks = server.start(wait=not arguments.background)
+    except server.ServerStartError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 1
+    for remark in remarks:
+        say(f"{remark}\n")
+    say(f"MLflow {'comes up' if arguments.background and not server.answers(uri) else 'serves'} at {uri}\n")
+    return 0

@@ -1,0 +1,143 @@
+"""Publishes a trained model: its figures on the run, the model itself in MLflow's registry or in a local folder."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pokebattle.tracking.kernel import current
+from pokebattle.tracking.settings import checkout
+
+if TYPE_CHECKING:
+    from pokebattle.datasets import BattleSet
+    from pokebattle.model import BattleWinner
+    from pokebattle.params import Params
+
+MATCHUP_COLUMNS = ["species_a", "species_b", "move_a", "move_b", "policy"]
+NEEDED = ["xgboost-cpu", "xgboost", "scikit-learn", "scipy", "pandas", "numpy"]  # by the model when it predicts
+PATIENCE = 150.0  # seconds to wait for the run while the local server comes up
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a model went.
+
+    Attributes
+    ----------
+    text : str
+        One sentence.
+    link : str
+        Address of the registered version, of the run, or the local folder.
+    """
+
+    text: str
+    link: str
+
+    def __repr__(self) -> str:
+        return f"{self.text}\n{self.link}"
+
+
+def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float], battles: "BattleSet") -> Published:
+    """Put the figures on the run and register the model.
+
+    The model is registered as ``params.model_name`` when ``params.register_model`` says so and a server holds
+    the run; in any other case it is saved to ``build/models`` and the reason is given.
+
+    Parameters
+    ----------
+    model : BattleWinner
+        A fitted model.
+    params : Params
+        The version that it was trained under.
+    metrics : mapping of str to float
+        Figures of merit.
+    battles : BattleSet
+        What it was trained and evaluated on.
+    """
+    execution = current()
+    facts = metadata(model, params, battles)
+    if execution:
+        execution.emit("metrics", values=dict(metrics))
+        execution.emit("params", values=facts)
+    if not params.register_model:
+        return _save(model, params, "register_model is false")
+    if execution is None:
+        return _save(model, params, "tracking is off")
+    run = execution.run(PATIENCE)
+    if not run:
+        return _save(model, params, f"no MLflow server answers at {execution.uri}")
+    return _register(model, params, battles.training[MATCHUP_COLUMNS].head(3), facts, run)
+
+
+def metadata(model: "BattleWinner", params: "Params", battles: "BattleSet") -> dict[str, Any]:
+    """Return what a reader of the run must know about model and data."""
+    training, evaluation = battles.training, battles.evaluation
+    return {
+        "model_type": "xgboost",
+        "dataset_version": battles.name,
+        "dataset_digest": battles.digest,
+        "n_features": len(model.feature_names),
+        "training_samples": 2 * len(training),
+        "test_samples": len(evaluation),
+        "n_matchups": len(training) + len(evaluation),
+        "n_battles": int(training["n_battles"].sum() + evaluation["n_battles"].sum()),
+    }
+
+
+def _save(model: "BattleWinner", params: "Params", reason: str) -> Published:
+    folder = (checkout() or Path.cwd()) / "build" / "models" / f"{params.model_name}_{params.version}"
+    model.save(folder)
+    return Published(f"{params.model_name} was not registered: {reason}. It is saved in", os.path.relpath(folder))
+
+
+def _register(
+    model: "BattleWinner", params: "Params", example: pd.DataFrame, facts: dict[str, Any], run: dict[str, Any]
+) -> Published:
+    """Log the model to the run and register it: booster, feature configuration and code, nothing pickled."""
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("string", name) for name in MATCHUP_COLUMNS]),
+        outputs=Schema([ColSpec("double", "win_probability")]),
+    )
+    with tempfile.TemporaryDirectory() as staging:
+        data, code = Path(staging) / "model", Path(staging) / "code" / "pokebattle"
+        model.save(data)
+        _copy_code(code)
+        logged = mlflow.pyfunc.log_model(
+            name="model", loader_module="pokebattle.model", data_path=str(data), code_paths=[str(code)],
+            signature=signature, input_example=example, pip_requirements=requirements(),
+            registered_model_name=params.model_name,
+            metadata={key: str(value) for key, value in facts.items()} | {"version": params.version},
+        )  # fmt: skip
+    number = logged.registered_model_version
+    return Published(
+        f"{params.model_name} is registered as version {number}.",
+        f"{run['uri']}/#/models/{params.model_name}/versions/{number}",
+    )
+
+
+def requirements() -> list[str]:
+    """Return the pinned packages that a loaded model needs, as they are installed here."""
+    found = []
+    for name in NEEDED:
+        try:
+            found.append(f"{name}=={version(name)}")
+        except PackageNotFoundError:  # one of the two builds of XGBoost
+            continue
+    return found
+
+
+def _copy_code(target: Path) -> None:
+    """Copy the package's modules and game tables, without battles, notebooks' tooling or caches."""
+    package = Path(__file__).parent
+    left_out = shutil.ignore_patterns("__pycache__", "battles", "node_modules", "tracking", "cli", "engine")
+    shutil.copytree(package, target, ignore=left_out)

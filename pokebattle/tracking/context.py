@@ -1,0 +1,170 @@
+"""What a kernel can learn about itself: which notebook it runs, who drives it, what the run is called."""
+
+import ast
+import contextlib
+import getpass
+import json
+import os
+import string
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+PARAMETER_TAGS = {"parameters", "injected-parameters"}
+HANDOVER = "POKEBATTLE_EXECUTION"  # the papermill engine tells its kernel what it knows in this variable
+
+
+@dataclass
+class Context:
+    """Who executes what.
+
+    Attributes
+    ----------
+    executor : str
+        ``papermill``, ``nbval``, ``nbconvert``, ``jupyter-execute``, ``jupyterlab`` or ``kernel``.
+    notebook : Path or None
+        Absolute path, when there is a notebook.
+    document : dict
+        The notebook as it was on disk (or as papermill prepared it), empty when unknown.
+    parameters : dict
+        What papermill was given, typed.
+    execution_id : str or None
+        The id that papermill chose for this execution.
+    """
+
+    executor: str
+    notebook: Path | None = None
+    document: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    execution_id: str | None = None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The notebook's own ``pokebattle`` metadata."""
+        found = self.document.get("metadata", {}).get("pokebattle", {})
+        return found if isinstance(found, dict) else {}
+
+    def parameter_cells(self) -> list[dict[str, Any]]:
+        """Return the cells tagged ``parameters`` or ``injected-parameters``."""
+        cells = self.document.get("cells", [])
+        return [cell for cell in cells if PARAMETER_TAGS & set(cell.get("metadata", {}).get("tags", []))]
+
+    def is_parameter_cell(self, cell_id: str | None, source: str) -> bool:
+        """Tell whether an executed cell is one of them: by id where the client sends it, else by text."""
+        return any(
+            cell.get("id") == cell_id if cell_id else cell_source(cell).strip() == source.strip()
+            for cell in self.parameter_cells()
+        )
+
+    def names(self, namespace: dict[str, Any]) -> tuple[str, str]:
+        """Return experiment and run name under the values that the templates ask for.
+
+        A placeholder's value is papermill's, else the namespace's, else the parameters cell's default.
+        """
+        stem = self.notebook.stem if self.notebook else "notebooks"
+        templates = (
+            "notebook-tests" if self.executor == "nbval" else str(self.metadata.get("experiment", stem)),
+            str(self.metadata.get("run_name", stem)),
+        )
+        defaults: dict[str, Any] = {}
+        for cell in self.parameter_cells():
+            defaults.update(literals(cell_source(cell)))
+
+        def fill(template: str) -> str:
+            try:
+                wanted = {name for _, name, _, _ in string.Formatter().parse(template) if name}
+            except ValueError:
+                return template
+            values = dict.fromkeys(wanted, "unknown")
+            for source in (defaults, namespace, self.parameters):
+                values.update({name: source[name] for name in wanted if name in source})
+            return "".join(
+                text + (str(values[name]) if name else "") for text, name, _, _ in string.Formatter().parse(template)
+            )
+
+        return fill(templates[0]) or stem, fill(templates[1]) or stem
+
+
+def cell_source(cell: dict[str, Any]) -> str:
+    """Return a cell's source as one string."""
+    source = cell.get("source", "")
+    return "".join(source) if isinstance(source, list) else str(source)
+
+
+def literals(source: str) -> dict[str, Any]:
+    """Return what a parameters cell assigns at top level, as far as it is literal."""
+    try:
+        statements = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return {}
+    found: dict[str, Any] = {}
+    for statement in statements:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        value = getattr(statement, "value", None)
+        for target in targets:
+            if isinstance(target, ast.Name) and value is not None:
+                with contextlib.suppress(ValueError, TypeError):
+                    found[target.id] = ast.literal_eval(value)
+    return found
+
+
+def detect() -> Context:
+    """Find out who started this kernel and for which notebook."""
+    if handover := os.environ.pop(HANDOVER, None):  # not for the kernels that this one may start
+        return _from_papermill(json.loads(Path(handover).read_text(encoding="utf-8")))
+    test = os.environ.get("PYTEST_CURRENT_TEST", "")
+    if ".ipynb::" in test:
+        path = Path.cwd() / Path(test.split("::")[0]).name
+        return Context("nbval", path, read_notebook(path))
+    if found := _from_parent():
+        return found
+    if session := os.environ.get("JPY_SESSION_NAME"):
+        path = Path(unquote(session))
+        if path.suffix == ".ipynb":
+            return Context("jupyterlab", path, read_notebook(path))
+    return Context("kernel")
+
+
+def _from_papermill(told: dict[str, Any]) -> Context:
+    notebook = Path(told["notebook"]) if told.get("notebook") else None
+    return Context("papermill", notebook, told["document"], told["parameters"], told["execution"])
+
+
+def _from_parent() -> Context | None:
+    """Read the command line of the process that started the kernel."""
+    import psutil  # ipykernel brings it
+
+    try:
+        parent = psutil.Process(int(os.environ.get("JPY_PARENT_PID") or os.getppid()))
+        command, folder = parent.cmdline(), Path(parent.cwd())
+    except (psutil.Error, ValueError):
+        return None
+    words = {Path(word).name for word in command[:4]}
+    for executor, programs in {
+        "nbconvert": {"jupyter-nbconvert", "nbconvert"},
+        "jupyter-execute": {"jupyter-execute", "execute"},
+        "papermill": {"papermill"},
+    }.items():
+        if words & programs:
+            notebooks = [folder / word for word in command if word.endswith(".ipynb")]
+            wanted = [path for path in notebooks if path.parent == Path.cwd()] or notebooks
+            return Context(executor, wanted[0], read_notebook(wanted[0])) if wanted else Context(executor)
+    return None
+
+
+def read_notebook(path: Path) -> dict[str, Any]:
+    """Return the notebook on disk as JSON, empty when it cannot be read."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def user_name() -> str:
+    """Return the name of the user, or ``unknown`` where the system has none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

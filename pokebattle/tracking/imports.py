@@ -1,0 +1,64 @@
+"""Do something right after a module is imported, without importing it."""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+from pokebattle.tracking.notice import say
+
+Callback = Callable[[Any], None]
+
+
+def after_import(name: str, callback: Callback) -> None:
+    """Call ``callback(module)`` once the module ``name`` has been executed, or now if it has been."""
+    if name in sys.modules:
+        callback(sys.modules[name])
+        return
+    finder = next((f for f in sys.meta_path if isinstance(f, _Finder)), None)
+    if finder is None:
+        finder = _Finder()
+        sys.meta_path.insert(0, finder)
+    finder.callbacks[name] = callback
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self) -> None:
+        self.callbacks: dict[str, Callback] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        callback = self.callbacks.pop(name, None)
+        if callback is None:
+            return None
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, callback)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """The module's own loader, and then the callback."""
+
+    def __init__(self, loader: Any, callback: Callback) -> None:
+        self._loader, self._callback = loader, callback
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
+        try:
+            self._callback(module)
+        except Exception as error:  # the user's import goes on
+            say(f"{module.__name__} is not tracked ({type(error).__name__}: {error})")

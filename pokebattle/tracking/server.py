@@ -1,0 +1,165 @@
+"""The local MLflow server of this checkout: SQLite, 127.0.0.1, started detached and stopped by its own record."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from pokebattle.tracking.journal import write_atomically
+from pokebattle.tracking.settings import DEFAULT_URI, server_record, state_dir, tracking_uri
+
+START_SECONDS = 180.0
+STOP_SECONDS = 20.0
+
+
+class ServerStartError(RuntimeError):
+    """The local server did not come up; the message names its log."""
+
+
+def answers(uri: str, timeout: float = 2.0) -> bool:
+    """Tell whether an MLflow server answers at ``uri``."""
+    try:
+        with urllib.request.urlopen(f"{uri}/version", timeout=timeout) as reply:
+            return bool(reply.status == 200 and reply.read(20)[:1].isdigit())
+    except urllib.error.HTTPError as error:  # a server with accounts answers, and wants a password
+        return error.code in {401, 403}
+    except (OSError, ValueError):
+        return False
+
+
+def process(record: dict[str, Any]) -> psutil.Process | None:
+    """Return the recorded server's process if it is alive and still the same one."""
+    try:
+        found = psutil.Process(int(record["pid"]))
+        same = abs(found.create_time() - float(record["created"])) < 1
+        return found if same and found.status() != psutil.STATUS_ZOMBIE else None
+    except (KeyError, ValueError, psutil.Error):
+        return None
+
+
+def start(wait: bool = True) -> tuple[str, list[str]]:
+    """Start the local server unless one answers already.
+
+    Parameters
+    ----------
+    wait : bool
+        Return only when it answers; else it comes up in the background.
+
+    Returns
+    -------
+    uri : str
+    remarks : list of str
+        What the user should know, for instance that another port was taken.
+
+    Raises
+    ------
+    ServerStartError
+        It ended or did not answer within three minutes.
+    """
+    uri, remarks = tracking_uri(), []
+    if answers(uri):
+        return uri, [f"an MLflow server answers at {uri}"]
+    if named := os.environ.get("MLFLOW_TRACKING_URI"):
+        remarks.append(f"MLFLOW_TRACKING_URI names {named}, which does not answer")
+    record = server_record()
+    running = process(record)
+    if running is None:
+        record, more = _spawn()
+        remarks += more
+        running = process(record)
+    if wait:
+        _await(record, running)
+    return str(record["uri"]), remarks
+
+
+def _spawn() -> tuple[dict[str, Any], list[str]]:
+    port, remarks = _free_port()
+    folder = state_dir() / "server"
+    (folder / "artifacts").mkdir(parents=True, exist_ok=True, mode=0o700)
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
+        "--artifacts-destination", str(folder / "artifacts"),
+    ]  # fmt: skip
+    switches = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
+                "DO_NOT_TRACK": "true"}  # fmt: skip
+    own = {k: v for k, v in os.environ.items() if k not in {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"}}
+    with (folder / "server.log").open("ab") as log:
+        child = subprocess.Popen(
+            command, env=own | switches, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True, cwd=folder,
+        )  # fmt: skip
+    record = {"uri": f"http://127.0.0.1:{port}", "pid": child.pid, "created": psutil.Process(child.pid).create_time()}
+    write_atomically(state_dir() / "server.json", json.dumps(record))
+    return record, remarks
+
+
+def _free_port() -> tuple[int, list[str]]:
+    """Return MLflow's port if it is free, else any free one and who holds MLflow's."""
+    wanted = urlsplit(DEFAULT_URI).port or 5000
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                taken = probe.getsockname()[1]
+                remark = f"port {wanted} is held by {_holder(wanted)}: taking port {taken}"
+                return taken, [] if port == wanted else [remark]
+    raise ServerStartError("no free port on 127.0.0.1")
+
+
+def _holder(port: int) -> str:
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+    return "another program"
+
+
+def _await(record: dict[str, Any], running: psutil.Process | None) -> None:
+    log: Path = state_dir() / "server" / "server.log"
+    deadline = time.monotonic() + START_SECONDS
+    while not answers(str(record["uri"])):
+        if running is None or process(record) is None:
+            raise ServerStartError(f"the MLflow server ended before it answered; its log is {log}")
+        if time.monotonic() > deadline:
+            raise ServerStartError(f"no answer from {record['uri']} in {START_SECONDS:.0f} s; its log is {log}")
+        time.sleep(0.25)
+
+
+def stop() -> str | None:
+    """Stop the server that ``start`` recorded; return its address, None when there was none to stop."""
+    record = server_record()
+    running = process(record)
+    (state_dir() / "server.json").unlink(missing_ok=True)
+    if running is None:
+        return None
+    group = os.getpgid(running.pid)
+    for sign in (signal.SIGTERM, signal.SIGKILL):  # its parent alone would leave the workers serving
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, sign)
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline and _group_is_alive(group):
+            time.sleep(0.1)
+        if not _group_is_alive(group):
+            break
+    return str(record["uri"])
+
+
+def _group_is_alive(group: int) -> bool:
+    for candidate in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(candidate.pid) == group and candidate.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False

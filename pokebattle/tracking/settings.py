@@ -1,0 +1,60 @@
+"""Where tracking is switched, where its files lie and which server it talks to.
+
+Standard library only: the shipper runs without site-packages.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+DEFAULT_URI = "http://127.0.0.1:5000"
+
+
+def enabled() -> bool:
+    """Tell whether executions are tracked: ``POKEBATTLE_TRACKING`` is not off."""
+    return os.environ.get("POKEBATTLE_TRACKING", "on").strip().lower() not in {"off", "0", "false", "no"}
+
+
+def checkout() -> Path | None:
+    """Return the root of the checkout that this package runs from; None when it is installed."""
+    root = Path(__file__).parents[2]
+    return root if (root / "pyproject.toml").is_file() else None
+
+
+def state_dir() -> Path:
+    """Return the folder for servers, journals and installs.
+
+    ``POKEBATTLE_STATE``, else ``.pokebattle`` in the checkout, else the user's XDG state folder.
+    """
+    if named := os.environ.get("POKEBATTLE_STATE"):
+        return Path(named).expanduser().absolute()
+    if root := checkout():
+        return root / ".pokebattle"
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pokebattle"
+
+
+def server_record() -> dict[str, Any]:
+    """Return what ``make server`` wrote down (``uri``, ``pid``, ...), or an empty mapping."""
+    try:
+        record = json.loads((state_dir() / "server.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def tracking_uri() -> str:
+    """Return the server's address: ``MLFLOW_TRACKING_URI``, else the recorded one, else port 5000."""
+    return (os.environ.get("MLFLOW_TRACKING_URI") or server_record().get("uri") or DEFAULT_URI).rstrip("/")
+
+
+def server_is_starting(uri: str) -> bool:
+    """Tell whether the recorded local server is a live process that may still come up at ``uri``."""
+    record = server_record()
+    if record.get("uri") != uri:
+        return False
+    try:
+        os.kill(int(record["pid"]), 0)
+    except (KeyError, OSError, ValueError):
+        return False
+    return True
