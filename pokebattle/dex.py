@@ -45,8 +45,8 @@ def moves() -> pd.DataFrame:
         - flags: ohko, charge (strikes in the second turn), evades_while_charging (dig, fly), recharge,
           locks_in (2-3 turns, then confused), self_destruct, needs_sleeping_target, needs_attacking_target,
           first_turn_only, uses_target_attack, traps (an eighth of the HP each turn), seeds;
-        - screen (the user's side gets "reflect" or "lightscreen"), self_boosts and target_boosts ("attack-1"),
-          target_boost_chance;
+        - screen (the user's side gets "reflect" or "lightscreen"), self_boosts ("attack-1 defense-1"; of a charging
+          move: in its first turn), target_boosts and target_boost_chance;
         - flinch_, burn_, paralysis_, freeze_, poison_, sleep_ and confusion_chance (percent, of each hit).
     """
     return _read("moves").set_index("move_id")

@@ -74,7 +74,9 @@ function moveRow(move) {
     needs_sleeping_target: move.id === 'dreameater', needs_attacking_target: move.id === 'suckerpunch',
     first_turn_only: move.id === 'fakeout', uses_target_attack: move.overrideOffensivePokemon === 'target',
     traps: move.volatileStatus === 'partiallytrapped', seeds: ['leechseed', 'sappyseed'].includes(move.id),
-    screen: ['reflect', 'lightscreen'].includes(self) ? self : '', self_boosts: boostText(move.self?.boosts),
+    screen: ['reflect', 'lightscreen'].includes(self) ? self : '',
+    // Skull Bash raises its user's defence while it charges, with code of its own.
+    self_boosts: move.id === 'skullbash' ? 'defense+1' : boostText(move.self?.boosts),
     ...secondaryColumns(move),
   };
 }
