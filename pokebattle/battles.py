@@ -1,0 +1,171 @@
+"""What a matchup is, and the arithmetic of the game: stats, the damage formula, the policy that picks the moves.
+
+A matchup is two species at level 50 with individual values of 31, no awakening values, a neutral nature, friendship
+70 and no item, each with the one move that it uses for the whole battle.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from pokebattle import dex
+
+LEVEL = 50
+INDIVIDUAL_VALUE = 31
+FRIENDSHIP = 70
+STATS = ["hp", "attack", "defense", "special_attack", "special_defense", "speed"]
+MATCHUP = ["species_a", "species_b", "move_a", "move_b", "policy"]
+STAB = 1.5
+
+Ids = Sequence[str] | pd.Series | pd.Index | NDArray[np.object_]
+
+
+def battle_stats() -> pd.DataFrame:
+    """Return the stats in battle: index species_id, integer columns hp to speed, shape (188, 6).
+
+    The formulas of the main games since Generation 3, with the friendship factor of Let's Go, which raises every
+    stat but HP: 1 + friendship / 255 / 10 in whole percent, rounded down (the engine's mod gen7letsgo, scripts.ts).
+    """
+    base = dex.species()[STATS]
+    grown = (2 * base + INDIVIDUAL_VALUE) * LEVEL // 100
+    stats = (grown + 5) * int((1 + FRIENDSHIP / 255 / 10) * 100) // 100
+    stats["hp"] = grown["hp"] + LEVEL + 10
+    return stats
+
+
+def type_effectiveness(move_type: Ids, defender: Ids) -> NDArray[np.float64]:
+    """Return the multiplier (0 to 4) of a move's type against a species, whose one or two types multiply.
+
+    Parameters
+    ----------
+    move_type, defender : array-like of str, shape (n,)
+        Type ids and species ids.
+    """
+    chart = dex.type_chart().assign(**{"": 1.0})
+    types = dex.species()[["type_1", "type_2"]].loc[_index(defender)]
+    multipliers, attacking = chart.to_numpy(), chart.index.get_indexer(_index(move_type))
+    first, second = (chart.columns.get_indexer(_index(types[name])) for name in types)
+    return multipliers[attacking, first] * multipliers[attacking, second]
+
+
+def same_type_bonus(move_type: Ids, attacker: Ids) -> NDArray[np.float64]:
+    """Return 1.5 where the move has one of the attacker's types, else 1; shape (n,)."""
+    types = dex.species()[["type_1", "type_2"]].loc[_index(attacker)].to_numpy()
+    return np.where((types == np.asarray(move_type)[:, None]).any(axis=1), STAB, 1.0)
+
+
+def damage(
+    power: ArrayLike, attack: ArrayLike, defense: ArrayLike, stab: ArrayLike, effectiveness: ArrayLike,
+    roll: ArrayLike = 100, critical: ArrayLike = False,
+) -> NDArray[np.int64]:
+    """Return the HP that one hit takes at level 50, rounded at every step as the game does.
+
+    Parameters
+    ----------
+    power, attack, defense, stab, effectiveness : array-like
+        Base power, the two stats in battle, 1 or 1.5, the type multiplier; all broadcast.
+    roll : array-like of int, default 100
+        The random factor: 85 to 100 percent, each as likely.
+    critical : array-like of bool, default False
+        A critical hit multiplies by 1.5.
+
+    Returns
+    -------
+    ndarray of int
+        At least 1, except 0 where the target is immune or the power is 0.
+
+    Notes
+    -----
+    Source: getDamage and modifyDamage of the engine's battle-actions.ts (the main games since Generation 6). Half a
+    point is rounded down in the same-type bonus and everything else is truncated.
+    """
+    power, attack, defense = (np.asarray(value, dtype=np.int64) for value in (power, attack, defense))
+    effectiveness = np.asarray(effectiveness, dtype=float)
+    points = (2 * LEVEL // 5 + 2) * power * attack // defense // 50 + 2
+    points = np.where(critical, points * 3 // 2, points)
+    points = points * np.asarray(roll) // 100
+    points = np.where(np.asarray(stab) > 1, (points * 3 * 2048 + 2047) // 4096, points)
+    dealt = np.maximum(np.floor(points * effectiveness), 1)
+    return np.where((power > 0) & (effectiveness > 0), dealt, 0).astype(np.int64)
+
+
+@cache
+def _best_moves() -> pd.DataFrame:
+    """Score every damaging move of every attacker against every defender, and keep the best."""
+    moves, stats, learnsets = dex.moves().sort_index(), battle_stats(), dex.learnsets()
+    moves = moves[moves["category"] != "status"]
+    known = pd.crosstab(learnsets["species_id"], learnsets["move_id"]).reindex(columns=moves.index, fill_value=0) > 0
+    known = known[known.any(axis=1)]
+    fighters, stats = known.index, stats.loc[known.index]
+    physical = (moves["category"] == "physical").to_numpy()
+    attack = np.where(physical, stats[["attack"]], stats[["special_attack"]])  # species x moves, as the next two
+    defense = np.where(physical, stats[["defense"]], stats[["special_defense"]])
+    stab, effectiveness = (
+        rule(np.tile(moves["type"], len(fighters)), np.repeat(fighters, len(moves))).reshape(attack.shape)
+        for rule in (same_type_bonus, type_effectiveness)
+    )
+    strength = (moves["base_power"] * moves["accuracy"]).to_numpy() * stab * attack
+    # Exact numbers up to the one division: equal moves get equal scores, and of these argmax takes the first id.
+    scores = strength[:, None, :] * effectiveness / defense
+    scores = np.where(known.to_numpy()[:, None, :], scores, -1.0)
+    best = scores.argmax(axis=2).ravel()
+    index = pd.MultiIndex.from_product([fighters, fighters], names=["attacker", "defender"])
+    score = scores.max(axis=2).ravel() / 100  # accuracy is in percent
+    return pd.DataFrame({"move_id": moves.index[best], "score": score}, index=index)
+
+
+def best_moves() -> pd.DataFrame:
+    """Return the best move of every attacker against every defender (187 x 187, mirror matches included).
+
+    The score of a move is base power x same-type bonus x type effectiveness x accuracy x attack / defence, taken
+    literally: moves that strike late, hit several times or make their user faint get no other weight, and moves
+    whose power is not a number score 0. The highest score wins; equal scores go to the first move id.
+
+    Returns
+    -------
+    DataFrame
+        Index (attacker, defender); columns move_id, score.
+    """
+    return _best_moves().copy()
+
+
+def _meetings(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Give both sides of each pair the best move against the other."""
+    best = best_moves()["move_id"]
+    moves = {
+        "move_a": best.loc[pd.MultiIndex.from_frame(pairs[["species_a", "species_b"]])].to_numpy(),
+        "move_b": best.loc[pd.MultiIndex.from_frame(pairs[["species_b", "species_a"]])].to_numpy(),
+    }
+    return pairs.assign(**moves)
+
+
+POLICIES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {"best_move": _meetings}
+
+
+def matchups(policy: str = "best_move") -> pd.DataFrame:
+    """Return one matchup for every unordered pair of the 187 species that can deal damage.
+
+    Returns
+    -------
+    DataFrame
+        17,391 rows; columns species_a, species_b, move_a, move_b, policy; species_a < species_b; sorted.
+
+    Raises
+    ------
+    ValueError
+        If there is no such policy.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"policy: unknown, got {policy!r}; there is {', '.join(POLICIES)}")
+    fighters = sorted(set(best_moves().index.get_level_values("attacker")))
+    first, second = np.triu_indices(len(fighters), k=1)
+    names = np.array(fighters, dtype=object)
+    pairs = pd.DataFrame({"species_a": names[first], "species_b": names[second]})
+    return POLICIES[policy](pairs).assign(policy=policy)[MATCHUP]
+
+
+def _index(ids: Ids) -> pd.Index:
+    return pd.Index(np.asarray(ids, dtype=object))
