@@ -1,0 +1,322 @@
+"""Versions in params/*.yaml under one strict schema, and what a notebook sets over them.
+
+Precedence: ``-p`` over the notebook's parameters cell over the version's file. What a key means, with unit
+and range, stands beside it in params/sample.yaml.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+
+class ParamsError(ValueError):
+    """A parameter that cannot be used, in one line: place, name, expected, got, nearest valid name."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Asked by IPython: in a notebook the line alone, without the way to it through this module."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class Params(BaseModel):
+    """Everything a notebook may be told, checked: flat, complete, frozen.
+
+    Types are strict: an int passes for a float, nothing else is converted; True is not 1, nor "8" a number.
+    """
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
+
+    version: str
+    description: str = Field(min_length=1)
+
+    dataset: Literal["v3"]
+    policy: Literal["best_move"]
+    max_matchups: int = Field(ge=0)
+    simulated_matchups: int = Field(ge=0)
+    evaluation_fraction: float = Field(gt=0, le=0.5)
+    evaluation_battles: int = Field(ge=2, le=100_000)
+
+    features: Literal["mechanics", "raw"]
+    random_state: int = Field(ge=0, lt=2**32)
+    n_jobs: int = Field(ge=1, le=256)
+    n_estimators: int = Field(ge=1, le=10_000)
+    max_depth: int = Field(ge=1, le=20)
+    learning_rate: float = Field(gt=0, le=1)
+    subsample: float = Field(gt=0, le=1)
+    colsample_bytree: float = Field(gt=0, le=1)
+    min_child_weight: float = Field(ge=0)
+    reg_lambda: float = Field(ge=0)
+
+    n_bootstrap: int = Field(ge=2, le=100_000)
+    calibration_bins: int = Field(ge=2, le=100)
+    learning_curve_points: int = Field(ge=2, le=20)
+
+    register_model: bool
+    model_name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+
+
+# Controls that a notebook's parameters cell declares for itself, where their type does not say it all.
+CONTROL_RANGES = {"n_battles": Field(ge=1)}
+
+_TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+_WORDS: dict[Any, str] = {int: "an integer", float: "a number", str: "text", bool: "True or False"}
+_LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below",
+           "pattern": "matching", "min_length": "no shorter than"}
+_DECIMAL = re.compile(r"[-+]?(0|[1-9]\d*|(?=\.\d))(\.\d*)?([eE][-+]?\d+)?")
+_ALIKE = 0.85  # a control with a name this close to a parameter's is taken for a misspelt parameter
+_UNKNOWN = object()  # a value that only running the cell can tell
+
+
+class Assigned(NamedTuple):
+    """What a top-level statement of a cell gives to a name."""
+
+    annotation: str | None
+    value: Any
+
+
+def load_params(namespace: Mapping[str, Any]) -> Params:
+    """Parameters of the notebook that calls this as ``load_params(globals())``.
+
+    In IPython only the executed parameters cell (the latest one that binds ``version: str = ...``) and the
+    cell that papermill injected after it count: other variables of the same names change nothing.
+    Elsewhere every name of the schema that the mapping holds counts.
+
+    Raises
+    ------
+    ParamsError
+        Unknown or misspelt name, wrong type, value out of range, unknown version, unreadable file; or no
+        parameters cell has been executed.
+    """
+    if "In" not in namespace:
+        script = {name: Assigned(None, namespace[name]) for name in Params.model_fields if name in namespace}
+        return _resolve(script, {})
+    cell, injected = _parameter_cells(namespace["In"])
+    overrides = {name: value for name, (_, value) in _assignments(injected, namespace).items()}
+    return _resolve(_assignments(cell, namespace), overrides)
+
+
+def validate(notebook_name: str, cell_source: str, overrides: Mapping[str, Any]) -> Params:
+    """Check what papermill was given, before a kernel starts.
+
+    Parameters
+    ----------
+    notebook_name : str
+        What an error calls the notebook, such as ``notebooks/train.ipynb``.
+    cell_source : str
+        Source of the cell tagged ``parameters``.
+    overrides : mapping
+        Values of ``-p``, ``-f`` and ``-y`` by name.
+
+    Raises
+    ------
+    ParamsError
+        As in `load_params`.
+    """
+    return _resolve(_assignments(cell_source), overrides, f"{notebook_name}, ")
+
+
+def versions() -> list[str]:
+    """Names that ``version`` may have: the files in params/."""
+    return sorted(file.stem for file in _folder().glob("*.yaml"))
+
+
+def _folder() -> Path:
+    """POKEBATTLE_PARAMS, else params/ beside the package, else params/ in the working directory."""
+    project = Path(__file__).resolve().parent.parent / "params"
+    named = os.environ.get("POKEBATTLE_PARAMS")
+    return Path(named) if named else project if (project / "sample.yaml").is_file() else Path("params")
+
+
+def _resolve(cell: Mapping[str, Assigned], overrides: Mapping[str, Any], notebook: str = "") -> Params:
+    """Overrides over the cell over the version's file; an error names the place where the value stands."""
+    cell_place = f"{notebook}parameters cell, "
+    overrides = {str(name): value for name, value in overrides.items()}  # -y may bring a name that is no text
+    places = dict.fromkeys(cell, cell_place) | dict.fromkeys(overrides, f"{notebook}-p ")
+    given = {name: value for name, (_, value) in cell.items()} | overrides
+    given = {name: value for name, value in given.items() if value is not _UNKNOWN}
+    version = _known_version(given.get("version", _UNKNOWN), places.get("version", cell_place))
+    file = _folder() / f"{version}.yaml"
+    stored = _read(file)
+    controls = {name: _control(name, assigned.annotation, cell_place)
+                for name, assigned in cell.items() if _is_control(name, assigned)}
+    model = create_model("NotebookParams", __base__=Params, **controls) if controls else Params
+    checked = _checked(model, stored | given, dict.fromkeys(stored, _place(file)) | places)
+    return Params(**{name: getattr(checked, name) for name in Params.model_fields})
+
+
+# What a notebook sets
+
+def _parameter_cells(cells: Sequence[str]) -> tuple[str, str]:
+    """Sources of the executed parameters cell and of the latest cell injected after it ("" without one)."""
+    found, injected = "", ""
+    loose = None
+    for source in cells:
+        version = _assignments(source).get("version") if "version" in source else None
+        if version and version.annotation == "str":
+            found, injected, loose = source, "", None
+        elif source.partition("\n")[0] == "# Parameters":  # papermill's first line
+            injected = source
+        elif version and isinstance(version.value, str):
+            loose = version.value
+    if loose is not None:
+        raise ParamsError(f'parameters cell, version: expected version: str = "{loose}" in this cell, '
+                          f"got {loose!r} in another cell or without its type")
+    if not found:
+        raise ParamsError('parameters cell, version: got none, expected version: str = "..." in a cell that '
+                          f"has been run, one of {', '.join(versions())}")
+    return found, injected
+
+
+def _assignments(source: str, namespace: Mapping[str, Any] | None = None) -> dict[str, Assigned]:
+    """What the top level of a cell assigns: literals as they stand, other values from the namespace.
+
+    A name without annotation that is no parameter and gets no literal is ordinary code and left out.
+    """
+    assigned = {}
+    for name, annotation, node in _bindings(source):
+        value = _literal(node)
+        if value is _UNKNOWN and (annotation or name in Params.model_fields):
+            assigned[name] = Assigned(annotation, (namespace or {}).get(name, _UNKNOWN))
+        elif value is not _UNKNOWN:
+            assigned[name] = Assigned(annotation, value)
+    return assigned
+
+
+def _bindings(source: str) -> Iterator[tuple[str, str | None, ast.expr | None]]:
+    """Name, annotation and value of every assignment at the top level; no value where it is a part of one."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:  # a cell that binds nothing
+        return
+    for statement in statements:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            yield statement.target.id, ast.unparse(statement.annotation).strip("'\""), statement.value
+        elif isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                whole = isinstance(target, ast.Name)
+                for node in ast.walk(target):
+                    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                        yield node.id, None, statement.value if whole else None
+
+
+def _literal(node: ast.expr | None) -> Any:
+    try:
+        return _UNKNOWN if node is None else ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return _UNKNOWN
+
+
+def _is_control(name: str, assigned: Assigned) -> bool:
+    """Whether a cell declares a control of its own: annotated, and not a parameter's name or nearly one."""
+    known = list(Params.model_fields)
+    return bool(assigned.annotation) and name not in known and not get_close_matches(name, known, 1, _ALIKE)
+
+
+def _control(name: str, annotation: str | None, place: str) -> Any:
+    """Field of a control in the model that checks it."""
+    if annotation not in _TYPES:
+        raise ParamsError(f"{place}{name}: expected one of the types {', '.join(_TYPES)}, got {annotation}")
+    return Annotated[_TYPES[annotation], CONTROL_RANGES.get(name, Field())], None
+
+
+# What the files hold
+
+def _known_version(version: Any, place: str) -> str:
+    known = versions()
+    if version in known:
+        return version
+    if not known:
+        raise ParamsError(f"{_place(_folder())}version: expected a file for each version here, got none")
+    got = "none" if version is _UNKNOWN else _shown(version)
+    near = _nearest(version, known, 0.5)
+    raise ParamsError(f"{place}version: expected one of {', '.join(known)}, got {got}{near}")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Content of one version's file, complete and valid.
+
+    PyYAML takes the last of two equal keys and reads 010 as 8 and 1:30 as 90: both are refused.
+    """
+    place = _place(file)
+    try:
+        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        stored: Any = loader.construct_document(root) if root else None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{place}expected a YAML file, got {' '.join(str(error).split())}") from None
+    if not isinstance(root, yaml.MappingNode):
+        raise ParamsError(f"{place}expected lines of the form name: value, got {_shown(stored)}")
+    names = [key.value for key, _ in root.value]
+    for name, (key, value) in zip(names, root.value, strict=True):
+        if not key.tag.endswith(":str"):
+            raise ParamsError(f"{place}{name}: expected a name, got what YAML does not read as text")
+        if names.count(name) > 1:
+            raise ParamsError(f"{place}{name}: expected one line, got {names.count(name)}")
+        if value.tag.endswith((":int", ":float")) and not _DECIMAL.fullmatch(value.value):
+            raise ParamsError(f"{place}{name}: expected a decimal number, got {value.value}")
+    _checked(Params, stored, dict.fromkeys([*Params.model_fields, *names], place))
+    if stored["version"] != file.stem:
+        raise ParamsError(f"{place}version: expected {file.stem}, the file's name, got {stored['version']}")
+    return stored
+
+
+def _place(file: Path) -> str:
+    """How an error names a file: from its folder on, which is params/ in the project."""
+    return f"{file.parent.name}/{file.name}, "
+
+
+# Checks and their words
+
+def _checked(model: type[Params], values: Mapping[str, Any], places: Mapping[str, str]) -> Params:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    name, kind, got = str(faults[0]["loc"][0]), faults[0]["type"], faults[0]["input"]
+    if kind == "extra_forbidden":
+        near = _nearest(name, list(model.model_fields), 0.6)
+        expected = near or f"; expected one of {', '.join(model.model_fields)}"
+        raise ParamsError(f"{places[name]}{name}: unknown parameter, got {_shown(got)}{expected}")
+    field = model.model_fields[name]
+    text = "none" if kind == "missing" else _shown(got) + _yaml_trap(got, places[name])
+    near = _nearest(got, get_args(field.annotation), 0.6)
+    raise ParamsError(f"{places[name]}{name}: expected {_expected(field)}, got {text}{near}")
+
+
+def _expected(field: FieldInfo) -> str:
+    """Type and range of a field in words."""
+    if options := get_args(field.annotation):
+        return f"one of {', '.join(options)}"
+    limits = [f"{word} {getattr(limit, key)}" for limit in field.metadata
+              for key, word in _LIMITS.items() if hasattr(limit, key)]
+    return " ".join([_WORDS[field.annotation], " and ".join(limits)]).strip()
+
+
+def _yaml_trap(got: Any, place: str) -> str:
+    """What YAML made of a value, where its writer may not expect it."""
+    if isinstance(got, str) and "e" in got.lower() and _DECIMAL.fullmatch(got):
+        return ", which YAML reads as text: write it as in 1.0e-3"
+    if isinstance(got, bool) and place.endswith(".yaml, "):
+        return ", as YAML reads on, off, yes and no: quote a word"
+    return ""
+
+
+def _nearest(got: Any, names: Sequence[str], cutoff: float) -> str:
+    near = get_close_matches(str(got), names, 1, cutoff)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

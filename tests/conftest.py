@@ -1,0 +1,34 @@
+"""What all tests share."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str], str]:
+    """`require("node")` gives the path of a program, and skips the test without it; under CI the test fails."""
+    return _require
+
+
+def _require(program: str) -> str:
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which(program, path=os.pathsep.join([beside, os.environ.get("PATH", os.defpath)]))
+    if found:
+        return found
+    missing = f"{program} is not installed"
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)
