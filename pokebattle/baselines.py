@@ -1,0 +1,102 @@
+"""What a model has to beat: a constant, three rules of thumb, and logistic regression on the model's features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from pokebattle import dex
+from pokebattle.battles import STATS
+from pokebattle.features import MatchupFeatures, matchup_features, mirror
+
+Rule = Callable[[pd.DataFrame], np.ndarray]
+
+
+def faster_species(matchups: pd.DataFrame) -> np.ndarray:
+    """Favour the species with the higher base speed."""
+    return _compare(dex.species()["speed"], matchups)
+
+
+def base_stat_total(matchups: pd.DataFrame) -> np.ndarray:
+    """Favour the species with the higher sum of base stats."""
+    return _compare(dex.species()[STATS].sum(axis=1), matchups)
+
+
+def damage_race(matchups: pd.DataFrame) -> np.ndarray:
+    """Favour the side that has more likely than not knocked out the other in fewer turns, at a tie the first mover."""
+    race = MatchupFeatures(blocks=["real_stats", "strike", "side_effects"], comparisons=["moves_first"])
+    numbers = race.set_output(transform="pandas").fit_transform(matchups)
+    a, b = ((numbers.filter(regex=rf"^{side}_down_by_") < 0.5).sum(axis=1) for side in "ab")
+    return np.where(a != b, np.sign(b - a), numbers["moves_first"])
+
+
+RULES: dict[str, Rule] = {
+    "faster species": faster_species,
+    "higher base-stat total": base_stat_total,
+    "damage race": damage_race,
+}
+
+
+def baselines(training: pd.DataFrame, matchups: pd.DataFrame, features: str) -> dict[str, np.ndarray]:
+    """Fit every baseline on the training part and predict P(A wins) of other matchups.
+
+    Parameters
+    ----------
+    training, matchups : DataFrame
+        Matchups; the training part with wins_a and n_battles.
+    features : str
+        The feature set of the logistic regression.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_matchups,)
+        Swapping the sides of a matchup mirrors every one of them, so the constant can only be 1/2.
+    """
+    predictions = {"constant": np.full(len(matchups), 0.5)}
+    predictions |= {name: rule_probability(rule, training, matchups) for name, rule in RULES.items()}
+    return predictions | {"logistic regression": logistic_regression(training, matchups, features)}
+
+
+def rule_probability(rule: Rule, training: pd.DataFrame, matchups: pd.DataFrame) -> np.ndarray:
+    """Give the side that a rule favours the share of battles that such sides won in the training part.
+
+    Parameters
+    ----------
+    rule : callable
+        From matchups to 1 (favours A), -1 (favours B) or 0 (cannot tell: probability 1/2).
+    """
+    favours, wins, n = rule(training), training["wins_a"], training["n_battles"]
+    right = np.select([favours > 0, favours < 0], [wins, n - wins], 0).sum()
+    share = right / max(n[favours != 0].sum(), 1)
+    favours = rule(matchups)
+    return np.select([favours > 0, favours < 0], [share, 1 - share], 0.5)
+
+
+def logistic_regression(training: pd.DataFrame, matchups: pd.DataFrame, features: str) -> np.ndarray:
+    """Logistic regression on the differences of the two sides' features, without intercept."""
+    wins, losses = training["wins_a"], training["n_battles"] - training["wins_a"]
+    numbers = _differences(training, features)
+    model = make_pipeline(StandardScaler(with_mean=False), LogisticRegression(fit_intercept=False, max_iter=1000))
+    model.fit(
+        np.vstack([numbers, numbers]),
+        np.repeat([1, 0], len(training)),
+        logisticregression__sample_weight=np.append(wins, losses),
+    )
+    return model.predict_proba(_differences(matchups, features))[:, 1]
+
+
+def _differences(matchups: pd.DataFrame, features: str) -> np.ndarray:
+    """A's features less B's (those of B less A's would repeat them), and twice the comparisons."""
+    transformer = matchup_features(features).fit(matchups)
+    columns = [not name.startswith("b_") for name in transformer.get_feature_names_out()]
+    return (transformer.transform(matchups) - transformer.transform(mirror(matchups)))[:, columns]
+
+
+def _compare(strength: pd.Series, matchups: pd.DataFrame) -> np.ndarray:
+    a, b = (strength.loc[matchups[side]].to_numpy() for side in ("species_a", "species_b"))
+    return np.sign(a - b)

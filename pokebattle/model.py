@@ -1,0 +1,179 @@
+"""The model: gradient-boosted trees on the features of a matchup, whose two orientations agree exactly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xgboost
+from numpy.typing import ArrayLike
+from scipy.special import expit
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from pokebattle.features import MatchupFeatures, matchup_features, mirror
+
+BOOSTER, CONFIG = "booster.ubj", "features.json"
+
+
+class BattleWinner(BaseEstimator):
+    """Predict the probability that A wins a matchup.
+
+    The trees see every matchup of the training part in both orientations. The margin (log-odds) of A against B is
+    half the difference of the trees' margins in the two orientations, so it changes sign when the sides swap.
+
+    Parameters
+    ----------
+    features : str
+        A set of `features.FEATURE_SETS`.
+    n_estimators, max_depth, learning_rate, subsample, colsample_bytree, min_child_weight, reg_lambda
+        XGBoost's. `min_child_weight` is in units of p (1 - p), summed over battles.
+    random_state : int
+        Seed of the row and column draws.
+    n_jobs : int
+        Threads. The trees do not depend on it.
+
+    Attributes
+    ----------
+    features_ : MatchupFeatures
+    booster_ : xgboost.Booster
+    """
+
+    def __init__(
+        self,
+        *,
+        features: str,
+        n_estimators: int,
+        max_depth: int,
+        learning_rate: float,
+        subsample: float,
+        colsample_bytree: float,
+        min_child_weight: float,
+        reg_lambda: float,
+        random_state: int,
+        n_jobs: int,
+    ) -> None:
+        self.features = features
+        self.n_estimators = n_estimators
+        self.max_depth = max_depth
+        self.learning_rate = learning_rate
+        self.subsample = subsample
+        self.colsample_bytree = colsample_bytree
+        self.min_child_weight = min_child_weight
+        self.reg_lambda = reg_lambda
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    @classmethod
+    def from_params(cls, params: object) -> BattleWinner:
+        """Take every parameter from the attribute of the same name, e.g. of `params.Params`."""
+        return cls(**{name: getattr(params, name) for name in cls._get_param_names()})
+
+    def fit(self, matchups: pd.DataFrame, wins_a: ArrayLike, n_battles: ArrayLike) -> BattleWinner:
+        """Fit on shares of wins, each matchup weighted by its battles.
+
+        Parameters
+        ----------
+        matchups : DataFrame of n rows
+            Columns species_a, species_b, move_a, move_b.
+        wins_a, n_battles : array-like of shape (n,)
+            Battles won by A and battles fought.
+        """
+        n_battles = np.asarray(n_battles, dtype=float)
+        share = np.asarray(wins_a) / n_battles
+        self.features_ = matchup_features(self.features).fit(matchups)
+        rows = xgboost.QuantileDMatrix(
+            _both_ways(self.features_, matchups),
+            label=np.append(share, 1 - share),
+            weight=np.append(n_battles, n_battles),
+            feature_names=list(self.features_.get_feature_names_out()),
+            nthread=self.n_jobs,
+        )
+        settings = self.get_params() | {"objective": "binary:logistic", "base_score": 0.5}
+        for name in ("features", "n_estimators"):
+            del settings[name]
+        settings |= {"seed": settings.pop("random_state"), "nthread": settings.pop("n_jobs")}
+        self.booster_ = xgboost.train(settings, rows, num_boost_round=self.n_estimators)
+        return self
+
+    def margin(self, matchups: pd.DataFrame) -> np.ndarray:
+        """Return the log-odds that A wins, shape (n,); with the sides swapped it is the negative, bit for bit."""
+        check_is_fitted(self, "booster_")
+        numbers = _both_ways(self.features_, matchups)
+        self.booster_.set_param({"nthread": self.n_jobs})
+        raw = self.booster_.inplace_predict(numbers, predict_type="margin").astype(float)
+        forward, backward = raw.reshape(2, -1)
+        return (forward - backward) / 2
+
+    def predict_proba(self, matchups: pd.DataFrame) -> np.ndarray:
+        """Return P(B wins) and P(A wins), shape (n, 2), after scikit-learn's order of the classes 0 and 1."""
+        margin = self.margin(matchups)
+        return np.column_stack([expit(-margin), expit(margin)])
+
+    def importance(self) -> pd.DataFrame:
+        """Return the share of the total gain of every feature, largest first, both sides of a pair together.
+
+        Returns
+        -------
+        DataFrame
+            Index feature (without `a_`, `b_`), column gain (shares that sum to 1); unused features are left out.
+        """
+        check_is_fitted(self, "booster_")
+        gain = pd.Series(self.booster_.get_score(importance_type="total_gain"), dtype=float)
+        gain = gain.groupby(gain.index.str.replace(r"^[ab]_", "", regex=True)).sum().sort_values(ascending=False)
+        return (gain / gain.sum()).rename("gain").rename_axis("feature").to_frame()
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the model into a folder: the booster in XGBoost's own format, everything else as JSON."""
+        check_is_fitted(self, "booster_")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.booster_.save_model(folder / BOOSTER)
+        names = self.features_.get_feature_names_out().tolist()
+        config = {"parameters": self.get_params(), "transformer": self.features_.get_params(), "columns": names}
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path | str) -> BattleWinner:
+        """Read a model that `save` wrote; it predicts the same bits.
+
+        Raises
+        ------
+        ValueError
+            If this version of the package computes other features than the model was fitted on.
+        """
+        config = json.loads((Path(folder) / CONFIG).read_text())
+        model = cls(**config["parameters"])
+        model.features_ = MatchupFeatures(**config["transformer"])
+        names = model.features_.get_feature_names_out().tolist()
+        if names != config["columns"]:
+            changed = sorted(set(names) ^ set(config["columns"])) or ["their order"]
+            raise ValueError(f"{CONFIG}: the model was fitted on other features, different: {', '.join(changed)}")
+        model.booster_ = xgboost.Booster(model_file=Path(folder) / BOOSTER)
+        return model
+
+
+class WinProbability:
+    """A loaded model as MLflow's pyfunc wants it: `predict` gives P(A wins)."""
+
+    def __init__(self, model: BattleWinner) -> None:
+        self.model = model
+
+    def predict(self, model_input: pd.DataFrame) -> np.ndarray:
+        """Return P(A wins), shape (n,), of matchups with the columns species_a, species_b, move_a, move_b."""
+        return self.model.predict_proba(model_input)[:, 1]
+
+
+def _load_pyfunc(path: str) -> WinProbability:
+    """Load for `mlflow.pyfunc` (loader_module="pokebattle.model")."""
+    return WinProbability(BattleWinner.load(path))
+
+
+def _both_ways(features: MatchupFeatures, matchups: pd.DataFrame) -> np.ndarray:
+    """Features of the matchups, then of the mirrored matchups, shape (2 n, n_features)."""
+    columns = ["species_a", "species_b", "move_a", "move_b"]
+    known = matchups[[name for name in columns if name in matchups]]
+    return features.transform(pd.concat([known, mirror(known)], ignore_index=True))
