@@ -7,17 +7,20 @@ log-loss above zero: the Bayes limit, estimated from the counts alone. The main 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 from scipy.special import rel_entr, xlog1py, xlogy
+from sklearn.base import clone
 
 from pokebattle.features import mirror
+from pokebattle.model import BattleWinner
+from pokebattle.splits import pair_hashes
 
 LIMIT = "Bayes limit"
+HELD_OUT = 0.2  # of the training part, for the learning curve
 INTERVAL = (0.025, 0.975)  # 95 % of the bootstrap resamples
 
 
@@ -27,10 +30,7 @@ def single_orientation(matchups: pd.DataFrame) -> pd.DataFrame:
     Scoring both orientations would make precision, recall, F1 and accuracy the same number. The draw depends
     on the two species only, never on a seed or on the orientation of the input.
     """
-    a, b = matchups["species_a"].to_numpy(), matchups["species_b"].to_numpy()
-    keys = [" ".join(sorted(pair)) for pair in zip(a, b, strict=True)]
-    alphabetical = np.array([hashlib.sha256(key.encode()).digest()[0] % 2 == 0 for key in keys], dtype=bool)
-    turned = alphabetical != (a <= b)
+    turned = (pair_hashes(matchups, "orientation") < 0.5) == (matchups["species_a"] < matchups["species_b"]).to_numpy()
     oriented = matchups.copy()
     oriented.iloc[turned] = mirror(matchups[turned])
     return oriented
@@ -195,9 +195,7 @@ def result_table(scores: pd.DataFrame, figures: Mapping[str, int]) -> pd.DataFra
     """
     shown = scores[scores["figure"].isin(list(figures))]
     numbers = zip(shown["figure"], shown["value"], shown["low"], shown["high"], strict=True)
-    cells = [
-        f"{v:.{figures[f]}f} [{low:.{figures[f]}f}, {high:.{figures[f]}f}]" for f, v, low, high in numbers
-    ]
+    cells = [f"{v:.{figures[f]}f} [{low:.{figures[f]}f}, {high:.{figures[f]}f}]" for f, v, low, high in numbers]
     wide = shown.assign(cell=cells).pivot(index="predictor", columns="figure", values="cell").fillna("")
     return wide.loc[scores["predictor"].unique(), list(figures)].rename_axis(index=None, columns=None)
 
@@ -257,6 +255,43 @@ def largest_errors(matchups: pd.DataFrame, probability: np.ndarray, n_largest: i
         observed=observed, predicted=p, n_battles=n, cost=cost
     )
     return table.sort_values("cost", ascending=False, kind="stable").head(n_largest).reset_index(drop=True)
+
+
+def learning_curve(
+    model: BattleWinner, training: pd.DataFrame, n_points: int, *, n_bootstrap: int, random_state: int
+) -> pd.DataFrame:
+    """Refit a model on more and more of the training part, and score it on a fifth of it that is held out.
+
+    Parameters
+    ----------
+    model : BattleWinner
+        Its parameters are used; it is not refitted itself.
+    training : DataFrame
+        Matchups with wins_a and n_battles. A hash of the unordered pair draws the fifth, and the order of the rest.
+    n_points : int
+        Sizes, each twice the one before; the last is all that is not held out.
+
+    Returns
+    -------
+    DataFrame
+        n_matchups (learned from), log-loss on these (`training`) and on the fifth (`held_out`, with `low` and
+        `high`), and the fifth's Bayes limit (`bayes`).
+    """
+    hashes = pair_hashes(training, "learning curve")
+    held_out = single_orientation(training[hashes < HELD_OUT])
+    rest = training.iloc[np.argsort(hashes, kind="stable")[(hashes < HELD_OUT).sum() :]]
+    weights = species_bootstrap(held_out, n_bootstrap, random_state)
+    rows = []
+    for halvings in reversed(range(n_points)):
+        part = rest.head(max(1, len(rest) >> halvings))
+        fitted = clone(model).fit(part, part["wins_a"], part["n_battles"])
+        seen, unseen = (
+            _with_interval(figures_of_merit(matchups, fitted.predict_proba(matchups)[:, 1], w)).loc["log_loss"]
+            for matchups, w in ((part, None), (held_out, weights))
+        )
+        rows.append((len(part), seen["value"], unseen["value"], unseen["low"], unseen["high"]))
+    table = pd.DataFrame(rows, columns=["n_matchups", "training", "held_out", "low", "high"])
+    return table.assign(bayes=bayes_limit(held_out)["log_loss"].iloc[0])
 
 
 def _checked(probability: np.ndarray, n_rows: int) -> np.ndarray:

@@ -14,9 +14,7 @@ from pokebattle import evaluation
 from pokebattle.features import mirror
 
 
-def fought(
-    n_matchups: int = 1700, n_battles: int = 400, random_state: int = 0
-) -> tuple[pd.DataFrame, np.ndarray]:
+def fought(n_matchups: int = 1700, n_battles: int = 400, random_state: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
     """Matchups of 187 species with the spread of p that real best-move battles have, and their true p."""
     rng = np.random.default_rng(random_state)
     pairs = np.array(list(itertools.combinations([f"species{i:03d}" for i in range(187)], 2)))
@@ -57,9 +55,7 @@ def test_the_ceiling_is_the_accuracy_of_the_true_probabilities() -> None:
     assert ceiling == pytest.approx(evaluation.figures_of_merit(matchups, p)["accuracy"].iloc[0], abs=2e-3)
 
 
-@pytest.mark.parametrize(
-    "spoil", [lambda z: z / 2, lambda z: 1.5 * z, lambda z: z + 1, lambda z: z + np.sin(9 * z)]
-)
+@pytest.mark.parametrize("spoil", [lambda z: z / 2, lambda z: 1.5 * z, lambda z: z + 1, lambda z: z + np.sin(9 * z)])
 def test_a_worse_model_is_worse(spoil: Callable[[np.ndarray], np.ndarray]) -> None:
     matchups, p = fought()
     worse = evaluation.figures_of_merit(matchups, expit(spoil(logit(p)))).iloc[0]
@@ -145,9 +141,7 @@ def test_intervals_cover_what_a_bootstrap_over_matchups_misses() -> None:
     matchups, _ = fought(n_matchups=1700)
     hard = (matchups[["species_a", "species_b"]] < "species020").any(axis=1).to_numpy()
     matchups["wins_a"] = np.where(hard, 200, 400)
-    scores = evaluation.evaluate(
-        matchups, {"model": np.where(hard, 0.5, 0.999)}, n_bootstrap=400, random_state=0
-    )
+    scores = evaluation.evaluate(matchups, {"model": np.where(hard, 0.5, 0.999)}, n_bootstrap=400, random_state=0)
     row = scores.set_index(["predictor", "figure"]).loc[("model", "log_loss")]
     naive = 2 * 1.96 * np.log(2) * np.sqrt(hard.mean() * (1 - hard.mean()) / len(hard))
     assert row["high"] - row["low"] > 2 * naive
@@ -162,9 +156,7 @@ def test_result_table_and_metrics_name_every_number() -> None:
     assert table.loc["faster species", "roc_auc"] == "0.50 [0.50, 0.50]"
     assert table.loc["Bayes limit", "roc_auc"] == ""
     named = evaluation.metrics(scores, "model")
-    expected = (
-        "test_accuracy test_accuracy_low bayes_log_loss bayes_accuracy baseline_faster_species_log_loss"
-    )
+    expected = "test_accuracy test_accuracy_low bayes_log_loss bayes_accuracy baseline_faster_species_log_loss"
     assert set(expected.split()) <= set(named)
     assert named["excess_percent"] == pytest.approx(100 * (named["log_loss"] / named["bayes_log_loss"] - 1))
 
