@@ -90,7 +90,7 @@ def load_params(namespace: Mapping[str, Any]) -> Params:
 
     In IPython only the executed parameters cell (the latest one that binds ``version: str = ...``) and the
     cell that papermill injected after it count: other variables of the same names change nothing.
-    Elsewhere every name of the schema that the mapping holds counts.
+    Where no executed cell is on record (a script, nbval) the names of the schema that the mapping holds count.
 
     Raises
     ------
@@ -98,10 +98,12 @@ def load_params(namespace: Mapping[str, Any]) -> Params:
         Unknown or misspelt name, wrong type, value out of range, unknown version, unreadable file; or no
         parameters cell has been executed.
     """
-    if "In" not in namespace:
-        script = {name: Assigned(None, namespace[name]) for name in Params.model_fields if name in namespace}
-        return _resolve(script, {})
-    cell, injected = _parameter_cells(namespace["In"])
+    cell, injected = _parameter_cells(namespace.get("In", []))
+    if not cell:
+        if "In" in namespace and "version" not in namespace.get("__annotations__", {}):
+            raise ParamsError('parameters cell, version: got none, expected version: str = "..." in a cell that '
+                              f"has been run, one of {', '.join(versions())}")
+        return _resolve(_declared(namespace), {})
     overrides = {name: value for name, (_, value) in _assignments(injected, namespace).items()}
     return _resolve(_assignments(cell, namespace), overrides)
 
@@ -172,10 +174,15 @@ def _parameter_cells(cells: Sequence[str]) -> tuple[str, str]:
     if loose is not None:
         raise ParamsError(f'parameters cell, version: expected version: str = "{loose}" in this cell, '
                           f"got {loose!r} in another cell or without its type")
-    if not found:
-        raise ParamsError('parameters cell, version: got none, expected version: str = "..." in a cell that '
-                          f"has been run, one of {', '.join(versions())}")
     return found, injected
+
+
+def _declared(namespace: Mapping[str, Any]) -> dict[str, Assigned]:
+    """Parameters in a namespace, and whatever it annotates with a control's type."""
+    annotated = {name: getattr(kind, "__name__", str(kind))
+                 for name, kind in namespace.get("__annotations__", {}).items()}
+    return {name: Assigned(annotated.get(name), value) for name, value in namespace.items()
+            if name in Params.model_fields or annotated.get(name) in _TYPES}
 
 
 def _assignments(source: str, namespace: Mapping[str, Any] | None = None) -> dict[str, Assigned]:

@@ -37,9 +37,9 @@ def shell(tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     ipython = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
 
-    def run(*cells):
+    def run(*cells, store_history=True):
         for cell in cells:
-            ipython.run_cell(cell, store_history=True).raise_error()
+            ipython.run_cell(cell, store_history=store_history).raise_error()
         return ipython.user_ns
 
     return run
@@ -274,6 +274,15 @@ def test_faults_in_a_kernel_are_named(shell, cells, expected):
     with pytest.raises(ParamsError) as caught:
         load_params(namespace)
     assert str(caught.value).startswith(expected)
+
+
+def test_without_a_record_of_cells_the_names_of_the_schema_count(shell):
+    """As under nbval, which leaves no history."""
+    namespace = shell(CELL, "max_depth = 3", "table: list = []", store_history=False)
+    params = load_params(namespace)
+    assert (params.version, params.max_depth) == ("sample", 3)
+    with pytest.raises(ParamsError, match="n_battles: expected an integer at least 1, got 0"):
+        load_params(shell("n_battles: int = 0", store_history=False))
 
 
 def test_without_ipython_the_names_of_the_schema_count():
