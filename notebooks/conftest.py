@@ -1,0 +1,18 @@
+"""What `pytest --nbval` does not compare in the notebooks of this folder. Digits of results always count."""
+
+# Each of these comes with plain text that is compared, or tells of the machine and the moment.
+NOT_COMPARED = (
+    "text/html",  # the same table as its plain text, with ids of its own
+    "image/svg+xml",
+    "stderr",  # progress bars and warnings
+    "application/vnd.plotly.v1+json",
+    "application/javascript",
+)
+SANITISED = {r"(?<= at )0x[0-9a-f]{8,16}(?=>)": "0x"}  # memory addresses, as in <function f at 0x7f3a5c0b1d30>
+
+
+def pytest_collectstart(collector):
+    """Give nbval's collector of a notebook these rules."""
+    if collector.path.suffix == ".ipynb":
+        collector.skip_compare += NOT_COMPARED
+        collector.sanitize_patterns.update(SANITISED)
