@@ -53,7 +53,7 @@ def attacks(attacker: ArrayLike, move: ArrayLike, defender: ArrayLike) -> pd.Dat
     ours, theirs = (battle_stats().loc[np.asarray(side, dtype=object)] for side in (attacker, defender))
     weight = dex.species()["weight"].loc[theirs.index].to_numpy()
     rule, physical = rows["damage_rule"], (rows["category"] == "physical").to_numpy()
-    by_rule = {
+    by_rule: dict[str, ArrayLike] = {
         "lowkick": np.take(LOW_KICK[1], np.searchsorted(LOW_KICK[0], weight, side="right")),
         "pikapapow": FRIENDSHIP * 10 // 25,
         "veeveevolley": FRIENDSHIP * 10 // 25,

@@ -196,8 +196,9 @@ def result_table(scores: pd.DataFrame, figures: Mapping[str, int]) -> pd.DataFra
     shown = scores[scores["figure"].isin(list(figures))]
     numbers = zip(shown["figure"], shown["value"], shown["low"], shown["high"], strict=True)
     cells = [f"{v:.{figures[f]}f} [{low:.{figures[f]}f}, {high:.{figures[f]}f}]" for f, v, low, high in numbers]
-    wide = shown.assign(cell=cells).pivot(index="predictor", columns="figure", values="cell").fillna("")
-    return wide.loc[scores["predictor"].unique(), list(figures)].rename_axis(index=None, columns=None)
+    wide = shown.assign(cell=cells).pivot(index="predictor", columns="figure", values="cell")
+    wide = wide.reindex(index=scores["predictor"].unique(), columns=list(figures))
+    return wide.fillna("").rename_axis(index=None, columns=None)
 
 
 def metrics(scores: pd.DataFrame, predictor: str) -> dict[str, float]:

@@ -88,7 +88,7 @@ class BattleWinner(BaseEstimator):
             _both_ways(self.features_, matchups),
             label=np.append(share, 1 - share),
             weight=np.append(n_battles, n_battles),
-            feature_names=list(self.features_.get_feature_names_out()),
+            feature_names=self.features_.get_feature_names_out().tolist(),
             nthread=self.n_jobs,
         )
         settings = self.get_params() | {"objective": "binary:logistic", "base_score": 0.5}
@@ -112,6 +112,12 @@ class BattleWinner(BaseEstimator):
         margin = self.margin(matchups)
         return np.column_stack([expit(-margin), expit(margin)])
 
+    @property
+    def feature_names(self) -> list[str]:
+        """Names of the features that the trees were fitted on."""
+        check_is_fitted(self, "booster_")
+        return self.features_.get_feature_names_out().tolist()
+
     def importance(self) -> pd.DataFrame:
         """Return the share of the total gain of every feature, largest first, both sides of a pair together.
 
@@ -131,8 +137,11 @@ class BattleWinner(BaseEstimator):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.booster_.save_model(folder / BOOSTER)
-        names = self.features_.get_feature_names_out().tolist()
-        config = {"parameters": self.get_params(), "transformer": self.features_.get_params(), "columns": names}
+        config = {
+            "parameters": self.get_params(),
+            "transformer": self.features_.get_params(),
+            "columns": self.feature_names,
+        }
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         return folder
 

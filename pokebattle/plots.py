@@ -31,7 +31,7 @@ def reliability(table: pd.DataFrame) -> Figure:
         above.set(ylabel="observed share of wins", ylim=(-0.02, 1.02), title="Calibration: predicted and observed wins")
         above.legend(frameon=False)
         middles = [interval.mid for interval in table.index]
-        below.bar(middles, table["n_battles"], width=0.9 * pd.IntervalIndex(table.index).length[0], color=A_COLOUR)
+        below.bar(middles, table["n_battles"], width=0.9 * (table.index[0].right - table.index[0].left), color=A_COLOUR)
         below.set(xlabel="predicted P(A wins)", ylabel="battles", xlim=(-0.02, 1.02))
         below.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     return _done(figure)
