@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import getpass
+import itertools
 import json
 import os
 import string
@@ -147,9 +148,13 @@ def _from_parent() -> Context | None:
         "papermill": {"papermill"},
     }.items():
         if words & programs:
-            notebooks = [folder / word for word in command if word.endswith(".ipynb")]
-            wanted = [path for path in notebooks if path.parent == Path.cwd()] or notebooks
-            return Context(executor, wanted[0], read_notebook(wanted[0])) if wanted else Context(executor)
+            given = [
+                folder / word
+                for before, word in itertools.pairwise(command)
+                if word.endswith(".ipynb") and before not in {"--output", "--output-dir", "-o"}
+            ]
+            path = next((path for path in given if path.parent.resolve() == Path.cwd()), next(iter(given), None))
+            return Context(executor, path, read_notebook(path) if path else {})
     return None
 
 

@@ -6,7 +6,9 @@ thread, ``mlflow.start_run()`` opens a child of it, and only the shipper ends it
 
 import atexit
 import functools
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking.execution import Execution
@@ -36,20 +38,31 @@ def keep_attached() -> None:
         _attachment.renew()
 
 
+def offline_database() -> Path:
+    """Return the SQLite file that holds what cells log while no server answers."""
+    return state_dir() / "offline" / "mlflow.db"
+
+
 class _Attachment:
     def __init__(self, fluent: Any, current: Callable[[], Execution | None]) -> None:
         self.fluent, self.current = fluent, current
         self.execution = current()
         self.own_id = ""
-        self._plain_start, self._plain_end = fluent.start_run, fluent.end_run
         atexit.unregister(fluent._safe_end_run)  # it may wait for a server while the kernel is being ended
         fluent._active_run_stack.default_factory = self.stack
-        fluent.start_run = functools.wraps(self._plain_start)(self.start_run)
-        fluent.end_run = functools.wraps(self._plain_end)(self.end_run)
-        if self.execution:
-            fluent.set_tracking_uri(self.execution.uri)
-            if self.execution.names and not self.record():
-                self._keep_locally()
+        fluent.start_run = self._nesting(fluent.start_run)
+        fluent.end_run = self._sparing(fluent.end_run)
+        self.offline = bool(self.execution and self.execution.names) and not self.record()
+        if self.offline:
+            say(f"what cells log with mlflow goes to {offline_database()}")
+            self._set_tracking_uri(f"sqlite:///{offline_database()}")
+        elif self.execution:
+            self._set_tracking_uri(self.execution.uri)
+
+    def _set_tracking_uri(self, uri: str) -> None:
+        from mlflow.tracking._tracking_service.utils import set_tracking_uri  # mlflow itself is half imported
+
+        set_tracking_uri(uri)
 
     def record(self) -> dict[str, Any]:
         execution = self.execution
@@ -59,7 +72,7 @@ class _Attachment:
 
     def stack(self) -> list[Any]:
         """Return a thread's first stack of active runs: the execution's run, when it has one."""
-        record = self.record()
+        record = {} if self.offline else self.record()
         if not record:
             return []
         self.own_id = record["run_id"]
@@ -77,22 +90,36 @@ class _Attachment:
         stack = self.fluent._active_run_stack.get()
         return bool(stack) and stack[-1].info.run_id == self.own_id
 
-    def start_run(self, *args: Any, **kwargs: Any) -> Any:
-        """Start a run as MLflow does; on top of the execution's run it is a child without being told so."""
-        if self._owns_top():
-            kwargs["nested"] = True
-        return self._plain_start(*args, **kwargs)
+    def _nesting(self, start_run: Callable[..., Any]) -> Callable[..., Any]:
+        """On top of the execution's run, a run that is started is a child without being told so."""
 
-    def end_run(self, *args: Any, **kwargs: Any) -> None:
-        """End the active run, unless it is the execution's own: that one ends with the execution."""
-        if not self._owns_top():
-            self._plain_end(*args, **kwargs)
+        @functools.wraps(start_run)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.offline:
+                self._prepare_offline()
+            if self._owns_top():
+                kwargs["nested"] = True
+            return start_run(*args, **kwargs)
 
-    def _keep_locally(self) -> None:
-        """No server: what the cells log goes to a local database, without a stall."""
-        folder = state_dir() / "offline"
+        return call
+
+    def _sparing(self, end_run: Callable[..., None]) -> Callable[..., None]:
+        """The execution's own run ends with the execution, not before."""
+
+        @functools.wraps(end_run)
+        def call(*args: Any, **kwargs: Any) -> None:
+            if not self._owns_top():
+                end_run(*args, **kwargs)
+
+        return call
+
+    def _prepare_offline(self) -> None:
+        """Give the local database an experiment whose artifacts stay beside it."""
+        if self.fluent._active_experiment_id is not None:
+            return
+        folder = offline_database().parent
         (folder / "artifacts").mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.fluent.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # would stand in a cell's output
         client, name = self.fluent.MlflowClient(), "offline"
         found = client.get_experiment_by_name(name)
         self.fluent._active_experiment_id = (
@@ -100,4 +127,3 @@ class _Attachment:
             if found
             else client.create_experiment(name, artifact_location=(folder / "artifacts").as_uri())
         )
-        say(f"no server answers: what cells log with mlflow goes to {folder / 'mlflow.db'}")

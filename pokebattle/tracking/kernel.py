@@ -137,10 +137,10 @@ class KernelTracker:
         execution, cell = self._cell_of[request]
         error = result.error_before_exec or result.error_in_exec
         info = result.info
-        source = info.raw_cell or ""
-        if self.context and self.context.is_parameter_cell(getattr(info, "cell_id", None), source):
-            names = literals(source)
-            execution.emit("params", values={n: self.shell.user_ns[n] for n in names if n in self.shell.user_ns})
+        if self.context and self.context.is_parameter_cell(getattr(info, "cell_id", None), info.raw_cell or ""):
+            given, bound = self.context.parameters, self.shell.user_ns
+            values = {n: bound[n] for n in literals(info.raw_cell) if n in bound and n not in given}
+            execution.emit("params", values=values, provisional=execution.names is None)
         execution.emit(
             "cell_end", cell=cell, seconds=round(seconds, 6), ok=error is None,
             execution_count=result.execution_count, error=type(error).__name__ if error else None,

@@ -13,5 +13,8 @@ def log_fd() -> int:
 
 
 def say(line: str) -> None:
-    """Write ``line`` to the process's own stderr: the terminal of papermill, the log of JupyterLab."""
-    os.write(log_fd(), f"pokebattle: {line}\n".encode())
+    """Write ``line`` to the process's own stderr: the terminal of papermill, the log of JupyterLab.
+
+    A progress bar may have left the cursor in the middle of a line.
+    """
+    os.write(log_fd(), f"\npokebattle: {line}\n".encode())

@@ -6,6 +6,7 @@ has ended, however it ended. It is started with ``python -I -S``: standard libra
 
 import json
 import os
+import re
 import select
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from pokebattle.tracking.settings import server_is_starting
 RETRY = 1.0  # seconds between two attempts to reach the server
 PATIENCE = 5.0  # seconds of attempts after the kernel has ended
 STARTING_PATIENCE = 180.0  # the same while the local server is coming up
+ANSI = re.compile(r"\x1b\[[0-9;]*m")  # the colours of a traceback
 INTERACTIVE = {"jupyterlab", "kernel"}
 NAMED_FITS = 10  # fits of one model class that get keys of their own; ``fits.json`` holds all
 
@@ -48,6 +50,7 @@ class Shipper:
         self.ended = False
         self.last_time = 0
         self._offset = 0
+        self._provisional: dict[str, Any] = {}
         self._known: dict[str, str] = {}  # parameters as they will be on the run
         self._metrics: list[dict[str, Any]] = []  # what has not been shipped yet
         self._params: dict[str, str] = {}
@@ -68,7 +71,8 @@ class Shipper:
         self.read()
         if not self.cells:
             return
-        self.names = self.names or (self.start["experiment"], self.start["run_name"])
+        if self.names is None:
+            self.on_names(self.start)
         self.close()
 
     def read(self) -> None:
@@ -155,11 +159,15 @@ class Shipper:
         self.start = event
 
     def on_names(self, event: dict[str, Any]) -> None:
-        """From here on the run can be opened."""
+        """From here on the run can be opened, and later cells do not override parameters any more."""
         self.names = (event["experiment"], event["run_name"])
+        self.on_params({"values": self._provisional})
 
     def on_params(self, event: dict[str, Any]) -> None:
         """Queue parameters; a value that changes gets a key of its own, because MLflow's cannot change."""
+        if event.get("provisional"):  # an injected cell may follow
+            self._provisional.update(event["values"])
+            return
         for name, value in event["values"].items():
             key, text, again = name, str(value), 1
             while key in self._known and self._known[key] != text:
@@ -258,7 +266,7 @@ class Shipper:
             "pokebattle.failed_cell": str(self.cells.index(failed)),
             "pokebattle.failed_source": failed.source,
             "pokebattle.error": f"{error['ename']}: {error['evalue']}",
-            "pokebattle.traceback": "\n".join(error["traceback"]),
+            "pokebattle.traceback": ANSI.sub("", "\n".join(error["traceback"])),
         }
 
     def _expected_to_fail(self) -> set[str]:

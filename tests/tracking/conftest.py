@@ -1,0 +1,128 @@
+"""A real MLflow server on a store of its own, and the ways a notebook is executed."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import nbformat
+import pytest
+from mlflow.entities import Run
+
+from pokebattle.tracking import server
+
+BIN = Path(sys.executable).parent
+WAIT = 60.0  # seconds for a run to be closed by its shipper
+
+
+def notebook(*sources: str, metadata: dict[str, Any] | None = None, parameters: str | None = None) -> Any:
+    """Return a small notebook of code cells, the first tagged ``parameters`` when one is given."""
+    cells = [nbformat.v4.new_code_cell(source, id=f"cell-{number}") for number, source in enumerate(sources)]
+    if parameters is not None:
+        cells.insert(0, nbformat.v4.new_code_cell(parameters, id="params", metadata={"tags": ["parameters"]}))
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    return nbformat.v4.new_notebook(cells=cells, metadata=kernel | (metadata or {}))
+
+
+class Tracked:
+    """A folder with a state of its own whose executions go to the test server."""
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        self.folder, self.uri = folder, uri
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "POKEBATTLE_"))}
+        self.env.pop("PYTEST_CURRENT_TEST", None)
+        self.env |= {"MLFLOW_TRACKING_URI": uri, "POKEBATTLE_STATE": str(folder / "state")}
+        self.client = mlflow.MlflowClient(uri)
+
+    def write(self, name: str, document: Any) -> Path:
+        """Write a notebook whose name is unique on the server: without a template it names the experiment."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(document, path)
+        return path
+
+    def execute(self, *command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment in the folder."""
+        words = [str(BIN / str(command[0])), *map(str, command[1:])]
+        return subprocess.run(words, cwd=self.folder, env=self.env | env, capture_output=True, text=True, timeout=180)
+
+    def papermill(self, path: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Type ``papermill path out.ipynb options``."""
+        return self.execute("papermill", path.name, "out.ipynb", *options, **env)
+
+    def runs(self, experiment: str, count: int = 1) -> list[Run]:
+        """Return the experiment's closed runs, oldest first, waiting until there are ``count``."""
+        deadline = time.monotonic() + WAIT
+        while True:
+            found = self.client.get_experiment_by_name(experiment)
+            runs = self.client.search_runs([found.experiment_id], order_by=["start_time"]) if found else []
+            open_ones = [run for run in runs if run.info.status in {"RUNNING", "SCHEDULED"}]
+            if len(runs) >= count and not open_ones:
+                return list(runs)
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{experiment}: expected {count} closed runs, got {[r.info for r in runs]}")
+            time.sleep(0.1)
+
+    def artifact(self, run: Run, path: str) -> Any:
+        """Return a JSON artifact of a run."""
+        with mlflow_at(self.uri):
+            local = mlflow.artifacts.download_artifacts(
+                run_id=run.info.run_id, artifact_path=path, dst_path=str(self.folder / "got")
+            )
+        return json.loads(Path(local).read_text("utf-8"))
+
+    def executions(self) -> list[Path]:
+        """Return the folders that executions left in the state."""
+        return sorted((self.folder / "state" / "executions").glob("*"))
+
+
+class mlflow_at:  # noqa: N801
+    """Point this process's mlflow at a server, and back."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __enter__(self) -> None:
+        self.before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(self.uri)
+
+    def __exit__(self, *_: object) -> None:
+        mlflow.set_tracking_uri(self.before)
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real server that the tests own; the user's ``MLFLOW_TRACKING_URI`` plays no part."""
+    patch = pytest.MonkeyPatch()
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    patch.setenv("POKEBATTLE_STATE", str(tmp_path_factory.mktemp("server")))
+    patch.setattr(server, "DEFAULT_URI", "http://127.0.0.1:0")
+    patch.setattr(server, "tracking_uri", lambda: "http://127.0.0.1:9")
+    uri, _ = server.start()
+    yield uri
+    server.stop()
+    patch.undo()
+
+
+@pytest.fixture
+def tracked(tmp_path: Path, mlflow_server: str) -> Tracked:
+    """An empty folder whose executions are tracked on the test server."""
+    return Tracked(tmp_path, mlflow_server)
+
+
+@pytest.fixture
+def away(tmp_path: Path) -> Tracked:
+    """The same with a server that is not there."""
+    return Tracked(tmp_path, "http://127.0.0.1:9")
+
+
+@pytest.fixture
+def make_notebook() -> Callable[..., Any]:
+    """The function that builds small notebooks."""
+    return notebook

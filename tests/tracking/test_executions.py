@@ -1,0 +1,204 @@
+"""Every way of executing a notebook gives exactly one run, and the notebook does not notice."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jupyter_client
+import nbformat
+import pytest
+
+PLAIN = ("x = 20", "print('seen')\nx + 1")
+IN_PROCESS = {
+    "papermill-api": "import papermill; papermill.execute_notebook('{0}', 'out.ipynb', progress_bar=False)",
+    "nbclient": "import nbformat, nbclient; nbclient.NotebookClient(nbformat.read('{0}', 4)).execute()",
+}
+COMMANDS = {
+    "papermill": ["papermill", "{0}", "out.ipynb"],
+    "nbconvert": ["jupyter-nbconvert", "--to", "notebook", "--execute", "--output", "out.ipynb", "{0}"],
+    "jupyter-execute": ["jupyter-execute", "{0}"],
+    "nbval": ["pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", "{0}"],
+}
+EXPECTED = {
+    "papermill": ("papermill", "{stem}"),
+    "papermill-api": ("papermill", "{stem}"),
+    "nbconvert": ("nbconvert", "{stem}"),
+    "jupyter-execute": ("jupyter-execute", "{stem}"),
+    "nbval": ("nbval", "notebook-tests"),
+    "nbclient": ("kernel", "notebooks"),
+}
+
+
+@pytest.mark.parametrize("way", EXPECTED)
+def test_one_execution_is_one_finished_run(tracked: Any, make_notebook: Any, way: str) -> None:
+    stem = f"plain_{way.replace('-', '_')}"
+    tracked.write(f"{stem}.ipynb", make_notebook(*PLAIN))
+    if way in COMMANDS:
+        command = [word.format(f"{stem}.ipynb") for word in COMMANDS[way]]
+    else:
+        command = ["python", "-c", IN_PROCESS[way].format(f"{stem}.ipynb")]
+    done = tracked.execute(*command)
+    assert done.returncode == 0, done.stderr
+
+    executor, experiment = EXPECTED[way]
+    (run,) = tracked.runs(experiment.format(stem=stem))
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.source.type"] == "NOTEBOOK"
+    assert run.data.tags["pokebattle.executor"] == executor
+    if executor != "kernel":
+        assert Path(run.data.tags["mlflow.source.name"]) == tracked.folder / f"{stem}.ipynb"
+    steps = [metric.step for metric in tracked.client.get_metric_history(run.info.run_id, "cell_seconds")]
+    assert steps == [0, 1]
+    executed = tracked.artifact(run, f"{stem if executor != 'kernel' else 'notebook'}.ipynb")
+    outputs = [cell["outputs"] for cell in executed["cells"] if cell["cell_type"] == "code"]
+    assert [output["output_type"] for output in outputs[1]] == ["stream", "execute_result"]
+    nbformat.validate(nbformat.from_dict(executed))
+
+
+def test_tracking_changes_no_output_and_no_exit_code(tracked: Any, make_notebook: Any) -> None:
+    cells = (
+        "import sys; print('out'); print('err', file=sys.stderr); 6 * 7",
+        "from IPython.display import display; h = display('first', display_id=True); h.update('second')",
+        "1 / 0",
+    )
+    path = tracked.write("same.ipynb", make_notebook(*cells))
+    outputs = []
+    for switch in ("on", "off"):
+        done = tracked.papermill(path, POKEBATTLE_TRACKING=switch)
+        cells_out = nbformat.read(tracked.folder / "out.ipynb", 4).cells
+        outputs.append((done.returncode, [cell.get("outputs") for cell in cells_out]))
+    assert outputs[0] == outputs[1]
+    assert outputs[0][0] == 1
+    assert len(tracked.runs("same")) == 1  # the other one was off
+
+
+def test_a_failing_cell_fails_the_run_and_is_named(tracked: Any, make_notebook: Any) -> None:
+    path = tracked.write("broken.ipynb", make_notebook("x = 1", "raise LookupError('no such battle')", "x = 2"))
+    assert tracked.papermill(path).returncode == 1
+    (run,) = tracked.runs("broken")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["pokebattle.failed_cell"] == "1"
+    assert run.data.tags["pokebattle.error"] == "LookupError: no such battle"
+    assert "raise LookupError" in run.data.tags["pokebattle.traceback"]
+    executed = tracked.artifact(run, "broken.ipynb")
+    assert [cell["execution_count"] for cell in executed["cells"]] == [1, 2, None]
+
+
+def test_an_expected_error_does_not_fail_the_run(tracked: Any, make_notebook: Any) -> None:
+    document = make_notebook("raise ValueError('meant')", "print('on')")
+    document.cells[0].metadata["tags"] = ["raises-exception"]
+    tracked.write("expected.ipynb", document)
+    command = [word.format("expected.ipynb") for word in COMMANDS["nbconvert"]]
+    assert tracked.execute(*command).returncode == 0
+    assert tracked.runs("expected")[0].info.status == "FINISHED"
+
+
+def test_a_kernel_killed_in_a_cell_leaves_a_killed_run(tracked: Any, make_notebook: Any) -> None:
+    path = tracked.write("killed.ipynb", make_notebook("import os, signal", "os.kill(os.getpid(), signal.SIGKILL)"))
+    assert tracked.papermill(path).returncode != 0
+    (run,) = tracked.runs("killed")
+    assert run.info.status == "KILLED"
+    assert "middle of a cell" in run.data.tags["pokebattle.cause"]
+
+
+def test_templates_name_experiment_and_run_before_it_is_created(tracked: Any, make_notebook: Any) -> None:
+    metadata = {"pokebattle": {"experiment": "named_{version}", "run_name": "training_{version}"}}
+    document = make_notebook("version", parameters='version: str = "sample"', metadata=metadata)
+    path = tracked.write("named.ipynb", document)
+    assert tracked.papermill(path, "-p", "version", "v3").returncode == 0
+    (run,) = tracked.runs("named_v3")
+    assert run.info.run_name == "training_v3"
+    assert run.data.params == {"version": "v3"}
+    # the executed notebook holds papermill's injected cell: executing it again must not begin under the default
+    assert tracked.execute("jupyter-nbconvert", "--to", "notebook", "--execute", "out.ipynb").returncode == 0
+    again = tracked.runs("named_v3", count=2)[1]
+    assert again.data.params == {"version": "v3"}
+    assert tracked.client.get_experiment_by_name("named_sample") is None
+
+
+def test_foreign_notebooks_take_any_parameter(tracked: Any, make_notebook: Any) -> None:
+    path = tracked.write("foreign.ipynb", make_notebook("foo + 1", parameters="foo = 3"))
+    assert tracked.papermill(path, "-p", "foo", "1", "-p", "unheard", "2.5").returncode == 0
+    (run,) = tracked.runs("foreign")
+    assert run.data.params == {"foo": "1", "unheard": "2.5"}
+
+
+def test_bad_parameters_are_refused_before_anything_is_written(tracked: Any, make_notebook: Any) -> None:
+    document = make_notebook("1", parameters='version: str = "sample"', metadata={"pokebattle": {"schema": "params"}})
+    path = tracked.write("strict.ipynb", document)
+    for switch in ("on", "off"):
+        done = tracked.papermill(path, "-p", "max_dept", "8", POKEBATTLE_TRACKING=switch)
+        assert done.returncode == 1
+        (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+        assert "max_dept" in error and "max_depth" in error
+        assert "Traceback" not in done.stderr
+    assert not (tracked.folder / "out.ipynb").exists()
+    assert tracked.executions() == []
+
+
+def test_off_leaves_no_trace(tracked: Any, make_notebook: Any) -> None:
+    path = tracked.write("untracked.ipynb", make_notebook("1"))
+    assert tracked.papermill(path, POKEBATTLE_TRACKING="off").returncode == 0
+    assert not (tracked.folder / "state").exists()
+
+
+class LabKernel:
+    """A kernel as JupyterLab starts it: the session's name in the environment, cell ids in the requests."""
+
+    def __init__(self, tracked: Any, path: Path | None) -> None:
+        session = {"JPY_SESSION_NAME": str(path)} if path else {}
+        self.manager, self.client = jupyter_client.manager.start_new_kernel(
+            env=tracked.env | session, cwd=str(tracked.folder), stderr=subprocess.DEVNULL
+        )
+
+    def run(self, source: str, cell_id: str) -> None:
+        """Execute one cell as Lab does, and wait for it."""
+        content = {"code": source, "silent": False, "store_history": True, "user_expressions": {},
+                   "allow_stdin": False, "stop_on_error": True}  # fmt: skip
+        message = self.client.session.msg("execute_request", content, metadata={"cellId": cell_id})
+        self.client.shell_channel.send(message)
+        while True:
+            reply = self.client.get_shell_msg(timeout=60)
+            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+                return
+
+    def stop(self) -> None:
+        """End the kernel at once, as a restart does."""
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+
+
+def test_an_idle_kernel_is_no_run(tracked: Any) -> None:
+    kernel = LabKernel(tracked, None)
+    kernel.stop()
+    assert tracked.executions() == []
+
+
+def test_a_changed_version_starts_a_new_run(tracked: Any, make_notebook: Any) -> None:
+    metadata = {"pokebattle": {"experiment": "lab_{version}", "run_name": "work_{version}"}}
+    document = make_notebook("version", parameters='version: str = "one"', metadata=metadata)
+    kernel = LabKernel(tracked, tracked.write("lab.ipynb", document))
+    try:
+        kernel.run('version: str = "one"', "params")
+        kernel.run("version", "cell-0")
+        kernel.run("1 / 0", "cell-new")
+        kernel.run("version", "cell-0")
+        kernel.run('version: str = "two"', "params")  # edited, not saved
+        kernel.run("version", "cell-0")
+    finally:
+        kernel.stop()
+    (one,), (two,) = tracked.runs("lab_one"), tracked.runs("lab_two")
+    assert (one.info.run_name, two.info.run_name) == ("work_one", "work_two")
+    assert (one.data.params, two.data.params) == ({"version": "one"}, {"version": "two"})
+    assert (one.info.status, two.info.status) == ("FINISHED", "FINISHED")  # what failed was mended
+    ran = tracked.artifact(one, "cells.json")
+    assert [cell["ok"] for cell in ran] == [True, True, False, True]
+    assert one.data.tags["pokebattle.executor"] == "jupyterlab"
+
+
+def test_the_extension_is_in_no_other_program(tracked: Any) -> None:
+    code = "import sys, mlflow, papermill; print('pokebattle.tracking.kernel' in sys.modules)"
+    assert tracked.execute("python", "-c", code).stdout.strip() == "False"
+    shell = tracked.execute("ipython", "-c", "import sys; print('pokebattle' in sys.modules)")
+    assert shell.stdout.strip() == "False", sys.executable

@@ -1,0 +1,103 @@
+"""No server, a server that comes up late, a port that is taken: notebooks go on, and the user is told once."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+import nbformat
+import pytest
+
+from pokebattle.tracking import server, settings
+from pokebattle.tracking.journal import read_json
+
+
+def test_without_a_server_a_notebook_ends_undelayed_and_says_so_once(away: Any, make_notebook: Any) -> None:
+    path = away.write("alone.ipynb", make_notebook("print('here')", "1 + 1"))
+    began = time.monotonic()
+    done = away.papermill(path)
+    took = time.monotonic() - began
+    began = time.monotonic()
+    away.papermill(path, POKEBATTLE_TRACKING="off")
+    assert done.returncode == 0
+    assert took < 10 + 2 * (time.monotonic() - began)  # MLflow's own client would stall for minutes
+    lines = [line for line in done.stderr.splitlines() if line.startswith("pokebattle: ")]
+    assert len(lines) == 1 and "http://127.0.0.1:9" in lines[0]
+    cells = nbformat.read(away.folder / "out.ipynb", 4).cells
+    assert [output.output_type for cell in cells for output in cell.outputs] == ["stream", "execute_result"]
+
+
+def test_without_a_server_mlflow_calls_of_cells_are_kept_locally(away: Any, make_notebook: Any) -> None:
+    cells = (
+        "import mlflow\nmlflow.log_metric('kept', 4.5)",
+        "run_id = mlflow.active_run().info.run_id\nprint(mlflow.get_run(run_id).data.metrics['kept'])",
+    )
+    done = away.papermill(away.write("kept.ipynb", make_notebook(*cells)))
+    assert done.returncode == 0, done.stderr
+    assert nbformat.read(away.folder / "out.ipynb", 4).cells[-1].outputs[-1].text == "4.5\n"
+    assert (away.folder / "state" / "offline" / "mlflow.db").is_file()
+
+
+@pytest.fixture
+def own_state(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A state folder of this test's own, and no address in the environment."""
+    monkeypatch.setenv("POKEBATTLE_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state"
+
+
+def test_a_run_waits_for_a_server_that_comes_up(
+    own_state: Any, away: Any, make_notebook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "DEFAULT_URI", "http://127.0.0.1:0")
+    monkeypatch.setattr(settings, "DEFAULT_URI", "http://127.0.0.1:9")
+    del away.env["MLFLOW_TRACKING_URI"]
+    uri, _ = server.start(wait=False)
+    try:
+        assert settings.tracking_uri() == uri != "http://127.0.0.1:9"
+        done = away.papermill(away.write("early.ipynb", make_notebook("1 + 1")))
+        assert done.returncode == 0
+        assert "no MLflow server" not in done.stderr
+        deadline = time.monotonic() + 120
+        (folder,) = away.executions()
+        while "status" not in read_json(folder / "run.json") and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert read_json(folder / "run.json")["status"] == "FINISHED"
+        assert server.start()[0] == uri
+    finally:
+        assert server.stop() == uri
+    assert not server.answers(uri)
+    assert server.stop() is None
+
+
+def test_a_port_held_by_something_else_is_named_and_another_taken(
+    own_state: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        monkeypatch.setattr(server, "DEFAULT_URI", f"http://127.0.0.1:{port}")
+        taken, (remark,) = server._free_port()
+    assert taken != port
+    assert f"port {port} is held by" in remark and f"process {os.getpid()}" in remark and str(taken) in remark
+
+
+def test_the_address_is_the_environments_then_the_recorded_then_the_default(
+    own_state: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings.tracking_uri() == "http://127.0.0.1:5000"
+    (own_state / "server.json").write_text('{"uri": "http://127.0.0.1:5055", "pid": 1}')
+    assert settings.tracking_uri() == "http://127.0.0.1:5055"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5077/")
+    assert settings.tracking_uri() == "http://127.0.0.1:5077"
+
+
+def test_a_stale_record_is_not_taken_for_the_server(own_state: Any) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", "pass"])
+    ended.wait()
+    record = {"uri": "http://127.0.0.1:9", "pid": ended.pid, "created": 0.0}
+    assert server.process(record) is None

@@ -1,0 +1,114 @@
+"""What a run holds: the cells' own mlflow calls, fitted models, versions, datasets, the commit."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pokebattle.tracking.git import code_version
+
+
+def test_mlflow_calls_of_cells_land_in_the_run(tracked: Any, make_notebook: Any) -> None:
+    cells = (
+        "import mlflow\nmlflow.log_param('depth', 3)\nmlflow.log_metric('score', 0.5, step=7)",
+        "with mlflow.start_run(run_name='inner'):\n    mlflow.log_metric('inner_score', 1.0)",
+        "import threading\nt = threading.Thread(target=mlflow.log_metric, args=('threaded', 2.0)); t.start(); t.join()",
+        "mlflow.end_run()\nmlflow.log_metric('after_end', 3.0)\nmlflow.active_run().info.run_id",
+        "mlflow.start_run(run_name='left open');",
+    )
+    path = tracked.write("own_calls.ipynb", make_notebook(*cells))
+    done = tracked.papermill(path)
+    assert done.returncode == 0, done.stderr
+    runs = {run.info.run_name: run for run in tracked.runs("own_calls", count=3)}
+    own = runs["own_calls"]
+    assert own.data.params["depth"] == "3"
+    assert {name: own.data.metrics[name] for name in ("score", "threaded", "after_end")} == {
+        "score": 0.5, "threaded": 2.0, "after_end": 3.0}  # fmt: skip
+    assert runs["inner"].data.metrics == {"inner_score": 1.0}
+    for child in ("inner", "left open"):
+        assert runs[child].data.tags["mlflow.parentRunId"] == own.info.run_id
+        assert runs[child].info.status == "FINISHED"
+
+
+def test_fits_are_logged_without_mlflow_in_the_kernel(tracked: Any, make_notebook: Any) -> None:
+    cells = (
+        "import sys\nimport numpy as np\nX = np.arange(40.0).reshape(20, 2); y = np.arange(20) % 2",
+        "from sklearn.pipeline import make_pipeline\nfrom sklearn.preprocessing import StandardScaler\n"
+        "from sklearn.linear_model import LogisticRegression\n"
+        "make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y);",
+        "LogisticRegression(C=2.0).fit(X, y)\nLogisticRegression(C=3.0).fit(X, y);",
+        "from xgboost import XGBClassifier\n"
+        "XGBClassifier(n_estimators=4, max_depth=2, n_jobs=1).fit(X, y, eval_set=[(X, y)], verbose=False);",
+        "assert 'mlflow' not in sys.modules",
+    )
+    done = tracked.papermill(tracked.write("fits.ipynb", make_notebook(*cells)))
+    assert done.returncode == 0, done.stderr
+    (run,) = tracked.runs("fits")
+    params, fits = run.data.params, tracked.artifact(run, "fits.json")
+    assert (params["LogisticRegression.C"], params["LogisticRegression_2.C"]) == ("2.0", "3.0")
+    assert (params["xgboost.max_depth"], params["xgboost.num_boost_round"]) == ("2", "4")
+    assert [fit["model"] for fit in fits] == ["Pipeline", "LogisticRegression", "LogisticRegression", "xgboost"]
+    curve = tracked.client.get_metric_history(run.info.run_id, "xgboost.validation_0-logloss")
+    assert [point.step for point in curve] == [0, 1, 2, 3]
+    assert fits[3]["shape"] == [20, 2]
+
+
+def test_parameters_of_the_schema_are_logged_whole(tracked: Any, make_notebook: Any) -> None:
+    cells = ("from pokebattle.params import load_params\nparams = load_params(globals())",)
+    metadata = {"pokebattle": {"schema": "params", "experiment": "schema_{version}"}}
+    document = make_notebook(*cells, parameters='version: str = "sample"  # a file in params/', metadata=metadata)
+    done = tracked.papermill(tracked.write("schema.ipynb", document), "-p", "max_depth", "3")
+    assert done.returncode == 0, done.stderr
+    (run,) = tracked.runs("schema_sample")
+    assert run.data.params["max_depth"] == "3"
+    assert run.data.params["version"] == "sample"
+    assert run.data.params["random_state"] == "42"
+    assert not [name for name in run.data.params if name.endswith(".2")]
+
+
+def test_figures_are_artifacts(tracked: Any, make_notebook: Any) -> None:
+    cells = ("%matplotlib inline\nimport matplotlib.pyplot as plt", "plt.plot([1, 2]); plt.show()")
+    assert tracked.papermill(tracked.write("drawn.ipynb", make_notebook(*cells))).returncode == 0
+    (run,) = tracked.runs("drawn")
+    names = [item.path for item in tracked.client.list_artifacts(run.info.run_id, "figures")]
+    assert names == ["figures/cell_01.png"]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A git checkout that holds one module and one notebook."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    (folder / "module.py").write_text("x = 1\n")
+    cell = {"cell_type": "code", "source": ["1 + 1"], "metadata": {}, "outputs": [], "execution_count": None}
+    (folder / "n.ipynb").write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "one"]):
+        subprocess.run(
+            ["git", "-C", folder, "-c", "user.name=t", "-c", "user.email=t@example.org", *command], check=True
+        )
+    return folder
+
+
+def test_dirty_means_code_not_outputs(checkout: Path) -> None:
+    version = code_version(checkout)
+    assert version is not None and len(version[0]) == 40 and version[1] is False
+    document = json.loads((checkout / "n.ipynb").read_text())
+    document["cells"][0]["execution_count"] = 1
+    (checkout / "n.ipynb").write_text(json.dumps(document))
+    (checkout / "new.txt").write_text("untracked")
+    assert code_version(checkout) == version
+    document["cells"][0]["source"] = ["1 + 2"]
+    (checkout / "n.ipynb").write_text(json.dumps(document))
+    assert code_version(checkout) == (version[0], True)
+    assert code_version(Path("/")) is None
+
+
+def test_the_commit_is_on_the_run(tracked: Any, make_notebook: Any, checkout: Path) -> None:
+    tracked.folder = checkout
+    (checkout / "module.py").write_text("x = 2\n")
+    assert tracked.papermill(tracked.write("committed.ipynb", make_notebook("1"))).returncode == 0
+    (run,) = tracked.runs("committed")
+    assert run.data.tags["mlflow.source.git.commit"] == code_version(checkout)[0]  # type: ignore[index]
+    assert run.data.tags["pokebattle.git.dirty"] == "true"
