@@ -1,0 +1,52 @@
+# make train: set up and train on real battles.  make test: everything that must hold.  make help: the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+BIN := .venv/bin
+READY := .venv/.ready
+UV_VERSION := 0.13.9
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600
+
+.PHONY: help train test lab server stop reference dex dataset bench clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): requirements.lock pyproject.toml
+	@bash .ci/environment "$(PYTHON)" "$(UV_VERSION)"
+	@touch $@
+
+train: $(READY)  ## train v3 from the command line and show the result and its run
+	@$(BIN)/python -m pokebattle server start --background
+	$(BIN)/papermill notebooks/train.ipynb out.ipynb -p version v3
+	@$(BIN)/python -m pokebattle report out.ipynb
+
+test: $(READY)  ## lint, unit tests, tracking tests on a real server, nbval on every notebook
+	$(BIN)/ruff check . && $(BIN)/mypy
+	POKEBATTLE_TRACKING=off $(BIN)/pytest $(NBVAL) tests notebooks
+
+lab: $(READY)  ## JupyterLab on the notebooks, every execution tracked
+	@$(BIN)/python -m pokebattle server start --background
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+server: $(READY)  ## start the local MLflow server and say where it is
+	@$(BIN)/python -m pokebattle server start
+
+stop: $(READY)  ## stop the local MLflow server
+	@$(BIN)/python -m pokebattle server stop
+
+reference: $(READY)  ## execute the notebooks and store their outputs: the reference that nbval compares with
+	POKEBATTLE_TRACKING=off $(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+dex: $(READY)  ## extract the game tables from the battle engine
+	@$(BIN)/python -m pokebattle dex
+
+dataset: $(READY)  ## fight all battles of v3 (about ten minutes on two free cores) into build/battles/v3
+	$(BIN)/papermill notebooks/simulate.ipynb out-simulate.ipynb -p version v3 -p n_battles 20
+
+bench: $(READY)  ## measure what tracking costs, as ratios side by side
+	@$(BIN)/python benchmarks/tracking.py
+
+clean:  ## remove what make produced, except the environment and the server's store
+	rm -rf build out*.ipynb .pytest_cache .mypy_cache .ruff_cache
