@@ -1,5 +1,7 @@
 """Publishes a trained model: its figures on the run, the model itself in MLflow's registry or in a local folder."""
 
+import contextlib
+import io
 import os
 import shutil
 import tempfile
@@ -93,7 +95,7 @@ def metadata(model: "BattleWinner", params: "Params", battles: "BattleSet") -> d
 def _save(model: "BattleWinner", params: "Params", reason: str) -> Published:
     folder = (checkout() or Path.cwd()) / "build" / "models" / f"{params.model_name}_{params.version}"
     model.save(folder)
-    return Published(f"{params.model_name} was not registered: {reason}. It is saved in", os.path.relpath(folder))
+    return Published(f"{params.model_name} is not registered ({reason}): it is saved locally.", os.path.relpath(folder))
 
 
 def _register(
@@ -112,8 +114,9 @@ def _register(
         data, code = Path(staging) / "model", Path(staging) / "code" / "pokebattle"
         model.save(data)
         _copy_code(code)
-        logged = mlflow.pyfunc.log_model(
-            name="model", loader_module="pokebattle.model", data_path=str(data), code_paths=[str(code)],
+        with contextlib.redirect_stderr(io.StringIO()):  # MLflow's log lines; what goes wrong is raised
+            logged = mlflow.pyfunc.log_model(
+                name="model", loader_module="pokebattle.model", data_path=str(data), code_paths=[str(code)],
             signature=signature, input_example=example, pip_requirements=requirements(),
             registered_model_name=params.model_name,
             metadata={key: str(value) for key, value in facts.items()} | {"version": params.version},

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking.journal import execution_folder, read_json
+from pokebattle.tracking.journal import execution_folder, read_json, run_address
 
 PATIENCE = 200.0  # seconds that the shipper may need while the server comes up
 
@@ -36,8 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         reason = record.get("unfinished") or record.get("away") or "the server has not answered yet"
         sys.stdout.write(f"run: not on the server ({reason})\n")
         return 1
-    address = f"{record['uri']}/#/experiments/{record['experiment_id']}/runs/{record['run_id']}"
-    sys.stdout.write(f"run: {address} ({record['status']})\n")
+    sys.stdout.write(f"run: {run_address(record)} ({record['status']})\n")
     return 0
 
 

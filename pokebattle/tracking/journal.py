@@ -42,6 +42,12 @@ def read_json(file: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def run_address(record: dict[str, Any]) -> str:
+    """Return the page of the run in ``run.json``; the query keeps MLflow's UI out of its GenAI mode."""
+    page = f"#/experiments/{record['experiment_id']}/runs/{record['run_id']}?workflowType=machine_learning"
+    return f"{record['uri']}/{page}"
+
+
 class Journal:
     """Append-only writer of one execution's events, safe to use from several threads."""
 

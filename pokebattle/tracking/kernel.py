@@ -192,7 +192,7 @@ class KernelTracker:
     def _note_dataset(self, battles: Any) -> None:
         self.emit(
             "dataset", name=battles.name, digest=battles.digest, manifest=battles.manifest,
-            rows={"training": len(battles.training), "testing": len(battles.evaluation)},
+            rows={"training": len(battles.training), "evaluation": len(battles.evaluation)},
         )  # fmt: skip
 
     @guarded

@@ -15,7 +15,7 @@ from papermill.log import logger
 from papermill.utils import merge_kwargs, remove_args
 
 from pokebattle.tracking.context import HANDOVER
-from pokebattle.tracking.journal import execution_folder, new_execution_id, read_json
+from pokebattle.tracking.journal import execution_folder, new_execution_id, read_json, run_address
 from pokebattle.tracking.settings import enabled
 
 
@@ -58,7 +58,7 @@ class TrackedEngine(NBClientEngine):
         finally:
             run = read_json(execution_folder(execution) / "run.json")
             if run.get("run_id"):
-                logger.info(f"MLflow run: {run['uri']}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}")
+                logger.info(f"MLflow run: {run_address(run)}")
 
 
 def _validate(nb: Any, name: str) -> None:

@@ -186,10 +186,12 @@ class Shipper:
         self.manifests.append(event["manifest"])
         for context, rows in event["rows"].items():
             dataset = {
-                "name": event["name"], "digest": str(event["digest"])[:36], "source_type": "local",
+                "name": event["name"] if context == "training" else f"{event['name']}-{context}",
+                "digest": str(event["digest"])[:36],
+                "source_type": "local",
                 "source": json.dumps({"uri": f"pokebattle/data/battles/{event['name']}"}),
                 "profile": json.dumps({"num_rows": rows}),
-            }  # fmt: skip
+            }
             self._inputs.append({"dataset": dataset, "tags": [{"key": "mlflow.data.context", "value": context}]})
 
     def on_fit(self, event: dict[str, Any]) -> None:
@@ -201,10 +203,10 @@ class Shipper:
             return
         prefix = model if ordinal == 1 else f"{model}_{ordinal}"
         self.on_params({"values": {f"{prefix}.{name}": value for name, value in event["params"].items()}})
-        self.metric(f"{prefix}.fit_seconds", event["seconds"], event["time"])
+        self.metric(f"fit/{prefix}/seconds", event["seconds"], event["time"])
         for name, values in event.get("history", {}).items():
             for step, value in enumerate(values):
-                self.metric(f"{prefix}.{name}", value, event["time"], step)
+                self.metric(f"fit/{prefix}/{name}", value, event["time"], step)
 
     def on_cell_start(self, event: dict[str, Any]) -> None:
         """A cell runs."""
@@ -217,7 +219,7 @@ class Shipper:
     def on_cell_end(self, event: dict[str, Any]) -> None:
         """A cell is done; its duration is a metric whose step is the cell's turn."""
         self.cells[event["cell"]].end(event)
-        self.metric("cell_seconds", event["seconds"], event["time"], event["cell"])
+        self.metric("cell/seconds", event["seconds"], event["time"], event["cell"])
 
     def on_end(self, event: dict[str, Any]) -> None:
         """The kernel goes over to another run."""

@@ -48,7 +48,7 @@ def test_one_execution_is_one_finished_run(tracked: Any, make_notebook: Any, way
     assert run.data.tags["pokebattle.executor"] == executor
     if executor != "kernel":
         assert Path(run.data.tags["mlflow.source.name"]) == tracked.folder / f"{stem}.ipynb"
-    steps = [metric.step for metric in tracked.client.get_metric_history(run.info.run_id, "cell_seconds")]
+    steps = [metric.step for metric in tracked.client.get_metric_history(run.info.run_id, "cell/seconds")]
     assert steps == [0, 1]
     executed = tracked.artifact(run, f"{stem if executor != 'kernel' else 'notebook'}.ipynb")
     outputs = [cell["outputs"] for cell in executed["cells"] if cell["cell_type"] == "code"]

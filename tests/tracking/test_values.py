@@ -50,7 +50,7 @@ def test_fits_are_logged_without_mlflow_in_the_kernel(tracked: Any, make_noteboo
     assert (params["LogisticRegression.C"], params["LogisticRegression_2.C"]) == ("2.0", "3.0")
     assert (params["xgboost.max_depth"], params["xgboost.num_boost_round"]) == ("2", "4")
     assert [fit["model"] for fit in fits] == ["Pipeline", "LogisticRegression", "LogisticRegression", "xgboost"]
-    curve = tracked.client.get_metric_history(run.info.run_id, "xgboost.validation_0-logloss")
+    curve = tracked.client.get_metric_history(run.info.run_id, "fit/xgboost/validation_0-logloss")
     assert [point.step for point in curve] == [0, 1, 2, 3]
     assert fits[3]["shape"] == [20, 2]
 
