@@ -20,6 +20,11 @@ STATS = ["hp", "attack", "defense", "special_attack", "special_defense", "speed"
 MATCHUP = ["species_a", "species_b", "move_a", "move_b", "policy"]
 STAB = 1.5
 
+CONDITIONS = {
+    "level": LEVEL, "individual_values": INDIVIDUAL_VALUE, "awakening_values": 0, "nature": "neutral",
+    "friendship": FRIENDSHIP, "items": "none",
+}
+
 Ids = Sequence[str] | pd.Series | pd.Index | NDArray[np.object_]
 
 

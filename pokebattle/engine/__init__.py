@@ -1,6 +1,8 @@
 """The real battle engine: pokemon-showdown, a JavaScript package, fed from Python."""
 
-from pokebattle.engine.arena import fight
+from pokebattle.engine.arena import SEEDS, fight, watch
 from pokebattle.engine.installation import MOD, PACKAGE, VERSION, EngineError, install, write_tables
 
-__all__ = ["MOD", "PACKAGE", "VERSION", "EngineError", "fight", "install", "write_tables"]
+IDENTITY = {"package": PACKAGE, "version": VERSION, "mod": MOD, "seeds": SEEDS}
+
+__all__ = ["IDENTITY", "MOD", "PACKAGE", "VERSION", "EngineError", "fight", "install", "watch", "write_tables"]
