@@ -13,12 +13,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pokebattle import dex, splits
 from pokebattle.battles import MATCHUP
 
+PROJECT = Path(__file__).parents[1]
 FOLDER = Path(__file__).parent / "data" / "battles"
 STREAMS = {"battles.parquet": "training", "evaluation.parquet": "evaluation"}
 LABELS = {"wins_a": "int16", "n_battles": "int16", "turns": "float32"}
@@ -79,10 +79,8 @@ def load_battles(name: str, max_matchups: int = 0, *, folder: Path = FOLDER) -> 
                            f"e.g. {min(unknown)}")
     if max_matchups < 0:
         raise DatasetError(f"max_matchups: expected 0 (all) or more, got {max_matchups}")
-    if max_matchups:
-        order = np.argsort(splits.pair_hashes(battles, "subset"), kind="stable")[:max_matchups]
-        battles = battles.iloc[np.sort(order)]
-        evaluation = evaluation[splits.pair_ids(evaluation).isin(splits.pair_ids(battles))]
+    battles = splits.subset(battles, max_matchups)
+    evaluation = evaluation[splits.pair_ids(evaluation).isin(splits.pair_ids(battles))]
     training = battles[~splits.pair_ids(battles).isin(judged)]
     splits.check_disjoint(training, evaluation)
     hashes = [manifest["files"][file]["sha256"] for file in STREAMS]
@@ -118,12 +116,39 @@ def write_battles(folder: Path, battles: pd.DataFrame, evaluation: pd.DataFrame,
         typed = table[COLUMNS].astype(dict.fromkeys(MATCHUP, "category")).astype(LABELS)
         typed.to_parquet(folder / file, index=False, compression="zstd")
         files[file] = {
-            "stream": STREAMS[file], "rows": len(table), "n_battles": int(table["n_battles"].min()),
+            "stream": STREAMS[file],
+            "rows": len(table),
+            "n_battles": int(table["n_battles"].min()) if len(table) else 0,
             "sha256": sha256((folder / file).read_bytes()).hexdigest(),
         }
     manifest = folder / "manifest.json"
     manifest.write_text(json.dumps({"name": folder.name, **origin, "files": files}, indent=2) + "\n")
     return manifest
+
+
+def compare(fought: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFrame:
+    """Put the wins of newly fought matchups beside the ones of a battle set.
+
+    Returns
+    -------
+    DataFrame
+        The matchups that both have: the matchup's columns, wins_a, n_battles, and wins_committed, n_committed.
+
+    Raises
+    ------
+    DatasetError
+        If a matchup was fought as often as in the set and the wins differ: then engine or seeds have changed.
+    """
+    known = committed.set_index(MATCHUP)[["wins_a", "n_battles"]]
+    known.columns = pd.Index(["wins_committed", "n_committed"])
+    both = fought[[*MATCHUP, "wins_a", "n_battles"]].join(known, on=MATCHUP, how="inner")
+    differs = (both["n_battles"] == both["n_committed"]) & (both["wins_a"] != both["wins_committed"])
+    if differs.any():
+        row = both[differs].iloc[0]
+        raise DatasetError(f"{differs.sum()} of {len(both)} matchups do not repeat the set's battles, e.g. "
+                           f"{row['species_a']} against {row['species_b']}: wins_a expected "
+                           f"{row['wins_committed']}, got {row['wins_a']}")
+    return both
 
 
 def _manifest(name: str, folder: Path) -> dict[str, Any]:

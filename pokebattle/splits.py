@@ -45,6 +45,17 @@ def evaluation_pairs(matchups: pd.DataFrame, fraction: float = EVALUATION_FRACTI
     return np.isin(hashes, distinct[:count])
 
 
+def subset(matchups: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return `count` matchups (0: all) in their order: those whose pairs have the smallest hashes.
+
+    A smaller subset is part of every larger one.
+    """
+    if not count:
+        return matchups
+    chosen = np.argsort(pair_hashes(matchups, "subset"), kind="stable")[:count]
+    return matchups.iloc[np.sort(chosen)]
+
+
 def check_disjoint(training: pd.DataFrame, evaluation: pd.DataFrame) -> None:
     """Refuse matchups of one unordered pair of species on both sides of a split.
 
