@@ -1,0 +1,246 @@
+"""The real engine: one result whatever the processes, the order and the interruptions; the game's own damage."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pokebattle import battles, datasets, dex, engine, splits
+from pokebattle.engine import arena, installation
+
+SWAPPED = {"species_a": "species_b", "species_b": "species_a", "move_a": "move_b", "move_b": "move_a"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _installed():
+    """Install the engine once; without Node or npm there is nothing to test here."""
+    try:
+        engine.install()
+    except engine.EngineError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def few() -> pd.DataFrame:
+    """Return matchups that are open: both sides win some."""
+    pairs = [("beedrillmega", "gyaradosmega"), ("fearow", "seaking"), ("graveleralola", "kabuto"),
+             ("cubone", "flareon"), ("chansey", "ivysaur"), ("golemalola", "marowakalola")]
+    table = battles.matchups().set_index(["species_a", "species_b"]).loc[pairs].reset_index()
+    return table[battles.MATCHUP]
+
+
+def fight(table, tmp_path, n_battles=30, **options):
+    return engine.fight(table, n_battles, **{"stream": "training", "cache": tmp_path} | options)
+
+
+def test_the_result_does_not_depend_on_processes_or_order(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(arena, "CHUNK_BATTLES", 30)
+    alone = fight(few, tmp_path / "1", n_processes=1)
+    assert fight(few, tmp_path / "2", n_processes=2).equals(alone)
+    mixed = few.sample(frac=1, random_state=1)
+    assert fight(mixed, tmp_path / "3", n_processes=2).loc[few.index].equals(alone)
+    assert alone["wins_a"].between(3, 27).all()
+    assert (alone["turns"] >= 1).all()
+
+
+def test_a_battle_depends_on_its_repetition_and_stream(few, tmp_path):
+    hundred, ten = fight(few, tmp_path, 100), fight(few, tmp_path, 10)
+    assert (ten["wins_a"] <= hundred["wins_a"]).all()  # the first ten of the same battles
+    other = fight(few, tmp_path, 100, stream="evaluation")
+    assert not other["wins_a"].equals(hundred["wins_a"])
+
+
+def test_swapped_sides_have_mirrored_chances(few, tmp_path):
+    forth, back = fight(few, tmp_path, 200), fight(few.rename(columns=SWAPPED), tmp_path, 200)
+    difference = np.abs(forth["wins_a"] + back["wins_a"] - 200)
+    assert (difference <= 40).all()  # four standard deviations of two counts of 200
+
+
+def test_an_interrupted_run_continues(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(arena, "CHUNK_BATTLES", 30)
+    whole = fight(few, tmp_path / "whole")
+    fight(few[:4], tmp_path / "cache")
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
+    reported = []
+    assert fight(few, tmp_path / "cache", progress=reported.append).equals(whole)
+    assert reported == [120, 30, 30]
+    assert all(file.stat().st_mtime_ns == written for file, written in before.items())
+
+
+def test_another_engine_or_worker_does_not_read_the_cache(few, monkeypatch):
+    request = next(arena._requests(few, 10, "training"))
+    key = arena._key(request)
+    assert arena._key(request | {"stream": "evaluation"}) != key
+    monkeypatch.setattr(arena, "VERSION", "0.0.0")
+    assert arena._key(request) != key
+
+
+def test_the_log_changes_no_outcome(few):
+    request = {"matchups": few[arena.SIDES].to_numpy().tolist(), "n_battles": 10, "stream": "training"}
+    with arena.Worker() as worker:
+        silent, logged = worker.ask(request), worker.ask(request | {"log": True})
+    assert silent == {name: logged[name] for name in ("wins_a", "turns")}
+
+
+def hits(log: list[str], hp: dict[str, int]):
+    """Yield (side that hits, HP taken, critical, knocked out) of the plain hits in a log."""
+    side, critical, shown = "", False, ""
+    for line in log:
+        match line.split("|")[1:]:
+            case ["move", user, *_]:
+                side, critical = user[:2], False
+            case ["-crit", *_]:
+                critical = True
+            case ["split", owner]:
+                shown = owner  # the next line shows exact HP, the one after that percent
+            case ["-damage" | "-heal", target, condition, *source] if shown == target[:2]:
+                left, shown = int(condition.split("/")[0].split()[0]), ""
+                if not source and target[:2] != side:
+                    yield side, hp[target[:2]] - left, critical, left == 0
+                hp[target[:2]] = left
+
+
+def test_the_damage_formula_tells_every_hit():
+    stats, moves = battles.battle_stats(), dex.moves()
+    pairs = [("lapras", "icebeam", "snorlax", "bodyslam"), ("vileplume", "sludgebomb", "machamp", "brickbreak"),
+             ("arcanine", "flareblitz", "blastoisemega", "surf"), ("pinsir", "xscissor", "golem", "rockslide")]
+    seen = 0
+    for species_a, move_a, species_b, move_b in pairs:
+        possible = {}
+        forth, back = ("p1", species_a, move_a, species_b), ("p2", species_b, move_b, species_a)
+        for side, attacker, name, defender in (forth, back):
+            move = moves.loc[name]
+            prefix = "special_" if move["category"] == "special" else ""
+            attack, defense = stats.loc[attacker, prefix + "attack"], stats.loc[defender, prefix + "defense"]
+            factors = [float(rule([move["type"]], [species])[0]) for rule, species in (
+                (battles.same_type_bonus, attacker), (battles.type_effectiveness, defender))]
+            for critical in (False, True):
+                rolls = np.arange(85, 101)
+                points = battles.damage(move["base_power"], attack, defense, *factors, rolls, critical)
+                possible[side, critical] = set(points.tolist())
+        for log in engine.watch(species_a, move_a, species_b, move_b, 15):
+            if any("|brn" in line for line in log):
+                continue  # a burn halves physical damage
+            hp = {"p1": int(stats.loc[species_a, "hp"]), "p2": int(stats.loc[species_b, "hp"])}
+            for side, taken, critical, out in hits(log, hp):
+                seen += 1
+                known = possible[side, critical]
+                assert taken in known or (out and taken <= max(known)), (species_a, species_b, taken, known)
+    assert seen > 100
+
+
+def test_a_side_without_power_points_struggles():
+    (log,) = engine.watch("caterpie", "tackle", "gastly", "dreameater")
+    used = [line.split("|")[3] for line in log if line.startswith("|move|p2a")]
+    assert used[:24] == ["Dream Eater"] * 24  # 15 PP, which the engine's PP Ups make 24
+    assert set(used[24:]) == {"Struggle"}
+
+
+def test_who_faints_last_wins_a_double_knock_out(tmp_path):
+    table = pd.DataFrame([["electrode", "explosion", "abra", "psychic"]], columns=arena.SIDES)
+    assert fight(table, tmp_path, 20).loc[0, ["wins_a", "turns"]].tolist() == [0, 1]
+
+
+def test_friendship_is_70():
+    (log,) = engine.watch("pikachustarter", "pikapapow", "mewtwo", "psychic")
+    stats = battles.battle_stats()
+    attack, defense = stats.loc["pikachustarter", "special_attack"], stats.loc["mewtwo", "special_defense"]
+    taken = [hit[1] for hit in hits(log, {"p1": 500, "p2": int(stats.loc["mewtwo", "hp"])}) if hit[0] == "p1"]
+    assert taken
+    assert set(taken) <= set(battles.damage(28, attack, defense, 1.5, 1.0, np.arange(85, 101)).tolist())
+
+
+@pytest.mark.parametrize(("column", "value", "message"), [
+    ("move_a", "splosh", "unknown move: splosh"), ("species_b", "Mew", "unknown species: Mew"),
+])
+def test_what_the_engine_does_not_know_is_named(few, tmp_path, column, value, message):
+    with pytest.raises(engine.EngineError, match=message):
+        fight(few.assign(**{column: value}), tmp_path, 1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"stream": "test"}, "stream: unknown, got 'test'"),
+    ({"n_battles": 0}, "n_battles: expected at least 1, got 0"),
+    ({"n_processes": 0}, "n_processes: expected at least 1, got 0"),
+])
+def test_impossible_requests_are_refused(few, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        fight(few, tmp_path, **options)
+
+
+LONG_RUN = """
+import sys
+from pathlib import Path
+from pokebattle import battles, engine
+engine.fight(battles.matchups()[:2000], 100, stream="training", cache=Path(sys.argv[1]), n_processes=2)
+"""
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return [child for child, parent in (map(int, line.split()) for line in table.splitlines()) if parent == pid]
+
+
+def alive(pid: int) -> bool:
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return bool(done.stdout.strip()) and "Z" not in done.stdout
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_who_started_them(tmp_path, end):
+    with subprocess.Popen([sys.executable, "-c", LONG_RUN, tmp_path], stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: any(tmp_path.glob("*.json")))
+        workers = workers_of(process.pid)
+        process.send_signal(end)
+        _, said = process.communicate(timeout=20)
+    assert len(workers) == 2
+    wait_for(lambda: not any(map(alive, workers)))
+    assert process.returncode != 0
+    assert ("KeyboardInterrupt" in said) == (end == signal.SIGINT)
+    assert "EngineError" not in said
+
+
+def wait_for(condition, seconds=30.0):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "waited too long"
+        time.sleep(0.05)
+
+
+def test_the_committed_tables_are_the_engines(tmp_path):
+    installation.write_tables(tmp_path)
+    for file in installation.TABLES.iterdir():
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_an_engine_that_cannot_be_fetched_says_what_to_do_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")
+    monkeypatch.setenv("npm_config_fetch_retries", "0")
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
+    with pytest.raises(engine.EngineError, match=r"npm config set registry URL.* npm says: .*ECONNREFUSED"):
+        engine.install(tmp_path / "engine")
+    assert not list((tmp_path / "engine").iterdir())
+
+
+def test_the_lock_pins_every_package_and_names_no_host():
+    lock = (installation.SOURCES / "package-lock.json").read_text()
+    assert "://" not in lock
+    assert lock.count('"node_modules/') == lock.count('"integrity"')
+
+
+def test_the_committed_battles_are_repeated(tmp_path):
+    committed = datasets.load_battles("v3")
+    for stream in ("training", "evaluation"):
+        some = splits.subset(getattr(committed, stream), 3)
+        n_battles = int(some["n_battles"].iloc[0])
+        again = fight(some[battles.MATCHUP], tmp_path, n_battles, stream=stream)
+        assert datasets.compare(again, some)["wins_a"].tolist() == some["wins_a"].tolist()
