@@ -67,7 +67,7 @@ class Params(BaseModel):
 
 
 # Controls that a notebook's parameters cell declares for itself, where their type does not say it all.
-CONTROL_RANGES = {"n_battles": Field(ge=1)}
+CONTROL_RANGES = {"n_battles": Field(ge=1), "n_processes": Field(ge=1, le=256)}
 
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 _WORDS: dict[Any, str] = {int: "an integer", float: "a number", str: "text", bool: "True or False"}
