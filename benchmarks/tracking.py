@@ -2,8 +2,8 @@
 
 ``python benchmarks/tracking.py [pairs]`` prints one table. Times are wall seconds of the whole ``papermill`` command;
 added is the median of the paired differences with its 95 % bootstrap interval, ratio the median of the paired ratios,
-helper the processor seconds of the shippers, a pair's mean. Beside it stands the usual way: ``mlflow.autolog()`` with its
-defaults in the first cell, in the notebook that is otherwise untracked.
+helper the processor seconds that the shipper of one execution used. Beside it stands the usual way, in every fifth
+round: ``mlflow.autolog()`` with its defaults in the first cell of the notebook, otherwise untracked.
 """
 
 import json
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import psutil
 
 from pokebattle.tracking import server
 from pokebattle.tracking.journal import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
+USUAL = "mlflow.autolog()"
 PAPERMILL = Path(sys.executable).parent / "papermill"
 
 
@@ -59,30 +59,15 @@ def execute(notebook: Path, options: Sequence[str], env: dict[str, str]) -> floa
     return time.perf_counter() - began
 
 
-class Shippers:
-    """Waits for the shippers of a state folder and adds up their processor time."""
-
-    def __init__(self, state: Path) -> None:
-        self.state, self.cpu = state, 0.0
-
-    def settle(self) -> None:
-        """Wait until every execution is closed."""
-        last: dict[int, float] = {}
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            for process in psutil.process_iter(["cmdline"]):
-                words = process.info["cmdline"] or []
-                if any(str(self.state) in word for word in words) and "-I" in words:
-                    try:
-                        times = process.cpu_times()
-                        last[process.pid] = times.user + times.system + times.children_user + times.children_system
-                    except psutil.Error:
-                        continue
-            folders = list((self.state / "executions").glob("*"))
-            if all("status" in read_json(folder / "run.json") for folder in folders):
-                break
-            time.sleep(0.02)
-        self.cpu += sum(last.values())
+def settle(state: Path) -> list[float]:
+    """Wait until every execution's run is closed; return the processor seconds of their shippers."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        records = [read_json(folder / "run.json") for folder in (state / "executions").glob("*")]
+        if all("status" in record for record in records):
+            return [record["cpu_seconds"] for record in records]
+        time.sleep(0.02)
+    raise RuntimeError(f"a run was not closed within a minute: {records}")
 
 
 def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], float]) -> tuple[float, float]:
@@ -94,36 +79,36 @@ def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], flo
 
 def compare(name: str, notebook: Any, options: Sequence[str], pairs: int, ways: dict[str, dict[str, str]]) -> list[str]:
     """Return table rows for each way against ``off``, taken in turns."""
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    seconds: dict[str, dict[int, float]] = {way: {} for way in ways}
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "state"
         plain, autolog = Path(folder) / "plain.ipynb", Path(folder) / "autolog.ipynb"
         nbformat.write(notebook, plain)
         nbformat.write(with_autolog(notebook), autolog)
-        shippers = Shippers(state)
         for number in range(pairs + 1):  # the first round warms caches and is not counted
-            for way in sorted(ways, key=lambda way: hash((number, way))):
+            order = [way for way in ways if way != USUAL or number % 5 == 1]
+            random.Random(number).shuffle(order)
+            for way in order:
                 env = {**os.environ, **ways[way], "POKEBATTLE_STATE": str(state)}
-                took = execute(autolog if way == "mlflow.autolog()" else plain, options, env)
-                shippers.settle()
+                took = execute(autolog if way == USUAL else plain, options, env)
+                helpers = settle(state)
                 if number:
-                    seconds[way].append(took)
-                else:
-                    shippers.cpu = 0.0
-    rows = []
-    for way in ways:
-        if way == "off":
-            continue
-        added = [a - b for a, b in zip(seconds[way], seconds["off"], strict=True)]
-        ratio = statistics.median(a / b for a, b in zip(seconds[way], seconds["off"], strict=True))
-        low, high = interval(added, statistics.median)
-        helper = f"{shippers.cpu / pairs:.2f}" if way == "pokebattle" else "-"
-        rows.append(
-            f"{name:<16} {way:<17} {pairs:>5} {statistics.median(seconds['off']):>8.2f} "
-            f"{statistics.median(seconds[way]):>8.2f} {statistics.median(added):>+8.2f} "
-            f"[{low:+.2f}, {high:+.2f}] {ratio:>7.3f} {helper:>7}"
-        )
-    return rows
+                    seconds[way][number] = took
+    return [row(name, way, seconds[way], seconds["off"], helpers) for way in ways if way != "off"]
+
+
+def row(name: str, way: str, on: dict[int, float], off: dict[int, float], helpers: Sequence[float]) -> str:
+    """Return one line of the table."""
+    added = [on[number] - off[number] for number in on]
+    low, high = interval(added, statistics.median)
+    cells = [
+        f"{name:<12} {way:<17} {len(added):>5}",
+        f"{statistics.median(off[number] for number in on):>8.2f} {statistics.median(on.values()):>8.2f}",
+        f"{statistics.median(added):>+8.2f} {f'[{low:+.2f}, {high:+.2f}]':>18}",
+        f"{statistics.median(on[number] / off[number] for number in on):>7.3f}",
+        f"{'-' if way == USUAL else f'{statistics.median(helpers):.2f}':>7}",
+    ]
+    return " ".join(cells)
 
 
 def main() -> None:
@@ -139,13 +124,13 @@ def main() -> None:
         try:
             on = {"MLFLOW_TRACKING_URI": uri, "POKEBATTLE_TRACKING": "on"}
             off = on | {"POKEBATTLE_TRACKING": "off"}
-            ways = {"off": off, "pokebattle": on, "mlflow.autolog()": off}
-            say(f"{'notebook':<16} {'tracked by':<17} {'pairs':>5} {'off s':>8} {'on s':>8} {'added s':>8} ")
-            say(f"{'95 % interval':<16} {'ratio':>7} {'helper':>7}\n")
+            ways = {"off": off, "pokebattle": on, USUAL: off}
+            head = f"{'notebook':<12} {'tracked by':<17} {'pairs':>5} {'off s':>8} {'on s':>8} {'added s':>8}"
+            say(f"{head} {'95 % interval':>18} {'ratio':>7} {'helper':>7}\n")
             train = nbformat.read(ROOT / "notebooks" / "train.ipynb", as_version=4)
             for name, notebook, options in (("trivial", trivial(), []), ("train v3", train, ["-p", "version", "v3"])):
-                for row in compare(name, notebook, options, pairs, ways):
-                    say(row + "\n")
+                for line in compare(name, notebook, options, pairs, ways):
+                    say(line + "\n")
                     sys.stdout.flush()
         finally:
             server.stop()

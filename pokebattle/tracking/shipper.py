@@ -311,4 +311,5 @@ class Shipper:
         )  # fmt: skip
         for run_id in [run["info"]["run_id"] for run in children.get("runs", [])] + [self.run["run_id"]]:
             self.rest.call("POST", "runs/update", run_id=run_id, status=status, end_time=self.last_time)
-        self.record(status=status)
+        spent = os.times()
+        self.record(status=status, cpu_seconds=round(sum(spent[:4]), 3))
