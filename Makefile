@@ -28,7 +28,7 @@ test: $(READY)  ## lint, unit tests, tracking tests on a real server, nbval on e
 
 lab: $(READY)  ## JupyterLab on the notebooks, every execution tracked
 	@$(BIN)/python -m pokebattle server start --background
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/train.ipynb
 
 server: $(READY)  ## start the local MLflow server and say where it is
 	@$(BIN)/python -m pokebattle server start

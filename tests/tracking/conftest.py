@@ -68,32 +68,23 @@ class Tracked:
                 raise AssertionError(f"{experiment}: expected {count} closed runs, got {[r.info for r in runs]}")
             time.sleep(0.1)
 
+    def download(self, **source: str) -> Path:
+        """Download artifacts from the test server, leaving this process's mlflow as it was."""
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(self.uri)
+        try:
+            return Path(mlflow.artifacts.download_artifacts(**source, dst_path=str(self.folder / "got")))
+        finally:
+            mlflow.set_tracking_uri(before)
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+
     def artifact(self, run: Run, path: str) -> Any:
         """Return a JSON artifact of a run."""
-        with mlflow_at(self.uri):
-            local = mlflow.artifacts.download_artifacts(
-                run_id=run.info.run_id, artifact_path=path, dst_path=str(self.folder / "got")
-            )
-        return json.loads(Path(local).read_text("utf-8"))
+        return json.loads(self.download(run_id=run.info.run_id, artifact_path=path).read_text("utf-8"))
 
     def executions(self) -> list[Path]:
         """Return the folders that executions left in the state."""
         return sorted((self.folder / "state" / "executions").glob("*"))
-
-
-class mlflow_at:  # noqa: N801
-    """Point this process's mlflow at a server, and back."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-
-    def __enter__(self) -> None:
-        self.before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(self.uri)
-
-    def __exit__(self, *_: object) -> None:
-        mlflow.set_tracking_uri(self.before)
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="session")

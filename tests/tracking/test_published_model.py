@@ -54,11 +54,7 @@ def test_a_registered_model_loads_elsewhere_and_is_antisymmetric(tracked: Any, c
 
 
 def test_nothing_in_a_registered_model_is_pickled(tracked: Any, copied: Path) -> None:
-    import mlflow
-    from conftest import mlflow_at
-
-    with mlflow_at(tracked.uri):
-        folder = Path(mlflow.artifacts.download_artifacts("models:/battle_winner/1", dst_path=str(tracked.folder)))
+    folder = tracked.download(artifact_uri="models:/battle_winner/1")
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert {"MLmodel", "booster.ubj", "features.json", "input_example.json", "requirements.txt"} <= {
         f.name for f in files
