@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from pokebattle.tracking.journal import write_atomically
-from pokebattle.tracking.settings import DEFAULT_URI, server_record, state_dir, tracking_uri
+from pokebattle.tracking.settings import DEFAULT_URI, START_SECONDS, server_record, state_dir, tracking_uri
 
-START_SECONDS = 180.0
 STOP_SECONDS = 20.0
 
 

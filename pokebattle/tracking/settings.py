@@ -5,10 +5,12 @@ Standard library only: the shipper runs without site-packages.
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 DEFAULT_URI = "http://127.0.0.1:5000"
+START_SECONDS = 180.0  # that a local server may need to come up
 
 
 def enabled() -> bool:
@@ -49,12 +51,11 @@ def tracking_uri() -> str:
 
 
 def server_is_starting(uri: str) -> bool:
-    """Tell whether the recorded local server is a live process that may still come up at ``uri``."""
+    """Tell whether the recorded local server is a live process, started just now, that may still come up at ``uri``."""
     record = server_record()
-    if record.get("uri") != uri:
-        return False
     try:
+        recent = abs(time.time() - float(record["created"])) < START_SECONDS
         os.kill(int(record["pid"]), 0)
     except (KeyError, OSError, ValueError):
         return False
-    return True
+    return recent and record.get("uri") == uri

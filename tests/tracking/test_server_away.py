@@ -1,5 +1,6 @@
 """No server, a server that comes up late, a port that is taken: notebooks go on, and the user is told once."""
 
+import json
 import os
 import socket
 import subprocess
@@ -94,6 +95,15 @@ def test_the_address_is_the_environments_then_the_recorded_then_the_default(
     assert settings.tracking_uri() == "http://127.0.0.1:5055"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5077/")
     assert settings.tracking_uri() == "http://127.0.0.1:5077"
+
+
+def test_only_a_server_started_just_now_is_waited_for(own_state: Any) -> None:
+    record = {"uri": "http://127.0.0.1:9", "pid": os.getpid(), "created": time.time() - 5}
+    for change, expected in ({}, True), ({"created": time.time() - 3600}, False), ({"uri": "http://other"}, False):
+        (own_state / "server.json").write_text(json.dumps(record | change))
+        assert settings.server_is_starting("http://127.0.0.1:9") is expected
+    (own_state / "server.json").write_text(json.dumps({"uri": "http://127.0.0.1:9"}))
+    assert settings.server_is_starting("http://127.0.0.1:9") is False
 
 
 def test_a_stale_record_is_not_taken_for_the_server(own_state: Any) -> None:
