@@ -187,7 +187,8 @@ engine.fight(battles.matchups()[:2000], 100, stream="training", cache=Path(sys.a
 def workers_of(pid: int) -> list[int]:
     """Return the processes that a process has started."""
     table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    return [child for child, parent in (map(int, line.split()) for line in table.splitlines()) if parent == pid]
+    rows = (map(int, line.split()) for line in table.splitlines())
+    return [child for child, parent in rows if parent == pid]
 
 
 def alive(pid: int) -> bool:
@@ -207,6 +208,14 @@ def test_workers_end_with_who_started_them(tmp_path, end):
     assert process.returncode != 0
     assert ("KeyboardInterrupt" in said) == (end == signal.SIGINT)
     assert "EngineError" not in said
+
+
+def test_workers_end_when_the_battles_are_done(few, tmp_path):
+    before = set(workers_of(os.getpid()))
+    fight(few, tmp_path, 2, n_processes=2)
+    with pytest.raises(engine.EngineError):
+        fight(few.assign(move_a="splosh"), tmp_path, 1)
+    assert not [worker for worker in workers_of(os.getpid()) if worker not in before and alive(worker)]
 
 
 def wait_for(condition, seconds=30.0):
