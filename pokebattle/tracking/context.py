@@ -4,13 +4,14 @@ import ast
 import contextlib
 import getpass
 import itertools
-import json
 import os
 import string
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+from pokebattle.tracking.journal import read_json
 
 PARAMETER_TAGS = {"parameters", "injected-parameters"}
 HANDOVER = "POKEBATTLE_EXECUTION"  # the papermill engine tells its kernel what it knows in this variable
@@ -113,17 +114,17 @@ def literals(source: str) -> dict[str, Any]:
 def detect() -> Context:
     """Find out who started this kernel and for which notebook."""
     if handover := os.environ.pop(HANDOVER, None):  # not for the kernels that this one may start
-        return _from_papermill(json.loads(Path(handover).read_text(encoding="utf-8")))
+        return _from_papermill(read_json(Path(handover)))
     test = os.environ.get("PYTEST_CURRENT_TEST", "")
     if ".ipynb::" in test:
         path = Path.cwd() / Path(test.split("::")[0]).name
-        return Context("nbval", path, read_notebook(path))
+        return Context("nbval", path, read_json(path))
     if found := _from_parent():
         return found
     if session := os.environ.get("JPY_SESSION_NAME"):
         path = Path(unquote(session))
         if path.suffix == ".ipynb":
-            return Context("jupyterlab", path, read_notebook(path))
+            return Context("jupyterlab", path, read_json(path))
     return Context("kernel")
 
 
@@ -154,17 +155,8 @@ def _from_parent() -> Context | None:
                 if word.endswith(".ipynb") and before not in {"--output", "--output-dir", "-o"}
             ]
             path = next((path for path in given if path.parent.resolve() == Path.cwd()), next(iter(given), None))
-            return Context(executor, path, read_notebook(path) if path else {})
+            return Context(executor, path, read_json(path) if path else {})
     return None
-
-
-def read_notebook(path: Path) -> dict[str, Any]:
-    """Return the notebook on disk as JSON, empty when it cannot be read."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def user_name() -> str:
