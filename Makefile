@@ -37,7 +37,7 @@ stop: $(READY)  ## stop the local MLflow server
 	@$(BIN)/python -m pokebattle server stop
 
 reference: $(READY)  ## execute the notebooks and store their outputs: the reference that nbval compares with
-	POKEBATTLE_TRACKING=off $(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	POKEBATTLE_TRACKING=off $(BIN)/python -m pokebattle reference notebooks/*.ipynb
 
 dex: $(READY)  ## extract the game tables from the battle engine
 	@$(BIN)/python -m pokebattle dex

@@ -2,21 +2,25 @@
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 
 VERBS = {
     "server": "start, stop or show the local MLflow server",
     "report": "show an executed notebook's result and the address of its run",
+    "reference": "execute notebooks and store the outputs that nbval compares with",
     "dex": "extract the game tables from the battle engine",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit code."""
+    """Run one verb and return its exit code; only that verb's module is imported."""
+    words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="python -m pokebattle")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="{" + ",".join(VERBS) + "}")
-    for verb, purpose in VERBS.items():
-        module = importlib.import_module(f"pokebattle.cli.{verb}")
-        module.add_arguments(verbs.add_parser(verb, help=purpose, description=purpose))
-    arguments = parser.parse_args(argv)
-    return int(importlib.import_module(f"pokebattle.cli.{arguments.verb}").run(arguments))
+    parsers = {verb: verbs.add_parser(verb, help=purpose, description=purpose) for verb, purpose in VERBS.items()}
+    if not words or words[0] not in VERBS:
+        parser.parse_args(words)
+    module = importlib.import_module(f"pokebattle.cli.{words[0]}")
+    module.add_arguments(parsers[words[0]])
+    return int(module.run(parser.parse_args(words)))
