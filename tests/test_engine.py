@@ -177,9 +177,10 @@ def test_impossible_requests_are_refused(few, tmp_path, options, message):
 
 
 LONG_RUN = """
-import sys
+import signal, sys
 from pathlib import Path
 from pokebattle import battles, engine
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 engine.fight(battles.matchups()[:2000], 100, stream="training", cache=Path(sys.argv[1]), n_processes=2)
 """
 
