@@ -106,7 +106,8 @@ def _spawn() -> tuple[dict[str, Any], list[str]]:
 
 def _free_port() -> tuple[int, list[str]]:
     """Return MLflow's port if it is free, else any free one and who holds MLflow's."""
-    wanted = urlsplit(DEFAULT_URI).port or 5000
+    wanted = urlsplit(DEFAULT_URI).port
+    assert wanted is not None
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

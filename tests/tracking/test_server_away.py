@@ -87,6 +87,10 @@ def test_a_port_held_by_something_else_is_named_and_another_taken(
     assert f"port {port} is held by" in remark and f"process {os.getpid()}" in remark and str(taken) in remark
 
 
+def test_the_tests_own_server_leaves_the_default_port_alone(mlflow_server: str) -> None:
+    assert not mlflow_server.endswith(":5000")
+
+
 def test_the_address_is_the_environments_then_the_recorded_then_the_default(
     own_state: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
