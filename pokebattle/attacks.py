@@ -23,6 +23,7 @@ LOW_KICK = ([10, 25, 50, 100, 200], [20, 40, 60, 80, 100, 120])  # power by the 
 IMMUNE = {"burn": ["fire"], "paralysis": ["electric"], "freeze": ["ice"], "poison": ["poison", "steel"]}
 CERTAIN = 1 - 1e-9
 DECIMALS = 6  # what a Fourier transform adds in the last bits must not tell rows apart
+REACHED_BY = {"dig": ["earthquake"], "fly": ["gust", "thunder"]}  # moves that hit a user who is hiding
 CHUNK = 1024
 
 

@@ -13,15 +13,15 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from pokebattle import dex
-from pokebattle.attacks import IMMUNE, TURNS, attacks, hit_damage, hits, knock_outs, stages
+from pokebattle.attacks import IMMUNE, REACHED_BY, TURNS, attacks, hit_damage, hits, knock_outs, stages
 from pokebattle.battles import STATS, battle_stats, type_effectiveness
 
 SIDES = (("species_a", "species_b"), ("move_a", "move_b"))
 ROLES = ["attacker", "move", "defender"]
 EXAMPLE = ("pikachu", "thunderbolt", "squirtle")
 FLAGS = [
-    "charge", "evades_while_charging", "recharge", "locks_in", "self_destruct", "needs_sleeping_target",
-    "needs_attacking_target", "first_turn_only", "crash", "traps", "seeds",
+    "charge", "recharge", "locks_in", "self_destruct", "needs_sleeping_target", "needs_attacking_target",
+    "first_turn_only", "crash", "traps", "seeds",
 ]  # fmt: skip
 AILMENTS = ["flinch", "burn", "paralysis", "freeze", "poison", "sleep", "confusion"]
 
@@ -79,6 +79,7 @@ def strike(side: pd.DataFrame) -> pd.DataFrame:
         **{f"down_by_{turn}": down[:, turn] for turn in range(1, TURNS + 1)},
         "turns": turns,
         "recoil": np.minimum(mean, hp) * move["recoil"] / own_hp,
+        "recoil_to_win": hp * move["recoil"] / own_hp,
         "drain": np.minimum(mean, hp) * move["drain"] / own_hp,
     })  # fmt: skip
 
@@ -87,6 +88,9 @@ def side_effects(side: pd.DataFrame) -> pd.DataFrame:
     """What else the move does: priority, flags, chances of ailments and changed stats against this defender."""
     moves = dex.moves()
     effects = moves[["priority", *FLAGS]].assign(screen=moves["screen"] != "")
+    for hiding, reaching in REACHED_BY.items():
+        effects[f"hides_by_{hiding}"] = moves.index == hiding
+        effects[f"reaches_{hiding}"] = moves.index.isin(reaching)
     chances = moves[[f"{name}_chance" for name in AILMENTS]] / 100
     for stat in STATS[1:]:
         effects[f"own_{stat}_stages"] = stages(moves["self_boosts"], stat)
@@ -109,18 +113,27 @@ def faster_by(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
     return np.log(a["speed"].to_numpy() / b["speed"].to_numpy())
 
 
+def out_of_reach(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
+    """1 if only A hides where the other's move does not reach, -1 if only B does, else 0."""
+    lead = np.zeros(len(a), dtype=int)
+    for hiding in REACHED_BY:
+        for sign, side, other in ((1, a, b), (-1, b, a)):
+            lead += sign * (side[f"hides_by_{hiding}"].to_numpy() & ~other[f"reaches_{hiding}"].to_numpy())
+    return lead
+
+
 def turns_saved(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
     """Turns that B needs for its knock-out beyond those that A needs."""
     return b["turns"].to_numpy() - a["turns"].to_numpy()
 
 
 BLOCKS = {block.__name__: block for block in (base_stats, types, move_numbers, real_stats, strike, side_effects)}
-COMPARISONS = {comparison.__name__: comparison for comparison in (moves_first, faster_by, turns_saved)}
+COMPARISONS = {comparison.__name__: comparison for comparison in (moves_first, faster_by, out_of_reach, turns_saved)}
 FEATURE_SETS: dict[str, dict[str, list[str]]] = {
     "raw": {"blocks": ["base_stats", "types", "move_numbers"], "comparisons": []},
     "mechanics": {
         "blocks": ["real_stats", "strike", "side_effects"],
-        "comparisons": ["moves_first", "faster_by", "turns_saved"],
+        "comparisons": ["moves_first", "faster_by", "out_of_reach", "turns_saved"],
     },
 }
 

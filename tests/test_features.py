@@ -84,6 +84,15 @@ def test_who_moves_first() -> None:
     assert numbers(pair("ditto", "tackle", "ditto", "tackle"))["moves_first"] == 0
 
 
+def test_who_can_hide() -> None:
+    digs = pair("sandslash", "dig", "tauros", "bodyslam")
+    assert numbers(digs)["out_of_reach"] == 1 and numbers(mirror(digs))["out_of_reach"] == -1
+    assert numbers(digs.assign(move_b="earthquake"))["out_of_reach"] == 0
+    assert numbers(digs.assign(move_b="dig"))["out_of_reach"] == 0
+    assert numbers(pair("pidgeot", "fly", "raichu", "thunder"))["out_of_reach"] == 0
+    assert numbers(pair("pidgeot", "fly", "raichu", "thunderbolt"))["out_of_reach"] == 1
+
+
 def test_ailments_spare_the_immune() -> None:
     assert numbers(pair("jolteon", "thunderbolt", "starmie", "surf"))["a_paralysis_chance"] == pytest.approx(0.1)
     assert numbers(pair("jolteon", "thunderbolt", "raichu", "surf"))["a_paralysis_chance"] == 0
