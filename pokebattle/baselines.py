@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from pokebattle import dex
 from pokebattle.battles import STATS
-from pokebattle.features import MatchupFeatures, matchup_features, mirror
+from pokebattle.features import MatchupFeatures, matchup_features
 
 Rule = Callable[[pd.DataFrame], np.ndarray]
 
@@ -94,7 +94,8 @@ def _differences(matchups: pd.DataFrame, features: str) -> np.ndarray:
     """A's features less B's (those of B less A's would repeat them), and twice the comparisons."""
     transformer = matchup_features(features).fit(matchups)
     columns = [not name.startswith("b_") for name in transformer.get_feature_names_out()]
-    return (transformer.transform(matchups) - transformer.transform(mirror(matchups)))[:, columns]
+    forward, backward = transformer.both_orientations(matchups)
+    return (forward - backward)[:, columns]
 
 
 def _compare(strength: pd.Series, matchups: pd.DataFrame) -> np.ndarray:

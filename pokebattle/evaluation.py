@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.special import rel_entr, xlog1py, xlogy
 from sklearn.base import clone
 
-from pokebattle.features import mirror
+from pokebattle.features import matchup_features, mirror
 from pokebattle.model import BattleWinner
 from pokebattle.splits import pair_hashes
 
@@ -279,18 +279,19 @@ def learning_curve(
         `high`), and the fifth's Bayes limit (`bayes`).
     """
     hashes = pair_hashes(training, "learning curve")
-    held_out = single_orientation(training[hashes < HELD_OUT])
-    rest = training.iloc[np.argsort(hashes, kind="stable")[(hashes < HELD_OUT).sum() :]]
+    held_out = training[hashes < HELD_OUT]
+    rest = training.iloc[np.argsort(hashes, kind="stable")[len(held_out) :]]
+    known, new = (matchup_features(model.features).both_orientations(part) for part in (rest, held_out))
     weights = species_bootstrap(held_out, n_bootstrap, random_state)
     rows = []
-    for halvings in reversed(range(n_points)):
-        part = rest.head(max(1, len(rest) >> halvings))
-        fitted = clone(model).fit(part, part["wins_a"], part["n_battles"])
+    for size in (max(1, len(rest) >> halvings) for halvings in reversed(range(n_points))):
+        part = rest.head(size)
+        fitted = clone(model).fit(known[:, :size], part["wins_a"], part["n_battles"])
         seen, unseen = (
-            _with_interval(figures_of_merit(matchups, fitted.predict_proba(matchups)[:, 1], w)).loc["log_loss"]
-            for matchups, w in ((part, None), (held_out, weights))
+            _with_interval(figures_of_merit(matchups, fitted.predict_proba(numbers)[:, 1], w)).loc["log_loss"]
+            for matchups, numbers, w in ((part, known[:, :size], None), (held_out, new, weights))
         )
-        rows.append((len(part), seen["value"], unseen["value"], unseen["low"], unseen["high"]))
+        rows.append((size, seen["value"], unseen["value"], unseen["low"], unseen["high"]))
     table = pd.DataFrame(rows, columns=["n_matchups", "training", "held_out", "low", "high"])
     return table.assign(bayes=bayes_limit(held_out)["log_loss"].iloc[0])
 

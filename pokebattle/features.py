@@ -193,6 +193,12 @@ class MatchupFeatures(TransformerMixin, BaseEstimator):
         numbers = table.to_numpy(np.float32)
         return np.column_stack([numbers[rows_a], numbers[rows_b], *compared]).astype(np.float32, copy=False)
 
+    def both_orientations(self, X: pd.DataFrame) -> np.ndarray:
+        """Compute the features of the matchups and of their mirrors, shape (2, n_matchups, n_features)."""
+        distinct_attacks(X.head(1))  # names a column that is missing
+        known = X[[column for pair in SIDES for column in pair]]
+        return np.asarray(self.transform(pd.concat([known, mirror(known)]))).reshape(2, len(X), -1)
+
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Return the names of the columns that `transform` returns."""
         names = list(self._describe(pd.DataFrame([EXAMPLE], columns=ROLES)))

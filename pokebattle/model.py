@@ -13,7 +13,7 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from pokebattle.features import MatchupFeatures, matchup_features, mirror
+from pokebattle.features import MatchupFeatures, matchup_features
 
 BOOSTER, CONFIG = "booster.ubj", "features.json"
 
@@ -71,21 +71,22 @@ class BattleWinner(BaseEstimator):
         """Take every parameter from the attribute of the same name, e.g. of `params.Params`."""
         return cls(**{name: getattr(params, name) for name in cls._get_param_names()})
 
-    def fit(self, matchups: pd.DataFrame, wins_a: ArrayLike, n_battles: ArrayLike) -> BattleWinner:
+    def fit(self, matchups: pd.DataFrame | np.ndarray, wins_a: ArrayLike, n_battles: ArrayLike) -> BattleWinner:
         """Fit on shares of wins, each matchup weighted by its battles.
 
         Parameters
         ----------
-        matchups : DataFrame of n rows
-            Columns species_a, species_b, move_a, move_b.
+        matchups : DataFrame of n rows, or ndarray of shape (2, n, n_features)
+            Columns species_a, species_b, move_a, move_b; or what the features' `both_orientations` made of them, as
+            everywhere in this class, so that refits need not compute it again.
         wins_a, n_battles : array-like of shape (n,)
             Battles won by A and battles fought.
         """
         n_battles = np.asarray(n_battles, dtype=float)
         share = np.asarray(wins_a) / n_battles
-        self.features_ = matchup_features(self.features).fit(matchups)
+        self.features_ = matchup_features(self.features)
         rows = xgboost.QuantileDMatrix(
-            _both_ways(self.features_, matchups),
+            np.vstack([*self._numbers(matchups)]),
             label=np.append(share, 1 - share),
             weight=np.append(n_battles, n_battles),
             feature_names=self.features_.get_feature_names_out().tolist(),
@@ -98,16 +99,17 @@ class BattleWinner(BaseEstimator):
         self.booster_ = xgboost.train(settings, rows, num_boost_round=self.n_estimators)
         return self
 
-    def margin(self, matchups: pd.DataFrame) -> np.ndarray:
+    def margin(self, matchups: pd.DataFrame | np.ndarray) -> np.ndarray:
         """Return the log-odds that A wins, shape (n,); with the sides swapped it is the negative, bit for bit."""
         check_is_fitted(self, "booster_")
-        numbers = _both_ways(self.features_, matchups)
         self.booster_.set_param({"nthread": self.n_jobs})
-        raw = self.booster_.inplace_predict(numbers, predict_type="margin").astype(float)
-        forward, backward = raw.reshape(2, -1)
+        forward, backward = (
+            self.booster_.inplace_predict(numbers, predict_type="margin").astype(float)
+            for numbers in self._numbers(matchups)
+        )
         return (forward - backward) / 2
 
-    def predict_proba(self, matchups: pd.DataFrame) -> np.ndarray:
+    def predict_proba(self, matchups: pd.DataFrame | np.ndarray) -> np.ndarray:
         """Return P(B wins) and P(A wins), shape (n, 2), after scikit-learn's order of the classes 0 and 1."""
         margin = self.margin(matchups)
         return np.column_stack([expit(-margin), expit(margin)])
@@ -164,6 +166,9 @@ class BattleWinner(BaseEstimator):
         model.booster_ = xgboost.Booster(model_file=Path(folder) / BOOSTER)
         return model
 
+    def _numbers(self, matchups: pd.DataFrame | np.ndarray) -> np.ndarray:
+        return matchups if isinstance(matchups, np.ndarray) else self.features_.both_orientations(matchups)
+
 
 class WinProbability:
     """A loaded model as MLflow's pyfunc wants it: `predict` gives P(A wins)."""
@@ -179,10 +184,3 @@ class WinProbability:
 def _load_pyfunc(path: str) -> WinProbability:
     """Load for `mlflow.pyfunc` (loader_module="pokebattle.model")."""
     return WinProbability(BattleWinner.load(path))
-
-
-def _both_ways(features: MatchupFeatures, matchups: pd.DataFrame) -> np.ndarray:
-    """Features of the matchups, then of the mirrored matchups, shape (2 n, n_features)."""
-    columns = ["species_a", "species_b", "move_a", "move_b"]
-    known = matchups[[name for name in columns if name in matchups]]
-    return features.transform(pd.concat([known, mirror(known)], ignore_index=True))

@@ -78,6 +78,13 @@ def test_the_orientation_of_the_training_rows_does_not_matter_to_the_counts(foug
     assert margins[0] == pytest.approx(margins[1], abs=1e-4)
 
 
+def test_features_computed_before_give_the_same_bits(fitted: BattleWinner, fought: pd.DataFrame) -> None:
+    numbers, learned = fitted.features_.both_orientations(fought), fought.head(700)
+    assert (fitted.predict_proba(numbers) == fitted.predict_proba(fought)).all()
+    again = clone(fitted).fit(numbers[:, :700], learned["wins_a"], learned["n_battles"])
+    assert (again.predict_proba(fought) == fitted.predict_proba(fought)).all()
+
+
 def test_parameters_come_from_params_by_name() -> None:
     params = SimpleNamespace(**SETTINGS, version="v3")
     assert BattleWinner.from_params(params).get_params() == SETTINGS
@@ -119,6 +126,11 @@ def test_importance_adds_up(fitted: BattleWinner) -> None:
     assert table["gain"].sum() == pytest.approx(1) and table["gain"].is_monotonic_decreasing
     assert table.index[0] in ("faster_by", "moves_first")  # what these battles are made of
     assert not table.index.str.match(r"[ab]_").any()
+
+
+def test_a_missing_column_is_named(fitted: BattleWinner, fought: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="column move_b is missing, got species_a, species_b, move_a"):
+        fitted.predict_proba(fought[["species_a", "species_b", "move_a"]])
 
 
 def test_an_unfitted_model_says_so(fought: pd.DataFrame) -> None:
