@@ -98,3 +98,31 @@ def test_one_row_equals_the_same_row_among_many() -> None:
     for index, row in enumerate(rows):
         down, turns = knock_outs(attack(*row))
         assert (down[0] == together[0][index]).all() and turns[0] == together[1][index]
+
+
+@pytest.mark.parametrize(
+    ("attacker", "move", "uses"),
+    [
+        ("snorlax", "bodyslam", [0, 1, 2, 3, 4]),
+        ("snorlax", "hyperbeam", [0, 1, 1, 2, 2]),  # rests in the second turn
+        ("venusaur", "solarbeam", [0, 0, 1, 1, 2]),  # gathers light in the first
+        ("electrode", "explosion", [0, 1, 1, 1, 1]),
+    ],
+)
+def test_when_a_move_strikes(attacker: str, move: str, uses: list[int]) -> None:
+    assert uses_by_turn(attack(attacker, move, "mew"))[0, :5].tolist() == uses
+
+
+def test_how_often_a_move_hits() -> None:
+    """Two to five hits: 35, 35, 15, 15 % (bulbapedia.bulbagarden.net/wiki/Multistrike_move, since Generation 5)."""
+    assert hits(attack("beedrill", "pinmissile", "mew"))[0] == pytest.approx([0, 0.35, 0.35, 0.15, 0.15])
+    assert hits(attack("hitmonlee", "doublekick", "mew"))[0].tolist() == [0, 1, 0, 0, 0]
+
+
+def test_superpower_weakens_its_user_but_not_a_critical_hit() -> None:
+    """One stage down is two thirds of the attack; a critical hit does not count what lowers it."""
+    table = attack("machamp", "superpower", "snorlax")
+    weaker = table.assign(attack=table["attack"] * 2 // 3)
+    (first, _), (second, _), (expected, _) = hit_damage(table), hit_damage(table, use=1), hit_damage(weaker)
+    assert (second[:, :16] == expected[:, :16]).all() and (second[:, :16] < first[:, :16]).all()
+    assert (second[:, 16:] == first[:, 16:]).all()

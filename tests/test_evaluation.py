@@ -136,6 +136,12 @@ def test_intervals_resample_species() -> None:
     assert absent > 0.3
 
 
+def test_a_matchup_counts_the_product_of_its_species() -> None:
+    """Of two species drawn twice, both must come for their matchup to count, and then it counts once."""
+    weights = evaluation.species_bootstrap(pd.DataFrame({"species_a": ["abra"], "species_b": ["onix"]}), 400, 0)[1:]
+    assert set(weights.ravel()) == {0, 1} and weights.mean() == pytest.approx(0.5, abs=0.1)
+
+
 def test_intervals_cover_what_a_bootstrap_over_matchups_misses() -> None:
     """When one species decides the loss, its share of the set is what is uncertain."""
     matchups, _ = fought(n_matchups=1700)
