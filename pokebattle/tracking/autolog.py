@@ -81,9 +81,5 @@ def _watch_xgboost(module: Any, emit: Emit) -> None:
 
 
 def _plain_values(params: dict[str, Any]) -> dict[str, Any]:
-    """Keep what can be compared between runs: numbers, words and flags, and the class of anything else."""
-    return {
-        name: value if isinstance(value, str | int | float | bool) else type(value).__name__
-        for name, value in params.items()
-        if value is not None
-    }
+    """Keep what can be compared between runs: numbers, words and flags."""
+    return {name: value for name, value in params.items() if isinstance(value, str | int | float | bool)}

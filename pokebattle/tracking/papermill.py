@@ -36,15 +36,22 @@ class TrackedEngine(NBClientEngine):
             Unknown name, wrong type, value out of range or unknown version; nothing has been written.
         """
         _validate(nb, str(kwargs.get("input_path") or "notebook"))
-        return super().execute_notebook(nb, kernel_name, output_path, **kwargs)
+        execution = new_execution_id()
+        try:
+            return super().execute_notebook(nb, kernel_name, output_path, execution=execution, **kwargs)
+        finally:  # the progress bar is closed by now
+            run = read_json(execution_folder(execution) / "run.json")
+            if run.get("run_id"):
+                logger.info(f"MLflow run: {run_address(run)}")
 
     @classmethod
     def execute_managed_notebook(
         cls, nb_man: Any, kernel_name: str, log_output: bool = False, stdout_file: Any = None,
-        stderr_file: Any = None, start_timeout: int = 60, execution_timeout: int | None = None, **kwargs: Any,
+        stderr_file: Any = None, start_timeout: int = 60, execution_timeout: int | None = None,
+        execution: str = "", **kwargs: Any,
     ) -> Any:  # fmt: skip
         """Execute in a kernel whose environment names the handover."""
-        environment, execution = dict(os.environ), new_execution_id()
+        environment = dict(os.environ)
         if enabled():
             environment[HANDOVER] = str(_hand_over(nb_man.nb, execution, kwargs.get("input_path")))
         options = merge_kwargs(
@@ -53,12 +60,7 @@ class TrackedEngine(NBClientEngine):
             kernel_name=kernel_name, log=logger, log_output=log_output, stdout_file=stdout_file,
             stderr_file=stderr_file,
         )  # fmt: skip
-        try:
-            return PapermillNotebookClient(nb_man, **options).execute(env=environment)
-        finally:
-            run = read_json(execution_folder(execution) / "run.json")
-            if run.get("run_id"):
-                logger.info(f"MLflow run: {run_address(run)}")
+        return PapermillNotebookClient(nb_man, **options).execute(env=environment)
 
 
 def _validate(nb: Any, name: str) -> None:

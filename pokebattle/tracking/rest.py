@@ -8,11 +8,13 @@ import http.client
 import json
 import os
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's own limits for one log-batch call
+IDLE = 2.0  # seconds after which a connection is not used again: the server may have closed it (uvicorn after 5)
 LIMIT = {"params": 6000, "tags": 8000}  # characters of a value
 
 
@@ -42,6 +44,7 @@ class MlflowRest:
             raise ValueError(f"MLFLOW_TRACKING_URI: expected http://host:port, got {uri!r}")
         self._parts = parts
         self._connection: http.client.HTTPConnection | None = None
+        self._used = 0.0
 
     def _headers(self) -> dict[str, str]:
         if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
@@ -68,12 +71,15 @@ class MlflowRest:
             An answer other than success.
         """
         headers = {"Content-Type": kind, **self._headers()}
+        if time.monotonic() - self._used > IDLE:
+            self.close()
         if self._connection is None:
             self._connection = self._connect()
         try:
             self._connection.request(method, self._parts.path.rstrip("/") + path, body=body, headers=headers)
             answer = self._connection.getresponse()
             data = answer.read()
+            self._used = time.monotonic()
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}") from error

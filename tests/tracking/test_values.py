@@ -2,12 +2,14 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pokebattle.tracking.git import code_version
+from pokebattle.tracking.rest import MlflowRest
 
 
 def test_mlflow_calls_of_cells_land_in_the_run(tracked: Any, make_notebook: Any) -> None:
@@ -74,6 +76,13 @@ def test_figures_are_artifacts(tracked: Any, make_notebook: Any) -> None:
     (run,) = tracked.runs("drawn")
     names = [item.path for item in tracked.client.list_artifacts(run.info.run_id, "figures")]
     assert names == ["figures/cell_01.png"]
+
+
+def test_a_server_that_closes_idle_connections_is_not_taken_for_away(mlflow_server: str) -> None:
+    rest = MlflowRest(mlflow_server)
+    experiment = rest.experiment("idle")
+    time.sleep(6.5)  # uvicorn closes after 5
+    assert rest.experiment("idle") == experiment
 
 
 @pytest.fixture
