@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from pokebattle.battles import MATCHUP
 from pokebattle.tracking.kernel import current
 from pokebattle.tracking.settings import checkout
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pokebattle.model import BattleWinner
     from pokebattle.params import Params
 
-MATCHUP_COLUMNS = ["species_a", "species_b", "move_a", "move_b", "policy"]
 NEEDED = ["xgboost-cpu", "xgboost", "scikit-learn", "scipy", "pandas", "numpy"]  # by the model when it predicts
 PATIENCE = 150.0  # seconds to wait for the run while the local server comes up
 
@@ -74,7 +74,7 @@ def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float
     run = execution.run(PATIENCE)
     if not run:
         return _save(model, params, f"no MLflow server answers at {execution.uri}")
-    return _register(model, params, battles.training[MATCHUP_COLUMNS].head(3), facts, run)
+    return _register(model, params, battles.training[MATCHUP].head(3), facts, run)
 
 
 def metadata(model: "BattleWinner", params: "Params", battles: "BattleSet") -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _register(
     from mlflow.types import ColSpec, Schema
 
     signature = ModelSignature(
-        inputs=Schema([ColSpec("string", name) for name in MATCHUP_COLUMNS]),
+        inputs=Schema([ColSpec("string", name) for name in MATCHUP]),
         outputs=Schema([ColSpec("double", "win_probability")]),
     )
     with tempfile.TemporaryDirectory() as staging:
