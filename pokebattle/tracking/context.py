@@ -4,6 +4,7 @@ import ast
 import contextlib
 import getpass
 import itertools
+import json
 import os
 import string
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from pokebattle.tracking.journal import read_json
+from pokebattle.tracking.journal import make_private, read_json
 
 PARAMETER_TAGS = {"parameters", "injected-parameters"}
-HANDOVER = "POKEBATTLE_EXECUTION"  # the papermill engine tells its kernel what it knows in this variable
+HANDOVER = "POKEBATTLE_EXECUTION"  # papermill's engine and pytest's plugin tell the kernel what they know in this file
+NO_TRACK = "# no-track"
 
 
 @dataclass
@@ -32,7 +34,9 @@ class Context:
     parameters : dict
         What papermill was given, typed.
     execution_id : str or None
-        The id that papermill chose for this execution.
+        The id that papermill or pytest chose for this execution.
+    driver : dict or None
+        The process that will say how the execution ended.
     """
 
     executor: str
@@ -40,12 +44,18 @@ class Context:
     document: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
     execution_id: str | None = None
+    driver: dict[str, Any] | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:
         """The notebook's own ``pokebattle`` metadata."""
         found = self.document.get("metadata", {}).get("pokebattle", {})
         return found if isinstance(found, dict) else {}
+
+    @property
+    def tracked(self) -> bool:
+        """Whether the notebook wants to be tracked: its metadata does not say ``pokebattle.track: false``."""
+        return wants_tracking(self.document)
 
     def parameter_cells(self) -> list[dict[str, Any]]:
         """Return the cells tagged ``parameters`` or ``injected-parameters``."""
@@ -88,6 +98,33 @@ class Context:
         return fill(templates[0]) or stem, fill(templates[1]) or stem
 
 
+def wants_tracking(document: dict[str, Any]) -> bool:
+    """Tell whether a notebook's metadata does not say ``{"pokebattle": {"track": false}}``."""
+    metadata = document.get("metadata", {})
+    own = metadata.get("pokebattle")
+    switch = own.get("track") if isinstance(own, dict) else metadata.get("pokebattle.track")
+    return switch is not False
+
+
+def is_untracked(source: str) -> bool:
+    """Tell whether a cell's first line is ``# no-track``."""
+    lines = source.lstrip().splitlines()
+    return bool(lines) and lines[0].strip().lower() == NO_TRACK
+
+
+def without_secrets(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a notebook without outputs and without the text of cells that are not to be tracked."""
+    cells = []
+    for cell in document.get("cells", []):
+        hidden = cell.get("cell_type") == "code" and is_untracked(cell_source(cell))
+        cell = {**cell, "source": NO_TRACK} if hidden else dict(cell)
+        cell.pop("attachments", None)
+        if "outputs" in cell:
+            cell["outputs"] = []
+        cells.append(cell)
+    return {**document, "cells": cells} if cells else document
+
+
 def cell_source(cell: dict[str, Any]) -> str:
     """Return a cell's source as one string."""
     source = cell.get("source", "")
@@ -114,11 +151,13 @@ def literals(source: str) -> dict[str, Any]:
 def detect() -> Context:
     """Find out who started this kernel and for which notebook."""
     if handover := os.environ.pop(HANDOVER, None):  # not for the kernels that this one may start
-        return _from_papermill(read_json(Path(handover)))
-    test = os.environ.get("PYTEST_CURRENT_TEST", "")
-    if ".ipynb::" in test:
-        path = Path.cwd() / Path(test.split("::")[0]).name
-        return Context("nbval", path, read_json(path))
+        told = read_json(Path(handover))
+        with contextlib.suppress(OSError):
+            Path(handover).unlink()
+        if told:
+            notebook = Path(told["notebook"]) if told.get("notebook") else None
+            return Context(told["executor"], notebook, told["document"], told["parameters"], told["execution"],
+                           told["driver"])  # fmt: skip
     if found := _from_parent():
         return found
     if session := os.environ.get("JPY_SESSION_NAME"):
@@ -128,9 +167,12 @@ def detect() -> Context:
     return Context("kernel")
 
 
-def _from_papermill(told: dict[str, Any]) -> Context:
-    notebook = Path(told["notebook"]) if told.get("notebook") else None
-    return Context("papermill", notebook, told["document"], told["parameters"], told["execution"])
+def hand_over(folder: Path, **told: Any) -> str:
+    """Write down for a kernel which notebook it will run, as which execution; return the file's path."""
+    make_private(folder)
+    file = folder / "handover.json"
+    file.write_text(json.dumps(told, default=str), encoding="utf-8")
+    return str(file)
 
 
 def _from_parent() -> Context | None:

@@ -1,26 +1,37 @@
-"""Puts an execution's notebook together again from its journal."""
+"""Puts an execution's notebook together again from its journal, one cell at a time."""
 
 import base64
-from typing import Any
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from pokebattle.tracking.context import cell_source
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-MINIMAL = {"cells": [], "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}
+MINIMAL: dict[str, Any] = {"cells": [], "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}
+
+Mask = Callable[[Any], Any]
 
 
 class ExecutedCell:
-    """One execution of one cell: its source, its outputs as nbformat stores them, its end."""
+    """One execution of one cell: its source, where in the journal its outputs stand, its end."""
 
     def __init__(self, event: dict[str, Any]) -> None:
         self.id, self.source, self.started = event.get("cell_id"), event["source"], event["time"]
-        self.outputs: list[dict[str, Any]] = []
+        self.untracked = bool(event.get("untracked"))
+        self.output_offsets: list[int] = []
         self.count: int | None = None
         self.ended: int | None = None
         self.seconds: float | None = None
         self.ok = False
         self.error: dict[str, Any] | None = None
-        self._clear_later = False
+
+    def note_output(self, offset: int, event: dict[str, Any]) -> None:
+        """Note where an output stands; an error is kept."""
+        self.output_offsets.append(offset)
+        if event["output"] == "error":
+            self.error = {key: event["content"].get(key) for key in ("ename", "evalue", "traceback")}
 
     def end(self, event: dict[str, Any]) -> None:
         """Note how the execution ended."""
@@ -29,79 +40,127 @@ class ExecutedCell:
         if not self.ok and self.error is None:
             self.error = {"ename": event["error"] or "Error", "evalue": "", "traceback": []}
 
-    def output(self, kind: str, content: dict[str, Any]) -> None:
-        """Take in one message, as a client that shows the cell would."""
-        if kind == "clear_output":
-            self._clear_later = bool(content.get("wait"))
-            if not self._clear_later:
-                self.outputs.clear()
-            return
-        if kind == "update_display_data":
-            self._update(content)
-            return
-        if self._clear_later:
-            self.outputs.clear()
-            self._clear_later = False
-        if kind == "stream" and self.outputs and self.outputs[-1].get("name") == content["name"]:
-            self.outputs[-1]["text"] += content["text"]
-            return
-        if kind == "error":
-            self.error = {key: content[key] for key in ("ename", "evalue", "traceback")}
-        transient = content.get("transient") or {}
-        output = {"output_type": kind, **{key: value for key, value in content.items() if key != "transient"}}
-        if transient.get("display_id"):
-            output["transient"] = transient
-        self.outputs.append(output)
-
-    def _update(self, content: dict[str, Any]) -> None:
-        display_id = (content.get("transient") or {}).get("display_id")
-        for output in self.outputs:
-            if output.get("transient", {}).get("display_id") == display_id:
-                output["data"], output["metadata"] = content["data"], content.get("metadata", {})
+    def outputs(self, journal: BinaryIO) -> list[dict[str, Any]]:
+        """Return the outputs as nbformat stores them, as a client that shows the cell would have put them together."""
+        found: list[dict[str, Any]] = []
+        clear_later = False
+        for offset in self.output_offsets:
+            journal.seek(offset)
+            event = json.loads(journal.readline())
+            kind, content = event["output"], event["content"]
+            if kind == "clear_output":
+                clear_later = bool(content.get("wait"))
+                if not clear_later:
+                    found.clear()
+            elif kind == "update_display_data":
+                _update(found, content)
+            else:
+                if clear_later:
+                    found.clear()
+                    clear_later = False
+                _add(found, kind, content)
+        for output in found:
+            output.pop("transient", None)
+            if isinstance(text := output.get("text"), list):
+                output["text"] = "".join(text)
+        return found
 
 
-def executed_notebook(document: dict[str, Any], executed: list[ExecutedCell]) -> dict[str, Any]:
-    """Return the notebook with what its cells gave.
+def _add(outputs: list[dict[str, Any]], kind: str, content: dict[str, Any]) -> None:
+    if kind == "stream":
+        if outputs and outputs[-1].get("name") == content["name"]:
+            outputs[-1]["text"].append(content["text"])
+        else:
+            outputs.append({"output_type": "stream", "name": content["name"], "text": [content["text"]]})
+        return
+    output = {"output_type": kind, **content}
+    if not (content.get("transient") or {}).get("display_id"):
+        output.pop("transient", None)
+    outputs.append(output)
+
+
+def _update(outputs: list[dict[str, Any]], content: dict[str, Any]) -> None:
+    display_id = (content.get("transient") or {}).get("display_id")
+    for output in outputs:
+        if output.get("transient", {}).get("display_id") == display_id:
+            output["data"], output["metadata"] = content["data"], content.get("metadata", {})
+
+
+class ExecutedNotebook:
+    """The notebook with what its cells gave, written without ever holding more than one cell's outputs.
 
     An executed cell that the document does not hold (it was injected, edited or added) stands where it ran;
     of a cell that ran more than once the last time counts.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder.
+    document : dict
+        The notebook as it was when the execution began.
+    executed : list of ExecutedCell
+        In the order in which they ran.
+    mask : function
+        Masks secrets in any part of a notebook.
     """
-    notebook = {**MINIMAL, **document, "cells": [dict(cell) for cell in document.get("cells", [])]}
-    for cell in notebook["cells"]:
-        if cell.get("cell_type") == "code":
-            cell["outputs"], cell["execution_count"] = [], None
-    position = -1
-    for run in executed:
-        found = _find(notebook["cells"], run, position)
-        if found is None:
-            found = position + 1
-            notebook["cells"].insert(found, {"cell_type": "code", "id": f"ran-{found}-{run.started}", "metadata": {}})
-        position = found
-        cell = notebook["cells"][found]
-        cell["source"], cell["execution_count"] = run.source, run.count
-        cell["outputs"] = [{k: v for k, v in output.items() if k != "transient"} for output in run.outputs]
-        if run.seconds is not None:
-            cell["metadata"] = {**cell.get("metadata", {}), "seconds": run.seconds}
-    return notebook
+
+    def __init__(self, folder: Path, document: dict[str, Any], executed: list[ExecutedCell], mask: Mask) -> None:
+        self.folder, self.mask = folder, mask
+        self.document = {**MINIMAL, **document}
+        self.cells: list[tuple[dict[str, Any], ExecutedCell | None]] = [
+            (cell, None) for cell in document.get("cells", [])
+        ]
+        position = -1
+        for run in executed:
+            sources = [(index, cell) for index, (cell, _) in enumerate(self.cells)]
+            found = find_cell(sources, run, position)
+            if found is None:
+                found = position + 1
+                added = {"cell_type": "code", "id": f"ran-{found}-{run.started}", "metadata": {}}
+                self.cells.insert(found, (added, run))
+            position = found
+            self.cells[found] = (self.cells[found][0], run)
+
+    def index(self, run: ExecutedCell) -> int:
+        """Return the place of an executed cell in the notebook."""
+        return next((index for index, (_, last) in enumerate(self.cells) if last is run), -1)
+
+    def cells_with_outputs(self) -> Iterator[dict[str, Any]]:
+        """Yield the notebook's cells, one after another."""
+        with (self.folder / "journal.jsonl").open("rb") as journal:
+            for cell, run in self.cells:
+                if cell.get("cell_type") != "code":
+                    yield self.mask(cell)
+                    continue
+                filled = {**cell, "outputs": [], "execution_count": None}
+                if run:
+                    filled |= {"source": run.source, "execution_count": run.count, "outputs": run.outputs(journal)}
+                    if run.seconds is not None:
+                        filled["metadata"] = {**cell.get("metadata", {}), "seconds": run.seconds}
+                yield self.mask(filled)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the file."""
+        rest = {key: value for key, value in self.document.items() if key != "cells"}
+        yield b'{\n "cells": ['
+        for number, cell in enumerate(self.cells_with_outputs()):
+            text = json.dumps(cell, indent=1, ensure_ascii=False)
+            yield (",\n" if number else "\n").encode() + text.encode("utf-8", "replace")
+        yield b"\n ],\n" + json.dumps(rest, indent=1, ensure_ascii=False)[2:].encode("utf-8", "replace") + b"\n"
+
+    def figures(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the pictures among the outputs, named by the cell that drew them."""
+        for index, cell in enumerate(self.cells_with_outputs()):
+            pictures = [output.get("data", {}).get("image/png") for output in cell.get("outputs", [])]
+            for number, encoded in enumerate(filter(None, pictures)):
+                name = f"cell_{index:02d}{f'_{number + 1}' if number else ''}.png"
+                yield name, base64.b64decode(encoded if isinstance(encoded, str) else "".join(encoded))
 
 
-def _find(cells: list[dict[str, Any]], run: ExecutedCell, after: int) -> int | None:
+def find_cell(cells: list[tuple[int, dict[str, Any]]], run: ExecutedCell, after: int) -> int | None:
     """Return the index of the cell that was run: by id, else the next one of the same text, else any."""
-    candidates = [index for index, cell in enumerate(cells) if cell.get("cell_type") == "code"]
+    code = [(index, cell) for index, cell in cells if cell.get("cell_type") == "code"]
     if run.id:
-        return next((index for index in candidates if cells[index].get("id") == run.id), None)
-    same = [index for index in candidates if cell_source(cells[index]).strip() == run.source.strip()]
+        return next((index for index, cell in code if cell.get("id") == run.id), None)
+    same = [index for index, cell in code if cell_source(cell).strip() == run.source.strip()]
     return next((index for index in same if index > after), same[0] if same else None)
-
-
-def figures(notebook: dict[str, Any]) -> dict[str, bytes]:
-    """Return the pictures among the outputs, named by the cell that drew them."""
-    found: dict[str, bytes] = {}
-    for index, cell in enumerate(notebook["cells"]):
-        for output in cell.get("outputs", []):
-            if encoded := output.get("data", {}).get("image/png"):
-                name = f"cell_{index:02d}.png"
-                while name in found:
-                    name = name.replace(".png", "_next.png")
-                found[name] = base64.b64decode(encoded)
-    return found

@@ -8,13 +8,34 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking.journal import Journal, execution_folder, new_execution_id, read_json
+from pokebattle.tracking import processes
+from pokebattle.tracking.delivery import new_local_id
+from pokebattle.tracking.journal import Journal, Progress, execution_folder, new_execution_id
 from pokebattle.tracking.notice import log_fd
-from pokebattle.tracking.settings import tracking_uri
+from pokebattle.tracking.settings import is_local, tracking_uri
 
 # The shipper needs neither site-packages nor the user's environment: 20 ms to start, 10 MB.
 PACKAGE_ROOT = str(Path(__file__).parents[2])
 SHIPPER = f"import sys; sys.path.insert(0, {PACKAGE_ROOT!r}); from pokebattle.tracking.shipper import main; main()"
+PATIENCE = 0.35  # seconds that one cell may wait without the server getting on with it
+RESTART = 1.0  # seconds between two starts of a shipper that was killed
+
+
+def start_shipper(folder: Path, listen: int, kernel: int) -> None:
+    """Start the detached process that ships a journal until the pipe ``listen`` closes."""
+    command = [sys.executable, "-I", "-S", "-c", SHIPPER, str(folder), str(listen), str(kernel)]
+    subprocess.Popen(
+        command, pass_fds=(listen,), start_new_session=True, cwd="/",
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log_fd(),
+    )  # fmt: skip
+
+
+def opening(execution_id: str, **told: Any) -> dict[str, Any]:
+    """Return the first event of a journal: who executes what, and the local ids of the run that will be."""
+    uri = tracking_uri()
+    ids = {name: new_local_id() for name in ("run", "root", "experiment_token")}
+    return {"execution": execution_id, "uri": uri, "local_server": is_local(uri), **ids,
+            "kernel": processes.identity(os.getpid()), **told}  # fmt: skip
 
 
 class Execution:
@@ -28,59 +49,107 @@ class Execution:
         Address of the MLflow server that the run goes to.
     names : tuple of str or None
         Experiment and run name, once they are fixed.
+    progress : Progress
+        What the server has taken.
     """
 
     def __init__(self, start: dict[str, Any], execution_id: str | None = None) -> None:
         self.id = execution_id or new_execution_id()
-        self.uri = tracking_uri()
+        self.start = opening(self.id, **start)
+        self.uri = str(self.start["uri"])
         self.names: tuple[str, str] | None = None
         self.cells = 0
+        self.began = int(time.time() * 1000)
         self.journal = Journal(execution_folder(self.id))
-        self.journal.append("start", uri=self.uri, execution=self.id, pid=os.getpid(), **start)
-        self._bell = self._start_shipper()
+        self.journal.append("start", **self.start)
+        self.progress = Progress(self.journal.folder)
+        self._patience = PATIENCE
+        self._stuck: tuple[int, int] | None = None  # the pulse at which waiting was given up
+        self._started = 0.0
+        self._bell = -1
+        self._start_shipper()
 
-    def _start_shipper(self) -> int:
-        """Start the detached process that ships this journal; return the pipe that it listens on.
-
-        The kernel holds the only write end: however it ends, the shipper reads end-of-file.
-        """
+    def _start_shipper(self) -> None:
+        """Start the shipper; this process holds the only write end: however it ends, the shipper reads end-of-file."""
+        self._started = time.monotonic()
         listen, bell = os.pipe()
         os.set_blocking(bell, False)
-        command = [sys.executable, "-I", "-S", "-c", SHIPPER, str(self.journal.folder), str(listen), str(os.getpid())]
-        subprocess.Popen(
-            command, pass_fds=(listen,), start_new_session=True, cwd="/",
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log_fd(),
-        )  # fmt: skip
+        start_shipper(self.journal.folder, listen, os.getpid())
         os.close(listen)
-        return bell
+        if self._bell >= 0:
+            os.close(self._bell)
+        self._bell = bell
 
-    def emit(self, kind: str, **fields: Any) -> None:
-        """Write one event down and tell the shipper."""
-        self.journal.append(kind, **fields)
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+    def emit(self, kind: str, **fields: Any) -> bool:
+        """Write one event down and tell the shipper; tell whether there was room for it."""
+        kept = self.journal.append(kind, **fields)
+        self.ring()
+        return kept
+
+    def ring(self) -> None:
+        """Tell the shipper that there is something; one that was killed is started again."""
+        try:
             os.write(self._bell, b".")
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            if time.monotonic() - self._started > RESTART:
+                self._start_shipper()
 
     def fix_names(self, names: tuple[str, str]) -> None:
         """Fix experiment and run name: from here on the run can be created."""
         self.names = names
         self.emit("names", experiment=names[0], run_name=names[1])
 
-    def run(self, patience: float) -> dict[str, Any]:
-        """Return the run that the shipper opened (``run_id``, ``experiment_id``, ``uri``).
+    def begin_cell(self) -> None:
+        """A new cell may wait anew."""
+        self._patience = PATIENCE
 
-        Waits up to ``patience`` seconds while the server may still answer; empty when there is no run.
-        """
-        deadline = time.monotonic() + patience
-        while True:
-            record = read_json(self.journal.folder / "run.json")
-            if record.get("run_id"):
-                return record
-            if record.get("away") or time.monotonic() > deadline:
-                return {}
-            time.sleep(0.02)
+    # -- what the server said --------------------------------------------------------------------
+
+    def answer(self, token: str) -> dict[str, Any] | None:
+        """Return the server's answer (``status``, ``body``) to what was asked as ``token``; None when it takes long."""
+        return self._wait(lambda: self.progress.answers.get(token))
+
+    def run(self) -> dict[str, Any]:
+        """Return ``run_id``, ``experiment_id``, ``artifact_uri`` of the run; local ones while the server takes long."""
+        found = self._wait(lambda: self.progress.facts.get("run")) if self.names else None
+        start = self.start
+        local = {"run_id": start["run"], "experiment_id": start["experiment_token"],
+                 "artifact_uri": f"mlflow-artifacts:/{start['root']}"}  # fmt: skip
+        return {"uri": self.uri, **(found or local)}
+
+    @property
+    def online(self) -> bool:
+        """Whether the server answered the last time it was needed."""
+        facts = self.progress.refresh().facts
+        return not (facts.get("away") or facts.get("refused")) and self._stuck != self.progress.pulse()
+
+    def settled(self) -> bool:
+        """Wait until the server has all that was written down so far; tell whether it has."""
+        end = os.fstat(self.journal.fileno()).st_size
+        return bool(self._wait(lambda: self.progress.offset >= end))
+
+    def _wait(self, look: Any) -> Any:
+        """Wait for what ``look`` finds, as long as the server is getting on: a cell's patience is for standstill."""
+        began = time.monotonic()
+        self.progress.refresh()
+        pulse = self.progress.pulse()
+        while not (found := look()):
+            if not self.online or self._patience <= 0:
+                return None
+            time.sleep(0.002)
+            if pulse != (pulse := self.progress.pulse()):
+                began = time.monotonic()
+                self.progress.refresh()
+            elif time.monotonic() - began > self._patience:
+                self._patience, self._stuck = 0.0, pulse
+                return None
+        return found
 
     def end(self) -> None:
         """End this execution while the kernel lives on."""
-        self.emit("end")
-        os.close(self._bell)
+        self.emit("kernel_end", cause="the kernel went over to another run", signal=None)
+        with contextlib.suppress(OSError):
+            os.close(self._bell)
         self.journal.close()

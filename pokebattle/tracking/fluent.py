@@ -1,102 +1,88 @@
 """Joins the cells' own ``mlflow`` calls to the execution's run.
 
 Nothing here imports mlflow: the patches wait until a cell does. Then the execution's run is the active run of every
-thread, ``mlflow.start_run()`` opens a child of it, and only the shipper ends it.
+thread, ``mlflow.start_run()`` opens a child of it, and only the shipper ends it. Cells that turn to another server are
+left alone.
 """
 
 import atexit
 import functools
-import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from pokebattle.tracking import calls
 from pokebattle.tracking.execution import Execution
 from pokebattle.tracking.imports import after_import
-from pokebattle.tracking.notice import say
-from pokebattle.tracking.settings import server_is_starting, state_dir
-
-PATIENCE = 5.0  # seconds that the first mlflow call waits for the run's id
-STARTING_PATIENCE = 120.0  # the same while the local server is coming up
-
-_attachment: "_Attachment | None" = None
 
 
 def install(current: Callable[[], Execution | None]) -> None:
     """Attach when a cell imports mlflow; ``current`` tells which execution is under way."""
+    calls.install(current)
 
     def attach(module: Any) -> None:
-        global _attachment
-        _attachment = _Attachment(module, current)
+        Attachment(module, current)
 
     after_import("mlflow.tracking.fluent", attach)
 
 
-def keep_attached() -> None:
-    """Make the execution's run the active one again if the cells have ended or left it."""
-    if _attachment is not None:
-        _attachment.renew()
+class Attachment:
+    """Keeps the execution's run below whatever runs the cells open."""
 
-
-def offline_database() -> Path:
-    """Return the SQLite file that holds what cells log while no server answers."""
-    return state_dir() / "offline" / "mlflow.db"
-
-
-class _Attachment:
     def __init__(self, fluent: Any, current: Callable[[], Execution | None]) -> None:
+        from mlflow.tracking._tracking_service.utils import is_tracking_uri_set, set_tracking_uri
+
         self.fluent, self.current = fluent, current
-        self.execution = current()
-        self.own_id = ""
-        atexit.unregister(fluent._safe_end_run)  # it may wait for a server while the kernel is being ended
-        fluent._active_run_stack.default_factory = self.stack
+        self.execution: Execution | None = None
+        self.active: Any = None
+        atexit.unregister(fluent._safe_end_run)  # the shipper ends what is open, when it can
+        self._stack = fluent._active_run_stack.get
+        fluent._active_run_stack.get = self.stack
         fluent.start_run = self._nesting(fluent.start_run)
         fluent.end_run = self._sparing(fluent.end_run)
-        self.offline = bool(self.execution and self.execution.names) and not self.record()
-        if self.offline:
-            say(f"what cells log with mlflow goes to {offline_database()}")
-            self._set_tracking_uri(f"sqlite:///{offline_database()}")
-        elif self.execution:
-            self._set_tracking_uri(self.execution.uri)
-
-    def _set_tracking_uri(self, uri: str) -> None:
-        from mlflow.tracking._tracking_service.utils import set_tracking_uri  # mlflow itself is half imported
-
-        set_tracking_uri(uri)
-
-    def record(self) -> dict[str, Any]:
-        execution = self.execution
-        if execution is None:
-            return {}
-        return execution.run(STARTING_PATIENCE if server_is_starting(execution.uri) else PATIENCE)
+        if (execution := current()) and not is_tracking_uri_set():
+            set_tracking_uri(execution.uri)
 
     def stack(self) -> list[Any]:
-        """Return a thread's first stack of active runs: the execution's run, when it has one."""
-        record = {} if self.offline else self.record()
-        if not record:
-            return []
-        self.own_id = record["run_id"]
-        self.fluent._active_experiment_id = self.fluent._active_experiment_id or record["experiment_id"]
-        return [self.fluent.ActiveRun(self.fluent.MlflowClient().get_run(self.own_id))]
+        """Return the thread's active runs; the execution's run is the first, where it belongs to."""
+        stack: list[Any] = self._stack()
+        own = self._own()
+        if stack and getattr(stack[0], "of_execution", None) and stack[0] is not own:
+            del stack[0]
+        if own is not None and (not stack or stack[0] is not own):
+            stack.insert(0, own)
+        return stack
 
-    def renew(self) -> None:
+    def _own(self) -> Any:
+        """Return the execution's run as mlflow's active run; None while cells talk to another server."""
+        from mlflow.tracking._tracking_service.utils import get_tracking_uri
+
         execution = self.current()
-        if execution is not self.execution:  # the kernel has gone over to another run
-            self.execution, self.own_id = execution, ""
-            self.fluent._active_experiment_id = None
-            self.fluent._active_run_stack.reset()
+        journalled = calls.requests()
+        if execution is None or journalled is None or get_tracking_uri().rstrip("/") != execution.uri:
+            return None
+        if execution is not self.execution:
+            from mlflow.entities import Run
+            from mlflow.protos.service_pb2 import Run as ProtoRun
+            from mlflow.utils.proto_json_utils import parse_dict
+
+            message = ProtoRun()
+            run = execution.run()
+            parse_dict(journalled.adopt(execution, run)["run"], message)
+            self.active = self.fluent.ActiveRun(Run.from_proto(message))
+            self.active.of_execution = execution.id
+            self.fluent._active_experiment_id = run["experiment_id"]
+            self.execution = execution
+        return self.active
 
     def _owns_top(self) -> bool:
         stack = self.fluent._active_run_stack.get()
-        return bool(stack) and stack[-1].info.run_id == self.own_id
+        return bool(stack) and stack[-1] is self.active
 
     def _nesting(self, start_run: Callable[..., Any]) -> Callable[..., Any]:
         """On top of the execution's run, a run that is started is a child without being told so."""
 
         @functools.wraps(start_run)
         def call(*args: Any, **kwargs: Any) -> Any:
-            if self.offline:
-                self._prepare_offline()
             if self._owns_top():
                 kwargs["nested"] = True
             return start_run(*args, **kwargs)
@@ -112,18 +98,3 @@ class _Attachment:
                 end_run(*args, **kwargs)
 
         return call
-
-    def _prepare_offline(self) -> None:
-        """Give the local database an experiment whose artifacts stay beside it."""
-        if self.fluent._active_experiment_id is not None:
-            return
-        folder = offline_database().parent
-        (folder / "artifacts").mkdir(parents=True, exist_ok=True, mode=0o700)
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # would stand in a cell's output
-        client, name = self.fluent.MlflowClient(), "offline"
-        found = client.get_experiment_by_name(name)
-        self.fluent._active_experiment_id = (
-            found.experiment_id
-            if found
-            else client.create_experiment(name, artifact_location=(folder / "artifacts").as_uri())
-        )

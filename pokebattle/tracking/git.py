@@ -1,18 +1,20 @@
-"""The commit a notebook ran from, and whether anything that counts had changed since."""
+"""The commit a notebook ran from, and what had changed since."""
 
+import hashlib
 import json
 import subprocess
 from pathlib import Path
 
+DIFF_LIMIT = 1 << 20  # bytes
+LOCKS = ("requirements.lock", "uv.lock", "poetry.lock", "pixi.lock", "conda-lock.yml", "environment.yml")
+
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
-        )
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
 
 
 def code_version(folder: Path) -> tuple[str, bool] | None:
@@ -23,10 +25,40 @@ def code_version(folder: Path) -> tuple[str, bool] | None:
     commit, top = _git(folder, "rev-parse", "HEAD"), _git(folder, "rev-parse", "--show-toplevel")
     if commit is None or top is None:
         return None
-    status = _git(folder, "status", "--porcelain", "--untracked-files=no", "-z") or ""
-    changed = [entry[3:] for entry in status.split("\0") if len(entry) > 3]
+    return commit.strip(), bool(_changed(Path(top.strip())))
+
+
+def code_diff(folder: Path) -> str:
+    """Return what differs from the commit as a patch, without notebooks, whose changed names it lists.
+
+    Notebooks hold outputs; the one that was executed is on its run in any case. At most 1 MB.
+    """
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if top is None:
+        return ""
     root = Path(top.strip())
-    return commit.strip(), any(not _only_outputs_changed(root, path) for path in changed)
+    patch = _git(root, "diff", "HEAD", "--no-color", "--no-ext-diff", "--", ".", ":(exclude)*.ipynb") or ""
+    if len(patch) > DIFF_LIMIT:
+        patch = f"{patch[:DIFF_LIMIT]}\n# cut: the patch has {len(patch)} characters\n"
+    notebooks = [f"# changed notebook: {path}\n" for path in _changed(root) if path.endswith(".ipynb")]
+    return "".join(notebooks) + patch
+
+
+def lock_digest(folder: Path) -> str:
+    """Return name and SHA-256 of the nearest file at or above ``folder`` that pins an environment; else nothing."""
+    for parent in (folder, *folder.parents):
+        for name in LOCKS:
+            if (parent / name).is_file():
+                return f"{name} sha256:{hashlib.sha256((parent / name).read_bytes()).hexdigest()}"
+        if (parent / ".git").exists():
+            break
+    return ""
+
+
+def _changed(root: Path) -> list[str]:
+    status = _git(root, "status", "--porcelain", "--untracked-files=no", "-z") or ""
+    changed = [entry[3:] for entry in status.split("\0") if len(entry) > 3]
+    return [path for path in changed if not _only_outputs_changed(root, path)]
 
 
 def _only_outputs_changed(root: Path, path: str) -> bool:

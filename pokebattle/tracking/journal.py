@@ -1,11 +1,14 @@
-"""An execution's folder: what the kernel wrote down, what the shipper made of it.
+"""An execution's folder in the spool: what the kernel wrote down, and what the server has taken of it.
 
-``journal.jsonl`` holds one event a line, ``notebook.json`` the notebook as it was when the execution began,
-``run.json`` the run that the shipper opened. Standard library only.
+``journal.jsonl`` holds one event a line, ``files/`` the artifacts that cells logged, ``notebook.json`` the notebook as
+it was when the execution began. ``progress.jsonl`` is written by whoever delivers; ``run.json`` says what became of the
+run, for people and programs that ask. Standard library only.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import threading
 import time
 import uuid
@@ -13,7 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking.settings import state_dir
+from pokebattle.tracking.settings import SPOOL_RESERVE, spool_limit, state_dir
+
+VITAL = {"start", "names", "cell_start", "cell_end", "shutdown", "driver_end", "kernel_end", "mismatch"}
+NO_SPACE = (27, 28, 122)  # EFBIG, ENOSPC, EDQUOT
 
 
 def new_execution_id() -> str:
@@ -21,9 +27,14 @@ def new_execution_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:12]
 
 
+def executions_dir() -> Path:
+    """Return the folder that holds a folder for every execution."""
+    return state_dir() / "executions"
+
+
 def execution_folder(execution_id: str) -> Path:
     """Return the folder of an execution; it need not exist."""
-    return state_dir() / "executions" / execution_id
+    return executions_dir() / execution_id
 
 
 def write_atomically(file: Path, text: str) -> None:
@@ -48,37 +59,217 @@ def run_address(record: dict[str, Any]) -> str:
     return f"{record['uri']}/{page}"
 
 
+def make_private(folder: Path) -> None:
+    """Create an execution's folder, which only its owner can enter."""
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.parent.stat().st_mode & 0o077:
+        folder.parent.chmod(0o700)
+    folder.mkdir(exist_ok=True, mode=0o700)
+
+
+def spool_size(folder: Path) -> int:
+    """Return the bytes that the files below ``folder`` hold."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += (Path(parent) / name).stat().st_size
+    return size
+
+
 class Journal:
-    """Append-only writer of one execution's events, safe to use from several threads."""
+    """Append-only writer of one execution's events, safe to use from several threads and processes.
+
+    What does not fit, because the disk or the spool is full, is dropped and counted: `append` and `stage` never raise
+    for want of space. The count lives in a file that is laid out before, so that it can be written when nothing else
+    can.
+    """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(folder)
         self.folder = folder
-        self._file = os.open(folder / "journal.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._lock = threading.Lock()
+        self._file = os.open(folder / "journal.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._tally = os.open(folder / "dropped.json", os.O_WRONLY | os.O_CREAT, 0o600)
+        self._room = max(spool_limit() - spool_size(folder.parent), SPOOL_RESERVE)
+        self._torn = False
+        self._staged = 0
+        self._dropped = {"events": 0, "bytes": 0}
+        self._last: dict[str, Any] = {}
+        self._count()
 
-    def append(self, kind: str, **fields: Any) -> None:
-        """Write one event, with its time in ms since the epoch."""
+    def append(self, kind: str, **fields: Any) -> bool:
+        """Write one event, with its time in ms since the epoch; tell whether there was room for it."""
         event = {"kind": kind, "time": int(time.time() * 1000), **fields}
         line = json.dumps(event, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         with self._lock:
-            while line:
-                line = line[os.write(self._file, line) :]
+            kept = self._write(line, vital=kind in VITAL)
+            if kind in {"cell_start", "cell_end"}:
+                self._last = {key: fields.get(key) for key in ("cell", "ok")}
+            if not kept or (self._dropped["events"] and kind in VITAL):
+                self._count()
+        return kept
+
+    def _write(self, line: bytes, vital: bool) -> bool:
+        reserve = 0 if vital else SPOOL_RESERVE // 2
+        if len(line) > self._room - reserve:
+            return self._drop(len(line))
+        if self._torn:
+            line = b"\n" + line
+        done = 0
+        try:
+            while done < len(line):
+                done += os.write(self._file, line[done:])
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            self._torn = self._torn or done > 0
+            return self._drop(len(line))
+        self._torn = False
+        self._room -= done
+        return True
+
+    def _drop(self, size: int) -> bool:
+        self._dropped["events"] += 1
+        self._dropped["bytes"] += size
+        return False
+
+    def _count(self) -> None:
+        """Overwrite the tally in place, which needs no new space."""
+        os.pwrite(self._tally, json.dumps({**self._dropped, "last": self._last}).ljust(200).encode(), 0)
+
+    def stage(self, source: Any) -> str | None:
+        """Copy an open binary file (or bytes) into the spool; return its name there, None when there was no room."""
+        with self._lock:
+            self._staged += 1
+            name = f"{os.getpid()}-{self._staged}"
+        target = self.folder / "files" / name
+        try:
+            target.parent.mkdir(exist_ok=True, mode=0o700)
+            with target.open("wb") as file:
+                if isinstance(source, bytes):
+                    file.write(source)
+                else:
+                    shutil.copyfileobj(source, file, 1 << 20)
+            size = target.stat().st_size
+            if size <= self._room - SPOOL_RESERVE // 2:
+                self._room -= size
+                return name
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            size = 0
+        with contextlib.suppress(OSError):
+            size = size or target.stat().st_size
+            target.unlink()
+        with self._lock:
+            self._drop(size)
+            self._count()
+        return None
+
+    def fileno(self) -> int:
+        """Return the journal's file descriptor."""
+        return self._file
 
     def close(self) -> None:
-        """Close the file; appending afterwards is an error."""
+        """Close the files; appending afterwards is an error."""
         os.close(self._file)
+        os.close(self._tally)
 
 
-def read_events(folder: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield ``(offset behind it, event)`` for every whole line from ``offset`` on."""
+def append_event(folder: Path, kind: str, **fields: Any) -> None:
+    """Write one event into the journal of another process's execution; a full disk or a missing folder is no error."""
+    line = json.dumps({"kind": kind, "time": int(time.time() * 1000), **fields}, default=str).encode() + b"\n"
+    with contextlib.suppress(OSError):
+        file = os.open(folder / "journal.jsonl", os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(file, line)
+        finally:
+            os.close(file)
+
+
+def read_events(folder: Path, offset: int = 0) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Yield ``(offset, offset behind it, event)`` for every whole line from ``offset`` on.
+
+    A line that is no event was torn by a full disk or a loss of power: it is passed over.
+    """
     try:
         with (folder / "journal.jsonl").open("rb") as file:
             file.seek(offset)
             for line in file:
                 if not line.endswith(b"\n"):
                     return
-                offset += len(line)
-                yield offset, json.loads(line)
+                began, offset = offset, offset + len(line)
+                try:
+                    event = json.loads(line)
+                    yield began, offset, event if "kind" in event else {"kind": "torn", "time": 0}
+                except ValueError:
+                    yield began, offset, {"kind": "torn", "time": 0}
     except FileNotFoundError:
         return
+
+
+class Progress:
+    """What the server has taken of a journal: written by the one who delivers, followed by the kernel.
+
+    Attributes
+    ----------
+    offset : int
+        The journal up to here is on the server.
+    ids : dict
+        The server's id (or artifact location) for every local one.
+    answers : dict
+        The server's answer to what was created, by local id.
+    facts : dict
+        ``run``, ``away``, ``refused``: the latest of each.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "progress.jsonl"
+        self.offset = 0
+        self.ids: dict[str, str] = {}
+        self.answers: dict[str, dict[str, Any]] = {}
+        self.facts: dict[str, Any] = {}
+        self._read = 0
+        self._torn = False
+        self.refresh()
+
+    def refresh(self) -> "Progress":
+        """Take in what has been noted since."""
+        with contextlib.suppress(OSError), self.file.open("rb") as file:
+            file.seek(self._read)
+            self._torn = False
+            for line in file:
+                if not line.endswith(b"\n"):
+                    self._torn = True
+                    break
+                self._read += len(line)
+                with contextlib.suppress(ValueError):
+                    self._fold(json.loads(line))
+        return self
+
+    def _fold(self, entry: dict[str, Any]) -> None:
+        self.offset = entry.pop("offset", self.offset)
+        self.ids.update(entry.pop("ids", {}))
+        self.answers.update(entry.pop("answers", {}))
+        self.facts.update(entry)
+
+    def note(self, **entry: Any) -> None:
+        """Write an entry down; on a full disk it is at least remembered, and delivering again does no harm."""
+        line = json.dumps(entry).encode() + b"\n"
+        with contextlib.suppress(OSError), self.file.open("ab") as file:
+            file.write(b"\n" + line if self._torn else line)
+            self._torn = False
+        self._fold(entry)
+
+    def beat(self) -> None:
+        """Show a waiting kernel that bytes are flowing."""
+        with contextlib.suppress(OSError):
+            os.utime(self.file)
+
+    def pulse(self) -> tuple[int, int]:
+        """Return what changes whenever there is progress."""
+        with contextlib.suppress(OSError):
+            stat = self.file.stat()
+            return stat.st_size, stat.st_mtime_ns
+        return 0, 0

@@ -4,26 +4,42 @@ Standard library only: ``import mlflow`` costs seconds, one call here costs mill
 """
 
 import base64
+import configparser
 import http.client
 import json
 import os
 import ssl
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+API = "/api/2.0/mlflow/"
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's own limits for one log-batch call
 IDLE = 2.0  # seconds after which a connection is not used again: the server may have closed it (uvicorn after 5)
 LIMIT = {"params": 6000, "tags": 8000}  # characters of a value
+PASSING = {408, 425, 429}  # client errors that the next attempt may not meet
+
+Chunks = Callable[[], Iterable[bytes]]
 
 
 class ServerError(Exception):
     """The server answered, and refused: ``status`` and ``code`` say how."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(f"HTTP {status} {code}: {message}")
-        self.status, self.code = status, code
+        super().__init__(f"HTTP {status} {code}: {message}".replace(" :", ":"))
+        self.status, self.code, self.message = status, code, message
+
+    @property
+    def denied(self) -> bool:
+        """The server wants other credentials."""
+        return self.status in {401, 403}
+
+    @property
+    def permanent(self) -> bool:
+        """MLflow itself will never take this request (a 404 without a code came from another program)."""
+        return 400 <= self.status < 500 and self.status not in PASSING and (bool(self.code) or self.status != 404)
 
 
 class MlflowRest:
@@ -34,10 +50,10 @@ class MlflowRest:
     uri : str
         ``http`` or ``https`` address, with an optional path.
     timeout : float
-        Seconds that one call may take.
+        Seconds without a byte after which a call is given up.
     """
 
-    def __init__(self, uri: str, timeout: float = 10.0) -> None:
+    def __init__(self, uri: str, timeout: float = 30.0) -> None:
         self.uri, self.timeout = uri, timeout
         parts = urlsplit(uri)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -46,21 +62,16 @@ class MlflowRest:
         self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
 
-    def _headers(self) -> dict[str, str]:
-        if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
-            return {"Authorization": f"Bearer {token}"}
-        if user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
-            pair = f"{user}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}".encode()
-            return {"Authorization": "Basic " + base64.b64encode(pair).decode()}
-        return {}
-
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._parts.hostname or "", self._parts.port
         if self._parts.scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=self.timeout, context=ssl.create_default_context())
+            context = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
+            if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in {"1", "true"}:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            return http.client.HTTPSConnection(host, port, timeout=self.timeout, context=context)
         return http.client.HTTPConnection(host, port, timeout=self.timeout)
 
-    def request(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> bytes:
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> bytes:
         """Send one request and return the answer's body.
 
         Raises
@@ -70,13 +81,14 @@ class MlflowRest:
         ServerError
             An answer other than success.
         """
-        headers = {"Content-Type": kind, **self._headers()}
         if time.monotonic() - self._used > IDLE:
             self.close()
-        if self._connection is None:
-            self._connection = self._connect()
         try:
-            self._connection.request(method, self._parts.path.rstrip("/") + path, body=body, headers=headers)
+            if self._connection is None:
+                self._connection = self._connect()
+            names = {name.replace("_", "-"): value for name, value in headers.items()}
+            target = self._parts.path.rstrip("/") + path
+            self._connection.request(method, target, body=body, headers={**credentials(), **names})
             answer = self._connection.getresponse()
             data = answer.read()
             self._used = time.monotonic()
@@ -94,66 +106,118 @@ class MlflowRest:
             self._connection.close()
             self._connection = None
 
-    def call(self, method: str, endpoint: str, /, **fields: Any) -> dict[str, Any]:
-        """Call ``/api/2.0/mlflow/<endpoint>`` with ``fields`` and return its JSON answer."""
-        path = f"/api/2.0/mlflow/{endpoint}"
+    def call(self, method: str, path: str, /, **fields: Any) -> dict[str, Any]:
+        """Call an endpoint (below ``/api/2.0/mlflow/`` unless it begins with a slash) and return its JSON answer."""
+        path = path if path.startswith("/") else API + path
         if method == "GET":
             query = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in fields.items())
-            return json.loads(self.request("GET", f"{path}?{query}") or b"{}")
-        return json.loads(self.request(method, path, json.dumps(fields).encode()) or b"{}")
+            data = self.request("GET", f"{path}?{query}")
+        else:
+            data = self.request(method, path, json.dumps(fields).encode(), Content_Type="application/json")
+        try:
+            return dict(json.loads(data or b"{}"))
+        except ValueError as error:
+            raise OSError(f"{self.uri} answers, but not as an MLflow server") from error
 
-    def experiment(self, name: str) -> str:
-        """Return the id of the experiment ``name``, creating it when there is none."""
+    def healthy(self) -> bool:
+        """Tell whether the server can read its database; ``/health`` says OK without it."""
+        try:
+            self.call("POST", "experiments/search", max_results=1)
+            return True
+        except (OSError, ServerError):
+            return False
+
+    def experiment(self, name: str) -> dict[str, Any]:
+        """Return the experiment ``name``, creating it when there is none.
+
+        Raises
+        ------
+        ServerError
+            It is deleted, which MLflow's name keeps taken.
+        """
         for _ in range(2):
             try:
-                found = self.call("GET", "experiments/get-by-name", experiment_name=name)
-                return str(found["experiment"]["experiment_id"])
+                found = dict(self.call("GET", "experiments/get-by-name", experiment_name=name)["experiment"])
+                if found.get("lifecycle_stage") == "deleted":
+                    mend = f"mlflow experiments restore --experiment-id {found['experiment_id']}"
+                    raise ServerError(409, "EXPERIMENT_DELETED", f"experiment {name!r} is deleted (`{mend}`)")
+                return found
             except ServerError as error:
-                if error.status != 404:
+                if error.status != 404 or not error.code:
                     raise
             try:
-                return str(self.call("POST", "experiments/create", name=name)["experiment_id"])
+                self.call("POST", "experiments/create", name=name)
             except ServerError as error:  # another kernel was quicker
                 if error.code != "RESOURCE_ALREADY_EXISTS":
                     raise
         raise ServerError(409, "RESOURCE_ALREADY_EXISTS", f"experiment {name!r} exists but cannot be read")
-
-    def create_run(self, experiment_id: str, name: str, start_time: int, tags: dict[str, str]) -> dict[str, Any]:
-        """Create a run (``start_time`` in ms) and return its ``info``."""
-        answer = self.call(
-            "POST", "runs/create", experiment_id=experiment_id, run_name=name, start_time=start_time,
-            user_id=tags.get("mlflow.user", ""), tags=_pairs(tags, "tags"),
-        )  # fmt: skip
-        return dict(answer["run"]["info"])
 
     def log_batch(
         self, run_id: str, metrics: list[dict[str, Any]] | None = None,
         params: dict[str, Any] | None = None, tags: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Log any number of metric points, parameters and tags, in calls of legal size."""
-        whole = {
-            "metrics": list(metrics or []),
-            "params": _pairs(params or {}, "params"),
-            "tags": _pairs(tags or {}, "tags"),
-        }
+        whole = {"metrics": list(metrics or []), "params": pairs(params or {}), "tags": pairs(tags or {})}
         while any(whole.values()):
             part = {kind: values[: BATCH[kind]] for kind, values in whole.items()}
             whole = {kind: values[BATCH[kind] :] for kind, values in whole.items()}
             self.call("POST", "runs/log-batch", run_id=run_id, **part)
 
-    def upload(self, artifact_uri: str, path: str, file: Path) -> None:
-        """Store ``file`` as the artifact ``path`` of a run whose artifacts the server proxies."""
+    def upload(self, artifact_uri: str, path: str, chunks: Chunks, sent: Callable[[], None] = lambda: None) -> None:
+        """Store ``chunks()`` as the artifact ``path`` below ``artifact_uri``; ``sent`` is called as the bytes leave."""
         scheme, _, rest = artifact_uri.partition(":")
+        if scheme == "file" or artifact_uri.startswith("/"):  # a store that server and clients see alike
+            target = Path(unquote(urlsplit(artifact_uri).path)) / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                file.writelines(chunks())
+            return
         if scheme != "mlflow-artifacts":
-            raise ServerError(501, "NOT_PROXIED", f"the server does not proxy artifacts ({artifact_uri})")
+            raise ServerError(400, "NOT_PROXIED", f"the server does not serve the artifacts itself ({artifact_uri})")
         root = urlsplit(f"x:{rest}").path.strip("/")
-        target = quote(f"/api/2.0/mlflow-artifacts/artifacts/{root}/{path}")
-        with file.open("rb") as body:
-            self.request("PUT", target, body, "application/octet-stream")
+
+        def body() -> Iterator[bytes]:
+            for chunk in chunks():
+                yield chunk
+                sent()
+
+        size = str(sum(map(len, chunks())))
+        target_path = quote(f"/api/2.0/mlflow-artifacts/artifacts/{root}/{path}")
+        self.request("PUT", target_path, body(), Content_Type="application/octet-stream", Content_Length=size)
 
 
-def _pairs(values: dict[str, Any], kind: str) -> list[dict[str, str]]:
-    return [{"key": str(key), "value": str(value)[: LIMIT[kind]]} for key, value in values.items()]
+def file_chunks(file: Path) -> Chunks:
+    """Return a function that reads ``file`` in pieces."""
+
+    def chunks() -> Iterator[bytes]:
+        with file.open("rb") as source:
+            while piece := source.read(1 << 20):
+                yield piece
+
+    return chunks
+
+
+def pairs(values: dict[str, Any]) -> list[dict[str, str]]:
+    """Return a mapping as MLflow's list of keys and values."""
+    return [{"key": str(key), "value": str(value)} for key, value in values.items()]
+
+
+def credentials() -> dict[str, str]:
+    """Return the header that MLflow's own client would send: from the environment, else ``~/.mlflow/credentials``."""
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return {"Authorization": f"Bearer {token}"}
+    user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    if not user and os.environ.get("HOME"):
+        stored = configparser.ConfigParser(interpolation=None)
+        try:
+            stored.read(Path.home() / ".mlflow" / "credentials")
+            user = stored.get("mlflow", "mlflow_tracking_username", fallback=None)
+            password = stored.get("mlflow", "mlflow_tracking_password", fallback=None)
+        except configparser.Error:
+            return {}
+    if not user:
+        return {}
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password or ''}".encode()).decode()}
 
 
 def _server_error(status: int, data: bytes) -> ServerError:

@@ -11,6 +11,7 @@ from typing import Any
 
 DEFAULT_URI = "http://127.0.0.1:5000"
 START_SECONDS = 180.0  # that a local server may need to come up
+SPOOL_RESERVE = 1 << 20  # bytes that an execution may always write, half of them only for what tells how it ended
 
 
 def enabled() -> bool:
@@ -36,6 +37,22 @@ def state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pokebattle"
 
 
+def spool_limit() -> int:
+    """Return the bytes that waiting executions may hold together: ``POKEBATTLE_SPOOL_MB``, else 4 GB."""
+    try:
+        return int(float(os.environ.get("POKEBATTLE_SPOOL_MB", "4096")) * (1 << 20))
+    except ValueError:
+        return 1 << 32
+
+
+def linger() -> float:
+    """Return the seconds that deliveries are tried for after a kernel's end: ``POKEBATTLE_LINGER``, else a day."""
+    try:
+        return float(os.environ.get("POKEBATTLE_LINGER", "86400"))
+    except ValueError:
+        return 86400.0
+
+
 def server_record() -> dict[str, Any]:
     """Return what ``make server`` wrote down (``uri``, ``pid``, ...), or an empty mapping."""
     try:
@@ -48,6 +65,18 @@ def server_record() -> dict[str, Any]:
 def tracking_uri() -> str:
     """Return the server's address: ``MLFLOW_TRACKING_URI``, else the recorded one, else port 5000."""
     return (os.environ.get("MLFLOW_TRACKING_URI") or server_record().get("uri") or DEFAULT_URI).rstrip("/")
+
+
+def is_local(uri: str) -> bool:
+    """Tell whether ``uri`` is the checkout's own server, which may come up at another port the next time."""
+    return not os.environ.get("MLFLOW_TRACKING_URI") and uri in {server_record().get("uri"), DEFAULT_URI}
+
+
+def deliver_to(start: dict[str, Any]) -> str:
+    """Return where an execution goes: the address that it began with, or the local server's present one."""
+    if start.get("local_server") and (now := server_record().get("uri")):
+        return str(now).rstrip("/")
+    return str(start["uri"])
 
 
 def server_is_starting(uri: str) -> bool:

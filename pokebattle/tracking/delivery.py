@@ -1,0 +1,331 @@
+"""Takes requests to the server, in order and exactly once, however often it has to begin again.
+
+A request that was sent may have been carried out although no answer came. Metric points, parameters, tags and files
+may be sent twice without harm; what the server gives an id of its own (runs, models, versions) carries a local id as
+the tag ``pokebattle.local_id``, is looked for before it is created a second time, and doubles are deleted in the end.
+"""
+
+import json
+import re
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pokebattle.tracking.journal import Progress
+from pokebattle.tracking.rest import BATCH, Chunks, MlflowRest, ServerError
+
+LOCAL_ID = "pokebattle.local_id"
+LOCAL = re.compile(r"(mlflow-artifacts:/)?((?:m-)?10ca1[0-9a-f]{27})")  # an id that this side gave
+PERSISTENCE = 60.0  # seconds for which an error inside the server is taken to pass
+EXISTS = {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"}
+
+
+def new_local_id() -> str:
+    """Return an id of the shape of MLflow's that tells that no server gave it."""
+    return "10ca1" + uuid.uuid4().hex[:27]
+
+
+class RefusedError(Exception):
+    """The server refuses the execution as a whole; somebody must do something about it."""
+
+
+@dataclass
+class Item:
+    """One thing to deliver; without what is ``vital`` there is no run."""
+
+    since: float = field(default=0.0, init=False)  # monotonic time of the first failure; 0 when there was none
+    vital: bool = field(default=False, init=False)
+
+
+@dataclass
+class Batch(Item):
+    """Metric points, parameters and tags of one run."""
+
+    run: str
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def takes(self, other: "Batch") -> bool:
+        """Tell whether ``other`` can travel in this batch without changing what either means."""
+        clash = any(self.params.get(key, value) != value for key, value in other.params.items())
+        return self.run == other.run and len(self.metrics) < BATCH["metrics"] and not clash
+
+    def halves(self) -> "list[Batch]":
+        """Return two smaller batches; none when there is only one thing in it."""
+        parts: list[tuple[str, Any]] = [
+            *(("metrics", point) for point in self.metrics),
+            *(("params", pair) for pair in self.params.items()),
+            *(("tags", pair) for pair in self.tags.items()),
+        ]
+        cut = len(parts) // 2
+        return [_batch(self.run, half) for half in (parts[:cut], parts[cut:])] if cut else []
+
+    def __str__(self) -> str:
+        names = [*(point["key"] for point in self.metrics), *self.params, *self.tags]
+        return f"{', '.join(sorted(set(names)))[:200]} of run {self.run}"
+
+
+def _batch(run: str, parts: list[tuple[str, Any]]) -> Batch:
+    def kind(name: str) -> list[Any]:
+        return [part for what, part in parts if what == name]
+
+    return Batch(run, kind("metrics"), dict(kind("params")), dict(kind("tags")))
+
+
+@dataclass
+class Experiment(Item):
+    """The experiment that an execution's run belongs to: found, else created."""
+
+    name: str
+    token: str
+    root: str
+
+
+@dataclass
+class Call(Item):
+    """A request of MLflow's API.
+
+    ``token`` is the local id under which the answer is noted, ``creates`` what it creates (experiment, run, model,
+    registered or version), ``root`` the local id of the artifact folder that comes with it.
+    """
+
+    method: str
+    path: str
+    body: dict[str, Any]
+    token: str = ""
+    creates: str = ""
+    root: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path} {json.dumps(self.body)[:200]}"
+
+
+@dataclass
+class File(Item):
+    """An artifact: ``path`` below the folder ``root`` (a local id, or a path of the server's)."""
+
+    root: str
+    path: str
+    chunks: Chunks
+    staged: Path | None = None
+
+    def __str__(self) -> str:
+        return f"artifact {self.path}"
+
+
+class Delivery:
+    """The way of one execution's requests to the server.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder.
+    uri : str
+        The server.
+    """
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        self.folder = folder
+        self.progress = Progress(folder)
+        self.rest = MlflowRest(uri)
+        self.queue: deque[Item] = deque()
+        self.spent: list[Path] = []  # staged files that the server has
+        self.replaying = False  # the journal is read again: what it says is on the server already
+        self._resumed = bool(self.progress.offset or self.progress.ids or self.progress.facts)
+        self._doubtful: list[Call] = []
+
+    def put(self, item: Item) -> None:
+        """Queue an item; small ones travel together."""
+        if self.replaying:
+            return
+        last = self.queue[-1] if self.queue else None
+        if isinstance(item, Batch) and isinstance(last, Batch) and not last.since and last.takes(item):
+            last.metrics += item.metrics
+            last.params |= item.params
+            last.tags |= item.tags
+        else:
+            self.queue.append(item)
+
+    def flush(self) -> None:
+        """Deliver what is queued.
+
+        Raises
+        ------
+        OSError, ServerError
+            The server does not answer, or not now; the rest stays queued.
+        RefusedError
+            It will not take anything of this execution.
+        """
+        while self.queue:
+            item = self.queue[0]
+            try:
+                self._deliver(item)
+            except (OSError, ServerError) as error:
+                if isinstance(error, ServerError) and error.denied:
+                    raise RefusedError(str(error)) from error
+                hopeless = self._is_hopeless(item, error)
+                if hopeless and item.vital:
+                    raise RefusedError(str(error)) from error
+                if not hopeless:
+                    item.since = item.since or time.monotonic()
+                    raise
+                if isinstance(item, Batch) and (halves := item.halves()):
+                    self.queue.popleft()
+                    self.queue.extendleft(reversed(halves))
+                    continue
+                self.set_aside(item, str(error))
+            self.queue.popleft()
+
+    def _is_hopeless(self, item: Item, error: OSError | ServerError) -> bool:
+        """Tell whether trying again is in vain: MLflow said no, or fails at this item alone."""
+        if isinstance(error, OSError):
+            return False
+        lasting = item.since and time.monotonic() - item.since > PERSISTENCE
+        return error.permanent or bool(error.status == 500 and lasting and self.rest.healthy())
+
+    def _deliver(self, item: Item) -> None:
+        if isinstance(item, Batch):
+            whole = self.translate({"run_id": item.run, "metrics": item.metrics, "params": item.params,
+                                    "tags": item.tags})  # fmt: skip
+            self.rest.log_batch(**whole)
+            self.progress.beat()
+        elif isinstance(item, File):
+            self._upload(item)
+        elif isinstance(item, Call):
+            self._call(item)
+        elif isinstance(item, Experiment):
+            found = self.rest.experiment(item.name)
+            self.progress.note(ids={item.token: found["experiment_id"], item.root: found["artifact_location"]})
+
+    def translate(self, value: Any) -> Any:
+        """Return a JSON value with the server's ids in place of local ones.
+
+        Raises
+        ------
+        ServerError
+            It names something that the server has refused to create.
+        """
+        text = json.dumps(value)
+        if "10ca1" not in text:
+            return value
+        text = self.translate_text(text)
+        own = value.get("tags", []) if isinstance(value, dict) else []
+        allowed = {tag["value"] for tag in own if isinstance(tag, dict) and tag.get("key") == LOCAL_ID}
+        if missing := {match[2] for match in LOCAL.finditer(text)} - allowed:
+            raise ServerError(400, "NOT_CREATED", f"{missing.pop()} could not be created")
+        return json.loads(text)
+
+    def translate_text(self, text: str) -> str:
+        """Return ``text`` with the server's ids, as far as they are known."""
+
+        def replace(match: re.Match[str]) -> str:
+            known = self.progress.ids.get(match[2])
+            if known is None:
+                return match[0]
+            return known if match[1] or ":" not in known else known.removeprefix("mlflow-artifacts:/")
+
+        return LOCAL.sub(replace, text)
+
+    def _upload(self, item: File) -> None:
+        root = self.progress.ids.get(item.root, "") if LOCAL.fullmatch(item.root) else f"mlflow-artifacts:/{item.root}"
+        if not root:
+            raise ServerError(400, "NOT_CREATED", f"{item.root} could not be created")
+        chunks = item.chunks
+        if Path(item.path).name == "MLmodel":  # names run and model
+            text = self.translate_text(b"".join(chunks()).decode("utf-8"))
+            chunks = lambda: [text.encode()]  # noqa: E731
+        self.rest.upload(root, item.path, chunks, self.progress.beat)
+        if item.staged:
+            self.spent.append(item.staged)
+
+    def _call(self, call: Call) -> None:
+        body = self.translate(call.body)
+        answer: dict[str, Any] | None = None
+        try:
+            if self._resumed or call.since:
+                if call not in self._doubtful:
+                    self._doubtful.append(call)
+                answer = next(iter(self._created(call, body)), None)
+            if answer is None:
+                answer = self.rest.call(call.method, call.path, **body)
+        except ServerError as error:
+            if call.token and error.permanent:
+                said = {"error_code": error.code, "message": error.message}
+                self.progress.note(answers={call.token: {"status": error.status, "body": said}})
+            if error.code not in EXISTS and (call.method != "GET" or not error.permanent):
+                raise
+            if call.creates == "experiment":
+                found = self.rest.experiment(body["name"])
+                self.progress.note(ids={call.token: found["experiment_id"], call.root: found["artifact_location"]})
+            return
+        if call.creates == "experiment" and call.root:  # the answer holds the id alone
+            answer |= self.rest.call("GET", "experiments/get", experiment_id=answer["experiment_id"])
+        if call.token:
+            self.progress.note(ids=_ids_of(call, answer), answers={call.token: {"status": 200, "body": answer}})
+
+    def _created(self, call: Call, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield, as answers to the call, what was created by it before."""
+        tag = f"tags.`{LOCAL_ID}` = '{call.token}'"
+        if call.creates == "run":
+            found = self.rest.call("POST", "runs/search", experiment_ids=[body["experiment_id"]], filter=tag)
+            yield from ({"run": run} for run in found.get("runs", []))
+        elif call.creates == "model":
+            found = self.rest.call("POST", "logged-models/search", experiment_ids=[body["experiment_id"]], filter=tag)
+            yield from ({"model": model} for model in found.get("models", []))
+        elif call.creates == "version":
+            found = self.rest.call("GET", "model-versions/search", filter=f"name='{body['name']}'", max_results=1000)
+            for version in found.get("model_versions", []):
+                if {"key": LOCAL_ID, "value": call.token} in version.get("tags", []):
+                    yield {"model_version": version}
+
+    def remove_doubles(self) -> None:
+        """Delete what a server that was slow to wake up has created a second time."""
+        for call in self._doubtful:
+            body = self.translate(call.body)
+            for answer in self._created(call, body):
+                ids = _ids_of(call, answer)
+                if all(self.progress.ids.get(local) == given for local, given in ids.items() if local != call.root):
+                    continue
+                if call.creates == "run":
+                    self.rest.call("POST", "runs/delete", run_id=answer["run"]["info"]["run_id"])
+                elif call.creates == "model":
+                    self.rest.call("DELETE", f"logged-models/{answer['model']['info']['model_id']}")
+                else:
+                    version = answer["model_version"]
+                    self.rest.call("DELETE", "model-versions/delete", name=version["name"], version=version["version"])
+        self._doubtful.clear()
+
+    def set_aside(self, item: Item, error: str) -> None:
+        """Write down what can never be delivered, and go on with the rest."""
+        line = json.dumps({"what": str(item), "error": error}) + "\n"
+        if line not in self.aside():
+            with (self.folder / "aside.jsonl").open("a", encoding="utf-8") as file:
+                file.write(line)
+
+    def aside(self) -> list[str]:
+        """Return the lines that `set_aside` wrote."""
+        try:
+            return (self.folder / "aside.jsonl").read_text("utf-8").splitlines(keepends=True)
+        except OSError:
+            return []
+
+
+def _ids_of(call: Call, answer: dict[str, Any]) -> dict[str, str]:
+    """Return the server's ids in an answer by the local ones."""
+    if call.creates == "run":
+        info = answer["run"]["info"]
+        return {call.token: info["run_id"], call.root: info["artifact_uri"]}
+    if call.creates == "model":
+        info = answer["model"]["info"]
+        return {f"m-{call.token}": info["model_id"], call.root: info["artifact_uri"]}
+    if call.creates == "version":
+        return {call.token: str(answer["model_version"]["version"])}
+    if call.creates == "experiment":
+        found = answer["experiment"]
+        return {call.token: found["experiment_id"], call.root: found.get("artifact_location", "")}
+    return {}
