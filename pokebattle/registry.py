@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pokebattle.params import Params
 
 NEEDED = ["xgboost-cpu", "xgboost", "scikit-learn", "scipy", "pandas", "numpy"]  # by the model when it predicts
-PATIENCE = 150.0  # seconds to wait for the run while the local server comes up
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Published:
 def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float], battles: "BattleSet") -> Published:
     """Put the figures on the run and register the model.
 
-    The model is registered as ``params.model_name`` when ``params.register_model`` says so and a server holds
-    the run; in any other case it is saved to ``build/models`` and the reason is given.
+    The model is registered as ``params.model_name`` when ``params.register_model`` says so and the execution is
+    tracked, later if the server is away; in any other case it is saved to ``build/models`` and the reason is given.
 
     Parameters
     ----------
@@ -71,10 +70,7 @@ def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float
         return _save(model, params, "register_model is false")
     if execution is None:
         return _save(model, params, "tracking is off")
-    run = execution.run(PATIENCE)
-    if not run:
-        return _save(model, params, f"no MLflow server answers at {execution.uri}")
-    return _register(model, params, battles.training[MATCHUP].head(3), facts, run)
+    return _register(model, params, battles.training[MATCHUP].head(3), facts, execution.uri)
 
 
 def metadata(model: "BattleWinner", params: "Params", battles: "BattleSet") -> dict[str, Any]:
@@ -99,7 +95,7 @@ def _save(model: "BattleWinner", params: "Params", reason: str) -> Published:
 
 
 def _register(
-    model: "BattleWinner", params: "Params", example: pd.DataFrame, facts: dict[str, Any], run: dict[str, Any]
+    model: "BattleWinner", params: "Params", example: pd.DataFrame, facts: dict[str, Any], uri: str
 ) -> Published:
     """Log the model to the run and register it: booster, feature configuration and code, nothing pickled."""
     import mlflow
@@ -121,11 +117,10 @@ def _register(
             registered_model_name=params.model_name,
             metadata={key: str(value) for key, value in facts.items()} | {"version": params.version},
         )  # fmt: skip
-    number = logged.registered_model_version
-    return Published(
-        f"{params.model_name} is registered as version {number}.",
-        f"{run['uri']}/#/models/{params.model_name}/versions/{number}",
-    )
+    page, number = f"{uri}/#/models/{params.model_name}", str(logged.registered_model_version)
+    if not number.isdigit():  # the server takes its time, or is away
+        return Published(f"{params.model_name} will be registered as soon as the server has taken it.", page)
+    return Published(f"{params.model_name} is registered as version {number}.", f"{page}/versions/{number}")
 
 
 def requirements() -> list[str]:

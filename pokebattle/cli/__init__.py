@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 VERBS = {
     "server": "start, stop or show the local MLflow server",
+    "doctor": "is tracking on, where do runs go, what waits, what is wrong, how to mend it",
+    "sync": "deliver executions that wait for their server",
+    "runs": "show this machine's recent executions",
     "report": "show an executed notebook's result and the address of its run",
     "reference": "execute notebooks and store the outputs that nbval compares with",
     "dex": "extract the game tables from the battle engine",

@@ -12,14 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking import autolog, fluent
-from pokebattle.tracking.context import Context, detect, literals, user_name
+from pokebattle.tracking import autolog, fluent, processes
+from pokebattle.tracking.context import NO_TRACK, Context, detect, is_untracked, literals, user_name, without_secrets
+from pokebattle.tracking.ending import ANSI
 from pokebattle.tracking.execution import Execution
 from pokebattle.tracking.imports import after_import
 from pokebattle.tracking.notice import say
 from pokebattle.tracking.settings import enabled
 
 OUTPUTS = {"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"}
+PARENT = "POKEBATTLE_PARENT"  # tells kernels that this one's cells start whose children they are
 
 _tracker: "KernelTracker | None" = None
 
@@ -34,7 +36,8 @@ def load_ipython_extension(shell: Any) -> None:
 
 def current() -> "Execution | None":
     """Return the execution that this process is part of; None when nothing is tracked."""
-    return _tracker.execution if _tracker and _tracker.pid == os.getpid() else None
+    tracker = _tracker
+    return tracker.execution if tracker and not tracker.broken and tracker.pid == os.getpid() else None
 
 
 def guarded(hook: Callable[..., None]) -> Callable[..., None]:
@@ -65,6 +68,8 @@ class KernelTracker:
         self._cell_of: dict[str, tuple[Execution, int]] = {}  # message id of the request -> cell
         self._depth = 0  # cells that the running cell runs itself
         self._began = 0.0
+        self._hidden: set[str] = set()  # lines of cells that are not tracked
+        self._hiding = False  # the running cell is one of them
 
     def install(self) -> None:
         """Hook into the shell, its messages and the libraries that it will import."""
@@ -88,11 +93,17 @@ class KernelTracker:
             return
         if self.context is None:
             self.context = detect()
+        if not self.context.tracked:
+            return
         source, cell_id = info.raw_cell or "", getattr(info, "cell_id", None)
+        self._hiding = is_untracked(source)
+        if self._hiding:
+            self._hidden |= {line.strip() for line in source.splitlines()[1:] if len(line.strip()) > 3}
         execution = self._execution_for(source, self.context.is_parameter_cell(cell_id, source))
         self._cell_of = {request: (execution, execution.cells)}
-        fluent.keep_attached()
-        execution.emit("cell_start", cell=execution.cells, cell_id=cell_id, source=source)
+        execution.begin_cell()
+        shown = {"source": NO_TRACK, "untracked": True} if self._hiding else {"source": source}
+        execution.emit("cell_start", cell=execution.cells, cell_id=cell_id, **shown)
         execution.cells += 1
         self._began = time.perf_counter()
 
@@ -115,11 +126,14 @@ class KernelTracker:
         assert context is not None
         start = {
             "notebook": str(context.notebook or ""), "executor": context.executor, "cwd": str(Path.cwd()),
-            "user": user_name(), "experiment": names[0], "run_name": names[1],
+            "user": user_name(), "experiment": names[0], "run_name": names[1], "driver": context.driver,
+            "parent": _parent_process(), "parent_execution": os.environ.get(PARENT),
         }  # fmt: skip
         execution = Execution(start, context.execution_id)
         context.execution_id = None  # a second run of this kernel needs an id of its own
-        (execution.journal.folder / "notebook.json").write_text(json.dumps(context.document), encoding="utf-8")
+        os.environ[PARENT] = execution.id
+        document = json.dumps(without_secrets(context.document))
+        (execution.journal.folder / "notebook.json").write_text(document, encoding="utf-8")
         if context.parameters:
             execution.emit("params", values=context.parameters)
         return execution
@@ -137,7 +151,10 @@ class KernelTracker:
         execution, cell = self._cell_of[request]
         error = result.error_before_exec or result.error_in_exec
         info = result.info
-        if self.context and self.context.is_parameter_cell(getattr(info, "cell_id", None), info.raw_cell or ""):
+        is_parameters = self.context and self.context.is_parameter_cell(
+            getattr(info, "cell_id", None), info.raw_cell or ""
+        )
+        if self.context and is_parameters and not self._hiding:
             given, bound = self.context.parameters, self.shell.user_ns
             values = {n: bound[n] for n in literals(info.raw_cell) if n in bound and n not in given}
             execution.emit("params", values=values, provisional=execution.names is None)
@@ -145,6 +162,7 @@ class KernelTracker:
             "cell_end", cell=cell, seconds=round(seconds, 6), ok=error is None,
             execution_count=result.execution_count, error=type(error).__name__ if error else None,
         )  # fmt: skip
+        self._hiding = False
 
     def _request_id(self) -> str:
         return str(self.shell.kernel.get_parent().get("header", {}).get("msg_id", ""))
@@ -162,6 +180,8 @@ class KernelTracker:
                 kind = msg_or_type
             if kind in OUTPUTS:
                 self.observe(kind, content, parent)
+            elif kind == "shutdown_reply":
+                self.emit("shutdown", restart=bool((content or {}).get("restart")))
             return sent
 
         return wrapper
@@ -172,12 +192,21 @@ class KernelTracker:
         header = (parent or {}).get("header", parent or {})
         if found := self._cell_of.get(header.get("msg_id", "")):
             execution, cell = found
+            if self._hiding:
+                return
+            if kind == "error" and self._hidden:
+                content = {**content, "traceback": [self._cover(frame) for frame in content["traceback"]]}
             execution.journal.append("output", cell=cell, output=kind, content=content)
+
+    def _cover(self, frame: str) -> str:
+        """Return a frame of a traceback, or, if it shows a line of a cell that is not tracked, a word about it."""
+        plain = ANSI.sub("", frame)
+        return f"[frame in a cell with {NO_TRACK}]" if any(line in plain for line in self._hidden) else frame
 
     @guarded
     def emit(self, kind: str, **fields: Any) -> None:
         """Write an event to the execution under way, if there is one."""
-        if self.execution:
+        if self.execution and not (self._hiding and kind != "shutdown"):
             self.execution.emit(kind, **fields)
 
     # -- what the package's own functions tell -----------------------------------------------------
@@ -198,6 +227,14 @@ class KernelTracker:
     @guarded
     def _note_params(self, params: Any) -> None:
         self.emit("params", values=params.model_dump())
+
+
+def _parent_process() -> dict[str, Any] | None:
+    """Return the identity of the program that started this kernel."""
+    try:
+        return processes.identity(int(os.environ.get("JPY_PARENT_PID") or os.getppid()))
+    except (ProcessLookupError, ValueError):
+        return None
 
 
 def _telling(function: Callable[..., Any], listener: Callable[[Any], None]) -> Callable[..., Any]:

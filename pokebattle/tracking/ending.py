@@ -1,0 +1,122 @@
+"""How an execution ended: the run's final status, why, and whether the notebook ran from top to bottom."""
+
+import itertools
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from pokebattle.tracking.context import cell_source
+from pokebattle.tracking.executed import ExecutedCell
+from pokebattle.tracking.story import Story
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")  # the colours of a traceback
+INTERACTIVE = {"jupyterlab", "kernel"}
+UNKNOWN = "the kernel ended in the middle of a cell, cause unknown"
+
+
+@dataclass
+class Verdict:
+    """A run's final status (``FINISHED``, ``FAILED``, ``KILLED``), its cause, and the cell that failed, if one did."""
+
+    status: str
+    cause: str = ""
+    failed: ExecutedCell | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def verdict(story: Story, dropped: dict[str, Any]) -> Verdict:
+    """Return how the execution ended.
+
+    Parameters
+    ----------
+    story : Story
+        All of the journal.
+    dropped : dict
+        The journal's tally of what did not fit; it knows the last cell's end when the journal could not take it.
+    """
+    driver = story.driver_end
+    error = str((driver or {}).get("error") or "")
+    if error == "KeyboardInterrupt":
+        return Verdict("KILLED", "Ctrl-C")
+    last = story.cells[-1] if story.cells else None
+    if last and last.ended is None and not _ended_unseen(story, dropped):
+        return _killed(story, error, last)
+    if last and last.error and last.error["ename"] == "KeyboardInterrupt":
+        return Verdict("KILLED", "interrupted")
+    if failed := _failed_cell(story, last):
+        return Verdict("FAILED", failed=failed)
+    if story.mismatches:
+        return _mismatched(story)
+    if error:
+        return Verdict("FAILED", tags={"pokebattle.error": f"{error}: {(driver or {}).get('message', '')}"})
+    if driver is None and story.start.get("driver") and not _all_ran(story):
+        return Verdict("KILLED", f"{_driver_cause(story)} before the last cell")
+    return Verdict("FINISHED")
+
+
+def _ended_unseen(story: Story, dropped: dict[str, Any]) -> bool:
+    last = dropped.get("last") or {}
+    return bool(dropped.get("events")) and last.get("cell") == len(story.cells) - 1 and last.get("ok") is not None
+
+
+def _killed(story: Story, error: str, last: ExecutedCell) -> Verdict:
+    """The kernel ended in the middle of a cell."""
+    if error and error != "DeadKernelError":
+        return Verdict("FAILED", failed=last, tags={"pokebattle.error": f"{error}: "
+                                                    f"{(story.driver_end or {}).get('message', '')}"})  # fmt: skip
+    end = story.kernel_end or {}
+    cause = str(end.get("cause") or UNKNOWN)
+    if story.shutdown:
+        what = "restarted" if story.shutdown.get("restart") else "shut down"
+        cause = f"the kernel was {what} in the middle of a cell"
+    elif end.get("parent_ended") and end.get("signal") is None:
+        cause = _driver_cause(story)
+    return Verdict("KILLED", cause)
+
+
+def _driver_cause(story: Story) -> str:
+    executor, why = story.start["executor"], (story.kernel_end or {}).get("parent_cause", "")
+    return f"{executor if executor != 'kernel' else 'the program that started the kernel'} ended ({why or 'unknown'})"
+
+
+def _failed_cell(story: Story, last: ExecutedCell | None) -> ExecutedCell | None:
+    """Return the first cell that failed and was not mended; by hand, only the last one counts."""
+    latest = {cell.id or index: cell for index, cell in enumerate(story.cells)}
+    judged = [last] if last and story.start["executor"] in INTERACTIVE else list(latest.values())
+    cells = story.document().get("cells", [])
+    expected = {cell_source(c) for c in cells if "raises-exception" in c.get("metadata", {}).get("tags", [])}
+    return next((c for c in judged if c.ended is not None and not c.ok and c.source not in expected), None)
+
+
+def _mismatched(story: Story) -> Verdict:
+    first = story.mismatches[0]
+    failed = next((cell for cell in story.cells if cell.source == first["source"]), None)
+    return Verdict("FAILED", failed=failed, tags={"pokebattle.error": str(first["message"])})
+
+
+def _all_ran(story: Story) -> bool:
+    code = [cell for cell in story.document().get("cells", []) if cell.get("cell_type") == "code"]
+    return len(story.cells) >= sum(bool(cell_source(cell).strip()) for cell in code)
+
+
+def order(executed: list[ExecutedCell], saved: list[dict[str, Any]]) -> str:
+    """Return how the executed cells compare with the saved notebook's.
+
+    ``top to bottom``: every code cell ran once, in its order, with its saved text; ``in order, not to the end``;
+    ``out of order``: a cell ran again or before one above it; ``differs from the saved file``: another text ran.
+    """
+    code = [cell for cell in saved if cell.get("cell_type") == "code" and cell_source(cell).strip()]
+    places, after = [], -1
+    for run in executed:
+        if not run.source.strip():
+            continue
+        same = [i for i, cell in enumerate(code) if run.untracked or cell_source(cell).strip() == run.source.strip()]
+        if run.id and any(cell.get("id") == run.id for cell in code):
+            same = [i for i in same if code[i].get("id") == run.id]
+        if not same:
+            return "differs from the saved file"
+        after = next((i for i in same if i > after), same[0])
+        places.append(after)
+    if any(later <= earlier for earlier, later in itertools.pairwise(places)):
+        return "out of order"
+    return "top to bottom" if places == list(range(len(code))) else "in order, not to the end"

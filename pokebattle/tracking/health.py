@@ -1,0 +1,178 @@
+"""Whether tracking works here: what `doctor`, `sync` and `runs` tell."""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from pokebattle.tracking import processes, spool
+from pokebattle.tracking.journal import executions_dir, read_json, spool_size
+from pokebattle.tracking.rest import MlflowRest, ServerError
+from pokebattle.tracking.settings import deliver_to, enabled, spool_limit, tracking_uri
+
+STALE = 3 * 300.0  # seconds without a sign of life after which a run of another host is called stale
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `doctor`: what was looked at, whether it is well, what there is to say, how to mend it."""
+
+    subject: str
+    well: bool
+    text: str
+    mend: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything that a tracked execution needs."""
+    return [_switch(), _kernels(), _papermill(), _spool(), *_server(), *_waiting(), *_set_aside()]
+
+
+def _switch() -> Finding:
+    if enabled():
+        return Finding("tracking", True, "on")
+    return Finding("tracking", False, "off", f"unset POKEBATTLE_TRACKING (it is {os.environ['POKEBATTLE_TRACKING']!r})")
+
+
+def _kernels() -> Finding:
+    folder = Path(sys.prefix) / "etc" / "ipython"
+    config = read_json(folder / "ipython_kernel_config.json").get("InteractiveShellApp", {})
+    if "pokebattle.tracking.kernel" not in config.get("extra_extensions", []):
+        return Finding("kernels", False, f"{folder} does not load the extension", "install the package again")
+    return Finding("kernels", True, "every kernel of this environment loads the extension")
+
+
+def _papermill() -> Finding:
+    named = [entry.value for entry in entry_points(group="papermill.engine") if entry.name == "pokebattle"]
+    if named:
+        return Finding("papermill", True, "uses the tracked engine")
+    return Finding("papermill", False, "the engine is not installed", "install the package again")
+
+
+def _spool() -> Finding:
+    root = executions_dir()
+    if not root.is_dir():
+        return Finding("spool", True, f"{root} is empty")
+    size, limit = spool_size(root), spool_limit()
+    text = f"{root} holds {size / 1e6:.1f} MB of at most {limit / 1e6:.0f} MB"
+    if root.stat().st_mode & 0o077:
+        return Finding("spool", False, f"{text}, and others can read it", f"chmod 700 {root}")
+    if size > 0.9 * limit:
+        return Finding("spool", False, text, "`python -m pokebattle sync`, or raise POKEBATTLE_SPOOL_MB")
+    return Finding("spool", True, text)
+
+
+def _server() -> list[Finding]:
+    uri = tracking_uri()
+    try:
+        rest = MlflowRest(uri, timeout=10.0)
+        rest.call("POST", "experiments/search", max_results=1)
+    except ValueError as error:
+        return [Finding("server", False, str(error), "correct MLFLOW_TRACKING_URI")]
+    except ServerError as error:
+        mend = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if error.denied else "look at its log"
+        return [Finding("server", False, f"{uri}: {error}", mend)]
+    except OSError as error:
+        mend = "`make server`, or set MLFLOW_TRACKING_URI"
+        return [Finding("server", False, f"{uri} does not answer ({error})", mend)]
+    return [Finding("server", True, f"{uri} answers"), *_open_runs(rest)]
+
+
+def _open_runs(rest: MlflowRest) -> list[Finding]:
+    """Look for runs that are open on the server although nobody works on them."""
+    here = {one.start["execution"]: one for one in spool.waiting()}
+    found, experiments = [], [e["experiment_id"] for e in rest.call(
+        "POST", "experiments/search", max_results=1000).get("experiments", [])]  # fmt: skip
+    wanted = "attributes.status = 'RUNNING' and tags.`pokebattle.execution` != ''"
+    for first in range(0, len(experiments), 100):
+        some = experiments[first : first + 100]
+        found_runs = rest.call("POST", "runs/search", experiment_ids=some, filter=wanted, max_results=200)
+        for run in found_runs.get("runs", []):
+            tags = {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
+            if tags["pokebattle.execution"] not in here:
+                found += _open_run(run["info"], tags)
+    return found
+
+
+def _open_run(info: dict[str, Any], tags: dict[str, str]) -> list[Finding]:
+    kernel = _kernel(tags)
+    state, name = processes.state_of(kernel), f"run {info['run_id']} ({info.get('run_name')})"
+    if state == "ended":
+        return [Finding("open run", False, f"{name} was begun here, its kernel is gone and so is its record",
+                        f"`python -m pokebattle sync --close {info['run_id']}`")]  # fmt: skip
+    seen = float(tags.get("pokebattle.seen") or info["start_time"]) / 1000
+    if state == "elsewhere" and time.time() - seen > STALE:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen))
+        return [Finding("stale run", True, f"{name} on {kernel['host']} gave no sign of life since {since}",
+                        f"`python -m pokebattle sync` on {kernel['host']}")]  # fmt: skip
+    return []
+
+
+def _kernel(tags: dict[str, str]) -> dict[str, Any]:
+    """Return the identity of a run's kernel, as its tags give it."""
+    pid, started = tags.get("pokebattle.pid", "0"), tags.get("pokebattle.started", "")
+    return {"host": tags.get("pokebattle.host"), "boot": tags.get("pokebattle.boot"), "pid": int(pid),
+            "started": int(started) if started.isdigit() else started}  # fmt: skip
+
+
+def _waiting() -> list[Finding]:
+    found = []
+    for one in spool.waiting():
+        what = Path(one.start["notebook"]).name or one.start["executor"]
+        name = f"{one.folder.name} ({what}) for {deliver_to(one.start)}"
+        if one.state == "refused":
+            mend = "mend that, then `python -m pokebattle sync`"
+            found.append(Finding("refused", False, f"{name}: {one.reason}", mend))
+        elif one.state == "elsewhere":
+            found.append(Finding("waiting", True, f"{name}: {one.start['kernel']['host']} has to deliver it"))
+        elif one.state == "ended":
+            text = f"{name}: {one.reason or 'being delivered'}"
+            found.append(Finding("waiting", False, text, "`python -m pokebattle sync` once the server answers"))
+        else:
+            found.append(Finding("running", True, name + (f", waits: {one.reason}" if one.reason else "")))
+    return found
+
+
+def _set_aside() -> list[Finding]:
+    found = []
+    for file in sorted(executions_dir().glob("*/aside.jsonl")):
+        lines = file.read_text("utf-8").splitlines()
+        mend = f"the server never takes this: look, then `python -m pokebattle sync --forget {file.parent.name}`"
+        text = f"{file.parent.name}: {len(lines)}, the first {lines[0][:300]}"
+        found.append(Finding("set aside", False, text, mend))
+    return found
+
+
+def recent(count: int) -> list[dict[str, Any]]:
+    """Return what is known of the latest executions of this machine, newest first."""
+    records: list[dict[str, Any]] = []
+    for folder in sorted(executions_dir().glob("2*"), reverse=True):
+        if len(records) == count:
+            break
+        if record := read_json(folder / "run.json"):
+            records.append(record)
+    waiting = {one.start["execution"]: one for one in spool.waiting()}
+    for record in records:
+        one = waiting.get(record.get("execution", ""))
+        record["state"] = record.get("status") or (one.state.upper() if one else "UNKNOWN")
+    return records
+
+
+def close_stranded(run_id: str) -> str:
+    """End a run whose kernel on this host is gone together with its record; return what was done."""
+    rest = MlflowRest(tracking_uri())
+    run = rest.call("GET", "runs/get", run_id=run_id)["run"]
+    tags = {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
+    if run["info"]["status"] != "RUNNING":
+        return f"run {run_id} is {run['info']['status']} already"
+    kernel = _kernel(tags)
+    state = processes.state_of(kernel)
+    if state != "ended":
+        where = f"runs on {kernel['host']}, which alone can tell" if state == "elsewhere" else "is alive"
+        return f"run {run_id} is left alone: its kernel {where}"
+    rest.log_batch(run_id, tags={"pokebattle.cause": "its kernel is gone, and its record on the machine too"})
+    rest.call("POST", "runs/update", run_id=run_id, status="KILLED", end_time=int(time.time() * 1000))
+    return f"run {run_id} is KILLED"

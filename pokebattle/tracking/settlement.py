@@ -1,0 +1,182 @@
+"""Closes a run: the artifacts that only the whole journal gives, the final status, what is left in the folder."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pokebattle.tracking.delivery import Batch, Call, Delivery, File, RefusedError
+from pokebattle.tracking.ending import ANSI, Verdict, order, verdict
+from pokebattle.tracking.executed import ExecutedNotebook
+from pokebattle.tracking.journal import read_json, write_atomically
+from pokebattle.tracking.rest import LIMIT
+from pokebattle.tracking.settings import deliver_to
+from pokebattle.tracking.story import Story, masker
+
+LEFT = {"run.json", "aside.jsonl", "lock"}  # what stays of an execution that is on the server
+
+
+class Settlement:
+    """One execution on its way to the server, from the first request to the last.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder, whose lock the caller holds.
+    start : dict
+        The journal's first event.
+    """
+
+    def __init__(self, folder: Path, start: dict[str, Any]) -> None:
+        self.folder, self.start = folder, start
+        self.uri = deliver_to(start)
+        self.delivery = Delivery(folder, self.uri)
+        self.story = Story(folder, self.delivery, masker())
+        self._recorded: dict[str, Any] = {}
+
+    def advance(self) -> None:
+        """Deliver what the journal has gained; raises as `Delivery.flush` does."""
+        try:
+            self.story.read()
+        except RefusedError as error:
+            self.record(refused=str(error))
+            self.delivery.progress.note(refused=str(error))
+            raise
+        finally:
+            self._record_run()
+        facts = self.delivery.progress.facts
+        if facts.get("away") or facts.get("refused"):
+            self.delivery.progress.note(away=None, refused=None)
+            self.record(away=None, refused=None)
+
+    def _record_run(self) -> None:
+        """Write down the run's address as soon as it has one."""
+        ids, start = self.delivery.progress.ids, self.start
+        if "run_id" in self._recorded or start["run"] not in ids:
+            return
+        run = {"run_id": ids[start["run"]], "experiment_id": ids[start["experiment_token"]],
+               "artifact_uri": ids[start["root"]]}  # fmt: skip
+        self.record(**run)
+        if "run" not in self.delivery.progress.facts:
+            self.delivery.progress.note(run=run)
+
+    def record(self, **more: Any) -> None:
+        """Write down, for people and programs that ask, what became of the run."""
+        start = self.start
+        known = {key: start[key] for key in ("execution", "notebook", "executor", "experiment", "run_name", "time")}
+        if self.story.names:
+            known["experiment"], known["run_name"] = self.story.names
+        self._recorded |= more
+        with contextlib.suppress(OSError):  # a full disk
+            write_atomically(self.folder / "run.json", json.dumps({"uri": self.uri, **known, **self._recorded}))
+
+    def away(self, error: Exception) -> None:
+        """Tell the waiting kernel, and whoever asks, that the server does not answer."""
+        if not self.delivery.progress.facts.get("away"):
+            self.delivery.progress.note(away=str(error))
+            self.record(away=str(error))
+
+    def settle(self) -> None:
+        """Deliver all that is left and end the run; raises as `Delivery.flush` does."""
+        story, delivery = self.story, self.delivery
+        self.advance()
+        if story.names is None:  # it ended before its parameters were known
+            story.on_names(story.start)
+        dropped = read_json(self.folder / "dropped.json")
+        ending = verdict(story, dropped)
+        for item in self._artifacts(ending):
+            delivery.put(item)
+            delivery.flush()
+        for child, status in story.children.items():
+            if status == "RUNNING":
+                self._end(child, ending.status)
+        delivery.flush()
+        delivery.remove_doubles()
+        delivery.put(Batch(story.run, tags=self._tags(ending, dropped)))
+        self._end(story.run, ending.status)
+        delivery.flush()
+        self._record_run()
+        self.record(status=ending.status, cause=ending.cause, params=story.typed, metrics=story.headline,
+                    cpu_seconds=round(sum(os.times()[:4]), 3))  # fmt: skip
+        tidy_up(self.folder)
+        self.record()  # a full disk has room by now
+
+    def _end(self, run: str, status: str) -> None:
+        end_time = self.story.last_time or self.start["time"]
+        self.delivery.put(Call("POST", "runs/update", {"run_id": run, "status": status, "end_time": end_time}))
+
+    def _tags(self, ending: Verdict, dropped: dict[str, Any]) -> dict[str, str]:
+        story, mask = self.story, self.story.masker.text
+        tags = dict(ending.tags)
+        if ending.cause:
+            tags["pokebattle.cause"] = ending.cause
+        saved = read_json(Path(self.start["notebook"])) if self.start["executor"] == "jupyterlab" else {}
+        document = saved or story.document()
+        if document.get("cells"):
+            tags["pokebattle.order"] = order(story.cells, document["cells"])
+        if failed := ending.failed:
+            error = failed.error or {"ename": "", "evalue": "", "traceback": []}
+            tags = {
+                "pokebattle.failed_cell": str(self._notebook().index(failed)),
+                "pokebattle.failed_source": failed.source,
+                "pokebattle.error": f"{error['ename']}: {error['evalue']}",
+                "pokebattle.traceback": ANSI.sub("", "\n".join(error["traceback"] or [])),
+            } | tags  # fmt: skip
+        if dropped.get("events"):
+            tags["pokebattle.dropped"] = f"{dropped['events']} events or files, {dropped['bytes']} bytes: no space left"
+        if aside := self.delivery.aside():
+            tags["pokebattle.set_aside"] = f"{len(aside)}: {aside[0].strip()}"
+        return {key: mask(value)[: LIMIT["tags"]] for key, value in tags.items() if value}
+
+    def _notebook(self) -> ExecutedNotebook:
+        story = self.story
+        return ExecutedNotebook(self.folder, story.document(), story.cells, story.masker.json)
+
+    def _artifacts(self, ending: Verdict) -> Iterator[File]:
+        """Yield the executed notebook, its figures, the cells' story, typed parameters, patch and data manifests."""
+        story, root = self.story, self.start["root"]
+        notebook = self._notebook()
+        yield File(root, f"{Path(self.start['notebook']).stem or 'notebook'}.ipynb", notebook.chunks)
+        cells = [
+            {"cell": n, "id": cell.id, "index": notebook.index(cell), "source": cell.source, "seconds": cell.seconds,
+             "ok": cell.ok, "started": cell.started, "ended": cell.ended, "error": cell.error}
+            for n, cell in enumerate(story.cells)
+        ]  # fmt: skip
+        texts = {"cells.json": _json(story.masker.json(cells))}
+        if ending.failed and ending.failed.error:
+            error = ending.failed.error
+            whole = "\n".join([*(error["traceback"] or []), f"{error['ename']}: {error['evalue']}"])
+            texts["traceback.txt"] = story.masker.text(ANSI.sub("", whole)) + "\n"
+        if story.mismatches:
+            texts["mismatches.txt"] = story.masker.text("\n\n".join(str(m["message"]) for m in story.mismatches)) + "\n"
+        if story.typed:
+            texts["parameters.json"] = _json(story.typed)
+        if story.fits:
+            texts["fits.json"] = _json(story.masker.json(story.fits))
+        if patch := story.code().get("diff"):
+            texts["code.patch"] = patch
+        for manifest in story.manifests:
+            texts[f"data/{manifest.get('name', 'manifest')}.json"] = _json(manifest)
+        for name, text in texts.items():
+            yield _bytes(root, name, text.encode("utf-8", "replace"))
+        for name, picture in notebook.figures():
+            yield _bytes(root, f"figures/{name}", picture)
+
+
+def tidy_up(folder: Path) -> None:
+    """Leave in the folder what tells of a settled run, and nothing of its content."""
+    left = LEFT | ({"files"} if (folder / "aside.jsonl").is_file() else set())
+    for entry in folder.iterdir():
+        if entry.name not in left:
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def _bytes(root: str, name: str, content: bytes) -> File:
+    return File(root, name, lambda: [content])
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)
