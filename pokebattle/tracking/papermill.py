@@ -3,7 +3,6 @@
 papermill imports this module through its entry-point group; being imported makes it the default engine.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,14 @@ from typing import Any
 import click
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillExecutionError
 from papermill.log import logger
 from papermill.utils import merge_kwargs, remove_args
 
-from pokebattle.tracking.context import HANDOVER
+from pokebattle.tracking import driver
+from pokebattle.tracking.context import HANDOVER, wants_tracking
 from pokebattle.tracking.journal import execution_folder, new_execution_id, read_json, run_address
-from pokebattle.tracking.settings import enabled
+from pokebattle.tracking.settings import enabled, tracking_uri
 
 
 class ParameterError(click.ClickException, ValueError):
@@ -33,16 +34,25 @@ class TrackedEngine(NBClientEngine):
         Raises
         ------
         ParameterError
-            Unknown name, wrong type, value out of range or unknown version; nothing has been written.
+            Unknown name, wrong type, value out of range or unknown version; no kernel has run, nothing but a failed
+            run tells of it.
         """
-        _validate(nb, str(kwargs.get("input_path") or "notebook"))
-        execution = new_execution_id()
+        execution = new_execution_id() if enabled() and wants_tracking(nb) else ""
+        error: BaseException | None = None
         try:
+            _validate(nb, str(kwargs.get("input_path") or "notebook"))
             return super().execute_notebook(nb, kernel_name, output_path, execution=execution, **kwargs)
+        except PapermillExecutionError:  # a cell's own error, which the kernel has noted
+            raise
+        except BaseException as raised:
+            error = raised
+            raise
         finally:  # the progress bar is closed by now
-            run = read_json(execution_folder(execution) / "run.json")
-            if run.get("run_id"):
-                logger.info(f"MLflow run: {run_address(run)}")
+            if execution:
+                if isinstance(error, ParameterError):
+                    driver.refuse(execution, _told(nb, execution, kwargs.get("input_path")), error)
+                driver.finish(execution, error)
+                _say_where(execution_folder(execution))
 
     @classmethod
     def execute_managed_notebook(
@@ -52,8 +62,10 @@ class TrackedEngine(NBClientEngine):
     ) -> Any:  # fmt: skip
         """Execute in a kernel whose environment names the handover."""
         environment = dict(os.environ)
-        if enabled():
-            environment[HANDOVER] = str(_hand_over(nb_man.nb, execution, kwargs.get("input_path")))
+        if execution:
+            if "pokebattle" in nb_man.nb.metadata:
+                nb_man.nb.metadata.pokebattle["execution"] = execution
+            environment[HANDOVER] = driver.hand_over(execution, _told(nb_man.nb, execution, kwargs.get("input_path")))
         options = merge_kwargs(
             remove_args(["input_path", "timeout", "startup_timeout"], **kwargs),
             timeout=execution_timeout or kwargs.get("timeout"), startup_timeout=start_timeout,
@@ -75,22 +87,19 @@ def _validate(nb: Any, name: str) -> None:
         raise ParameterError(str(error)) from error
 
 
-def _hand_over(nb: Any, execution: str, input_path: Any) -> Path:
-    """Write down for the kernel which notebook it runs, with which parameters, as which execution."""
+def _say_where(folder: Path) -> None:
+    run = read_json(folder / "run.json")
+    if run.get("run_id"):
+        logger.info(f"MLflow run: {run_address(run)}")
+    elif folder.is_dir():
+        logger.info(f"MLflow run: waits in {folder} for {tracking_uri()} (`python -m pokebattle doctor`)")
+
+
+def _told(nb: Any, execution: str, input_path: Any) -> dict[str, Any]:
     notebook = Path(str(input_path)).absolute() if input_path and Path(str(input_path)).is_file() else None
-    if "pokebattle" in nb.metadata:
-        nb.metadata.pokebattle["execution"] = execution
-    folder = execution_folder(execution)
-    folder.mkdir(parents=True, mode=0o700)
-    file = folder / "handover.json"
-    told = {
-        "notebook": str(notebook) if notebook else None,
-        "execution": execution,
-        "parameters": dict(nb.metadata.papermill.get("parameters", {})),
-        "document": nb,
-    }
-    file.write_text(json.dumps(told, default=str), encoding="utf-8")
-    return file
+    parameters = dict(nb.metadata.papermill.get("parameters", {}))
+    return {"executor": "papermill", "notebook": str(notebook) if notebook else None, "execution": execution,
+            "parameters": parameters, "document": nb}  # fmt: skip
 
 
 papermill_engines.register(None, TrackedEngine)

@@ -1,0 +1,51 @@
+"""What a program that drives a notebook (papermill, pytest) tells about the execution: what only it can know."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pokebattle.tracking import context, processes
+from pokebattle.tracking.execution import opening, start_shipper
+from pokebattle.tracking.journal import Journal, append_event, execution_folder
+
+
+def hand_over(execution: str, told: dict[str, Any]) -> str:
+    """Write down for the kernel which notebook it will run, as which execution; return the file's path."""
+    document = context.without_secrets(told["document"])
+    told = told | {"document": document, "driver": processes.identity(os.getpid())}
+    return context.hand_over(execution_folder(execution), **told)
+
+
+def finish(execution: str, error: BaseException | None = None) -> None:
+    """Say that this program is done with the execution, and with which error of its own, if there was one."""
+    folder = execution_folder(execution)
+    if error is None:
+        append_event(folder, "driver_end")
+    else:
+        append_event(folder, "driver_end", error=type(error).__name__, message=str(error)[:2000])
+    if folder.is_dir() and not (folder / "journal.jsonl").is_file():  # no cell was run, so there is no execution
+        (folder / "handover.json").unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def refuse(execution: str, told: dict[str, Any], error: BaseException) -> None:
+    """Make a run of an execution that was refused before a kernel was started."""
+    document = context.without_secrets(told["document"])
+    notebook = Path(told["notebook"]) if told["notebook"] else None
+    who = context.Context(told["executor"], notebook, document, told["parameters"])
+    names = who.names({})
+    journal = Journal(execution_folder(execution))
+    journal.append("start", **opening(
+        execution, notebook=told["notebook"] or "", executor=told["executor"], cwd=str(Path.cwd()),
+        user=context.user_name(), experiment=names[0], run_name=names[1], driver=None, parent=None,
+        parent_execution=os.environ.get("POKEBATTLE_PARENT"),
+    ))  # fmt: skip
+    journal.append("names", experiment=names[0], run_name=names[1])
+    journal.append("params", values=told["parameters"])
+    journal.append("driver_end", error=type(error).__name__, message=str(error)[:2000])
+    journal.append("kernel_end", cause="no kernel was started", signal=None)
+    journal.close()
+    listen, bell = os.pipe()
+    start_shipper(execution_folder(execution), listen, os.getpid())
+    os.close(listen)
+    os.close(bell)

@@ -1,0 +1,60 @@
+"""pytest's plugin for notebooks that nbval tests: tells the kernel which notebook it runs, and the run what differed.
+
+Loaded by pytest through its entry-point group; it does nothing in test runs without notebooks.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KERNELS: dict[Any, str] = {}  # nbval's file -> its execution
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_setup(item: Any) -> Iterator[None]:
+    """Before nbval starts the kernel of a notebook, hand over what the kernel cannot know."""
+    file = item.parent
+    if type(item).__name__ != "IPyNbCell" or file.kernel is not None or not _tracked(file):
+        yield
+        return
+    from pokebattle.tracking import driver
+    from pokebattle.tracking.context import HANDOVER
+    from pokebattle.tracking.journal import new_execution_id
+
+    execution = KERNELS[file] = new_execution_id()
+    told = {"executor": "nbval", "notebook": str(Path(str(file.path))), "execution": execution, "parameters": {},
+            "document": file.nb}  # fmt: skip
+    os.environ[HANDOVER] = driver.hand_over(execution, told)
+    yield
+    os.environ.pop(HANDOVER, None)
+    if file.kernel is not None:
+        file.addfinalizer(lambda: driver.finish(KERNELS.pop(file)))
+
+
+def _tracked(file: Any) -> bool:
+    from pokebattle.tracking.context import wants_tracking
+    from pokebattle.tracking.settings import enabled
+
+    return enabled() and wants_tracking(file.nb)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
+    """Write a failed comparison down in the execution's journal while its kernel still lives."""
+    yield
+    execution = KERNELS.get(item.parent)
+    if execution is None or call.when != "call" or call.excinfo is None:
+        return
+    if call.excinfo.errisinstance(pytest.skip.Exception):
+        return
+    from pokebattle.tracking.context import NO_TRACK, is_untracked
+    from pokebattle.tracking.ending import ANSI
+    from pokebattle.tracking.journal import append_event, execution_folder
+
+    source, message = item.cell.source, ANSI.sub("", str(call.excinfo.value))
+    if is_untracked(source):
+        source, message = NO_TRACK, "the outputs differ from the stored ones"
+    append_event(execution_folder(execution), "mismatch", source=source, message=message[:20_000])
