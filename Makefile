@@ -8,7 +8,7 @@ READY := .venv/.ready
 UV_VERSION := 0.13.9
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600
 
-.PHONY: help train test lab server stop reference dex dataset bench clean
+.PHONY: help train test lab server stop reference dex dataset bench chaos clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,10 @@ dataset: $(READY)  ## fight all battles of v3 (about ten minutes on two free cor
 
 bench: $(READY)  ## measure what tracking costs, as ratios side by side
 	@$(BIN)/python benchmarks/tracking.py
+
+chaos: $(READY)  ## the fault matrix and the slow endings, with real processes (long)
+	POKEBATTLE_TRACKING=off $(BIN)/pytest -m slow tests/tracking
+	POKEBATTLE_TRACKING=off $(BIN)/python tests/tracking/chaos.py
 
 clean:  ## remove what make produced, except the environment and the server's store
 	rm -rf build out*.ipynb .pytest_cache .mypy_cache .ruff_cache

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jupyter_client
 import mlflow
 import nbformat
 import pytest
@@ -36,7 +37,8 @@ class Tracked:
         self.folder, self.uri = folder, uri
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "POKEBATTLE_"))}
         self.env.pop("PYTEST_CURRENT_TEST", None)
-        self.env |= {"MLFLOW_TRACKING_URI": uri, "POKEBATTLE_STATE": str(folder / "state")}
+        self.env |= {"MLFLOW_TRACKING_URI": uri, "POKEBATTLE_STATE": str(folder / "state"),
+                     "POKEBATTLE_LINGER": "0"}  # fmt: skip
         self.client = mlflow.MlflowClient(uri)
 
     def write(self, name: str, document: Any) -> Path:
@@ -85,6 +87,38 @@ class Tracked:
     def executions(self) -> list[Path]:
         """Return the folders that executions left in the state."""
         return sorted((self.folder / "state" / "executions").glob("*"))
+
+
+class LabKernel:
+    """A kernel as JupyterLab starts it: the session's name in the environment, cell ids in the requests."""
+
+    def __init__(self, tracked: Any, path: Path | None) -> None:
+        session = {"JPY_SESSION_NAME": str(path)} if path else {}
+        self.manager, self.client = jupyter_client.manager.start_new_kernel(
+            env=tracked.env | session, cwd=str(tracked.folder), stderr=subprocess.DEVNULL
+        )
+
+    def run(self, source: str, cell_id: str) -> None:
+        """Execute one cell as Lab does, and wait for it."""
+        content = {"code": source, "silent": False, "store_history": True, "user_expressions": {},
+                   "allow_stdin": False, "stop_on_error": True}  # fmt: skip
+        message = self.client.session.msg("execute_request", content, metadata={"cellId": cell_id})
+        self.client.shell_channel.send(message)
+        while True:
+            reply = self.client.get_shell_msg(timeout=60)
+            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+                return
+
+    def stop(self) -> None:
+        """End the kernel at once, as a restart does."""
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture
+def lab_kernel() -> Callable[..., Any]:
+    """The class of kernels as JupyterLab starts them."""
+    return LabKernel
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,9 @@
 """Every way of executing a notebook gives exactly one run, and the notebook does not notice."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import jupyter_client
 import nbformat
 import pytest
 
@@ -95,11 +93,12 @@ def test_an_expected_error_does_not_fail_the_run(tracked: Any, make_notebook: An
 
 
 def test_a_kernel_killed_in_a_cell_leaves_a_killed_run(tracked: Any, make_notebook: Any) -> None:
-    path = tracked.write("killed.ipynb", make_notebook("import os, signal", "os.kill(os.getpid(), signal.SIGKILL)"))
+    cells = ("import os, signal, time\ntime.sleep(1)", "time.sleep(1)\nos.kill(os.getpid(), signal.SIGKILL)")
+    path = tracked.write("killed.ipynb", make_notebook(*cells))
     assert tracked.papermill(path).returncode != 0
     (run,) = tracked.runs("killed")
     assert run.info.status == "KILLED"
-    assert "middle of a cell" in run.data.tags["pokebattle.cause"]
+    assert run.data.tags["pokebattle.cause"] == "SIGKILL, cause unknown"
 
 
 def test_templates_name_experiment_and_run_before_it_is_created(tracked: Any, make_notebook: Any) -> None:
@@ -124,7 +123,7 @@ def test_foreign_notebooks_take_any_parameter(tracked: Any, make_notebook: Any) 
     assert run.data.params == {"foo": "1", "unheard": "2.5"}
 
 
-def test_bad_parameters_are_refused_before_anything_is_written(tracked: Any, make_notebook: Any) -> None:
+def test_bad_parameters_are_refused_before_a_kernel_starts(tracked: Any, make_notebook: Any) -> None:
     document = make_notebook("1", parameters='version: str = "sample"', metadata={"pokebattle": {"schema": "params"}})
     path = tracked.write("strict.ipynb", document)
     for switch in ("on", "off"):
@@ -134,7 +133,10 @@ def test_bad_parameters_are_refused_before_anything_is_written(tracked: Any, mak
         assert "max_dept" in error and "max_depth" in error
         assert "Traceback" not in done.stderr
     assert not (tracked.folder / "out.ipynb").exists()
-    assert tracked.executions() == []
+    (run,) = tracked.runs("strict")  # the other one was off
+    assert run.info.status == "FAILED"
+    assert run.data.tags["pokebattle.error"].startswith("ParameterError: ")
+    assert run.data.params == {"max_dept": "8"}
 
 
 def test_off_leaves_no_trace(tracked: Any, make_notebook: Any) -> None:
@@ -143,42 +145,16 @@ def test_off_leaves_no_trace(tracked: Any, make_notebook: Any) -> None:
     assert not (tracked.folder / "state").exists()
 
 
-class LabKernel:
-    """A kernel as JupyterLab starts it: the session's name in the environment, cell ids in the requests."""
-
-    def __init__(self, tracked: Any, path: Path | None) -> None:
-        session = {"JPY_SESSION_NAME": str(path)} if path else {}
-        self.manager, self.client = jupyter_client.manager.start_new_kernel(
-            env=tracked.env | session, cwd=str(tracked.folder), stderr=subprocess.DEVNULL
-        )
-
-    def run(self, source: str, cell_id: str) -> None:
-        """Execute one cell as Lab does, and wait for it."""
-        content = {"code": source, "silent": False, "store_history": True, "user_expressions": {},
-                   "allow_stdin": False, "stop_on_error": True}  # fmt: skip
-        message = self.client.session.msg("execute_request", content, metadata={"cellId": cell_id})
-        self.client.shell_channel.send(message)
-        while True:
-            reply = self.client.get_shell_msg(timeout=60)
-            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
-                return
-
-    def stop(self) -> None:
-        """End the kernel at once, as a restart does."""
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
-
-
-def test_an_idle_kernel_is_no_run(tracked: Any) -> None:
-    kernel = LabKernel(tracked, None)
+def test_an_idle_kernel_is_no_run(tracked: Any, lab_kernel: Any) -> None:
+    kernel = lab_kernel(tracked, None)
     kernel.stop()
     assert tracked.executions() == []
 
 
-def test_a_changed_version_starts_a_new_run(tracked: Any, make_notebook: Any) -> None:
+def test_a_changed_version_starts_a_new_run(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
     metadata = {"pokebattle": {"experiment": "lab_{version}", "run_name": "work_{version}"}}
     document = make_notebook("version", parameters='version: str = "one"', metadata=metadata)
-    kernel = LabKernel(tracked, tracked.write("lab.ipynb", document))
+    kernel = lab_kernel(tracked, tracked.write("lab.ipynb", document))
     try:
         kernel.run('version: str = "one"', "params")
         kernel.run("version", "cell-0")

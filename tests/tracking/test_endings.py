@@ -1,0 +1,235 @@
+"""Every ending is told as it was, and what waits is delivered once, with everything in it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from pokebattle.tracking.ending import order
+from pokebattle.tracking.executed import ExecutedCell
+
+BIN = Path(sys.executable).parent
+LOGS = (
+    "import mlflow\nmlflow.log_param('depth', 3)",
+    "for step in range(50):\n    mlflow.log_metric('loss', 1 / (step + 1), step=step)",
+    "with mlflow.start_run(run_name='inner'):\n"
+    "    mlflow.log_metric('inner', 2.0)\n    mlflow.log_text('kept', 'a/b.txt')",
+)
+
+
+def sync(tracked: Any) -> subprocess.CompletedProcess[str]:
+    return tracked.execute("python", "-m", "pokebattle", "sync")
+
+
+def begin(tracked: Any, path: Path, *options: str) -> subprocess.Popen[bytes]:
+    """Start papermill and wait until the notebook says that it has got to its long cell."""
+    words = [str(BIN / "papermill"), path.name, "out.ipynb", *options]
+    process = subprocess.Popen(words, cwd=tracked.folder, env=tracked.env, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tracked.folder / "reached").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process
+
+
+LONG = "import pathlib, time\npathlib.Path('reached').touch()\ntime.sleep(60)"
+
+
+@pytest.mark.parametrize(
+    ("sign", "cause"),
+    [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "papermill ended (SIGTERM"),
+     (signal.SIGKILL, "papermill ended (SIGKILL")],
+    ids=["SIGINT", "SIGTERM", "SIGKILL"],
+)
+def test_a_papermill_that_is_ended_leaves_a_killed_run_with_its_cause(
+    tracked: Any, make_notebook: Any, sign: signal.Signals, cause: str
+) -> None:
+    path = tracked.write(f"ended_{sign.name}.ipynb", make_notebook("x = 1", LONG))
+    process = begin(tracked, path)
+    process.send_signal(sign)
+    process.wait(60)
+    (run,) = tracked.runs(path.stem)
+    assert run.info.status == "KILLED"
+    told = run.data.tags["pokebattle.cause"]
+    assert told.startswith(cause) or told.startswith("papermill ended")  # an old system cannot tell the signal
+    if sign == signal.SIGINT:
+        assert told == "Ctrl-C"
+
+
+def test_a_mismatch_that_nbval_finds_fails_the_run(tracked: Any, make_notebook: Any) -> None:
+    document = make_notebook("print('as stored')", "print('new')")
+    for cell, text in zip(document.cells, ("as stored\n", "old\n"), strict=True):
+        cell.execution_count = 1  # nbval compares only what was run before
+        cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+    tracked.write("compared_by_nbval.ipynb", document)
+    done = tracked.execute("pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env",
+                           "compared_by_nbval.ipynb")  # fmt: skip
+    assert done.returncode == 1
+    runs = tracked.runs("notebook-tests")
+    (run,) = [run for run in runs if run.info.run_name == "compared_by_nbval"]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["pokebattle.failed_cell"] == "1"
+
+
+def test_what_a_notebook_logged_without_a_server_is_there_once_afterwards(
+    tracked: Any, make_notebook: Any, mlflow_server: str
+) -> None:
+    """The address is that of the test server in the end, and of nothing while the notebook runs."""
+    path = tracked.write("late.ipynb", make_notebook(*LOGS))
+    gone = tracked.env | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    tracked.env, here = gone, tracked.env
+    assert tracked.papermill(path).returncode == 0
+    told = tracked.execute("python", "-m", "pokebattle", "doctor")
+    assert told.returncode == 1 and "late.ipynb" in told.stdout and "does not answer" in told.stdout
+    assert sync(tracked).returncode == 1
+    (folder,) = tracked.executions()
+    journal = folder / "journal.jsonl"
+    journal.write_text(journal.read_text().replace("http://127.0.0.1:9", mlflow_server))
+    tracked.env = here
+    first = subprocess.Popen([BIN / "python", "-m", "pokebattle", "sync"], env=here, stdout=subprocess.PIPE)
+    second = sync(tracked)
+    assert b"delivered" in first.communicate(timeout=60)[0] and second.returncode in {0, 1}
+    assert "0 delivered" in sync(tracked).stdout
+    runs = {run.info.run_name: run for run in tracked.runs("late", count=2)}
+    assert len(runs) == 2
+    own, inner = runs["late"], runs["inner"]
+    assert (own.info.status, inner.info.status) == ("FINISHED", "FINISHED")
+    assert own.data.params["depth"] == "3"
+    points = tracked.client.get_metric_history(own.info.run_id, "loss")
+    assert [(p.step, p.value) for p in points] == [(step, 1 / (step + 1)) for step in range(50)]
+    assert inner.data.tags["mlflow.parentRunId"] == own.info.run_id
+    assert tracked.download(run_id=inner.info.run_id, artifact_path="a/b.txt").read_text() == "kept"
+    assert {file.name for file in folder.iterdir()} == {"lock", "run.json"}
+
+
+def test_a_shipper_that_is_killed_is_started_again_and_nothing_is_lost(tracked: Any, make_notebook: Any) -> None:
+    kill = (
+        "import os, signal, time, psutil\n"
+        "mine = [c for c in psutil.Process().children() if 'pokebattle.tracking.shipper' in ' '.join(c.cmdline())]\n"
+        "mine[0].kill(); time.sleep(1.2)\nassert len(mine) == 1"
+    )
+    path = tracked.write("shot.ipynb", make_notebook(LOGS[0], LOGS[1], kill, "mlflow.log_metric('after', 1.0)", kill))
+    assert tracked.papermill(path).returncode == 0
+    assert sync(tracked).returncode == 0
+    (run,) = tracked.runs("shot")
+    assert run.info.status == "FINISHED"
+    assert len(tracked.client.get_metric_history(run.info.run_id, "loss")) == 50
+    assert run.data.metrics["after"] == 1.0
+
+
+def test_what_the_server_never_takes_is_set_aside_and_blocks_nothing(tracked: Any, make_notebook: Any) -> None:
+    cells = ("import mlflow\nmlflow.log_param('a', 1)\nmlflow.log_param('a', 2)", "mlflow.log_metric('behind', 3.0)")
+    assert tracked.papermill(tracked.write("clash.ipynb", make_notebook(*cells))).returncode == 0
+    (run,) = tracked.runs("clash")
+    assert (run.data.params["a"], run.data.metrics["behind"]) == ("1", 3.0)
+    assert run.data.tags["pokebattle.set_aside"].startswith("1: ")
+    told = tracked.execute("python", "-m", "pokebattle", "doctor")
+    assert told.returncode == 1 and "set aside" in told.stdout
+    (folder,) = tracked.executions()
+    assert tracked.execute("python", "-m", "pokebattle", "sync", "--forget", folder.name).returncode == 0
+    assert "set aside" not in tracked.execute("python", "-m", "pokebattle", "doctor").stdout
+
+
+@pytest.mark.slow
+def test_a_deleted_experiment_refuses_the_execution_until_it_is_restored(tracked: Any, make_notebook: Any) -> None:
+    experiment = tracked.client.create_experiment("deleted_one")
+    tracked.client.delete_experiment(experiment)
+    assert tracked.papermill(tracked.write("deleted_one.ipynb", make_notebook("1 + 1"))).returncode == 0
+    assert tracked.papermill(tracked.write("behind_it.ipynb", make_notebook("1 + 1"))).returncode == 0
+    assert tracked.runs("behind_it")[0].info.status == "FINISHED"
+    assert "restore" in tracked.execute("python", "-m", "pokebattle", "doctor").stdout
+    tracked.client.restore_experiment(experiment)
+    assert sync(tracked).returncode == 0
+    assert tracked.runs("deleted_one")[0].info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_fit_that_is_run_again_is_a_second_attempt(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
+    kernel = lab_kernel(tracked, tracked.write("again.ipynb", make_notebook("fit")))
+    fit = "from sklearn.linear_model import LogisticRegression\nLogisticRegression(C={}).fit([[0.], [1.]], [0, 1]);"
+    try:
+        kernel.run(fit.format(1.0), "fit")
+        kernel.run(fit.format(2.0), "fit")
+    finally:
+        kernel.stop()
+    runs = {run.info.run_name: run for run in tracked.runs("again", count=3)}
+    values = {name: run.data.params["LogisticRegression.C"] for name, run in runs.items()}
+    assert values == {"again": "1.0", "attempt 1": "1.0", "attempt 2": "2.0"}
+    assert runs["again"].data.tags["pokebattle.order"] == "differs from the saved file"
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+
+
+@pytest.mark.slow
+def test_a_notebook_that_executes_notebooks_is_their_parent(tracked: Any, make_notebook: Any) -> None:
+    tracked.write("inner_one.ipynb", make_notebook("1 + 1"))
+    outer = "import papermill\npapermill.execute_notebook('inner_one.ipynb', 'inner_out.ipynb', progress_bar=False);"
+    assert tracked.papermill(tracked.write("outer_one.ipynb", make_notebook(outer))).returncode == 0
+    (parent,), (child,) = tracked.runs("outer_one"), tracked.runs("inner_one")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
+@pytest.mark.slow
+def test_untracked_cells_and_notebooks_leave_no_trace(tracked: Any, make_notebook: Any) -> None:
+    hidden = "# no-track\ndef hidden_function():\n    raise ValueError('shown')\nprint('hidden' + '_output')"
+    path = tracked.write("private.ipynb", make_notebook(hidden, "print('DB_' + 'PASSWORD=hunter2hunter2')",
+                                                        "hidden_function()"))  # fmt: skip
+    assert tracked.papermill(path).returncode == 1
+    (run,) = tracked.runs("private")
+    told = "".join(run.data.tags.values())
+    for item in tracked.client.list_artifacts(run.info.run_id):
+        told += tracked.download(run_id=run.info.run_id, artifact_path=item.path).read_text()
+    assert "hidden_output" not in told and "raise ValueError" not in told
+    assert "hunter2hunter2" not in told
+    assert "shown" in told
+    off = make_notebook("1", metadata={"pokebattle": {"track": False}})
+    assert tracked.papermill(tracked.write("never.ipynb", off)).returncode == 0
+    assert tracked.client.get_experiment_by_name("never") is None
+    assert len(tracked.executions()) == 1
+
+
+@pytest.mark.slow
+def test_a_full_spool_drops_outputs_counts_them_and_tells_the_end(tracked: Any, make_notebook: Any) -> None:
+    cells = ("print('x' * 3_000_000)", "import mlflow\nmlflow.log_metric('small', 1.0)")
+    done = tracked.papermill(tracked.write("full.ipynb", make_notebook(*cells)), POKEBATTLE_SPOOL_MB="0.1")
+    assert done.returncode == 0
+    (run,) = tracked.runs("full")
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["small"] == 1.0
+    assert run.data.tags["pokebattle.dropped"].startswith("1 events")
+
+
+@pytest.mark.slow
+def test_an_execution_whose_processes_all_died_is_closed_by_the_next_one(tracked: Any, make_notebook: Any) -> None:
+    path = tracked.write("stranded.ipynb", make_notebook("x = 1", LONG))
+    process = begin(tracked, path)
+    found = subprocess.run(["pgrep", "-f", str(tracked.folder / "state")], capture_output=True, text=True, check=False)
+    shippers = [int(pid) for pid in found.stdout.split()]
+    kernels = [int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in shippers]
+    for pid in [*shippers, *kernels]:
+        os.kill(pid, signal.SIGKILL)
+    process.wait(60)
+    assert sync(tracked).returncode == 0
+    (run,) = tracked.runs("stranded")
+    assert run.info.status == "KILLED"
+    assert "found later" in run.data.tags["pokebattle.cause"]
+
+
+def cell(source: str, turn: int) -> ExecutedCell:
+    return ExecutedCell({"source": source, "time": turn})
+
+
+@pytest.mark.parametrize(
+    ("ran", "expected"),
+    [
+        ("abc", "top to bottom"), ("ab", "in order, not to the end"), ("acb", "out of order"),
+        ("abbc", "out of order"), ("abx", "differs from the saved file"),
+    ],
+)  # fmt: skip
+def test_order(ran: str, expected: str) -> None:
+    saved = [{"cell_type": "code", "source": source} for source in "abc"]
+    assert order([cell(source, turn) for turn, source in enumerate(ran)], saved) == expected

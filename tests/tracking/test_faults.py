@@ -1,0 +1,362 @@
+"""Nothing that a notebook logs is lost or doubled, whatever happens to the server, the network or the shipper.
+
+Every row is a fault and runs real papermill processes; ``chaos.py`` repeats the rows with other draws.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import mlflow
+import nbformat
+import pytest
+from faults import FaultProxy, Plan, Server, compare, database_away, environment
+
+from pokebattle.tracking import server
+
+pytestmark = pytest.mark.slow
+
+BIN = Path(sys.executable).parent
+PATIENCE = 240.0  # seconds that a notebook may take
+LOCKED = 21.0  # seconds after which a server whose database is away says so
+DELAY = 0.5  # seconds that a call may delay its cell, except log_model, which serializes the model there and then
+
+
+class Case:
+    """Notebooks in one folder with one state, executed by papermill, and a proxy before a real server.
+
+    Parameters
+    ----------
+    folder : Path
+        Empty; its name begins the notebooks' names.
+    uri : str
+        The real server.
+    database : Path
+        Its SQLite file.
+    seed : int
+    notebooks : int
+    models : bool
+        Every notebook logs a model.
+    pause : float
+        Seconds between two calls of a notebook.
+    server : Server, optional
+        The notebooks go to this one, past the proxy, because it may be killed.
+    """
+
+    def __init__(
+        self, folder: Path, uri: str, database: Path, seed: int, notebooks: int = 1, models: bool = False,
+        pause: float = 0.05, server: Server | None = None,
+    ) -> None:  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.state, self.database, self.server = folder, folder / "state", database, server
+        self.rng, self.pause = random.Random(seed), pause
+        self.proxy = FaultProxy(uri, seed)
+        self.client = mlflow.MlflowClient(server.uri if server else uri)
+        address = server.uri if server else self.proxy.uri
+        self.env = environment() | {"MLFLOW_TRACKING_URI": address, "POKEBATTLE_STATE": str(self.state)}
+        unique = f"{folder.name}-{os.urandom(3).hex()}"
+        self.plans = [Plan(seed * 100 + n, f"{unique}-{n}", folder, models) for n in range(notebooks)]
+        self.problems: list[str] = []  # deviations that are not on the server
+        self.kills = 0
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        self.proxy.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.proxy.stop()
+        for pid in _processes("environ", f"\0POKEBATTLE_STATE={self.state}\0"):
+            _kill(pid)
+        for process in self._running.values():
+            process.wait()
+
+    def begin(self, *plans: Plan) -> None:
+        """Start papermill on these notebooks, on all without any."""
+        for plan in plans or self.plans:
+            nbformat.write(plan.notebook(self.pause), self.folder / f"{plan.stem}.ipynb")
+            command = [BIN / "papermill", f"{plan.stem}.ipynb", f"{plan.stem}.out.ipynb", "--no-progress-bar"]
+            mine = self.env | {"FAULTS_NOTEBOOK": plan.stem}  # the shipper inherits it: so it is known whose it is
+            with (self.folder / f"{plan.stem}.log").open("wb") as log:
+                self._running[plan.stem] = subprocess.Popen(command, cwd=self.folder, env=mine, stdout=log, stderr=log)
+
+    def reach(self, share: float, plan: Plan | None = None) -> None:
+        """Wait until the notebook has made this share of its calls; 1.5 is five seconds after its end."""
+        plan = plan or self.plans[0]
+        process, deadline = self._running[plan.stem], time.monotonic() + PATIENCE
+        while process.poll() is None and (share > 1 or plan.made() < share * len(plan.calls)):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        time.sleep(max(0.0, share - 1) * 10)
+
+    def end(self, *plans: Plan) -> None:
+        """Wait until papermill has ended; what is not exit code 0 is a problem."""
+        deadline = time.monotonic() + PATIENCE
+        for plan in plans or self.plans:
+            process = self._running[plan.stem]
+            code: int | str
+            try:
+                code = process.wait(max(1.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                code = f"nothing within {PATIENCE:.0f} s"
+            if code:
+                last = (self.folder / f"{plan.stem}.log").read_text(errors="replace").splitlines()[-3:]
+                self.problems.append(f"wrong: papermill ended with {code}: {last}")
+
+    def ended(self, plan: Plan) -> bool:
+        """Tell whether a notebook's papermill has ended."""
+        return self._running[plan.stem].poll() is not None
+
+    def start_sync(self) -> subprocess.Popen[bytes]:
+        """Start ``python -m pokebattle sync``."""
+        command = [sys.executable, "-m", "pokebattle", "sync"]
+        with (self.folder / "sync.log").open("ab") as log:
+            return subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=log, stderr=log)
+
+    def sync(self, patience: float = 90.0) -> None:
+        """Repeat it until it exits with 0; it is a problem when it does not."""
+        deadline = time.monotonic() + patience
+        while True:
+            process = self.start_sync()
+            try:
+                process.wait(max(1.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.returncode == 0:
+                return
+            said = (self.folder / "sync.log").read_text(errors="replace")
+            if time.monotonic() > deadline or "invalid choice: 'sync'" in said:
+                self.problems.append(f"lost: sync ended with {process.returncode}: {said.splitlines()[-3:]}")
+                return
+            time.sleep(0.5)
+
+    def kill_shippers(self, plan: Plan | None = None) -> bool:
+        """Kill the shippers of a notebook (of all) with -9; tell whether there was one."""
+        found = _processes("cmdline", "pokebattle.tracking.shipper", str(self.state / "executions"))
+        if plan:
+            found &= _processes("environ", f"\0FAULTS_NOTEBOOK={plan.stem}\0")
+        for pid in found:
+            _kill(pid)
+        self.kills += len(found)
+        return bool(found)
+
+    def behind(self, plan: Plan) -> bool:
+        """Tell whether something that the notebook has logged until now is not on the server yet."""
+        calls = None if self.ended(plan) else plan.made()
+        return any(not said.startswith("doubled") for said in compare(self.client, plan, plan.stem, calls=calls))
+
+    def deviations(self) -> list[str]:
+        """Return everything that is not as planned, of all notebooks."""
+        return self.problems + [said for plan in self.plans for said in compare(self.client, plan, plan.stem)]
+
+    def longest(self) -> dict[str, float]:
+        """Return the longest delay of each kind of call, over all notebooks."""
+        each = [item for plan in self.plans for item in plan.longest().items()]
+        return {kind: max(seconds for other, seconds in each if other == kind) for kind, _ in each}
+
+
+def _processes(file: str, *words: str) -> set[int]:
+    """Return the processes whose file in /proc holds all these words."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            content = b"\0" + (folder / file).read_bytes()
+            if all(word.encode() in content for word in words):
+                found.add(int(folder.name))
+    return found - {os.getpid()}
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+# -- the matrix ---------------------------------------------------------------------------------------
+
+
+def no_fault(case: Case) -> None:
+    """Nothing happens."""
+    case.begin()
+    case.end()
+
+
+def from_the_start(mode: str) -> Callable[[Case], None]:
+    """Return the fault that is there before the notebook begins and goes when it has ended."""
+
+    def run(case: Case) -> None:
+        case.proxy.mode = mode
+        case.begin()
+        case.end()
+        case.reach(1 + case.rng.uniform(0, 0.4))
+        case.proxy.mode = "pass"
+
+    return run
+
+
+def in_the_middle(mode: str, share: float = 1.0) -> Callable[[Case], None]:
+    """Return the fault that comes while the notebook logs and goes before it has ended, or after that."""
+
+    def run(case: Case) -> None:
+        begin = case.rng.uniform(0.1, 0.5)
+        case.begin()
+        case.reach(begin)
+        case.proxy.share, case.proxy.mode = share, mode
+        case.reach(case.rng.choice([begin + case.rng.uniform(0.2, 0.4), 1 + case.rng.uniform(0, 0.4)]))
+        case.proxy.mode = "pass"
+        case.end()
+
+    return run
+
+
+def at_random(mode: str) -> Callable[[Case], None]:
+    """Return the fault that strikes 30 % of all requests until some seconds after the notebook's end."""
+
+    def run(case: Case) -> None:
+        case.proxy.share, case.proxy.mode = 0.3, mode
+        case.begin()
+        case.end()
+        case.reach(1.4)
+        case.proxy.mode = "pass"
+
+    return run
+
+
+def database_locked(case: Case) -> None:
+    """The server is there, its database is not: it keeps requests waiting and then fails them."""
+    case.begin()
+    case.reach(case.rng.uniform(0.1, 0.6))
+    began = time.monotonic()
+    with database_away(case.database):
+        case.end()
+        time.sleep(max(0.0, began + LOCKED - time.monotonic()))
+
+
+def server_killed(case: Case) -> None:
+    """The server is killed with -9 and comes up again at the same address on the same store."""
+    assert case.server
+    case.begin()
+    case.reach(case.rng.uniform(0.2, 0.7))
+    case.server.kill()
+    case.reach(case.rng.uniform(0.8, 1.2))
+    case.server.start()
+    case.end()
+
+
+def shipper_killed(case: Case) -> None:
+    """The shipper is killed with -9 at a few moments, the last of them after the notebook's end."""
+    case.proxy.delay, case.proxy.mode = 0.2, "slow"
+    case.begin()
+    for share in [*sorted(case.rng.uniform(0.02, 0.98) for _ in range(2)), 1 + case.rng.uniform(0, 0.1)]:
+        case.reach(share)
+        case.kill_shippers()
+    case.proxy.mode = "pass"
+    case.end()
+
+
+def synced_by_two(case: Case) -> None:
+    """Two people deliver at the same time."""
+    from_the_start("refuse")(case)
+    for process in [case.start_sync(), case.start_sync()]:
+        process.wait(90)
+
+
+def synced_twice(case: Case) -> None:
+    """Somebody delivers again what has been delivered."""
+    from_the_start("refuse")(case)
+    case.sync()
+    case.problems += [f"after the first sync: {said}" for said in case.deviations()]
+    case.sync()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A fault and what it needs: how many notebooks at once, a server of its own, a model in the short matrix."""
+
+    fault: Callable[[Case], None]
+    notebooks: int = 1
+    own_server: bool = False
+    model: bool = False
+
+
+ROWS = {
+    "none": Row(no_fault, model=True),
+    "refused-from-start": Row(from_the_start("refuse"), model=True),
+    "refused-in-the-middle": Row(in_the_middle("refuse"), model=True),
+    "hung-from-start": Row(from_the_start("hang")),
+    "hung-in-the-middle": Row(in_the_middle("hang")),
+    "unavailable": Row(in_the_middle("unavailable")),
+    "slow": Row(from_the_start("slow")),
+    "answers-lost": Row(at_random("lose-answer")),
+    "requests-cut": Row(at_random("cut")),
+    "database-away": Row(database_locked),
+    "server-killed": Row(server_killed, own_server=True),
+    "two-kernels": Row(in_the_middle("refuse"), notebooks=2),
+    "shipper-killed": Row(shipper_killed),
+    "synced-by-two": Row(synced_by_two),
+    "synced-twice": Row(synced_twice),
+}
+
+
+@dataclass
+class Outcome:
+    """What became of a row: deviations in words, the longest delay of each kind of call, what the fault struck."""
+
+    deviations: list[str]
+    longest: dict[str, float]
+    executions: int = 1
+    struck: int = 0  # requests
+    kills: int = 0  # shippers
+
+    @property
+    def delay(self) -> float:
+        """The longest delay by a call that is to return at once."""
+        return max([seconds for kind, seconds in self.longest.items() if kind != "log_model"], default=0.0)
+
+
+def execute(name: str, folder: Path, uri: str, database: Path, seed: int, models: bool | None = None) -> Outcome:
+    """Execute a row on a real server, deliver what waits and compare.
+
+    Parameters
+    ----------
+    name : str
+        One of ``ROWS``.
+    folder : Path
+        For this row alone.
+    uri, database
+        The real server and its SQLite file.
+    seed : int
+    models : bool, optional
+        Whether the notebooks log models; without it as the row says.
+    """
+    row = ROWS[name]
+    with contextlib.ExitStack() as stack:
+        own = stack.enter_context(Server(folder / "server")) if row.own_server else None
+        models = row.model if models is None else models
+        case = stack.enter_context(Case(folder, uri, database, seed, row.notebooks, models, server=own))
+        row.fault(case)
+        case.sync()
+        struck = sum(case.proxy.struck.values())
+        return Outcome(case.deviations(), case.longest(), row.notebooks, struck, case.kills)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_nothing_is_lost_or_doubled_and_no_cell_waits(name: str, tmp_path: Path, mlflow_server: str) -> None:
+    database = server.state_dir() / "server" / "mlflow.db"
+    seed = 1 + [*ROWS].index(name)
+    outcome = execute(name, tmp_path / name, mlflow_server, database, seed)
+    assert outcome.deviations == []
+    assert outcome.delay <= DELAY, f"{outcome.longest} at load {os.getloadavg()[0]} on {os.cpu_count()} cores"
+    if name in {"hung-from-start", "hung-in-the-middle", "unavailable", "slow"}:
+        assert outcome.struck, "the fault did not happen"
+    assert (outcome.kills > 0) == (name == "shipper-killed")
