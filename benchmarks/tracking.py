@@ -1,140 +1,125 @@
-"""What tracking costs: the same notebook with tracking on and off, in turns, against a real server.
+"""What tracking costs: the same work with tracking on and off, in turns, against real servers.
 
-``python benchmarks/tracking.py [pairs]`` prints one table. Times are wall seconds of the whole ``papermill`` command;
-added is the median of the paired differences with its 95 % bootstrap interval, ratio the median of the paired ratios,
-helper the processor seconds that the shipper of one execution used. Beside it stands the usual way, in every fifth
-round: ``mlflow.autolog()`` with its defaults in the first cell of the notebook, otherwise untracked.
+``python benchmarks/tracking.py [--pairs 30] [--only NAME ...] [--json FILE]`` prints one table. *without* and *with*
+are medians of the untracked and the tracked side (of 100 and of 10,000 runs for the 10,000th run; of our and of the
+usual way's added seconds in "its added / ours"). The median is of the paired differences (added), of the paired ratios,
+or of plain values, with its 95 % bootstrap interval over n rounds; a target is met when the median keeps it. The usual
+way is ``mlflow.autolog()`` with its defaults in the first cell of the notebook, otherwise untracked, in every fifth
+round. All of it with 30 pairs takes about two hours on two free cores.
 """
 
+import argparse
 import json
 import os
-import random
-import statistics
-import subprocess
+import platform
+import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nbformat
+import commands
+import history
+import kernels
+import volume
+from comparison import DECIMALS, Figure
 
-from pokebattle.tracking import server
-from pokebattle.tracking.journal import read_json
-
-ROOT = Path(__file__).resolve().parents[1]
-USUAL = "mlflow.autolog()"
-PAPERMILL = Path(sys.executable).parent / "papermill"
-
-
-def trivial() -> Any:
-    """Return a notebook of one cell."""
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")], metadata=kernel)
-
-
-def with_autolog(document: Any) -> Any:
-    """Return the notebook with ``mlflow.autolog()`` and an experiment as its first cell."""
-    source = "import mlflow\nmlflow.set_experiment('usual-way')\nmlflow.autolog()"
-    document = nbformat.from_dict(json.loads(json.dumps(document)))
-    document.cells.insert(0, nbformat.v4.new_code_cell(source))
-    document.metadata.pop("pokebattle", None)  # its own names and schema belong to the tracked way
-    return document
+BENCHMARKS: dict[str, Callable[[int], list[Figure]]] = {
+    "kernel-ready": kernels.ready,
+    "trivial": commands.trivial,
+    "train-v3": commands.train,
+    "small-fit": kernels.fits,
+    "cell": kernels.cells,
+    "memory": kernels.memory,
+    "10000th-run": history.compare,
+    "big-notebook": volume.compare,
+}
+BUSY = 0.5  # a load average from which on the machine is not quiet
+HEAD = (
+    f"{'':<35} {'without':>9} {'with':>9} {'':<2} {'median of':<9} {'':>9} {'95 % interval':>20} {'n':>3}  "
+    f"{'target':<9} met"
+)
 
 
-def execute(notebook: Path, options: Sequence[str], env: dict[str, str]) -> float:
-    """Execute a notebook with papermill; return its wall seconds.
-
-    Raises
-    ------
-    RuntimeError
-        It failed.
-    """
-    command = [str(PAPERMILL), str(notebook), str(notebook.with_suffix(".out.ipynb")), "--no-progress-bar", *options]
-    began = time.perf_counter()
-    done = subprocess.run(command, env=env, cwd=notebook.parent, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return time.perf_counter() - began
-
-
-def settle(state: Path) -> list[float]:
-    """Wait until every execution's run is closed; return the processor seconds of their shippers."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        records = [read_json(folder / "run.json") for folder in (state / "executions").glob("*")]
-        if all("status" in record for record in records):
-            return [record["cpu_seconds"] for record in records]
-        time.sleep(0.02)
-    raise RuntimeError(f"a run was not closed within a minute: {records}")
-
-
-def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], float]) -> tuple[float, float]:
-    """Return a 95 % percentile bootstrap interval of ``statistic``."""
-    draw = random.Random(0)
-    drawn = sorted(statistic(draw.choices(values, k=len(values))) for _ in range(2000))
-    return drawn[50], drawn[1949]
-
-
-def compare(name: str, notebook: Any, options: Sequence[str], pairs: int, ways: dict[str, dict[str, str]]) -> list[str]:
-    """Return table rows for each way against ``off``, taken in turns."""
-    seconds: dict[str, dict[int, float]] = {way: {} for way in ways}
-    with tempfile.TemporaryDirectory() as folder:
-        state = Path(folder) / "state"
-        plain, autolog = Path(folder) / "plain.ipynb", Path(folder) / "autolog.ipynb"
-        nbformat.write(notebook, plain)
-        nbformat.write(with_autolog(notebook), autolog)
-        for number in range(pairs + 1):  # the first round warms caches and is not counted
-            order = [way for way in ways if way != USUAL or number % 5 == 1]
-            random.Random(number).shuffle(order)
-            for way in order:
-                env = {**os.environ, **ways[way], "POKEBATTLE_STATE": str(state)}
-                took = execute(autolog if way == USUAL else plain, options, env)
-                helpers = settle(state)
-                if number:
-                    seconds[way][number] = took
-    return [row(name, way, seconds[way], seconds["off"], helpers) for way in ways if way != "off"]
-
-
-def row(name: str, way: str, on: dict[int, float], off: dict[int, float], helpers: Sequence[float]) -> str:
-    """Return one line of the table."""
-    added = [on[number] - off[number] for number in on]
-    low, high = interval(added, statistics.median)
-    cells = [
-        f"{name:<12} {way:<17} {len(added):>5}",
-        f"{statistics.median(off[number] for number in on):>8.2f} {statistics.median(on.values()):>8.2f}",
-        f"{statistics.median(added):>+8.2f} {f'[{low:+.2f}, {high:+.2f}]':>18}",
-        f"{statistics.median(on[number] / off[number] for number in on):>7.3f}",
-        f"{'-' if way == USUAL else f'{statistics.median(helpers):.2f}':>7}",
-    ]
-    return " ".join(cells)
-
-
-def main() -> None:
-    """Start a server of our own, measure, print the table, stop the server."""
-    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 15
-    say = sys.stdout.write
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
-        os.environ["POKEBATTLE_STATE"] = folder
-        server.DEFAULT_URI = "http://127.0.0.1:0"
-        server.tracking_uri = lambda: "http://127.0.0.1:9"
-        uri, _ = server.start()
+def main() -> int:
+    """Measure what is asked for and print a line as soon as it is known; return 1 when a benchmark failed."""
+    options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and kernels are ended
+    record: dict[str, Any] = {"machine": _machine(), "pairs": options.pairs, "figures": [], "failures": {}}
+    _say(_describe(record["machine"]))
+    _say(HEAD)
+    for name in options.only or BENCHMARKS:
+        began = time.monotonic()
         try:
-            on = {"MLFLOW_TRACKING_URI": uri, "POKEBATTLE_TRACKING": "on"}
-            off = on | {"POKEBATTLE_TRACKING": "off"}
-            ways = {"off": off, "pokebattle": on, USUAL: off}
-            head = f"{'notebook':<12} {'tracked by':<17} {'pairs':>5} {'off s':>8} {'on s':>8} {'added s':>8}"
-            say(f"{head} {'95 % interval':>18} {'ratio':>7} {'helper':>7}\n")
-            train = nbformat.read(ROOT / "notebooks" / "train.ipynb", as_version=4)
-            for name, notebook, options in (("trivial", trivial(), []), ("train v3", train, ["-p", "version", "v3"])):
-                for line in compare(name, notebook, options, pairs, ways):
-                    say(line + "\n")
-                    sys.stdout.flush()
-        finally:
-            server.stop()
+            figures = BENCHMARKS[name](options.pairs)
+        except Exception as error:  # the others are measured all the same
+            record["failures"][name] = f"{type(error).__name__}: {error}"
+            _say(f"{name:<35} failed: {record['failures'][name]}")
+            figures = []
+        for figure in figures:
+            _say(line(figure))
+        record["figures"] += [_plain(name, figure) for figure in figures]
+        record.setdefault("seconds", {})[name] = round(time.monotonic() - began, 1)
+        if options.json:
+            options.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return 1 if record["failures"] else 0
+
+
+def line(figure: Figure) -> str:
+    """Return one line of the table."""
+    digits = DECIMALS[figure.unit]
+    unit = "" if figure.kind == "ratio" else figure.unit
+    sign = "+" if figure.kind == "added" else ""
+    value, low, high = (f"{number:{sign}.{digits}f}" for number in (figure.value, figure.low, figure.high))
+    without, tracked = (f"{side:.{digits}f}" for side in figure.sides) if figure.sides else ("", "")
+    target, met = ("", "") if figure.target is None else (str(figure.target), "yes" if figure.met else "NO")
+    return (
+        f"{figure.name:<35} {without:>9} {tracked:>9} {figure.unit if figure.sides else '':<2} "
+        f"{figure.kind if figure.kind != 'median' else 'values':<9} {value:>9} {f'[{low}, {high}]':>20} {figure.n:>3}  "
+        f"{f'{target} {unit}' if target else '':<9} {met}"
+    ).rstrip()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=30, help="rounds that count (default 30)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", type=_key, choices=BENCHMARKS, help=", ".join(BENCHMARKS))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single value here")
+    options = parser.parse_args()
+    if options.pairs < 1:
+        parser.error("--pairs must be at least 1")
+    return options
+
+
+def _key(name: str) -> str:
+    return name.replace(" ", "-").replace(",", "")
+
+
+def _machine() -> dict[str, Any]:
+    load = os.getloadavg()[0]
+    return {"cores": os.cpu_count(), "load": round(load, 2), "system": platform.platform(), "began": time.time()}
+
+
+def _describe(machine: dict[str, Any]) -> str:
+    text = f"{machine['cores']} cores, load average {machine['load']:.2f} before the start, {machine['system']}"
+    if machine["load"] > BUSY:
+        text += f"\nWARNING: the machine is not quiet (load average above {BUSY}); do not trust these numbers"
+    return text
+
+
+def _plain(benchmark: str, figure: Figure) -> dict[str, Any]:
+    return {
+        "benchmark": benchmark, "name": figure.name, "unit": figure.unit, "kind": figure.kind, "median": figure.value,
+        "interval": [figure.low, figure.high], "n": figure.n, "sides": figure.sides,
+        "target": str(figure.target) if figure.target else None, "met": figure.met, "values": figure.raw,
+    }  # fmt: skip
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What a whole papermill command costs: one cell, and the training of v3."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from comparison import Figure, added, costlier, level, quantity, rounds
+from stage import Stage, stage
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN = ROOT / "notebooks" / "train.ipynb"
+PAPERMILL = Path(sys.executable).parent / "papermill"
+USUAL = "mlflow.autolog()"
+
+
+def notebook(*sources: str, **metadata: Any) -> Any:
+    """Return a notebook of code cells."""
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    return nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, sources)), metadata=kernel | metadata)
+
+
+def with_autolog(document: Any) -> Any:
+    """Return the notebook with ``mlflow.autolog()`` and an experiment as its first cell."""
+    source = "import mlflow\nmlflow.set_experiment('usual-way')\nmlflow.autolog()"
+    document = nbformat.from_dict(json.loads(json.dumps(document)))
+    document.cells.insert(0, nbformat.v4.new_code_cell(source))
+    document.metadata.pop("pokebattle", None)  # its own names and schema belong to the tracked way
+    return document
+
+
+def write(folder: Path, name: str, document: Any) -> Path:
+    """Write a notebook and return its path."""
+    nbformat.write(document, folder / name)
+    return folder / name
+
+
+def execute(
+    path: Path, folder: Path, env: dict[str, str], options: Sequence[str] = (),
+    watch: Callable[[subprocess.Popen[bytes]], object] | None = None,
+) -> float:  # fmt: skip
+    """Execute a notebook with papermill in ``folder`` and return its wall seconds; ``watch`` runs beside it.
+
+    Raises
+    ------
+    RuntimeError
+        It failed.
+    """
+    command = [str(PAPERMILL), str(path), str(folder / "out.ipynb"), "--no-progress-bar", *options]
+    log = folder / "papermill.log"
+    with log.open("wb") as output:
+        began = time.perf_counter()
+        with subprocess.Popen(command, env=env, cwd=folder, stdout=output, stderr=output) as process:
+            try:
+                if watch:
+                    watch(process)
+                process.wait()
+            except BaseException:  # do not wait for what nobody wants any more
+                process.kill()
+                raise
+        took = time.perf_counter() - began
+    if process.returncode:
+        raise RuntimeError(f"papermill {path.name} failed: {log.read_text(errors='replace')[-2000:]}")
+    return took
+
+
+def trivial(pairs: int) -> list[Figure]:
+    """A notebook of one cell."""
+    with stage() as here:
+        return _compare("trivial", here, notebook("1 + 1"), (), pairs, added_limit=0.2)
+
+
+def train(pairs: int) -> list[Figure]:
+    """The training of v3, ours and the usual way."""
+    with stage() as here:
+        document, v3 = nbformat.read(TRAIN, as_version=4), ("-p", "version", "v3")
+        return _compare("train v3", here, document, v3, pairs, added_limit=4.0, off_limit=45.0, usual_limit=2.0)
+
+
+def _compare(
+    name: str, here: Stage, document: Any, options: Sequence[str], pairs: int, added_limit: float,
+    off_limit: float | None = None, usual_limit: float | None = None,
+) -> list[Figure]:  # fmt: skip
+    plain = write(here.folder, "plain.ipynb", document)
+    autolog = write(here.folder, "autolog.ipynb", with_autolog(document))
+
+    def way(path: Path, env: dict[str, str]) -> Callable[[], dict[str, float]]:
+        return lambda: {"s": execute(path, here.folder, env, options)}
+
+    ways = {"off": way(plain, here.off), "on": way(plain, here.on), USUAL: way(autolog, here.off)}
+    values = rounds(ways, pairs, here.settle, sparse={USUAL})
+    off, on, usual = (quantity(values[way], "s") for way in ways)
+    figures = [added(name, "s", off, on, added_limit)]
+    if off_limit is not None:
+        figures.append(level(f"{name}: untracked", "s", off, off_limit))
+    figures.append(added(f"{name}: {USUAL}", "s", off, usual))
+    if usual_limit is not None:
+        figures.append(costlier(f"{name}: its added / ours", "s", off, on, usual, usual_limit))
+    spent = [record["cpu_seconds"] for record in here.closed().values()][1:]
+    return [*figures, level(f"{name}: shipper's processor", "s", dict(enumerate(spent, 1)))]

@@ -1,0 +1,165 @@
+"""Values taken in turns, and what a table says of them: a median, its interval, whether the target is met."""
+
+import random
+import statistics
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+SPARSE = 5  # a sparse way takes part in every fifth round
+DRAWS = 2000
+DECIMALS = {"s": 2, "ms": 2, "MB": 1, "": 2}  # by unit; a ratio has none
+
+Values = dict[int, dict[str, float]]  # round -> quantity -> value
+Statistic = Callable[[Sequence[Any]], float]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a median must keep: at most ``limit``, or at least."""
+
+    limit: float
+    at_least: bool = False
+
+    def met(self, value: float) -> bool:
+        """Tell whether ``value`` keeps it."""
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def __str__(self) -> str:
+        return f"{'>=' if self.at_least else '<='} {self.limit:g}"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table.
+
+    Attributes
+    ----------
+    name, unit : str
+    kind : str
+        What the median is of: ``added`` and ``ratio`` are paired within rounds, ``median`` is of plain values.
+    value, low, high : float
+        The median with its 95 % bootstrap interval.
+    n : int
+        Rounds that it rests on.
+    sides : tuple of float
+        Medians of the two sides that were compared, in the same rounds; empty for a plain median.
+    raw : dict
+        Every value by side and round.
+    """
+
+    name: str
+    unit: str
+    kind: str
+    value: float
+    low: float
+    high: float
+    n: int
+    sides: tuple[float, ...] = ()
+    target: Target | None = None
+    raw: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the median keeps the target; None without one."""
+        return None if self.target is None else self.target.met(self.value)
+
+
+def rounds(
+    ways: Mapping[str, Callable[[], dict[str, float]]], pairs: int, idle: Callable[[], Any],
+    sparse: Collection[str] = (),
+) -> dict[str, Values]:  # fmt: skip
+    """Measure every way once a round, in random order with a fixed seed.
+
+    Parameters
+    ----------
+    ways : mapping of str to callable
+        Each returns the quantities of one execution.
+    pairs : int
+        Rounds that count; one more goes before them and warms caches.
+    idle : callable
+        Returns when nothing of an earlier execution is under way; called before each.
+    sparse : collection of str
+        Ways that take part in every fifth round only.
+    """
+    values: dict[str, Values] = {way: {} for way in ways}
+    for number in range(pairs + 1):
+        order = [way for way in ways if way not in sparse or number == 0 or number % SPARSE == 1]
+        random.Random(number).shuffle(order)
+        for way in order:
+            idle()
+            measured = ways[way]()
+            if number:
+                values[way][number] = measured
+    idle()
+    return values
+
+
+def quantity(values: Values, name: str) -> dict[int, float]:
+    """Return one quantity by round."""
+    return {number: measured[name] for number, measured in values.items()}
+
+
+def interval(values: Sequence[Any], statistic: Statistic = statistics.median) -> tuple[float, float]:
+    """Return a 95 % percentile bootstrap interval of ``statistic``."""
+    draw = random.Random(0)
+    drawn = sorted(statistic(draw.choices(values, k=len(values))) for _ in range(DRAWS))
+    return drawn[DRAWS // 40], drawn[DRAWS - DRAWS // 40 - 1]
+
+
+def added(name: str, unit: str, off: dict[int, float], on: dict[int, float], target: float | None = None) -> Figure:
+    """Return the median of the paired differences."""
+    return _paired(name, unit, "added", off, on, [on[n] - off[n] for n in on], _limit(target))
+
+
+def ratio(name: str, unit: str, base: dict[int, float], other: dict[int, float], target: float | None) -> Figure:
+    """Return the median of the paired ratios."""
+    return _paired(name, unit, "ratio", base, other, [other[n] / base[n] for n in other], _limit(target))
+
+
+def level(name: str, unit: str, values: dict[int, float], target: float | None = None) -> Figure:
+    """Return the median of plain values."""
+    plain = list(values.values())
+    low, high = interval(plain)
+    raw = {"values": values}
+    return Figure(name, unit, "median", statistics.median(plain), low, high, len(plain), (), _limit(target), raw)
+
+
+def costlier(
+    name: str, unit: str, off: dict[int, float], ours: dict[int, float], usual: dict[int, float], target: float
+) -> Figure:
+    """Return how many times what we add the usual way adds: the ratio of the two median differences.
+
+    The usual way has fewer rounds, so these and the others are drawn apart; within a round the values stay together.
+    """
+    both = [(ours[n] - off[n], usual[n] - off[n]) for n in ours if n in usual]
+    single = [(ours[n] - off[n], None) for n in ours if n not in usual]
+
+    def times(rows: Sequence[Any]) -> float:
+        own = statistics.median(row[0] for row in rows)
+        theirs = statistics.median(row[1] for row in rows if row[1] is not None)
+        return theirs / own if own > 0 else float("inf")  # nothing is added: any cost is infinitely more
+
+    draw = random.Random(0)
+    drawn = sorted(
+        times(draw.choices(both, k=len(both)) + (draw.choices(single, k=len(single)) if single else []))
+        for _ in range(DRAWS)
+    )
+    rows = both + single
+    sides = (statistics.median(row[0] for row in rows), statistics.median(row[1] for row in both))
+    low, high = drawn[DRAWS // 40], drawn[DRAWS - DRAWS // 40 - 1]
+    return Figure(name, unit, "ratio", times(rows), low, high, len(both), sides, Target(target, at_least=True))
+
+
+def _limit(target: float | None) -> Target | None:
+    return None if target is None else Target(target)
+
+
+def _paired(
+    name: str, unit: str, kind: str, off: dict[int, float], on: dict[int, float], paired: list[float],
+    target: Target | None,
+) -> Figure:  # fmt: skip
+    low, high = interval(paired)
+    sides = (statistics.median(off[n] for n in on), statistics.median(on.values()))
+    raw = {"without": off, "with": on}
+    return Figure(name, unit, kind, statistics.median(paired), low, high, len(paired), sides, target, raw)

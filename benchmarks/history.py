@@ -1,0 +1,146 @@
+"""Whether an execution costs more in an experiment that holds many runs than in one that holds few.
+
+Each size has a server of its own, so that whatever grows, the experiment or the store, is seen. The runs are copies of
+one that the product itself wrote, put into MLflow's own schema.
+"""
+
+import contextlib
+import sqlite3
+import subprocess
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from commands import TRAIN, execute, notebook, write
+from comparison import Figure, quantity, ratio, rounds
+from processes import kernel_below
+from stage import Stage, stage
+
+FEW, MANY = 100, 10_000
+TABLES = {"runs": "run_uuid", "params": "run_uuid", "metrics": "run_uuid", "latest_metrics": "run_uuid",
+          "tags": "run_uuid", "inputs": "destination_id"}  # fmt: skip
+FAMILY = 4  # every fourth run is a child of the one before it
+APART = 60_000  # ms between the beginnings of two runs
+EXPERIMENT = "battle_winner_sample"
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+def compare(pairs: int) -> list[Figure]:
+    """A tracked notebook of one cell after 10,000 runs, against the same after 100."""
+    with stage() as few, stage() as many:
+        fill(few, FEW)
+        fill(many, MANY)
+
+        def idle() -> None:
+            few.settle()
+            many.settle()
+
+        document = notebook("1 + 1", pokebattle={"experiment": EXPERIMENT, "run_name": "trivial"})
+        paths = {here: write(here.folder, "trivial.ipynb", document) for here in (few, many)}
+        ways = {str(FEW): lambda: closing(few, paths[few]), str(MANY): lambda: closing(many, paths[many])}
+        values = rounds(ways, pairs, idle)
+        if (counted := count(many)) != MANY + pairs + 1:
+            raise RuntimeError(f"expected {MANY + pairs + 1} runs in {EXPERIMENT}, got {counted}")
+    few_values, many_values = (values[str(size)] for size in (FEW, MANY))
+    return [
+        ratio(f"10,000th run: {name}", unit, quantity(few_values, what), quantity(many_values, what), 1.2)
+        for name, unit, what in (("kernel end to closed", "ms", "close"), ("wall time", "s", "wall"))
+    ]
+
+
+def closing(here: Stage, path: Path) -> dict[str, float]:
+    """Execute a tracked notebook; return its wall seconds and the ms from its kernel's end until the run is closed."""
+    before = here.closed()
+    ended: list[float] = []
+
+    def watch(process: subprocess.Popen[bytes]) -> None:
+        kernel_below(process.pid).wait()
+        ended.append(time.time())
+
+    wall = execute(path, here.folder, here.on, watch=watch)
+    here.settle()
+    (folder,) = set(here.closed()) - set(before)
+    return {"wall": wall, "close": 1000 * ((folder / "run.json").stat().st_mtime - ended[0])}
+
+
+def fill(here: Stage, size: int) -> None:
+    """Give the experiment ``size`` runs: one that is executed, the rest copies of it.
+
+    Raises
+    ------
+    RuntimeError
+        The execution left no run, or another experiment.
+    """
+    execute(TRAIN, here.folder, here.on)
+    here.settle()
+    with contextlib.closing(sqlite3.connect(here.database(), timeout=60)) as database, database:
+        rows = _rows(database)
+        missing = size - count(here)
+        parent = rows["runs"][0]["run_uuid"]
+        for number in range(missing):
+            copy = _copy(rows, number, parent)
+            for table, copies in copy.items():
+                _insert(database, table, copies)
+            if number % FAMILY != FAMILY - 1:
+                parent = copy["runs"][0]["run_uuid"]
+    if count(here) != size:
+        raise RuntimeError(f"expected {size} runs in {EXPERIMENT}, got {count(here)}")
+
+
+def count(here: Stage) -> int:
+    """Return how many runs the experiment holds."""
+    query = "SELECT count(*) FROM runs JOIN experiments USING (experiment_id) WHERE experiments.name = ?"
+    with contextlib.closing(sqlite3.connect(here.database(), timeout=60)) as database:
+        return int(database.execute(query, (EXPERIMENT,)).fetchone()[0])
+
+
+def _rows(database: sqlite3.Connection) -> Rows:
+    """Return everything that the store holds of its run at top level."""
+    run_id, *_ = database.execute(
+        "SELECT run_uuid FROM runs WHERE run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId')"
+    ).fetchone()
+    rows: Rows = {}
+    for table, column in TABLES.items():
+        cursor = database.execute(f"SELECT * FROM {table} WHERE {column} = ?", (run_id,))
+        names = [name for name, *_ in cursor.description]
+        rows[table] = [dict(zip(names, values, strict=True)) for values in cursor]
+    return rows
+
+
+def _copy(rows: Rows, number: int, parent: str) -> Rows:
+    """Return the rows of one more run that began earlier, as child of ``parent`` where it is its turn."""
+    old, new = rows["runs"][0]["run_uuid"], uuid.uuid4().hex
+    earlier = APART * (number + 1)
+    copies: Rows = {}
+    for table, originals in rows.items():
+        copies[table] = [dict(row) for row in originals]
+        for row in copies[table]:
+            row[TABLES[table]] = new
+            for moment in ("start_time", "end_time", "timestamp"):
+                if row.get(moment) is not None:
+                    row[moment] -= earlier
+    (run,) = copies["runs"]
+    run["artifact_uri"] = run["artifact_uri"].replace(old, new)
+    for row in copies["inputs"]:
+        row["input_uuid"] = uuid.uuid4().hex
+    for row in copies["tags"]:
+        if row["key"] == "pokebattle.execution":
+            row["value"] = f"{row['value'][:-12]}{new[:12]}"
+    for table in ("metrics", "latest_metrics"):
+        for row in copies[table]:
+            row["value"] *= 1 + number % 100 / 1000  # not the same in every run
+    if number % FAMILY == FAMILY - 1:
+        copies["tags"].append({"key": "mlflow.parentRunId", "value": parent, "run_uuid": new})
+    return copies
+
+
+def _insert(database: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        names = list(rows[0])
+        columns = ", ".join(f'"{name}"' for name in names)
+        places = ", ".join("?" for _ in names)
+        database.executemany(
+            f"INSERT INTO {table} ({columns}) VALUES ({places})", [tuple(row[name] for name in names) for row in rows]
+        )

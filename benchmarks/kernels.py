@@ -1,0 +1,180 @@
+"""What tracking costs inside a kernel: its start, its cells, small fits, memory."""
+
+import contextlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import psutil
+from comparison import Figure, Values, added, level, quantity, rounds
+from jupyter_client.manager import KernelManager
+from processes import is_kernel, naming, resident
+from stage import Stage, stage
+
+CELLS = 300
+FITS = 200
+SETTLED = 2.0  # seconds after which a kernel and its shipper have nothing left to do
+PRINTING = "for line in range(100):\n    print('line', line, 'of a cell that prints a hundred of them')"
+DATA = """
+import json, time
+import numpy
+draw = numpy.random.default_rng(0)
+X = draw.normal(size=(200, 5))
+y = (X @ draw.normal(size=5) + draw.normal(size=200) > 0).astype(int)
+"""
+TIMED = f"""
+seconds = []
+for _ in range({FITS}):
+    began = time.perf_counter()
+    fit()
+    seconds.append(time.perf_counter() - began)
+print(json.dumps(seconds))
+"""
+FIT = {
+    "sklearn": "from sklearn.linear_model import LogisticRegression\nfit = lambda: LogisticRegression().fit(X, y)",
+    "xgboost": "import xgboost\nrows = xgboost.DMatrix(X, y)\n"
+    "fit = lambda: xgboost.train({'objective': 'binary:logistic', 'max_depth': 3}, rows, num_boost_round=10)",
+}
+ANALYSIS = (
+    "import pandas as pd\nimport numpy as np",
+    "table = pd.DataFrame(np.random.default_rng(0).normal(size=(1000, 5)), columns=list('abcde'))\ntable.describe()",
+    "for name in table:\n    print(name, table[name].mean())",
+    "table.corr()",
+)
+
+
+class Kernel:
+    """A kernel that has become ready.
+
+    Attributes
+    ----------
+    ready : float
+        Seconds from the order to start it until it was ready.
+    """
+
+    def __init__(self, manager: KernelManager, client: Any, ready: float) -> None:
+        self.manager, self.client, self.ready = manager, client, ready
+
+    def run(self, source: str) -> str:
+        """Execute a cell and return what it printed.
+
+        Raises
+        ------
+        RuntimeError
+            It failed.
+        """
+        printed: list[str] = []
+
+        def hear(message: dict[str, Any]) -> None:
+            if message["msg_type"] == "stream":
+                printed.append(message["content"]["text"])
+
+        reply = self.client.execute_interactive(source, allow_stdin=False, timeout=600, output_hook=hear)["content"]
+        if reply["status"] != "ok":
+            raise RuntimeError(f"a cell failed: {reply.get('ename')}: {reply.get('evalue')}")
+        return "".join(printed)
+
+
+@contextlib.contextmanager
+def kernel(here: Stage, env: dict[str, str]) -> Iterator[Kernel]:
+    """Start a kernel and end it afterwards, as a client does."""
+    manager = KernelManager(kernel_name="python3")
+    with (here.folder / "kernel.log").open("ab") as log:
+        began = time.perf_counter()
+        manager.start_kernel(env=env, cwd=str(here.folder), stdout=log, stderr=log)
+    client = manager.blocking_client()
+    try:
+        client.start_channels()
+        client.wait_for_ready(timeout=120)
+        yield Kernel(manager, client, time.perf_counter() - began)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel()
+
+
+def ready(pairs: int) -> list[Figure]:
+    """A kernel's start."""
+
+    def measure(here: Stage, env: dict[str, str]) -> dict[str, float]:
+        with kernel(here, env) as one:
+            return {"s": one.ready}
+
+    with stage() as here:
+        return [_added("kernel ready", "s", _alternate(here, pairs, measure), "s", 0.15)]
+
+
+def fits(pairs: int) -> list[Figure]:
+    """One small fit of many, and the first of them."""
+    figures = []
+    with stage() as here:
+        for library, prepare in FIT.items():
+            values = _alternate(here, pairs, partial(_time_fits, prepare))
+            figures.append(_added(f"small fit: {library}", "ms", values, "mean", 100))
+            figures.append(_added(f"small fit: {library}, the first", "ms", values, "first"))
+    return figures
+
+
+def _time_fits(prepare: str, here: Stage, env: dict[str, str]) -> dict[str, float]:
+    with kernel(here, env) as one:
+        one.run(DATA)
+        one.run(prepare)
+        seconds = json.loads(one.run(TIMED))
+    return {"mean": 1000 * statistics.fmean(seconds), "first": 1000 * seconds[0]}
+
+
+def cells(pairs: int) -> list[Figure]:
+    """One cell of many, silent and printing."""
+    kinds = {"cell: trivial": "1 + 1", "cell: prints 100 lines": PRINTING}
+    with stage() as here:
+        return [
+            _added(name, "ms", _alternate(here, pairs, partial(_time_cells, source)), "ms", 2)
+            for name, source in kinds.items()
+        ]
+
+
+def _time_cells(source: str, here: Stage, env: dict[str, str]) -> dict[str, float]:
+    with kernel(here, env) as one:
+        began = time.perf_counter()
+        for _ in range(CELLS):
+            one.run(source)
+        return {"ms": (time.perf_counter() - began) * 1000 / CELLS}
+
+
+def memory(pairs: int) -> list[Figure]:
+    """What an idle tracked kernel and the processes beside it hold, without and with a fit; no cell imports mlflow."""
+    kinds = {"memory": ANALYSIS, "memory: with a fit": (*ANALYSIS, DATA, FIT["sklearn"], "fit()")}
+    figures = []
+    with stage() as here:
+        for name, sources in kinds.items():
+            values = _alternate(here, pairs, partial(_weigh, sources))
+            figures.append(_added(name, "MB", values, "all", 30))
+            figures.append(level(f"{name}, shipper alone", "MB", quantity(values["on"], "helpers")))
+    return figures
+
+
+def _weigh(sources: tuple[str, ...], here: Stage, env: dict[str, str]) -> dict[str, float]:
+    """Return the MB of the kernel and of everything beside it, looked at in one go because they share pages."""
+    with kernel(here, env) as one:
+        for source in sources:
+            one.run(source)
+        time.sleep(SETTLED)
+        found = set(naming(here.state))
+        for process in filter(is_kernel, list(found)):
+            with contextlib.suppress(psutil.Error):
+                found.update(process.children(recursive=True))
+        held = {process: resident(process) for process in found}
+        helpers = sum(mb for process, mb in held.items() if not is_kernel(process))
+    return {"all": sum(held.values()), "helpers": helpers}
+
+
+def _alternate(
+    here: Stage, pairs: int, measure: Callable[[Stage, dict[str, str]], dict[str, float]]
+) -> dict[str, Values]:
+    return rounds({"off": lambda: measure(here, here.off), "on": lambda: measure(here, here.on)}, pairs, here.settle)
+
+
+def _added(name: str, unit: str, values: dict[str, Values], what: str, limit: float | None = None) -> Figure:
+    return added(name, unit, quantity(values["off"], what), quantity(values["on"], what), limit)

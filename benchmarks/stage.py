@@ -1,0 +1,99 @@
+"""Where a benchmark plays: an MLflow server of its own, a state folder of its own, two ways to execute a notebook."""
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from processes import swept
+
+from pokebattle.tracking import server
+from pokebattle.tracking.journal import read_json
+
+FOREIGN = ("MLFLOW_", "POKEBATTLE_", "JPY_", "PYTEST_")  # variables that would say who executes, or where to
+ANY_PORT = "http://127.0.0.1:0"
+NOBODY = "http://127.0.0.1:9"  # where no server answers, so that none is taken that runs already
+PATIENCE = 300.0  # seconds for a run to be closed
+
+
+class Stage:
+    """A folder, a server, and the executions that went to it.
+
+    Attributes
+    ----------
+    folder : Path
+        For notebooks and outputs; gone afterwards.
+    state : Path
+        The state folder of the executions, not the server's.
+    on, off : dict
+        Environment of a tracked and of an untracked execution.
+    """
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        self.folder, self.state, self.uri = folder, folder / "state", uri
+        self.on = _own_environment() | {"MLFLOW_TRACKING_URI": uri, "POKEBATTLE_STATE": str(self.state)}
+        self.off = self.on | {"POKEBATTLE_TRACKING": "off"}
+        self._closed: dict[Path, dict[str, Any]] = {}
+
+    def open_executions(self) -> list[Path]:
+        """Return the folders of the executions whose run is not closed."""
+        for folder in (self.state / "executions").glob("*"):
+            if folder not in self._closed and "status" in (record := read_json(folder / "run.json")):
+                self._closed[folder] = record
+        return [folder for folder in (self.state / "executions").glob("*") if folder not in self._closed]
+
+    def closed(self) -> dict[Path, dict[str, Any]]:
+        """Return the records of the closed runs by folder, in the order in which they were closed."""
+        self.open_executions()
+        return dict(self._closed)
+
+    def settle(self) -> None:
+        """Wait until every execution's run is closed.
+
+        Raises
+        ------
+        RuntimeError
+            One is still open after five minutes.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while left := self.open_executions():
+            if time.monotonic() > deadline:
+                found = {folder.name: read_json(folder / "run.json") for folder in left}
+                raise RuntimeError(f"not closed within {PATIENCE:.0f} s: {found}")
+            time.sleep(0.02)
+
+    def database(self) -> Path:
+        """Return the server's SQLite file."""
+        return next((self.folder / "server").rglob("mlflow.db"))
+
+
+def _own_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+
+
+@contextlib.contextmanager
+def stage() -> Iterator[Stage]:
+    """Start a server on a free port with an empty store; afterwards stop it and remove everything.
+
+    Raises
+    ------
+    RuntimeError
+        The server that answers is not ours.
+    """
+    with tempfile.TemporaryDirectory(prefix="pokebattle-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name).resolve()
+        home = folder / "server"
+        environment = _own_environment() | {"POKEBATTLE_STATE": str(home)}
+        with swept(folder), patch.dict(os.environ, environment, clear=True):
+            try:
+                with patch.multiple(server, DEFAULT_URI=ANY_PORT, tracking_uri=lambda: NOBODY):
+                    uri, _ = server.start()
+                if read_json(home / "server.json").get("uri") != uri:
+                    raise RuntimeError(f"{uri} is not the server that was started")
+                yield Stage(folder, uri)
+            finally:
+                server.stop()
