@@ -135,7 +135,6 @@ def test_what_the_server_never_takes_is_set_aside_and_blocks_nothing(tracked: An
     assert "set aside" not in tracked.execute("python", "-m", "pokebattle", "doctor").stdout
 
 
-@pytest.mark.slow
 def test_a_deleted_experiment_refuses_the_execution_until_it_is_restored(tracked: Any, make_notebook: Any) -> None:
     experiment = tracked.client.create_experiment("deleted_one")
     tracked.client.delete_experiment(experiment)
@@ -148,7 +147,6 @@ def test_a_deleted_experiment_refuses_the_execution_until_it_is_restored(tracked
     assert tracked.runs("deleted_one")[0].info.status == "FINISHED"
 
 
-@pytest.mark.slow
 def test_a_fit_that_is_run_again_is_a_second_attempt(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
     kernel = lab_kernel(tracked, tracked.write("again.ipynb", make_notebook("fit")))
     fit = "from sklearn.linear_model import LogisticRegression\nLogisticRegression(C={}).fit([[0.], [1.]], [0, 1]);"
@@ -164,7 +162,6 @@ def test_a_fit_that_is_run_again_is_a_second_attempt(tracked: Any, make_notebook
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
 
 
-@pytest.mark.slow
 def test_a_notebook_that_executes_notebooks_is_their_parent(tracked: Any, make_notebook: Any) -> None:
     tracked.write("inner_one.ipynb", make_notebook("1 + 1"))
     outer = "import papermill\npapermill.execute_notebook('inner_one.ipynb', 'inner_out.ipynb', progress_bar=False);"
@@ -173,11 +170,10 @@ def test_a_notebook_that_executes_notebooks_is_their_parent(tracked: Any, make_n
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
 
 
-@pytest.mark.slow
 def test_untracked_cells_and_notebooks_leave_no_trace(tracked: Any, make_notebook: Any) -> None:
     hidden = "# no-track\ndef hidden_function():\n    raise ValueError('shown')\nprint('hidden' + '_output')"
-    path = tracked.write("private.ipynb", make_notebook(hidden, "print('DB_' + 'PASSWORD=hunter2hunter2')",
-                                                        "hidden_function()"))  # fmt: skip
+    secret = "DB_PASS" + "WORD=hunter2hunter2"
+    path = tracked.write("private.ipynb", make_notebook(hidden, f"print('{secret}')", "hidden_function()"))
     assert tracked.papermill(path).returncode == 1
     (run,) = tracked.runs("private")
     told = "".join(run.data.tags.values())
@@ -192,7 +188,6 @@ def test_untracked_cells_and_notebooks_leave_no_trace(tracked: Any, make_noteboo
     assert len(tracked.executions()) == 1
 
 
-@pytest.mark.slow
 def test_a_full_spool_drops_outputs_counts_them_and_tells_the_end(tracked: Any, make_notebook: Any) -> None:
     cells = ("print('x' * 3_000_000)", "import mlflow\nmlflow.log_metric('small', 1.0)")
     done = tracked.papermill(tracked.write("full.ipynb", make_notebook(*cells)), POKEBATTLE_SPOOL_MB="0.1")
@@ -203,7 +198,6 @@ def test_a_full_spool_drops_outputs_counts_them_and_tells_the_end(tracked: Any, 
     assert run.data.tags["pokebattle.dropped"].startswith("1 events")
 
 
-@pytest.mark.slow
 def test_an_execution_whose_processes_all_died_is_closed_by_the_next_one(tracked: Any, make_notebook: Any) -> None:
     path = tracked.write("stranded.ipynb", make_notebook("x = 1", LONG))
     process = begin(tracked, path)

@@ -56,6 +56,7 @@ def test_a_run_waits_for_a_server_that_comes_up(
     monkeypatch.setattr(server, "DEFAULT_URI", "http://127.0.0.1:0")
     monkeypatch.setattr(settings, "DEFAULT_URI", "http://127.0.0.1:9")
     del away.env["MLFLOW_TRACKING_URI"]
+    away.env["POKEBATTLE_LINGER"] = "120"  # the server may need longer than the notebook
     uri, _ = server.start(wait=False)
     try:
         assert settings.tracking_uri() == uri != "http://127.0.0.1:9"
