@@ -65,7 +65,7 @@ class KernelTracker:
         self.execution: Execution | None = None
         self.context: Context | None = None
         self.broken = False
-        self._cell_of: dict[str, tuple[Execution, int]] = {}  # message id of the request -> cell
+        self._cell_of: dict[str, tuple[Execution, int, bool]] = {}  # message id of the request -> cell, is it hidden
         self._depth = 0  # cells that the running cell runs itself
         self._began = 0.0
         self._hidden: set[str] = set()  # lines of cells that are not tracked
@@ -100,7 +100,7 @@ class KernelTracker:
         if self._hiding:
             self._hidden |= {line.strip() for line in source.splitlines()[1:] if len(line.strip()) > 3}
         execution = self._execution_for(source, self.context.is_parameter_cell(cell_id, source))
-        self._cell_of = {request: (execution, execution.cells)}
+        self._cell_of = {request: (execution, execution.cells, self._hiding)}
         execution.begin_cell()
         shown = {"source": NO_TRACK, "untracked": True} if self._hiding else {"source": source}
         execution.emit("cell_start", cell=execution.cells, cell_id=cell_id, **shown)
@@ -148,7 +148,7 @@ class KernelTracker:
         request = self._request_id()
         if request not in self._cell_of:
             return
-        execution, cell = self._cell_of[request]
+        execution, cell, _ = self._cell_of[request]
         error = result.error_before_exec or result.error_in_exec
         info = result.info
         is_parameters = self.context and self.context.is_parameter_cell(
@@ -191,8 +191,8 @@ class KernelTracker:
         """Note an output under the cell that made it."""
         header = (parent or {}).get("header", parent or {})
         if found := self._cell_of.get(header.get("msg_id", "")):
-            execution, cell = found
-            if self._hiding:
+            execution, cell, hidden = found  # what is printed is flushed after the cell's end
+            if hidden:
                 return
             if kind == "error" and self._hidden:
                 content = {**content, "traceback": [self._cover(frame) for frame in content["traceback"]]}

@@ -122,7 +122,8 @@ UNTOUCHED = [
     "http://host:8080,me@x.org", "https://127.0.0.1:5000/#/experiments/1", "postgresql://{user}:{password}@{host}/db",
     "git@github.com:org/repo.git", "docker://python:3.11@sha256:0123",
     "postgresql://u:{password}@h/db", "postgresql://u:$PASSWORD@h", "'postgresql://u:%s@h' % password",
-    "token: load_v2(path)", "connect(password=words_v2, n=1)", "connect(\n    password=token2\n)", "token abc123def456 is",
+    "token: load_v2(path)", "connect(password=words_v2, n=1)", "connect(\n    password=token2\n)",
+    "token abc123def456 is",
     "Bearer authentication", "9772acd4c1b6d5a3f1e0c2b7a8d9e6f5a4b3c2d1",
     "sha256:" + "0123456789abcdef" * 4, "--hash=sha256:" + "0123456789abcdef" * 4,
     "123e4567-e89b-12d3-a456-426614174000",
@@ -153,7 +154,8 @@ PEM = [  # what is left of the key, before and after
 
 ENVIRONMENT = {
     "GITHUB_TOKEN": "plain words, q\"uoted' & <odd>", "DATABASE_URL": "postgresql://u:hunter2pass@h/db",
-    "AWS_SECRET_ACCESS_KEY": AWS, "MLFLOW_TRACKING_PASSWORD": 'tränen"reich-7', "DB_PASSWORD_FILE": "/run/files/db-pass",
+    "AWS_SECRET_ACCESS_KEY": AWS, "MLFLOW_TRACKING_PASSWORD": 'tränen"reich-7',
+    "DB_PASSWORD_FILE": "/run/files/db-pass",
     "MY_SECRET": "/run/secrets/my-secret", "TOKENIZERS_PARALLELISM": "harmless-value", "USE_TOKEN": "disabled",
     "POSTGRES_PASSWORD": "pokebattle", "SHORT_SECRET": "abc1234",
     "HOME": "/home/someone", "OLDPWD": "/some/where/else", "KEYBOARD": "qwertz-layout", "MAX_TOKENS": "4096409640",
