@@ -17,7 +17,8 @@ from pokebattle.tracking.settings import is_local, tracking_uri
 # The shipper needs neither site-packages nor the user's environment: 20 ms to start, 10 MB.
 PACKAGE_ROOT = str(Path(__file__).parents[2])
 SHIPPER = f"import sys; sys.path.insert(0, {PACKAGE_ROOT!r}); from pokebattle.tracking.shipper import main; main()"
-PATIENCE = 0.35  # seconds that one cell may wait without the server getting on with it
+PATIENCE = 0.25  # seconds that one cell may wait for tracking, and a question for a server that is at a standstill
+PROMPT = 0.1  # seconds within which an answer counts as the cell's own call, not as waiting
 RESTART = 1.0  # seconds between two starts of a shipper that was killed
 
 
@@ -126,25 +127,28 @@ class Execution:
         return not (facts.get("away") or facts.get("refused")) and self._stuck != self.progress.pulse()
 
     def settled(self) -> bool:
-        """Wait until the server has all that was written down so far; tell whether it has."""
+        """Wait, as long as the server is getting on, until it has all that was written; tell whether it has."""
         end = os.fstat(self.journal.fileno()).st_size
-        return bool(self._wait(lambda: self.progress.offset >= end))
+        return bool(self._wait(lambda: self.progress.offset >= end, asked=True))
 
-    def _wait(self, look: Any) -> Any:
-        """Wait for what ``look`` finds, as long as the server is getting on: a cell's patience is for standstill."""
-        began = time.monotonic()
+    def _wait(self, look: Any, asked: bool = False) -> Any:
+        """Wait for what ``look`` finds: all of a cell's waiting is bounded, unless it asked the server a question."""
+        patience = PATIENCE if asked else self._patience
         self.progress.refresh()
+        began = moved = time.monotonic()
         pulse = self.progress.pulse()
         while not (found := look()):
-            if not self.online or self._patience <= 0:
-                return None
+            if not self.online:
+                break
+            if time.monotonic() - (moved if asked else began) > patience:
+                self._patience, self._stuck = 0.0, pulse
+                break
             time.sleep(0.002)
             if pulse != (pulse := self.progress.pulse()):
-                began = time.monotonic()
+                moved = time.monotonic()
                 self.progress.refresh()
-            elif time.monotonic() - began > self._patience:
-                self._patience, self._stuck = 0.0, pulse
-                return None
+        if not asked and (waited := time.monotonic() - began) > PROMPT:
+            self._patience -= waited
         return found
 
     def end(self) -> None:
