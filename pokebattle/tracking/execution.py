@@ -10,7 +10,7 @@ from typing import Any
 
 from pokebattle.tracking import processes
 from pokebattle.tracking.delivery import new_local_id
-from pokebattle.tracking.journal import Journal, Progress, execution_folder, new_execution_id
+from pokebattle.tracking.journal import BELL, URGENT, Journal, Progress, execution_folder, new_execution_id
 from pokebattle.tracking.notice import log_fd
 from pokebattle.tracking.settings import is_local, tracking_uri
 
@@ -19,6 +19,7 @@ PACKAGE_ROOT = str(Path(__file__).parents[2])
 SHIPPER = f"import sys; sys.path.insert(0, {PACKAGE_ROOT!r}); from pokebattle.tracking.shipper import main; main()"
 PATIENCE = 0.25  # seconds that one cell may wait for tracking, and a question for a server that is at a standstill
 PROMPT = 0.1  # seconds within which an answer counts as the cell's own call, not as waiting
+QUIET = 0.05  # seconds between two rings that are not urgent
 RESTART = 1.0  # seconds between two starts of a shipper that was killed
 
 
@@ -68,6 +69,7 @@ class Execution:
         self._stuck: tuple[int, int] | None = None  # the pulse at which waiting was given up
         self._started = 0.0
         self._bell = -1
+        self._rung = 0.0
         self._start_shipper()
 
     def _start_shipper(self) -> None:
@@ -84,13 +86,15 @@ class Execution:
     def emit(self, kind: str, **fields: Any) -> bool:
         """Write one event down and tell the shipper; tell whether there was room for it."""
         kept = self.journal.append(kind, **fields)
-        self.ring()
+        if (now := time.monotonic()) - self._rung > QUIET:
+            self._rung = now
+            self.ring(BELL)
         return kept
 
-    def ring(self) -> None:
+    def ring(self, how: bytes) -> None:
         """Tell the shipper that there is something; one that was killed is started again."""
         try:
-            os.write(self._bell, b".")
+            os.write(self._bell, how)
         except BlockingIOError:
             pass
         except BrokenPipeError:
@@ -101,6 +105,7 @@ class Execution:
         """Fix experiment and run name: from here on the run can be created."""
         self.names = names
         self.emit("names", experiment=names[0], run_name=names[1])
+        self.ring(URGENT)
 
     def begin_cell(self) -> None:
         """A new cell may wait anew."""
@@ -137,7 +142,9 @@ class Execution:
         self.progress.refresh()
         began = moved = time.monotonic()
         pulse = self.progress.pulse()
-        while not (found := look()):
+        if not (found := look()):
+            self.ring(URGENT)
+        while not found:
             if not self.online:
                 break
             if time.monotonic() - (moved if asked else began) > patience:
@@ -147,6 +154,7 @@ class Execution:
             if pulse != (pulse := self.progress.pulse()):
                 moved = time.monotonic()
                 self.progress.refresh()
+            found = look()
         if not asked and (waited := time.monotonic() - began) > PROMPT:
             self._patience -= waited
         return found

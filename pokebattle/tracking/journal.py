@@ -19,6 +19,7 @@ from typing import Any
 from pokebattle.tracking.settings import SPOOL_RESERVE, spool_limit, state_dir
 
 VITAL = {"start", "names", "cell_start", "cell_end", "shutdown", "driver_end", "kernel_end", "mismatch"}
+BELL, URGENT = b".", b"!"  # what a kernel says to its shipper: something was written, somebody waits for it
 NO_SPACE = (27, 28, 122)  # EFBIG, ENOSPC, EDQUOT
 
 

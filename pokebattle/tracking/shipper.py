@@ -14,13 +14,15 @@ from typing import Any
 
 from pokebattle.tracking import processes, spool
 from pokebattle.tracking.delivery import Batch, RefusedError
-from pokebattle.tracking.journal import append_event, read_events
+from pokebattle.tracking.journal import BELL, URGENT, append_event, read_events
 from pokebattle.tracking.notice import say
 from pokebattle.tracking.rest import ServerError
 from pokebattle.tracking.settings import server_is_starting
 from pokebattle.tracking.settlement import Settlement
 
 DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to say how they ended, once the kernel is gone
+PACE = 0.3  # seconds between two deliveries that nobody waits for, so that many small cells make few requests
+TICK = 1.0  # seconds after which the kernel is looked for although nothing was heard
 HEARTBEAT = 300.0  # seconds between two signs of life on the run
 
 
@@ -51,11 +53,17 @@ class Shipper:
 
     def serve(self, listen: int) -> None:
         """Ship until the kernel has ended, then settle the run."""
+        due, pause = 0.0, TICK
         while os.getppid() == self.kernel_pid or self.kernel_pid == 0:
-            ready, _, _ = select.select([listen], [], [], 1.0)
-            if listen in ready and not os.read(listen, 65536):
+            ready, _, _ = select.select([listen], [], [], pause)
+            rung = os.read(listen, 65536) if ready else BELL
+            if not rung:
                 break
-            self._attempt(self._advance)
+            if URGENT in rung or time.monotonic() >= due:
+                self._attempt(self._advance)
+                due, pause = time.monotonic() + PACE, TICK
+            else:
+                pause = due - time.monotonic()
         leave_terminal()
         self._note_end()
         self._attempt(self.settlement.settle, at_once=True)
