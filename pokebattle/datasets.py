@@ -18,7 +18,6 @@ import pandas as pd
 from pokebattle import dex, splits
 from pokebattle.battles import MATCHUP
 
-PROJECT = Path(__file__).parents[1]
 FOLDER = Path(__file__).parent / "data" / "battles"
 STREAMS = {"battles.parquet": "training", "evaluation.parquet": "evaluation"}
 LABELS = {"wins_a": "int16", "n_battles": "int16", "turns": "float32"}

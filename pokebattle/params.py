@@ -6,10 +6,9 @@ and range, stands beside it in params/sample.yaml.
 
 from __future__ import annotations
 
-import ast
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
@@ -17,6 +16,9 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
+
+from pokebattle.assignments import UNKNOWN, assignments
+from pokebattle.places import project
 
 
 class ParamsError(ValueError):
@@ -75,7 +77,6 @@ _LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below",
            "pattern": "matching", "min_length": "no shorter than"}
 _DECIMAL = re.compile(r"[-+]?(0|[1-9]\d*|(?=\.\d))(\.\d*)?([eE][-+]?\d+)?")
 _ALIKE = 0.85  # a control with a name this close to a parameter's is taken for a misspelt parameter
-_UNKNOWN = object()  # a value that only running the cell can tell
 
 
 class Assigned(NamedTuple):
@@ -134,10 +135,8 @@ def versions() -> list[str]:
 
 
 def _folder() -> Path:
-    """POKEBATTLE_PARAMS, else params/ beside the package, else params/ in the working directory."""
-    project = Path(__file__).resolve().parent.parent / "params"
-    named = os.environ.get("POKEBATTLE_PARAMS")
-    return Path(named) if named else project if (project / "sample.yaml").is_file() else Path("params")
+    """POKEBATTLE_PARAMS, else params/ in the checkout, else params/ in the working directory."""
+    return Path(os.environ.get("POKEBATTLE_PARAMS") or project() / "params")
 
 
 def _resolve(cell: Mapping[str, Assigned], overrides: Mapping[str, Any], notebook: str = "") -> Params:
@@ -146,8 +145,8 @@ def _resolve(cell: Mapping[str, Assigned], overrides: Mapping[str, Any], noteboo
     overrides = {str(name): value for name, value in overrides.items()}  # -y may bring a name that is no text
     places = dict.fromkeys(cell, cell_place) | dict.fromkeys(overrides, f"{notebook}-p ")
     given = {name: value for name, (_, value) in cell.items()} | overrides
-    given = {name: value for name, value in given.items() if value is not _UNKNOWN}
-    version = _known_version(given.get("version", _UNKNOWN), places.get("version", cell_place))
+    given = {name: value for name, value in given.items() if value is not UNKNOWN}
+    version = _known_version(given.get("version", UNKNOWN), places.get("version", cell_place))
     file = _folder() / f"{version}.yaml"
     stored = _read(file)
     controls = {name: _control(name, assigned.annotation, cell_place)
@@ -191,37 +190,12 @@ def _assignments(source: str, namespace: Mapping[str, Any] | None = None) -> dic
     A name without annotation that is no parameter and gets no literal is ordinary code and left out.
     """
     assigned = {}
-    for name, annotation, node in _bindings(source):
-        value = _literal(node)
-        if value is _UNKNOWN and (annotation or name in Params.model_fields):
-            assigned[name] = Assigned(annotation, (namespace or {}).get(name, _UNKNOWN))
-        elif value is not _UNKNOWN:
+    for name, annotation, value in assignments(source):
+        if value is UNKNOWN and (annotation or name in Params.model_fields):
+            assigned[name] = Assigned(annotation, (namespace or {}).get(name, UNKNOWN))
+        elif value is not UNKNOWN:
             assigned[name] = Assigned(annotation, value)
     return assigned
-
-
-def _bindings(source: str) -> Iterator[tuple[str, str | None, ast.expr | None]]:
-    """Name, annotation and value of every assignment at the top level; no value where it is a part of one."""
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError:  # a cell that binds nothing
-        return
-    for statement in statements:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            yield statement.target.id, ast.unparse(statement.annotation).strip("'\""), statement.value
-        elif isinstance(statement, ast.Assign):
-            for target in statement.targets:
-                whole = isinstance(target, ast.Name)
-                for node in ast.walk(target):
-                    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                        yield node.id, None, statement.value if whole else None
-
-
-def _literal(node: ast.expr | None) -> Any:
-    try:
-        return _UNKNOWN if node is None else ast.literal_eval(node)
-    except (ValueError, TypeError):
-        return _UNKNOWN
 
 
 def _is_control(name: str, assigned: Assigned) -> bool:
@@ -245,7 +219,7 @@ def _known_version(version: Any, place: str) -> str:
         return version
     if not known:
         raise ParamsError(f"{_place(_folder())}version: expected a file for each version here, got none")
-    got = "none" if version is _UNKNOWN else _shown(version)
+    got = "none" if version is UNKNOWN else _shown(version)
     near = _nearest(version, known, 0.5)
     raise ParamsError(f"{place}version: expected one of {', '.join(known)}, got {got}{near}")
 

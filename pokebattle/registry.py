@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pokebattle.battles import MATCHUP
+from pokebattle.places import project
 from pokebattle.tracking.kernel import current
-from pokebattle.tracking.settings import checkout
 
 if TYPE_CHECKING:
     from pokebattle.datasets import BattleSet
@@ -89,7 +89,7 @@ def metadata(model: "BattleWinner", params: "Params", battles: "BattleSet") -> d
 
 
 def _save(model: "BattleWinner", params: "Params", reason: str) -> Published:
-    folder = (checkout() or Path.cwd()) / "build" / "models" / f"{params.model_name}_{params.version}"
+    folder = project() / "build" / "models" / f"{params.model_name}_{params.version}"
     model.save(folder)
     return Published(f"{params.model_name} is not registered ({reason}): it is saved locally.", os.path.relpath(folder))
 

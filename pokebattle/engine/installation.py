@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from pokebattle.places import state_dir
+
 SOURCES = Path(__file__).parent
 MANIFESTS = ("package.json", "package-lock.json")
 PACKAGE = "pokemon-showdown"
@@ -39,7 +41,7 @@ def install(folder: Path | None = None) -> Path:
     Parameters
     ----------
     folder : Path, optional
-        Where installations are kept; `.pokebattle/engine` of the project by default.
+        Where installations are kept; `engine` in the state folder by default.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def install(folder: Path | None = None) -> Path:
     EngineError
         If npm cannot install it.
     """
-    folder = folder or SOURCES.parents[1] / ".pokebattle" / "engine"
+    folder = folder or state_dir() / "engine"
     target = folder / sha256((SOURCES / "package-lock.json").read_bytes()).hexdigest()[:12]
     if target.exists():
         return target

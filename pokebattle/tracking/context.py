@@ -1,6 +1,5 @@
 """What a kernel can learn about itself: which notebook it runs, who drives it, what the run is called."""
 
-import ast
 import contextlib
 import getpass
 import itertools
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from pokebattle.assignments import UNKNOWN, assignments
 from pokebattle.tracking.journal import make_private, read_json
 
 PARAMETER_TAGS = {"parameters", "injected-parameters"}
@@ -133,19 +133,7 @@ def cell_source(cell: dict[str, Any]) -> str:
 
 def literals(source: str) -> dict[str, Any]:
     """Return what a parameters cell assigns at top level, as far as it is literal."""
-    try:
-        statements = ast.parse(source).body
-    except (SyntaxError, ValueError):
-        return {}
-    found: dict[str, Any] = {}
-    for statement in statements:
-        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        value = getattr(statement, "value", None)
-        for target in targets:
-            if isinstance(target, ast.Name) and value is not None:
-                with contextlib.suppress(ValueError, TypeError):
-                    found[target.id] = ast.literal_eval(value)
-    return found
+    return {name: value for name, _, value in assignments(source) if value is not UNKNOWN}
 
 
 def detect() -> Context:

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking.settings import SPOOL_RESERVE, spool_limit, state_dir
+from pokebattle.places import state_dir
+from pokebattle.tracking.settings import SPOOL_RESERVE, spool_limit
 
 VITAL = {"start", "names", "cell_start", "cell_end", "shutdown", "driver_end", "kernel_end", "mismatch"}
 BELL, URGENT = b".", b"!"  # what a kernel says to its shipper: something was written, somebody waits for it

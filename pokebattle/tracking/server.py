@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from pokebattle.places import state_dir
 from pokebattle.tracking.journal import write_atomically
-from pokebattle.tracking.settings import DEFAULT_URI, START_SECONDS, server_record, state_dir, tracking_uri
+from pokebattle.tracking.settings import DEFAULT_URI, START_SECONDS, server_record, tracking_uri
 
 STOP_SECONDS = 20.0
 

@@ -1,4 +1,4 @@
-"""Where tracking is switched, where its files lie and which server it talks to.
+"""How tracking is switched, how much it may hold and which server it talks to.
 
 Standard library only: the shipper runs without site-packages.
 """
@@ -6,8 +6,9 @@ Standard library only: the shipper runs without site-packages.
 import json
 import os
 import time
-from pathlib import Path
 from typing import Any
+
+from pokebattle.places import state_dir
 
 DEFAULT_URI = "http://127.0.0.1:5000"
 START_SECONDS = 180.0  # that a local server may need to come up
@@ -17,24 +18,6 @@ SPOOL_RESERVE = 1 << 20  # bytes that an execution may always write, half of the
 def enabled() -> bool:
     """Tell whether executions are tracked: ``POKEBATTLE_TRACKING`` is not off."""
     return os.environ.get("POKEBATTLE_TRACKING", "on").strip().lower() not in {"off", "0", "false", "no"}
-
-
-def checkout() -> Path | None:
-    """Return the root of the checkout that this package runs from; None when it is installed."""
-    root = Path(__file__).parents[2]
-    return root if (root / "pyproject.toml").is_file() else None
-
-
-def state_dir() -> Path:
-    """Return the folder for servers, journals and installs.
-
-    ``POKEBATTLE_STATE``, else ``.pokebattle`` in the checkout, else the user's XDG state folder.
-    """
-    if named := os.environ.get("POKEBATTLE_STATE"):
-        return Path(named).expanduser().absolute()
-    if root := checkout():
-        return root / ".pokebattle"
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pokebattle"
 
 
 def spool_limit() -> int:

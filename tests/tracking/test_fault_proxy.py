@@ -19,7 +19,7 @@ import mlflow
 import pytest
 from faults import PARENT, FaultProxy, Plan, compare, database_away
 
-from pokebattle.tracking import server
+from pokebattle.places import state_dir
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_a_share_strikes_some_requests_only(proxy: FaultProxy) -> None:
 
 
 def test_a_locked_database_keeps_requests_waiting(client: Client, direct: mlflow.MlflowClient) -> None:
-    database = server.state_dir() / "server" / "mlflow.db"
+    database = state_dir() / "server" / "mlflow.db"
     short = Client(client.connection.port, timeout=1.0)
     with database_away(database), pytest.raises(TimeoutError):
         short.search()  # reads wait as well

@@ -20,7 +20,7 @@ import nbformat
 import pytest
 from faults import FaultProxy, Plan, Server, compare, database_away, environment
 
-from pokebattle.tracking import server
+from pokebattle.places import state_dir
 
 pytestmark = pytest.mark.slow
 
@@ -352,7 +352,7 @@ def execute(name: str, folder: Path, uri: str, database: Path, seed: int, models
 
 @pytest.mark.parametrize("name", ROWS)
 def test_nothing_is_lost_or_doubled_and_no_cell_waits(name: str, tmp_path: Path, mlflow_server: str) -> None:
-    database = server.state_dir() / "server" / "mlflow.db"
+    database = state_dir() / "server" / "mlflow.db"
     seed = 1 + [*ROWS].index(name)
     outcome = execute(name, tmp_path / name, mlflow_server, database, seed)
     assert outcome.deviations == []

@@ -1,0 +1,31 @@
+"""What a parameters cell assigns, read without running it. Standard library only."""
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+UNKNOWN: Any = object()  # the value is no literal
+
+
+def assignments(source: str) -> Iterator[tuple[str, str | None, Any]]:
+    """Yield name, annotation and value of every assignment at the top level; a source that does not parse has none."""
+    try:
+        statements = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return
+    for statement in statements:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            yield statement.target.id, ast.unparse(statement.annotation).strip("'\""), _literal(statement.value)
+        elif isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                whole = isinstance(target, ast.Name)
+                for node in ast.walk(target):
+                    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                        yield node.id, None, _literal(statement.value) if whole else UNKNOWN
+
+
+def _literal(node: ast.expr | None) -> Any:
+    try:
+        return UNKNOWN if node is None else ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return UNKNOWN
