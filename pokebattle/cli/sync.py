@@ -7,6 +7,8 @@ from collections import Counter
 
 from pokebattle.tracking import health, spool
 from pokebattle.tracking.journal import execution_folder, read_json, run_address
+from pokebattle.tracking.rest import ServerError
+from pokebattle.tracking.settings import tracking_uri
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +21,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Deliver, also what a server refused before; 1 while something still waits."""
     say = sys.stdout.write
     if arguments.close:
-        say(health.close_stranded(arguments.close) + "\n")
+        try:
+            say(health.close_stranded(arguments.close) + "\n")
+        except (OSError, ServerError) as error:
+            sys.stderr.write(f"Error: run {arguments.close} at {tracking_uri()}: {error}\n")
+            return 1
         return 0
     if arguments.forget:
         folder = execution_folder(arguments.forget)

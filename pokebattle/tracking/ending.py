@@ -11,6 +11,7 @@ from pokebattle.tracking.story import Story
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # the colours of a traceback
 INTERACTIVE = {"jupyterlab", "kernel"}
+AT_ONCE = 2000  # ms: a client that restarts a kernel interrupts it first
 UNKNOWN = "the kernel ended in the middle of a cell, cause unknown"
 
 
@@ -42,7 +43,8 @@ def verdict(story: Story, dropped: dict[str, Any]) -> Verdict:
     if last and last.ended is None and not _ended_unseen(story, dropped):
         return _killed(story, error, last)
     if last and last.error and last.error["ename"] == "KeyboardInterrupt":
-        return Verdict("KILLED", "interrupted")
+        at_once = bool(story.shutdown) and story.shutdown["time"] - (last.ended or 0) < AT_ONCE
+        return Verdict("KILLED", _shutdown_cause(story) if at_once else "interrupted")
     if failed := _failed_cell(story, last):
         return Verdict("FAILED", failed=failed)
     if story.mismatches:
@@ -67,11 +69,15 @@ def _killed(story: Story, error: str, last: ExecutedCell) -> Verdict:
     end = story.kernel_end or {}
     cause = str(end.get("cause") or UNKNOWN)
     if story.shutdown:
-        what = "restarted" if story.shutdown.get("restart") else "shut down"
-        cause = f"the kernel was {what} in the middle of a cell"
+        cause = _shutdown_cause(story)
     elif end.get("parent_ended") and end.get("signal") is None:
         cause = _driver_cause(story)
     return Verdict("KILLED", cause)
+
+
+def _shutdown_cause(story: Story) -> str:
+    what = "restarted" if story.shutdown.get("restart") else "shut down"
+    return f"the kernel was {what} in the middle of a cell"
 
 
 def _driver_cause(story: Story) -> str:

@@ -308,6 +308,7 @@ class Story:
             if clashes and self._attempt.number == attempt == 1:  # a contradiction within the only attempt
                 self._put(Batch(self.run, params=clashes))
             self._metrics(metrics)
+            self.headline |= {metric["key"]: metric["value"] for metric in metrics}
         else:
             self._put(Batch(run, metrics, {p["key"]: p["value"] for p in params}))
         self._put(Batch(run, tags={tag["key"]: tag.get("value", "") for tag in tags}))

@@ -32,7 +32,11 @@ from mlflow.entities import Run
 from pokebattle.tracking import server
 
 PARENT = "mlflow.parentRunId"
-MODES = {"pass", "refuse", "hang", "unavailable", "slow", "lose-answer", "cut"}
+MODES = {"pass", "refuse", "hang", "unavailable", "denied", "slow", "lose-answer", "cut"}
+ANSWERS = {
+    "unavailable": ("503 Service Unavailable", "TEMPORARILY_UNAVAILABLE"),
+    "denied": ("403 Forbidden", "PERMISSION_DENIED"),
+}
 # What the product adds to a run by itself, beside the names that a plan expects.
 AUTOMATIC = ("cell/", "fit/LogisticRegression/", "fit/LinearRegression/", "LogisticRegression.", "LinearRegression.")
 
@@ -54,9 +58,9 @@ class FaultProxy:
     ----------
     mode : str
         ``pass``; ``refuse`` (nobody listens, connections are cut); ``hang`` (reads, never answers, never forwards);
-        ``unavailable`` (503, not forwarded); ``slow`` (forwards after ``delay`` seconds); ``lose-answer`` (forwards,
-        waits for the answer and closes without passing it on); ``cut`` (closes in the middle of the request's body,
-        not forwarded). A change acts at once, also on requests that wait.
+        ``unavailable`` (503, not forwarded); ``denied`` (403, not forwarded); ``slow`` (forwards after ``delay``
+        seconds); ``lose-answer`` (forwards, waits for the answer and closes without passing it on); ``cut`` (closes in
+        the middle of the request's body, not forwarded). A change acts at once, also on requests that wait.
     share : float
         Share of the requests that the fault strikes; ``refuse`` strikes all.
     requests, struck : Counter
@@ -182,12 +186,12 @@ class FaultProxy:
                 await reader.readexactly(length // 2)
             elif "chunked" in fields.get("transfer-encoding", ""):
                 await reader.readline()
-        elif mode in {"hang", "unavailable"}:
+        elif mode in {"hang", *ANSWERS}:
             changed = self._changed
             async for _ in _body(reader, fields):
                 pass
-            if mode == "unavailable":
-                writer.write(_unavailable())
+            if mode in ANSWERS:
+                writer.write(_answer(*ANSWERS[mode]))
                 await writer.drain()
                 return True
             await changed.wait()
@@ -278,9 +282,9 @@ async def _body(reader: asyncio.StreamReader, fields: dict[str, str], to_end: bo
         yield piece
 
 
-def _unavailable() -> bytes:
-    body = json.dumps({"error_code": "TEMPORARILY_UNAVAILABLE", "message": "the fault proxy is at work"}).encode()
-    head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+def _answer(status: str, code: str) -> bytes:
+    body = json.dumps({"error_code": code, "message": "the fault proxy is at work"}).encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

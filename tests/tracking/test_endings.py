@@ -64,6 +64,21 @@ def test_a_papermill_that_is_ended_leaves_a_killed_run_with_its_cause(
         assert told == "Ctrl-C"
 
 
+def test_a_kernel_restarted_in_a_cell_leaves_a_killed_run(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
+    kernel = lab_kernel(tracked, tracked.write("restarted.ipynb", make_notebook("x = 1", LONG)))
+    kernel.run("x = 1", "cell-0")
+    kernel.client.execute(LONG)
+    while not (tracked.folder / "reached").exists():
+        time.sleep(0.05)
+    try:
+        kernel.manager.restart_kernel()
+        (run,) = tracked.runs("restarted")
+    finally:
+        kernel.stop()
+    assert run.info.status == "KILLED"
+    assert run.data.tags["pokebattle.cause"] == "the kernel was restarted in the middle of a cell"
+
+
 def test_a_mismatch_that_nbval_finds_fails_the_run(tracked: Any, make_notebook: Any) -> None:
     document = make_notebook("print('as stored')", "print('new')")
     for cell, text in zip(document.cells, ("as stored\n", "old\n"), strict=True):

@@ -121,17 +121,22 @@ def test_hanging_requests_are_never_forwarded(proxy: FaultProxy, client: Client,
     assert client.create("proxy-hang")[0] == 200
 
 
-def test_unavailable_is_an_answer_and_not_forwarded(
-    proxy: FaultProxy, client: Client, direct: mlflow.MlflowClient
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("unavailable", (503, "TEMPORARILY_UNAVAILABLE")), ("denied", (403, "PERMISSION_DENIED"))],
+    ids=["unavailable", "denied"],
+)
+def test_a_refusal_is_an_answer_and_not_forwarded(
+    proxy: FaultProxy, client: Client, direct: mlflow.MlflowClient, mode: str, expected: tuple[int, str]
 ) -> None:
-    proxy.mode = "unavailable"
+    proxy.mode, name = mode, f"proxy-{mode}"
     for _ in range(2):
-        status, answer = client.create("proxy-503")
-        assert (status, answer["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+        status, answer = client.create(name)
+        assert (status, answer["error_code"]) == expected
     sock = client.connection.sock
     proxy.mode = "pass"
-    assert direct.get_experiment_by_name("proxy-503") is None
-    assert client.create("proxy-503")[0] == 200
+    assert direct.get_experiment_by_name(name) is None
+    assert client.create(name)[0] == 200
     assert client.connection.sock is sock
 
 

@@ -34,6 +34,37 @@ def test_mlflow_calls_of_cells_land_in_the_run(tracked: Any, make_notebook: Any)
         assert runs[child].info.status == "FINISHED"
 
 
+def test_cells_that_turn_to_another_server_are_left_alone(tracked: Any, make_notebook: Any) -> None:
+    cells = (
+        "import mlflow\nmlflow.set_tracking_uri('sqlite:///elsewhere.db')\nmlflow.set_experiment('elsewhere')",
+        "with mlflow.start_run() as run:\n    mlflow.log_metric('there', 1.0)",
+        "assert not run.data.tags.get('mlflow.parentRunId')\nprint(mlflow.get_run(run.info.run_id).data.metrics)",
+    )
+    done = tracked.papermill(tracked.write("turned.ipynb", make_notebook(*cells)))
+    assert done.returncode == 0, done.stderr
+    (run,) = tracked.runs("turned")
+    assert "there" not in run.data.metrics
+    assert tracked.client.get_experiment_by_name("elsewhere") is None
+    shown = tracked.artifact(run, "turned.ipynb")["cells"][2]["outputs"][0]["text"]
+    assert shown == "{'there': 1.0}\n"
+
+
+def test_what_is_logged_can_be_read_at_once(tracked: Any, make_notebook: Any) -> None:
+    cells = (
+        "import mlflow\nclient = mlflow.MlflowClient()\nrun_id = mlflow.active_run().info.run_id\nprint(run_id)",
+        "for step in range(20):\n    mlflow.log_metric('loss', step, step=step)",
+        "print(len(client.get_metric_history(run_id, 'loss')), mlflow.get_run(run_id).data.metrics['loss'])",
+        "mlflow.log_text('content', 'a.txt')\nprint(mlflow.artifacts.load_text(f'runs:/{run_id}/a.txt'))",
+        "print(mlflow.search_runs(search_all_experiments=True, filter_string='metrics.loss = 19').run_id.tolist())",
+    )
+    done = tracked.papermill(tracked.write("read_back.ipynb", make_notebook(*cells)))
+    assert done.returncode == 0, done.stderr
+    (run,) = tracked.runs("read_back")
+    texts = [cell["outputs"][-1]["text"] for n, cell in enumerate(tracked.artifact(run, "read_back.ipynb")["cells"])
+             if n != 1]  # fmt: skip
+    assert texts == [f"{run.info.run_id}\n", "20 19.0\n", "content\n", f"['{run.info.run_id}']\n"]
+
+
 def test_fits_are_logged_without_mlflow_in_the_kernel(tracked: Any, make_notebook: Any) -> None:
     cells = (
         "import sys\nimport numpy as np\nX = np.arange(40.0).reshape(20, 2); y = np.arange(20) % 2",
