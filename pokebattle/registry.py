@@ -15,7 +15,7 @@ import pandas as pd
 
 from pokebattle.battles import MATCHUP
 from pokebattle.places import project
-from pokebattle.tracking.kernel import current
+from pokebattle.tracking.kernel.extension import current
 
 if TYPE_CHECKING:
     from pokebattle.datasets import BattleSet

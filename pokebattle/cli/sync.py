@@ -5,10 +5,11 @@ import shutil
 import sys
 from collections import Counter
 
-from pokebattle.tracking import health, spool
+from pokebattle.tracking import health
 from pokebattle.tracking.journal import execution_folder, read_json, run_address
-from pokebattle.tracking.rest import ServerError
 from pokebattle.tracking.settings import tracking_uri
+from pokebattle.tracking.shipping import spool
+from pokebattle.tracking.shipping.rest import ServerError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

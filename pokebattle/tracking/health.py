@@ -8,10 +8,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking import processes, spool
+from pokebattle.tracking import processes
 from pokebattle.tracking.journal import executions_dir, read_json, spool_size
-from pokebattle.tracking.rest import MlflowRest, ServerError
 from pokebattle.tracking.settings import deliver_to, enabled, spool_limit, tracking_uri
+from pokebattle.tracking.shipping import spool
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 
 STALE = 3 * 300.0  # seconds without a sign of life after which a run of another host is called stale
 

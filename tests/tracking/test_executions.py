@@ -175,7 +175,7 @@ def test_a_changed_version_starts_a_new_run(tracked: Any, make_notebook: Any, la
 
 
 def test_the_extension_is_in_no_other_program(tracked: Any) -> None:
-    code = "import sys, mlflow, papermill; print('pokebattle.tracking.kernel' in sys.modules)"
+    code = "import sys, mlflow, papermill; print('pokebattle.tracking.kernel.extension' in sys.modules)"
     assert tracked.execute("python", "-c", code).stdout.strip() == "False"
     shell = tracked.execute("ipython", "-c", "import sys; print('pokebattle' in sys.modules)")
     assert shell.stdout.strip() == "False", sys.executable

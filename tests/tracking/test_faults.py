@@ -143,7 +143,7 @@ class Case:
 
     def kill_shippers(self, plan: Plan | None = None) -> bool:
         """Kill the shippers of a notebook (of all) with -9; tell whether there was one."""
-        found = _processes("cmdline", "pokebattle.tracking.shipper", str(self.state / "executions"))
+        found = _processes("cmdline", "pokebattle.tracking.shipping.shipper", str(self.state / "executions"))
         if plan:
             found &= _processes("environ", f"\0FAULTS_NOTEBOOK={plan.stem}\0")
         for pid in found:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pokebattle.tracking.git import code_version
-from pokebattle.tracking.rest import MlflowRest
+from pokebattle.tracking.shipping.rest import MlflowRest
 
 
 def test_mlflow_calls_of_cells_land_in_the_run(tracked: Any, make_notebook: Any) -> None:

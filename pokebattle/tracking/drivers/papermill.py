@@ -14,8 +14,9 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.log import logger
 from papermill.utils import merge_kwargs, remove_args
 
-from pokebattle.tracking import driver
-from pokebattle.tracking.context import HANDOVER, wants_tracking
+from pokebattle.tracking.cells import wants_tracking
+from pokebattle.tracking.context import HANDOVER
+from pokebattle.tracking.drivers import handover
 from pokebattle.tracking.journal import execution_folder, new_execution_id, read_json, run_address
 from pokebattle.tracking.settings import enabled, tracking_uri
 
@@ -50,8 +51,8 @@ class TrackedEngine(NBClientEngine):
         finally:  # the progress bar is closed by now
             if execution:
                 if isinstance(error, ParameterError):
-                    driver.refuse(execution, _told(nb, execution, kwargs.get("input_path")), error)
-                driver.finish(execution, error)
+                    handover.refuse(execution, _told(nb, execution, kwargs.get("input_path")), error)
+                handover.finish(execution, error)
                 _say_where(execution_folder(execution))
 
     @classmethod
@@ -65,7 +66,7 @@ class TrackedEngine(NBClientEngine):
         if execution:
             if "pokebattle" in nb_man.nb.metadata:
                 nb_man.nb.metadata.pokebattle["execution"] = execution
-            environment[HANDOVER] = driver.hand_over(execution, _told(nb_man.nb, execution, kwargs.get("input_path")))
+            environment[HANDOVER] = handover.hand_over(execution, _told(nb_man.nb, execution, kwargs.get("input_path")))
         options = merge_kwargs(
             remove_args(["input_path", "timeout", "startup_timeout"], **kwargs),
             timeout=execution_timeout or kwargs.get("timeout"), startup_timeout=start_timeout,

@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking import processes, spool
-from pokebattle.tracking.delivery import Batch, RefusedError
+from pokebattle.tracking import processes
 from pokebattle.tracking.journal import BELL, URGENT, append_event, read_events
 from pokebattle.tracking.notice import say
-from pokebattle.tracking.rest import ServerError
 from pokebattle.tracking.settings import server_is_starting
-from pokebattle.tracking.settlement import Settlement
+from pokebattle.tracking.shipping import spool
+from pokebattle.tracking.shipping.delivery import Batch, RefusedError
+from pokebattle.tracking.shipping.rest import ServerError
+from pokebattle.tracking.shipping.settlement import Settlement
 
 DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to say how they ended, once the kernel is gone
 PACE = 0.3  # seconds between two deliveries that nobody waits for, so that many small cells make few requests

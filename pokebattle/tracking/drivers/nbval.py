@@ -20,22 +20,22 @@ def pytest_runtest_setup(item: Any) -> Iterator[None]:
     if type(item).__name__ != "IPyNbCell" or file.kernel is not None or not _tracked(file):
         yield
         return
-    from pokebattle.tracking import driver
     from pokebattle.tracking.context import HANDOVER
+    from pokebattle.tracking.drivers import handover
     from pokebattle.tracking.journal import new_execution_id
 
     execution = KERNELS[file] = new_execution_id()
     told = {"executor": "nbval", "notebook": str(Path(str(file.path))), "execution": execution, "parameters": {},
             "document": file.nb}  # fmt: skip
-    os.environ[HANDOVER] = driver.hand_over(execution, told)
+    os.environ[HANDOVER] = handover.hand_over(execution, told)
     yield
     os.environ.pop(HANDOVER, None)
     if file.kernel is not None:
-        file.addfinalizer(lambda: driver.finish(KERNELS.pop(file)))
+        file.addfinalizer(lambda: handover.finish(KERNELS.pop(file)))
 
 
 def _tracked(file: Any) -> bool:
-    from pokebattle.tracking.context import wants_tracking
+    from pokebattle.tracking.cells import wants_tracking
     from pokebattle.tracking.settings import enabled
 
     return enabled() and wants_tracking(file.nb)
@@ -50,8 +50,7 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
         return
     if call.excinfo.errisinstance(pytest.skip.Exception):
         return
-    from pokebattle.tracking.context import NO_TRACK, is_untracked
-    from pokebattle.tracking.ending import ANSI
+    from pokebattle.tracking.cells import ANSI, NO_TRACK, is_untracked
     from pokebattle.tracking.journal import append_event, execution_folder
 
     source, message = item.cell.source, ANSI.sub("", str(call.excinfo.value))

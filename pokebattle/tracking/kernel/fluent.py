@@ -10,9 +10,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from pokebattle.tracking import calls
-from pokebattle.tracking.execution import Execution
-from pokebattle.tracking.imports import after_import
+from pokebattle.tracking.kernel import calls
+from pokebattle.tracking.kernel.execution import Execution
+from pokebattle.tracking.kernel.imports import after_import
 
 
 def install(current: Callable[[], Execution | None]) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking import autolog, fluent, processes
-from pokebattle.tracking.context import NO_TRACK, Context, detect, is_untracked, literals, user_name, without_secrets
-from pokebattle.tracking.ending import ANSI
-from pokebattle.tracking.execution import Execution
-from pokebattle.tracking.imports import after_import
+from pokebattle.tracking import processes
+from pokebattle.tracking.cells import ANSI, NO_TRACK, is_untracked, literals, without_secrets
+from pokebattle.tracking.context import Context, detect, user_name
+from pokebattle.tracking.kernel import autolog, fluent
+from pokebattle.tracking.kernel.execution import Execution
+from pokebattle.tracking.kernel.imports import after_import
 from pokebattle.tracking.notice import say
 from pokebattle.tracking.settings import enabled
 
@@ -26,7 +27,7 @@ PARENT = "POKEBATTLE_PARENT"  # tells kernels that this one's cells start whose 
 _tracker: "KernelTracker | None" = None
 
 
-def load_ipython_extension(shell: Any) -> None:
+def watch(shell: Any) -> None:
     """Begin to watch ``shell``, unless it is no kernel or tracking is off."""
     global _tracker
     if _tracker is None and hasattr(shell, "kernel") and enabled():

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
-from pokebattle.tracking.delivery import LOCAL, LOCAL_ID, new_local_id
-from pokebattle.tracking.execution import Execution
-from pokebattle.tracking.imports import after_import
+from pokebattle.tracking.ids import LOCAL, LOCAL_ID, new_local_id
+from pokebattle.tracking.kernel.execution import Execution
+from pokebattle.tracking.kernel.imports import after_import
 
 API = re.compile(r"/api/[23]\.0/mlflow/")
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"

@@ -1,15 +1,13 @@
 """How an execution ended: the run's final status, why, and whether the notebook ran from top to bottom."""
 
 import itertools
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from pokebattle.tracking.context import cell_source
-from pokebattle.tracking.executed import ExecutedCell
-from pokebattle.tracking.story import Story
+from pokebattle.tracking.cells import cell_source
+from pokebattle.tracking.shipping.executed import ExecutedCell
+from pokebattle.tracking.shipping.story import Story
 
-ANSI = re.compile(r"\x1b\[[0-9;]*m")  # the colours of a traceback
 INTERACTIVE = {"jupyterlab", "kernel"}
 AT_ONCE = 2000  # ms: a client that restarts a kernel interrupts it first
 UNKNOWN = "the kernel ended in the middle of a cell, cause unknown"

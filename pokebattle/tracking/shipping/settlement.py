@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking.delivery import Batch, Call, Delivery, File, RefusedError
-from pokebattle.tracking.ending import ANSI, Verdict, order, verdict
-from pokebattle.tracking.executed import ExecutedNotebook
+from pokebattle.tracking.cells import ANSI
 from pokebattle.tracking.journal import read_json, write_atomically
-from pokebattle.tracking.rest import LIMIT
 from pokebattle.tracking.settings import deliver_to
-from pokebattle.tracking.story import Story, masker
+from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, File, RefusedError
+from pokebattle.tracking.shipping.ending import Verdict, order, verdict
+from pokebattle.tracking.shipping.executed import ExecutedNotebook
+from pokebattle.tracking.shipping.rest import LIMIT
+from pokebattle.tracking.shipping.story import Story, masker
 
 LEFT = {"run.json", "aside.jsonl", "lock"}  # what stays of an execution that is on the server
 

@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking.delivery import LOCAL, LOCAL_ID, Batch, Call, Delivery, Experiment, File
-from pokebattle.tracking.executed import ExecutedCell
 from pokebattle.tracking.git import code_diff, code_version, lock_digest
+from pokebattle.tracking.ids import LOCAL, LOCAL_ID
 from pokebattle.tracking.journal import Progress, execution_folder, read_events, read_json, write_atomically
-from pokebattle.tracking.rest import LIMIT, file_chunks, pairs
 from pokebattle.tracking.secrets import Masker
+from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, Experiment, File
+from pokebattle.tracking.shipping.executed import ExecutedCell
+from pokebattle.tracking.shipping.rest import LIMIT, file_chunks, pairs
 
 NAMED_FITS = 10  # fits of one model class that get keys of their own; ``fits.json`` holds all
 COPIED_POINTS = 10_000  # metric points of the first attempt that its own run repeats

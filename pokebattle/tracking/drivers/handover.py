@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking import context, processes
-from pokebattle.tracking.execution import opening, start_shipper
+from pokebattle.tracking.cells import without_secrets
 from pokebattle.tracking.journal import Journal, append_event, execution_folder
+from pokebattle.tracking.opening import opening, start_shipper
 
 
 def hand_over(execution: str, told: dict[str, Any]) -> str:
     """Write down for the kernel which notebook it will run, as which execution; return the file's path."""
-    document = context.without_secrets(told["document"])
+    document = without_secrets(told["document"])
     told = told | {"document": document, "driver": processes.identity(os.getpid())}
     return context.hand_over(execution_folder(execution), **told)
 
@@ -30,7 +31,7 @@ def finish(execution: str, error: BaseException | None = None) -> None:
 
 def refuse(execution: str, told: dict[str, Any], error: BaseException) -> None:
     """Make a run of an execution that was refused before a kernel was started."""
-    document = context.without_secrets(told["document"])
+    document = without_secrets(told["document"])
     notebook = Path(told["notebook"]) if told["notebook"] else None
     who = context.Context(told["executor"], notebook, document, told["parameters"])
     names = who.names({})

@@ -8,25 +8,18 @@ the tag ``pokebattle.local_id``, is looked for before it is created a second tim
 import json
 import re
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pokebattle.tracking.ids import LOCAL, LOCAL_ID
 from pokebattle.tracking.journal import Progress
-from pokebattle.tracking.rest import BATCH, Chunks, MlflowRest, ServerError
+from pokebattle.tracking.shipping.rest import BATCH, Chunks, MlflowRest, ServerError
 
-LOCAL_ID = "pokebattle.local_id"
-LOCAL = re.compile(r"(mlflow-artifacts:/)?((?:m-)?10ca1[0-9a-f]{27})")  # an id that this side gave
 PERSISTENCE = 60.0  # seconds for which an error inside the server is taken to pass
 EXISTS = {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"}
-
-
-def new_local_id() -> str:
-    """Return an id of the shape of MLflow's that tells that no server gave it."""
-    return "10ca1" + uuid.uuid4().hex[:27]
 
 
 class RefusedError(Exception):

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking import processes
-from pokebattle.tracking.delivery import RefusedError
 from pokebattle.tracking.journal import append_event, executions_dir, read_events, read_json
-from pokebattle.tracking.rest import ServerError
 from pokebattle.tracking.settings import linger
-from pokebattle.tracking.settlement import Settlement, tidy_up
+from pokebattle.tracking.shipping.delivery import RefusedError
+from pokebattle.tracking.shipping.rest import ServerError
+from pokebattle.tracking.shipping.settlement import Settlement, tidy_up
 
 RETRY = (1.0, 30.0)  # seconds between two attempts to reach a server: at first, at most
 ABANDONED = 3600.0  # seconds after which an execution's folder without an event is litter

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pokebattle.tracking.imports import after_import
+from pokebattle.tracking.kernel.imports import after_import
 
 Emit = Callable[..., None]
 _outer = threading.local()  # a fit inside a fit (a pipeline's step, a search's candidate) is not reported

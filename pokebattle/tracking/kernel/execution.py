@@ -2,42 +2,16 @@
 
 import contextlib
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking import processes
-from pokebattle.tracking.delivery import new_local_id
 from pokebattle.tracking.journal import BELL, URGENT, Journal, Progress, execution_folder, new_execution_id
-from pokebattle.tracking.notice import log_fd
-from pokebattle.tracking.settings import is_local, tracking_uri
+from pokebattle.tracking.opening import opening, start_shipper
 
-# The shipper needs neither site-packages nor the user's environment: 20 ms to start, 10 MB.
-PACKAGE_ROOT = str(Path(__file__).parents[2])
-SHIPPER = f"import sys; sys.path.insert(0, {PACKAGE_ROOT!r}); from pokebattle.tracking.shipper import main; main()"
 PATIENCE = 0.25  # seconds that one cell may wait for tracking, and a question for a server that is at a standstill
 PROMPT = 0.1  # seconds within which an answer counts as the cell's own call, not as waiting
 QUIET = 0.05  # seconds between two rings that are not urgent
 RESTART = 1.0  # seconds between two starts of a shipper that was killed
-
-
-def start_shipper(folder: Path, listen: int, kernel: int) -> None:
-    """Start the detached process that ships a journal until the pipe ``listen`` closes."""
-    command = [sys.executable, "-I", "-S", "-c", SHIPPER, str(folder), str(listen), str(kernel)]
-    subprocess.Popen(
-        command, pass_fds=(listen,), start_new_session=True, cwd="/",
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log_fd(),
-    )  # fmt: skip
-
-
-def opening(execution_id: str, **told: Any) -> dict[str, Any]:
-    """Return the first event of a journal: who executes what, and the local ids of the run that will be."""
-    uri = tracking_uri()
-    ids = {name: new_local_id() for name in ("run", "root", "experiment_token")}
-    return {"execution": execution_id, "uri": uri, "local_server": is_local(uri), **ids,
-            "kernel": processes.identity(os.getpid()), **told}  # fmt: skip
 
 
 class Execution:

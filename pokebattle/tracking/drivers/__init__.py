@@ -1,0 +1,1 @@
+"""What runs in the programs that execute notebooks: they tell what a kernel cannot know."""

@@ -1,0 +1,12 @@
+"""Ids that this side gives to what no server knows yet."""
+
+import re
+import uuid
+
+LOCAL_ID = "pokebattle.local_id"  # the tag under which the server's entity carries it
+LOCAL = re.compile(r"(mlflow-artifacts:/)?((?:m-)?10ca1[0-9a-f]{27})")
+
+
+def new_local_id() -> str:
+    """Return an id of the shape of MLflow's that tells that no server gave it."""
+    return "10ca1" + uuid.uuid4().hex[:27]

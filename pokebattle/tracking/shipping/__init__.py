@@ -1,0 +1,1 @@
+"""What runs beside and after kernels: it turns journals into runs. Standard library only."""
