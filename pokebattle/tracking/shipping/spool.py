@@ -7,6 +7,7 @@ the spool. Only executions of this host whose kernel has ended are drained; a li
 import contextlib
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +22,7 @@ from pokebattle.tracking.shipping.rest import ServerError
 from pokebattle.tracking.shipping.settlement import Settlement, tidy_up
 
 RETRY = (1.0, 30.0)  # seconds between two attempts to reach a server: at first, at most
-ABANDONED = 3600.0  # seconds after which an execution's folder without an event is litter
-KEPT = 1000  # settled executions that `runs` can tell of
+KEPT = 300  # executions whose folders are kept, so that `runs` can tell of them
 
 
 @dataclass
@@ -131,13 +131,13 @@ def drain_until_empty() -> None:
     Whoever finds it busy leaves: the one that drains looks once more after it has let go of the lock.
     """
     root = executions_dir()
+    forget_old()
     pause, deadline = RETRY[0], time.monotonic() + linger()
     while root.is_dir() and any(one.state == "ended" for one in waiting()):
         with locked(root.parent / "drain.lock") as got:
             if not got:
                 return
             drain()
-            forget_old()
         if time.monotonic() > deadline or not any(one.state == "ended" for one in waiting()):
             return
         time.sleep(pause)
@@ -145,14 +145,8 @@ def drain_until_empty() -> None:
 
 
 def forget_old() -> None:
-    """Remove the folders of long settled executions, and of those in which nothing ever happened."""
-    folders = sorted(executions_dir().glob("*"), reverse=True)
-    settled = [folder for folder in folders if "status" in read_json(folder / "run.json")]
-    empty = [folder for folder in folders if not (folder / "journal.jsonl").is_file() and folder not in set(settled)]
-    late = time.time() - ABANDONED
-    for folder in [*settled[KEPT:], *(f for f in empty if f.stat().st_mtime < late)]:
-        if (folder / "aside.jsonl").is_file():
-            continue
-        for file in sorted(folder.rglob("*"), reverse=True):
-            file.unlink() if file.is_file() else file.rmdir()
-        folder.rmdir()
+    """Remove all but the latest executions' folders, except those that wait and those that hold what was set aside."""
+    for folder in sorted(executions_dir().glob("2*"), reverse=True)[KEPT:]:
+        waits = (folder / "journal.jsonl").is_file() and "status" not in read_json(folder / "run.json")
+        if not waits and not (folder / "aside.jsonl").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
