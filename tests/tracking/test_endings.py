@@ -216,6 +216,31 @@ def test_a_full_spool_drops_outputs_counts_them_and_tells_the_end(tracked: Any, 
     assert run.data.tags["pokebattle.dropped"].startswith("1 events")
 
 
+def test_what_a_full_disk_took_is_delivered_once_and_the_rest_is_counted(tracked: Any, make_notebook: Any) -> None:
+    """A limit on the size of files stands for the disk: the kernel's writes fail in the middle of a line."""
+    full = (
+        "import pathlib, resource\n"
+        "(journal,) = pathlib.Path('state/executions').glob('*/journal.jsonl')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size + 3000, resource.RLIM_INFINITY))"
+    )
+    empty = "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))"
+    cells = (
+        "import mlflow\nmlflow.log_metric('before', 1.0)", full,
+        "for step in range(100):\n    mlflow.log_metric('loss', step, step=step)", empty,
+        "mlflow.log_metric('after', 1.0)",
+    )  # fmt: skip
+    path = tracked.write("disk.ipynb", make_notebook(*cells))
+    assert tracked.papermill(path, IPYTHONDIR=str(tracked.folder / "ipython")).returncode == 0
+    (run,) = tracked.runs("disk")
+    assert run.info.status == "FINISHED"
+    assert (run.data.metrics["before"], run.data.metrics["after"]) == (1.0, 1.0)
+    steps = [point.step for point in tracked.client.get_metric_history(run.info.run_id, "loss")]
+    assert steps == list(range(len(steps))) and 0 < len(steps) < 100
+    dropped = int(run.data.tags["pokebattle.dropped"].split()[0])
+    assert dropped > 100 - len(steps)  # the begin and the end of cells too
+    assert [cell["ok"] for cell in tracked.artifact(run, "cells.json")][::4] == [True, True]
+
+
 def test_an_execution_whose_processes_all_died_is_closed_by_the_next_one(tracked: Any, make_notebook: Any) -> None:
     path = tracked.write("stranded.ipynb", make_notebook("x = 1", LONG))
     process = begin(tracked, path)

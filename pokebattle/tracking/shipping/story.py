@@ -16,6 +16,7 @@ from pokebattle.tracking.shipping.executed import ExecutedCell
 from pokebattle.tracking.shipping.rest import LIMIT, file_chunks, pairs
 
 NAMED_FITS = 10  # fits of one model class that get keys of their own; ``fits.json`` holds all
+UNSEEN = "# not written down: there was no space left"
 COPIED_POINTS = 10_000  # metric points of the first attempt that its own run repeats
 
 
@@ -329,17 +330,23 @@ class Story:
 
     def on_cell_start(self, event: dict[str, Any]) -> None:
         """A cell runs."""
+        if event["cell"]:
+            self._cell(event, event["cell"] - 1)
         self.cells.append(ExecutedCell(event))
+
+    def _cell(self, event: dict[str, Any], number: int) -> ExecutedCell:
+        """Return a cell; of one whose begin found no space nothing but its place is known."""
+        while len(self.cells) <= number:
+            self.cells.append(ExecutedCell({"source": UNSEEN, "time": event["time"], "untracked": True}))
+        return self.cells[number]
 
     def on_output(self, event: dict[str, Any]) -> None:
         """A cell shows something, which stays in the journal until the notebook is put together."""
-        if event["cell"] < len(self.cells):
-            self.cells[event["cell"]].note_output(self._event_at, event)
+        self._cell(event, event["cell"]).note_output(self._event_at, event)
 
     def on_cell_end(self, event: dict[str, Any]) -> None:
         """A cell is done; its duration is a metric whose step is the cell's turn."""
-        if event["cell"] < len(self.cells):
-            self.cells[event["cell"]].end(event)
+        self._cell(event, event["cell"]).end(event)
         self._put(Batch(self.run, [point("cell/seconds", event["seconds"], event["time"], event["cell"])]))
 
     def on_mismatch(self, event: dict[str, Any]) -> None:
