@@ -14,7 +14,7 @@ from jupyter_client.manager import KernelManager
 from processes import is_kernel, naming, resident
 from stage import Stage, stage
 
-CELLS = 300
+CELLS = 100
 FITS = 50
 SETTLED = 2.0  # seconds after which a kernel and its shipper have nothing left to do
 PRINTING = "for line in range(100):\n    print('line', line, 'of a cell that prints a hundred of them')"
