@@ -34,10 +34,13 @@ def test_without_a_server_mlflow_calls_of_cells_can_be_read_back(away: Any, make
     cells = (
         "import mlflow\nmlflow.log_metric('kept', 4.5)",
         "run_id = mlflow.active_run().info.run_id\nprint(mlflow.get_run(run_id).data.metrics['kept'])",
+        "client = mlflow.MlflowClient()\n"
+        "print([len(client.get_metric_history(run_id, key)) for key in ('kept', 'cell/seconds')])",
     )
     done = away.papermill(away.write("kept.ipynb", make_notebook(*cells)))
     assert done.returncode == 0, done.stderr
-    assert nbformat.read(away.folder / "out.ipynb", 4).cells[-1].outputs[-1].text == "4.5\n"
+    shown = [cell.outputs[-1].text for cell in nbformat.read(away.folder / "out.ipynb", 4).cells[1:]]
+    assert shown == ["4.5\n", "[1, 0]\n"]
     assert (away.folder / "state" / "executions").stat().st_mode & 0o077 == 0
 
 

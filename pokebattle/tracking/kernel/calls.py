@@ -211,8 +211,9 @@ class JournalledRequests:
         else:
             key = str(params.get(f"{kind}_id") or params.get("name") or name.rpartition("/")[2])
         known = self.mirror.get((kind, key))
-        if kind == "history" and known:
-            known = {"metrics": [entry for entry in known["metrics"] if entry["key"] == params.get("metric_key")]}
+        if kind == "history" and ("run", key) in self.mirror:
+            points = known["metrics"] if known else []
+            known = {"metrics": [point for point in points if point["key"] == params.get("metric_key")]}
         elif known and kind != "run":  # what changes in a run, others may change as well
             return 200, known
         token = new_local_id()
