@@ -16,6 +16,7 @@ from pokebattle.tracking.journal import make_private, read_json
 
 PARAMETER_TAGS = {"parameters", "injected-parameters"}
 HANDOVER = "POKEBATTLE_EXECUTION"  # papermill's engine and pytest's plugin tell the kernel what they know in this file
+PARENT = "POKEBATTLE_PARENT"  # a kernel tells the kernels that its cells start whose children they are
 
 
 @dataclass
@@ -55,6 +56,14 @@ class Context:
     def tracked(self) -> bool:
         """Whether the notebook wants to be tracked: its metadata does not say ``pokebattle.track: false``."""
         return wants_tracking(self.document)
+
+    def opening(self, names: tuple[str, str]) -> dict[str, Any]:
+        """Return what a journal's first event says of the context; ``names`` are experiment and run name."""
+        return {
+            "notebook": str(self.notebook or ""), "executor": self.executor, "cwd": str(Path.cwd()),
+            "user": user_name(), "experiment": names[0], "run_name": names[1], "driver": self.driver,
+            "parent_execution": os.environ.get(PARENT),
+        }  # fmt: skip
 
     def parameter_cells(self) -> list[dict[str, Any]]:
         """Return the cells tagged ``parameters`` or ``injected-parameters``."""

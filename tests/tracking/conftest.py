@@ -70,6 +70,14 @@ class Tracked:
                 raise AssertionError(f"{experiment}: expected {count} closed runs, got {[r.info for r in runs]}")
             time.sleep(0.1)
 
+    def run_of(self, name: str, document: Any) -> Run:
+        """Execute a notebook by papermill, which must succeed; return the only run of its experiment."""
+        path = self.write(name, document)
+        done = self.papermill(path)
+        assert done.returncode == 0, done.stderr
+        (run,) = self.runs(path.stem)
+        return run
+
     def download(self, **source: str) -> Path:
         """Download artifacts from the test server, leaving this process's mlflow as it was."""
         before = mlflow.get_tracking_uri()

@@ -116,7 +116,7 @@ UNTOUCHED = [
     "token: ${{ secrets.GITHUB_TOKEN1 }}", "primary_key = 'alpha'", "key = 'alpha'", "bypass = 'alpha'",
     "compass: 'north'",
     'columns=["password", "token", "feature1"]', "--password TEXT  The password", "--token TOKEN  The token",
-    "PWD=/work/main2", "'PWD': '/work/main2'", "# the password: never print it", "secretary: 'alpha'",
+    "PWD=/srv/app/main2", "'PWD': '/srv/app/main2'", "# the password: never print it", "secretary: 'alpha'",
     '<input type="password" name="password" value="x1">', "headers = {'Authorization': f'Bearer {token}'}",
     '"Authorization": "Basic " + base64.b64encode(pair)', "a bearer of news", "http://localhost:5000/x@y",
     "http://host:8080,me@x.org", "https://127.0.0.1:5000/#/experiments/1", "postgresql://{user}:{password}@{host}/db",

@@ -40,9 +40,7 @@ def test_cells_that_turn_to_another_server_are_left_alone(tracked: Any, make_not
         "with mlflow.start_run() as run:\n    mlflow.log_metric('there', 1.0)",
         "assert not run.data.tags.get('mlflow.parentRunId')\nprint(mlflow.get_run(run.info.run_id).data.metrics)",
     )
-    done = tracked.papermill(tracked.write("turned.ipynb", make_notebook(*cells)))
-    assert done.returncode == 0, done.stderr
-    (run,) = tracked.runs("turned")
+    run = tracked.run_of("turned.ipynb", make_notebook(*cells))
     assert "there" not in run.data.metrics
     assert tracked.client.get_experiment_by_name("elsewhere") is None
     shown = tracked.artifact(run, "turned.ipynb")["cells"][2]["outputs"][0]["text"]
@@ -57,9 +55,7 @@ def test_what_is_logged_can_be_read_at_once(tracked: Any, make_notebook: Any) ->
         "mlflow.log_text('content', 'a.txt')\nprint(mlflow.artifacts.load_text(f'runs:/{run_id}/a.txt'))",
         "print(mlflow.search_runs(search_all_experiments=True, filter_string='metrics.loss = 19').run_id.tolist())",
     )
-    done = tracked.papermill(tracked.write("read_back.ipynb", make_notebook(*cells)))
-    assert done.returncode == 0, done.stderr
-    (run,) = tracked.runs("read_back")
+    run = tracked.run_of("read_back.ipynb", make_notebook(*cells))
     texts = [cell["outputs"][-1]["text"] for n, cell in enumerate(tracked.artifact(run, "read_back.ipynb")["cells"])
              if n != 1]  # fmt: skip
     assert texts == [f"{run.info.run_id}\n", "20 19.0\n", "content\n", f"['{run.info.run_id}']\n"]
@@ -76,9 +72,7 @@ def test_fits_are_logged_without_mlflow_in_the_kernel(tracked: Any, make_noteboo
         "XGBClassifier(n_estimators=4, max_depth=2, n_jobs=1).fit(X, y, eval_set=[(X, y)], verbose=False);",
         "assert 'mlflow' not in sys.modules",
     )
-    done = tracked.papermill(tracked.write("fits.ipynb", make_notebook(*cells)))
-    assert done.returncode == 0, done.stderr
-    (run,) = tracked.runs("fits")
+    run = tracked.run_of("fits.ipynb", make_notebook(*cells))
     params, fits = run.data.params, tracked.artifact(run, "fits.json")
     assert (params["LogisticRegression.C"], params["LogisticRegression_2.C"]) == ("2.0", "3.0")
     assert (params["xgboost.max_depth"], params["xgboost.num_boost_round"]) == ("2", "4")

@@ -36,11 +36,7 @@ def refuse(execution: str, told: dict[str, Any], error: BaseException) -> None:
     who = context.Context(told["executor"], notebook, document, told["parameters"])
     names = who.names({})
     journal = Journal(execution_folder(execution))
-    journal.append("start", **opening(
-        execution, notebook=told["notebook"] or "", executor=told["executor"], cwd=str(Path.cwd()),
-        user=context.user_name(), experiment=names[0], run_name=names[1], driver=None, parent=None,
-        parent_execution=os.environ.get("POKEBATTLE_PARENT"),
-    ))  # fmt: skip
+    journal.append("start", **opening(execution, **who.opening(names), parent=None))
     journal.append("names", experiment=names[0], run_name=names[1])
     journal.append("params", values=told["parameters"])
     journal.append("driver_end", error=type(error).__name__, message=str(error)[:2000])

@@ -9,12 +9,11 @@ import json
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking import processes
 from pokebattle.tracking.cells import ANSI, NO_TRACK, is_untracked, literals, without_secrets
-from pokebattle.tracking.context import Context, detect, user_name
+from pokebattle.tracking.context import PARENT, Context, detect
 from pokebattle.tracking.kernel import autolog, fluent
 from pokebattle.tracking.kernel.execution import Execution
 from pokebattle.tracking.kernel.imports import after_import
@@ -22,7 +21,6 @@ from pokebattle.tracking.notice import say
 from pokebattle.tracking.settings import enabled
 
 OUTPUTS = {"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"}
-PARENT = "POKEBATTLE_PARENT"  # tells kernels that this one's cells start whose children they are
 
 _tracker: "KernelTracker | None" = None
 
@@ -125,11 +123,7 @@ class KernelTracker:
     def _open(self, names: tuple[str, str]) -> Execution:
         context = self.context
         assert context is not None
-        start = {
-            "notebook": str(context.notebook or ""), "executor": context.executor, "cwd": str(Path.cwd()),
-            "user": user_name(), "experiment": names[0], "run_name": names[1], "driver": context.driver,
-            "parent": _parent_process(), "parent_execution": os.environ.get(PARENT),
-        }  # fmt: skip
+        start = context.opening(names) | {"parent": _parent_process()}
         execution = Execution(start, context.execution_id)
         context.execution_id = None  # a second run of this kernel needs an id of its own
         os.environ[PARENT] = execution.id

@@ -87,7 +87,7 @@ def _failed_cell(story: Story, last: ExecutedCell | None) -> ExecutedCell | None
     """Return the first cell that failed and was not mended; by hand, only the last one counts."""
     latest = {cell.id or index: cell for index, cell in enumerate(story.cells)}
     judged = [last] if last and story.start["executor"] in INTERACTIVE else list(latest.values())
-    cells = story.document().get("cells", [])
+    cells = story.document.get("cells", [])
     expected = {cell_source(c) for c in cells if "raises-exception" in c.get("metadata", {}).get("tags", [])}
     return next((c for c in judged if c.ended is not None and not c.ok and c.source not in expected), None)
 
@@ -99,7 +99,7 @@ def _mismatched(story: Story) -> Verdict:
 
 
 def _all_ran(story: Story) -> bool:
-    code = [cell for cell in story.document().get("cells", []) if cell.get("cell_type") == "code"]
+    code = [cell for cell in story.document.get("cells", []) if cell.get("cell_type") == "code"]
     return len(story.cells) >= sum(bool(cell_source(cell).strip()) for cell in code)
 
 

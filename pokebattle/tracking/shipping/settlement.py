@@ -115,7 +115,7 @@ class Settlement:
         if ending.cause:
             tags["pokebattle.cause"] = ending.cause
         saved = read_json(Path(self.start["notebook"])) if self.start["executor"] == "jupyterlab" else {}
-        document = saved or story.document()
+        document = saved or story.document
         if document.get("cells"):
             tags["pokebattle.order"] = order(story.cells, document["cells"])
         if failed := ending.failed:
@@ -134,7 +134,7 @@ class Settlement:
 
     def _notebook(self) -> ExecutedNotebook:
         story = self.story
-        return ExecutedNotebook(self.folder, story.document(), story.cells, story.masker.json)
+        return ExecutedNotebook(self.folder, story.document, story.cells, story.masker.json)
 
     def _artifacts(self, ending: Verdict) -> Iterator[File]:
         """Yield the executed notebook, its figures, the cells' story, typed parameters, patch and data manifests."""

@@ -107,10 +107,14 @@ class Shipper:
         append_event(self.folder, "kernel_end", cause=cause, signal=signal, parent_ended=parent_ended,
                      parent_cause=parent_cause)  # fmt: skip
         driver = self.start.get("driver")
-        deadline = time.monotonic() + DRIVER_PATIENCE
-        while driver and time.monotonic() < deadline and processes.state_of(driver) == "alive":
-            if any(event["kind"] == "driver_end" for _, _, event in read_events(self.folder)):
-                break
+        if not driver or self.settlement.story.driver_end:
+            return
+        deadline, read_to = time.monotonic() + DRIVER_PATIENCE, self.settlement.story.read_to
+        while time.monotonic() < deadline and processes.state_of(driver) == "alive":
+            for _, offset, event in read_events(self.folder, read_to):
+                if event["kind"] == "driver_end":
+                    return
+                read_to = offset
             time.sleep(0.05)
 
 

@@ -1,6 +1,7 @@
 """What a journal tells, event by event, and what of it belongs on the server."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -147,6 +148,7 @@ class Story:
         if waits and not Progress(folder).facts.get("refused"):
             raise OSError("the run of the notebook that executes this one is not open yet")
 
+    @functools.cached_property
     def document(self) -> dict[str, Any]:
         """Return the notebook as it was when the execution began, without outputs."""
         return read_json(self.folder / "notebook.json")
