@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -132,6 +133,7 @@ def lab_kernel() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a real server that the tests own; the user's ``MLFLOW_TRACKING_URI`` plays no part."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that pytest ends the server when it is ended itself
     patch = pytest.MonkeyPatch()
     patch.delenv("MLFLOW_TRACKING_URI", raising=False)
     patch.setenv("POKEBATTLE_STATE", str(tmp_path_factory.mktemp("server")))

@@ -32,9 +32,10 @@ from mlflow.entities import Run
 from pokebattle.tracking import server
 
 PARENT = "mlflow.parentRunId"
-MODES = {"pass", "refuse", "hang", "unavailable", "denied", "slow", "lose-answer", "cut"}
+MODES = {"pass", "refuse", "hang", "unavailable", "unauthorized", "denied", "slow", "lose-answer", "cut"}
 ANSWERS = {
     "unavailable": ("503 Service Unavailable", "TEMPORARILY_UNAVAILABLE"),
+    "unauthorized": ("401 Unauthorized", "UNAUTHENTICATED"),
     "denied": ("403 Forbidden", "PERMISSION_DENIED"),
 }
 # What the product adds to a run by itself, beside the names that a plan expects.
@@ -58,11 +59,13 @@ class FaultProxy:
     ----------
     mode : str
         ``pass``; ``refuse`` (nobody listens, connections are cut); ``hang`` (reads, never answers, never forwards);
-        ``unavailable`` (503, not forwarded); ``denied`` (403, not forwarded); ``slow`` (forwards after ``delay``
-        seconds); ``lose-answer`` (forwards, waits for the answer and closes without passing it on); ``cut`` (closes in
-        the middle of the request's body, not forwarded). A change acts at once, also on requests that wait.
+        ``unavailable``, ``unauthorized``, ``denied`` (503, 401, 403, not forwarded); ``slow`` (forwards after
+        ``delay`` seconds); ``lose-answer`` (forwards, waits for the answer and closes without passing it on); ``cut``
+        (closes in the middle of the request's body, not forwarded). A change acts at once, also on requests that wait.
     share : float
         Share of the requests that the fault strikes; ``refuse`` strikes all.
+    paths : str
+        Only requests whose path holds this are struck; ``refuse`` strikes all.
     requests, struck : Counter
         Requests by (method, path), and faults by mode.
     """
@@ -70,7 +73,7 @@ class FaultProxy:
     def __init__(self, upstream: str, seed: int = 0) -> None:
         parts = urllib.parse.urlsplit(upstream)
         self._upstream = (parts.hostname, parts.port)
-        self.share, self.delay = 1.0, 5.0
+        self.share, self.delay, self.paths = 1.0, 5.0, ""
         self.requests: Counter[tuple[str, str]] = Counter()
         self.struck: Counter[str] = Counter()
         self._mode, self._rng = "pass", random.Random(seed)
@@ -144,8 +147,8 @@ class FaultProxy:
         elif before == "refuse":
             await self._listen()
 
-    def _decide(self) -> str:
-        mode = self._mode if self._rng.random() < self.share else "pass"
+    def _decide(self, path: str) -> str:
+        mode = self._mode if self._rng.random() < self.share and self.paths in path else "pass"
         if mode != "pass":
             self.struck[mode] += 1
         return mode
@@ -173,14 +176,14 @@ class FaultProxy:
         method, path = head.decode("latin-1").split(" ", 2)[:2]
         self.requests[method, path.partition("?")[0]] += 1
         fields = _fields(head)
-        mode = self._decide()
+        mode = self._decide(path)
         while mode == "slow":
             try:
                 await asyncio.wait_for(self._changed.wait(), self.delay)
             except TimeoutError:
                 mode = "pass"
             else:
-                mode = self._decide()
+                mode = self._decide(path)
         if mode == "cut":
             if length := int(fields.get("content-length", 0)):
                 await reader.readexactly(length // 2)

@@ -10,6 +10,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from faults import FaultProxy
 
 from pokebattle.tracking.shipping.ending import order
 from pokebattle.tracking.shipping.executed import ExecutedCell
@@ -141,16 +142,35 @@ def test_a_shipper_that_is_killed_is_started_again_and_nothing_is_lost(tracked: 
 
 
 def test_what_the_server_never_takes_is_set_aside_and_blocks_nothing(tracked: Any, make_notebook: Any) -> None:
-    cells = ("import mlflow\nmlflow.log_param('a', 1)\nmlflow.log_param('a', 2)", "mlflow.log_metric('behind', 3.0)")
+    cells = (
+        "import mlflow\nmlflow.log_param('a', 1)\nmlflow.log_param('a', 2)",
+        "mlflow.log_metric(251 * 'k', 1.0)",
+        "mlflow.log_metric('behind', 3.0)",
+    )
     assert tracked.papermill(tracked.write("clash.ipynb", make_notebook(*cells))).returncode == 0
     (run,) = tracked.runs("clash")
     assert (run.data.params["a"], run.data.metrics["behind"]) == ("1", 3.0)
-    assert run.data.tags["pokebattle.set_aside"].startswith("1: ")
+    assert run.data.tags["pokebattle.set_aside"].startswith("2: ")
     told = tracked.execute("python", "-m", "pokebattle", "doctor")
     assert told.returncode == 1 and "set aside" in told.stdout
     (folder,) = tracked.executions()
     assert tracked.execute("python", "-m", "pokebattle", "sync", "--forget", folder.name).returncode == 0
     assert "set aside" not in tracked.execute("python", "-m", "pokebattle", "doctor").stdout
+
+
+def test_who_may_not_register_still_logs(tracked: Any, make_notebook: Any, mlflow_server: str) -> None:
+    tracked.client.create_registered_model("others")
+    cells = (
+        "import mlflow\nmlflow.MlflowClient().set_registered_model_tag('others', 'seen', 'yes')",
+        "mlflow.log_metric('behind', 3.0)",
+    )
+    path = tracked.write("reader.ipynb", make_notebook(*cells))
+    with FaultProxy(mlflow_server) as proxy:
+        proxy.paths, proxy.mode = "/registered-models/set-tag", "denied"
+        assert tracked.papermill(path, MLFLOW_TRACKING_URI=proxy.uri).returncode == 0
+        (run,) = tracked.runs("reader")
+    assert (run.info.status, run.data.metrics["behind"]) == ("FINISHED", 3.0)
+    assert "HTTP 403 PERMISSION_DENIED" in run.data.tags["pokebattle.set_aside"]
 
 
 def test_a_deleted_experiment_refuses_the_execution_until_it_is_restored(tracked: Any, make_notebook: Any) -> None:

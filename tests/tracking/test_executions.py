@@ -73,13 +73,17 @@ def test_tracking_changes_no_output_and_no_exit_code(tracked: Any, make_notebook
 
 
 def test_a_failing_cell_fails_the_run_and_is_named(tracked: Any, make_notebook: Any) -> None:
-    path = tracked.write("broken.ipynb", make_notebook("x = 1", "raise LookupError('no such battle')", "x = 2"))
+    raising = f"# {'long ' * 2000}\nraise LookupError('no such battle')"
+    path = tracked.write("broken.ipynb", make_notebook("x = 1", raising, "x = 2"))
     assert tracked.papermill(path).returncode == 1
     (run,) = tracked.runs("broken")
     assert run.info.status == "FAILED"
     assert run.data.tags["pokebattle.failed_cell"] == "1"
     assert run.data.tags["pokebattle.error"] == "LookupError: no such battle"
+    assert run.data.tags["pokebattle.failed_source"] == raising[:8000]  # MLflow's limit
     assert "raise LookupError" in run.data.tags["pokebattle.traceback"]
+    whole = tracked.download(run_id=run.info.run_id, artifact_path="traceback.txt").read_text()
+    assert whole.endswith("LookupError: no such battle\n")
     executed = tracked.artifact(run, "broken.ipynb")
     assert [cell["execution_count"] for cell in executed["cells"]] == [1, 2, None]
 

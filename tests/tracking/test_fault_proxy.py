@@ -123,8 +123,12 @@ def test_hanging_requests_are_never_forwarded(proxy: FaultProxy, client: Client,
 
 @pytest.mark.parametrize(
     ("mode", "expected"),
-    [("unavailable", (503, "TEMPORARILY_UNAVAILABLE")), ("denied", (403, "PERMISSION_DENIED"))],
-    ids=["unavailable", "denied"],
+    [
+        ("unavailable", (503, "TEMPORARILY_UNAVAILABLE")),
+        ("unauthorized", (401, "UNAUTHENTICATED")),
+        ("denied", (403, "PERMISSION_DENIED")),
+    ],
+    ids=["unavailable", "unauthorized", "denied"],
 )
 def test_a_refusal_is_an_answer_and_not_forwarded(
     proxy: FaultProxy, client: Client, direct: mlflow.MlflowClient, mode: str, expected: tuple[int, str]

@@ -296,7 +296,7 @@ ROWS = {
     "hung-from-start": Row(from_the_start("hang")),
     "hung-in-the-middle": Row(in_the_middle("hang")),
     "unavailable": Row(in_the_middle("unavailable")),
-    "denied-from-start": Row(from_the_start("denied")),
+    "unauthorized-from-start": Row(from_the_start("unauthorized")),
     "denied-in-the-middle": Row(in_the_middle("denied")),
     "slow": Row(from_the_start("slow")),
     "answers-lost": Row(at_random("lose-answer")),
@@ -359,6 +359,6 @@ def test_nothing_is_lost_or_doubled_and_no_cell_waits(name: str, tmp_path: Path,
     outcome = execute(name, tmp_path / name, mlflow_server, database, seed)
     assert outcome.deviations == []
     assert outcome.delay <= DELAY, f"{outcome.longest} at load {os.getloadavg()[0]} on {os.cpu_count()} cores"
-    if name in {"hung-from-start", "hung-in-the-middle", "unavailable", "slow", "denied-from-start"}:
+    if name in {"hung-from-start", "hung-in-the-middle", "unavailable", "slow", "unauthorized-from-start"}:
         assert outcome.struck, "the fault did not happen"
     assert (outcome.kills > 0) == (name == "shipper-killed")

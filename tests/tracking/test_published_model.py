@@ -42,6 +42,8 @@ def test_a_registered_model_loads_elsewhere_and_is_antisymmetric(tracked: Any, c
     for name in ("model_type", "dataset_version", "dataset_digest", "n_features", "training_samples", "test_samples",
                  "n_matchups", "n_battles"):  # fmt: skip
         assert name in run.data.params, name
+    data = {item.tags[0].value: item.dataset.digest for item in run.inputs.dataset_inputs}
+    assert data == dict.fromkeys(("training", "evaluation"), run.data.params["dataset_digest"][:36])
 
     version = tracked.client.get_model_version("battle_winner", "1")
     assert version.run_id == run.info.run_id

@@ -1,5 +1,6 @@
 """What a run holds: the cells' own mlflow calls, fitted models, versions, datasets, the commit."""
 
+import hashlib
 import json
 import subprocess
 import time
@@ -93,6 +94,8 @@ def test_parameters_of_the_schema_are_logged_whole(tracked: Any, make_notebook: 
     assert run.data.params["version"] == "sample"
     assert run.data.params["random_state"] == "42"
     assert not [name for name in run.data.params if name.endswith(".2")]
+    typed = tracked.artifact(run, "parameters.json")
+    assert (typed["version"], typed["max_depth"]) == ("sample", 3)
 
 
 def test_figures_are_artifacts(tracked: Any, make_notebook: Any) -> None:
@@ -139,10 +142,14 @@ def test_dirty_means_code_not_outputs(checkout: Path) -> None:
     assert code_version(Path("/")) is None
 
 
-def test_the_commit_is_on_the_run(tracked: Any, make_notebook: Any, checkout: Path) -> None:
+def test_the_commit_the_patch_and_the_lock_are_on_the_run(tracked: Any, make_notebook: Any, checkout: Path) -> None:
     tracked.folder = checkout
     (checkout / "module.py").write_text("x = 2\n")
+    (checkout / "uv.lock").write_bytes(b"version = 1")
+    digest = hashlib.sha256(b"version = 1").hexdigest()
     assert tracked.papermill(tracked.write("committed.ipynb", make_notebook("1"))).returncode == 0
     (run,) = tracked.runs("committed")
     assert run.data.tags["mlflow.source.git.commit"] == code_version(checkout)[0]  # type: ignore[index]
     assert run.data.tags["pokebattle.git.dirty"] == "true"
+    assert run.data.tags["pokebattle.lock"] == f"uv.lock sha256:{digest}"
+    assert "-x = 1\n+x = 2\n" in tracked.download(run_id=run.info.run_id, artifact_path="code.patch").read_text()

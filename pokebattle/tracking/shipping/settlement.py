@@ -1,6 +1,7 @@
 """Closes a run: the artifacts that only the whole journal gives, the final status, what is left in the folder."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -121,10 +122,10 @@ class Settlement:
         if failed := ending.failed:
             error = failed.error or {"ename": "", "evalue": "", "traceback": []}
             tags = {
-                "pokebattle.failed_cell": str(self._notebook().index(failed)),
+                "pokebattle.failed_cell": str(self._notebook.index(failed)),
                 "pokebattle.failed_source": failed.source,
                 "pokebattle.error": f"{error['ename']}: {error['evalue']}",
-                "pokebattle.traceback": ANSI.sub("", "\n".join(error["traceback"] or [])),
+                "pokebattle.traceback": self._traceback(error),
             } | tags  # fmt: skip
         if dropped.get("events"):
             tags["pokebattle.dropped"] = f"{dropped['events']} events or files, {dropped['bytes']} bytes: no space left"
@@ -132,6 +133,11 @@ class Settlement:
             tags["pokebattle.set_aside"] = f"{len(aside)}: {aside[0].strip()}"
         return {key: mask(value)[: LIMIT["tags"]] for key, value in tags.items() if value}
 
+    def _traceback(self, error: dict[str, Any]) -> str:
+        """Return the end of a traceback, which says more than its beginning where it is too long for a tag."""
+        return self.story.masker.text(ANSI.sub("", "\n".join(error["traceback"] or [])))[-LIMIT["tags"] :]
+
+    @functools.cached_property
     def _notebook(self) -> ExecutedNotebook:
         story = self.story
         return ExecutedNotebook(self.folder, story.document, story.cells, story.masker.json)
@@ -139,7 +145,7 @@ class Settlement:
     def _artifacts(self, ending: Verdict) -> Iterator[File]:
         """Yield the executed notebook, its figures, the cells' story, typed parameters, patch and data manifests."""
         story, root = self.story, self.start["root"]
-        notebook = self._notebook()
+        notebook = self._notebook
         yield File(root, f"{Path(self.start['notebook']).stem or 'notebook'}.ipynb", notebook.chunks)
         cells = [
             {"cell": n, "id": cell.id, "index": notebook.index(cell), "source": cell.source, "seconds": cell.seconds,
