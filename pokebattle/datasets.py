@@ -1,8 +1,8 @@
 """Battle sets: matchups with the wins that the engine counted, checked at every load.
 
-A set is a folder of `data/battles` with two Parquet files and a manifest: `battles.parquet` holds every matchup with
-its battles of the stream "training", `evaluation.parquet` the matchups that only judge, with more battles, of the
-stream "evaluation".
+A set that the engine fought is a folder of `data/battles` with two Parquet files and a manifest: `battles.parquet`
+holds every matchup with its battles of the stream "training", `evaluation.parquet` the matchups that only judge, with
+more battles, of the stream "evaluation". The sets of `formula` are computed when they are loaded.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from pokebattle import dex, splits
+from pokebattle import dex, formula, splits
 from pokebattle.battles import MATCHUP
 
 FOLDER = Path(__file__).parent / "data" / "battles"
@@ -37,12 +37,13 @@ class BattleSet:
     name : str
         The version, e.g. "v3".
     digest : str
-        16 hexadecimal digits that identify the files and the number of matchups kept.
+        16 hexadecimal digits that identify the battles and the number of matchups kept.
     manifest : dict
-        Where the battles come from: engine, conditions, policy, seeds; rows, n_battles and sha256 of each file.
+        Where the battles come from: engine, conditions, policy, seeds; rows, n_battles and sha256 of each file. Or the
+        formula.
     training, evaluation : DataFrame
-        Columns species_a, species_b, move_a, move_b, policy, wins_a (0 to n_battles), n_battles and turns (mean
-        length, a result like wins_a and no feature). No unordered pair of species is in both.
+        Columns species_a, species_b, move_a, move_b, policy, wins_a (0 to n_battles), n_battles and, of the engine's
+        battles, turns (mean length, a result like wins_a and no feature). No unordered pair of species is in both.
     """
 
     name: str
@@ -52,16 +53,18 @@ class BattleSet:
     evaluation: pd.DataFrame
 
 
-def load_battles(name: str, max_matchups: int = 0, *, folder: Path = FOLDER) -> BattleSet:
+def load_battles(name: str, max_matchups: int = 0, *, by_engine: bool = False, folder: Path = FOLDER) -> BattleSet:
     """Load a battle set and check it against its manifest.
 
     Parameters
     ----------
     name : str
-        A folder in `folder`, e.g. "v3".
+        A folder in `folder`, e.g. "v3", or a set of `formula`.
     max_matchups : int, default 0
         Keep this many matchups of the set, training and evaluation in the set's own proportion; 0 keeps all.
         Smaller numbers are subsets of larger ones: matchups are taken in the order of a hash of their pair.
+    by_engine : bool, default False
+        Take only a set that the engine fought.
     folder : Path
         Where battle sets are.
 
@@ -70,19 +73,17 @@ def load_battles(name: str, max_matchups: int = 0, *, folder: Path = FOLDER) -> 
     DatasetError
         If there is no such set, or a file is missing, changed or malformed.
     """
-    manifest = _manifest(name, folder)
-    battles, evaluation = (_read(folder / name / file, manifest) for file in STREAMS)
-    judged = set(splits.pair_ids(evaluation))
-    if unknown := judged - set(splits.pair_ids(battles)):
-        raise DatasetError(f"{name}/evaluation.parquet: {len(unknown)} pairs are not in battles.parquet, "
-                           f"e.g. {min(unknown)}")
+    if by_engine and name in formula.SCENARIOS:
+        raise DatasetError(f"dataset: expected battles that the engine fought, as in v3, got {name!r}, which a formula "
+                           "decides")
     if max_matchups < 0:
         raise DatasetError(f"max_matchups: expected 0 (all) or more, got {max_matchups}")
+    manifest, battles, evaluation, hashes = _computed(name) if name in formula.SCENARIOS else _stored(name, folder)
+    judged = set(splits.pair_ids(evaluation))
     battles = splits.subset(battles, max_matchups)
     evaluation = evaluation[splits.pair_ids(evaluation).isin(splits.pair_ids(battles))]
     training = battles[~splits.pair_ids(battles).isin(judged)]
     splits.check_disjoint(training, evaluation)
-    hashes = [manifest["files"][file]["sha256"] for file in STREAMS]
     return BattleSet(
         name=name,
         digest=sha256("/".join([*hashes, str(max_matchups)]).encode()).hexdigest()[:16],
@@ -90,6 +91,25 @@ def load_battles(name: str, max_matchups: int = 0, *, folder: Path = FOLDER) -> 
         training=training.reset_index(drop=True),
         evaluation=evaluation.reset_index(drop=True),
     )
+
+
+def _stored(name: str, folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, list[str]]:
+    """Read manifest, all battles, those that judge, and the files' hashes."""
+    manifest = _manifest(name, folder)
+    battles, evaluation = (_read(folder / name / file, manifest) for file in STREAMS)
+    if unknown := set(splits.pair_ids(evaluation)) - set(splits.pair_ids(battles)):
+        raise DatasetError(f"{name}/evaluation.parquet: {len(unknown)} pairs are not in battles.parquet, "
+                           f"e.g. {min(unknown)}")
+    return manifest, battles, evaluation, [manifest["files"][file]["sha256"] for file in STREAMS]
+
+
+def _computed(name: str) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, list[str]]:
+    """Compute a set of the formula, which sets the same pairs aside as the engine's battles do."""
+    battles = formula.battles(name)
+    digest = sha256(pd.util.hash_pandas_object(battles, index=False).to_numpy().tobytes()).hexdigest()
+    manifest = {"name": name, "formula": formula.SOURCE, "scenarios": formula.SCENARIOS[name], "seed": formula.SEED,
+                "rows": len(battles), "sha256": digest}  # fmt: skip
+    return manifest, battles, battles[splits.evaluation_pairs(battles)], [digest]
 
 
 def write_battles(folder: Path, battles: pd.DataFrame, evaluation: pd.DataFrame, origin: Mapping[str, Any]) -> Path:
@@ -153,9 +173,9 @@ def compare(fought: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFrame:
 def _manifest(name: str, folder: Path) -> dict[str, Any]:
     path = folder / name / "manifest.json"
     if not path.exists():
-        known = sorted(found.parent.name for found in folder.glob("*/manifest.json"))
+        known = sorted([*formula.SCENARIOS, *(found.parent.name for found in folder.glob("*/manifest.json"))])
         near = get_close_matches(name, known, n=1, cutoff=0.4)
-        raise DatasetError(f"dataset: unknown, got {name!r}; expected one of {', '.join(known) or 'none'}"
+        raise DatasetError(f"dataset: unknown, got {name!r}; expected one of {', '.join(known)}"
                            + (f"; did you mean {near[0]}?" if near else ""))
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())

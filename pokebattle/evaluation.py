@@ -2,7 +2,8 @@
 
 A row is a matchup that was fought `n_battles` times and won `wins_a` times by A. Every figure is a mean over
 single battles, computed from these counts. A battle is partly luck, so even the true probabilities have a
-log-loss above zero: the Bayes limit, estimated from the counts alone. The main figure is the excess over it.
+log-loss above zero: the Bayes limit, estimated from the counts alone. The main figure is the excess over it. Where
+matchups were fought once the counts cannot tell luck from cause: there is no limit, and no excess.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pandas as pd
 from scipy.special import rel_entr, xlog1py, xlogy
 from sklearn.base import clone
 
+from pokebattle.battles import MATCHUP
 from pokebattle.features import matchup_features, mirror
 from pokebattle.model import BattleWinner
 from pokebattle.splits import pair_hashes
@@ -28,12 +30,13 @@ def single_orientation(matchups: pd.DataFrame) -> pd.DataFrame:
     """Turn every matchup to the one orientation that a hash of its unordered species pair draws.
 
     Scoring both orientations would make precision, recall, F1 and accuracy the same number. The draw depends
-    on the two species only, never on a seed or on the orientation of the input.
+    on the two species only, never on a seed or on the orientation of the input. A matchup that is there from
+    both sides with the same result counts once.
     """
     turned = (pair_hashes(matchups, "orientation") < 0.5) == (matchups["species_a"] < matchups["species_b"]).to_numpy()
     oriented = matchups.copy()
     oriented.iloc[turned] = mirror(matchups[turned])
-    return oriented
+    return oriented.drop_duplicates([*MATCHUP, "wins_a", "n_battles"])
 
 
 def jackknife(statistic: Callable[[np.ndarray], np.ndarray], wins: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -90,7 +93,7 @@ def figures_of_merit(
     Parameters
     ----------
     matchups : DataFrame
-        Columns wins_a and n_battles (at least 2), one row a matchup, in one orientation.
+        Columns wins_a and n_battles, one row a matchup, in one orientation.
     probability : ndarray of shape (n_matchups,)
         Predicted P(A wins), 0 to 1; A is predicted to win from 0.5 on.
     weights : ndarray of shape (n_resamples, n_matchups), optional
@@ -103,7 +106,8 @@ def figures_of_merit(
     DataFrame of shape (n_resamples, n_figures)
         accuracy, precision, recall, f1_score, roc_auc, log_loss (nats a battle), brier, calibration_error
         (mean distance of predicted and observed share over the bins), excess_percent (log-loss over the
-        Bayes limit, in percent of it). A figure that a resample leaves undefined is missing.
+        Bayes limit, in percent of it). A figure that a resample leaves undefined is missing; the excess is where
+        matchups were fought once.
 
     Notes
     -----
@@ -120,7 +124,7 @@ def figures_of_merit(
             n, wins * chosen, losses * chosen, wins * ~chosen,
             -wins * np.log(inside) - losses * np.log1p(-inside),
             wins * (1 - p) ** 2 + losses * p**2,
-            n * jackknife(entropy, wins, n),
+            n * jackknife(entropy, wins, n) if has_limit(matchups) else np.full(len(p), np.nan),
         ])
     ).T  # fmt: skip
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -136,6 +140,11 @@ def figures_of_merit(
             "excess_percent": 100 * (loss / floor - 1),
         }
     return pd.DataFrame(figures)
+
+
+def has_limit(matchups: pd.DataFrame) -> bool:
+    """Tell whether every matchup was fought more than once, so that its luck can be told from the counts."""
+    return bool((matchups["n_battles"] > 1).all())
 
 
 def bayes_limit(matchups: pd.DataFrame, weights: np.ndarray | None = None) -> pd.DataFrame:
@@ -173,14 +182,16 @@ def evaluate(
     Returns
     -------
     DataFrame
-        One row a predictor and figure: predictor, figure, value, low, high (95 % interval), n_matchups,
-        n_battles. The last predictor is the Bayes limit.
+        One row a predictor and figure that is defined: predictor, figure, value, low, high (95 % interval),
+        n_matchups, n_battles. The last predictor is the Bayes limit, where there is one.
     """
     weights = species_bootstrap(matchups, n_bootstrap, random_state)
     tables = {name: figures_of_merit(matchups, p, weights, n_bins) for name, p in predictions.items()}
-    tables[LIMIT] = bayes_limit(matchups, weights)
+    if has_limit(matchups):
+        tables[LIMIT] = bayes_limit(matchups, weights)
     scores = pd.concat([_with_interval(table) for table in tables.values()], keys=tables, names=["predictor"])
-    return scores.reset_index().assign(n_matchups=len(matchups), n_battles=int(matchups["n_battles"].sum()))
+    scores = scores.dropna(subset="value").reset_index()
+    return scores.assign(n_matchups=len(matchups), n_battles=int(matchups["n_battles"].sum()))
 
 
 def result_table(scores: pd.DataFrame, figures: Mapping[str, int]) -> pd.DataFrame:
@@ -276,7 +287,7 @@ def learning_curve(
     -------
     DataFrame
         n_matchups (learned from), log-loss on these (`training`) and on the fifth (`held_out`, with `low` and
-        `high`), and the fifth's Bayes limit (`bayes`).
+        `high`), and, where there is one, the fifth's Bayes limit (`bayes`).
     """
     hashes = pair_hashes(training, "learning curve")
     held_out = training[hashes < HELD_OUT]
@@ -293,7 +304,7 @@ def learning_curve(
         )
         rows.append((size, seen["value"], unseen["value"], unseen["low"], unseen["high"]))
     table = pd.DataFrame(rows, columns=["n_matchups", "training", "held_out", "low", "high"])
-    return table.assign(bayes=bayes_limit(held_out)["log_loss"].iloc[0])
+    return table.assign(bayes=bayes_limit(held_out)["log_loss"].iloc[0]) if has_limit(held_out) else table
 
 
 def _checked(probability: np.ndarray, n_rows: int) -> np.ndarray:

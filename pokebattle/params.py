@@ -42,12 +42,12 @@ class Params(BaseModel):
     version: str
     description: str = Field(min_length=1)
 
-    dataset: Literal["v3"]
-    policy: Literal["best_move"]
+    dataset: Literal["v1", "v2", "v3"]
+    policy: Literal["best_move", "three_scenarios"]
     max_matchups: int = Field(ge=0)
     simulated_matchups: int = Field(ge=0)
     evaluation_fraction: float = Field(gt=0, le=0.5)
-    evaluation_battles: int = Field(ge=2, le=100_000)
+    evaluation_battles: int = Field(ge=1, le=100_000)
 
     features: Literal["mechanics", "raw"]
     random_state: int = Field(ge=0, lt=2**32)

@@ -67,7 +67,9 @@ def learning_curve(table: pd.DataFrame) -> Figure:
         axes.plot(table["n_matchups"], table["training"], color=GREY, marker="o", label="learned from")
         axes.plot(table["n_matchups"], table["held_out"], color=A_COLOUR, marker="o", label="held out")
         axes.fill_between(table["n_matchups"], table["low"], table["high"], color=A_COLOUR, alpha=0.15, linewidth=0)
-        axes.plot(table["n_matchups"], table["bayes"], color=B_COLOUR, linestyle="--", label="Bayes limit, held out")
+        if "bayes" in table:
+            limit = "Bayes limit, held out"
+            axes.plot(table["n_matchups"], table["bayes"], color=B_COLOUR, linestyle="--", label=limit)
         axes.set(xscale="log", xlabel="matchups learned from", ylabel="log-loss (nats a battle)", ylim=(0, None))
         axes.set(title="Learning curve")
         axes.set_xticks(table["n_matchups"], [f"{n:,}" for n in table["n_matchups"]])

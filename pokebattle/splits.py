@@ -11,9 +11,17 @@ EVALUATION_FRACTION = 0.1
 
 def pair_ids(matchups: pd.DataFrame) -> pd.Series:
     """Return the unordered pair of species of every matchup as text, `first|second`, first < second."""
-    first = matchups[["species_a", "species_b"]].min(axis=1)
-    second = matchups[["species_a", "species_b"]].max(axis=1)
-    return first + "|" + second
+    distinct, rows = distinct_pairs(matchups)
+    return pd.Series(pd.array(distinct, dtype="str").take(rows), index=matchups.index)
+
+
+def distinct_pairs(matchups: pd.DataFrame) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the ids of the unordered pairs that there are, sorted, and which of them every matchup has."""
+    sides = pd.concat([matchups["species_a"], matchups["species_b"]])
+    codes, names = pd.factorize(sides, sort=True)
+    codes = np.sort(codes.reshape(2, -1), axis=0)
+    distinct, rows = np.unique(codes[0] * len(names) + codes[1], return_inverse=True)
+    return [f"{names[pair // len(names)]}|{names[pair % len(names)]}" for pair in distinct], rows
 
 
 def pair_hashes(matchups: pd.DataFrame, purpose: str) -> NDArray[np.float64]:
@@ -21,8 +29,9 @@ def pair_hashes(matchups: pd.DataFrame, purpose: str) -> NDArray[np.float64]:
 
     Matchups of one pair have the same number whatever their moves, order and policy; purposes are independent.
     """
-    hashes = [sha256(f"{purpose}/{pair}".encode()).digest()[:8] for pair in pair_ids(matchups)]
-    return np.array([int.from_bytes(digest, "big") for digest in hashes], dtype=float) / 2**64
+    distinct, rows = distinct_pairs(matchups)
+    hashes = [sha256(f"{purpose}/{pair}".encode()).digest()[:8] for pair in distinct]
+    return (np.array([int.from_bytes(digest, "big") for digest in hashes], dtype=float) / 2**64)[rows]
 
 
 def evaluation_pairs(matchups: pd.DataFrame, fraction: float = EVALUATION_FRACTION) -> NDArray[np.bool_]:

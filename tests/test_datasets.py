@@ -69,8 +69,8 @@ def test_the_same_battles_make_the_same_files(folder, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("v33", "dataset: unknown, got 'v33'; expected one of v3; did you mean v3?"),
-    ("zzz", "dataset: unknown, got 'zzz'; expected one of v3"),
+    ("v33", "dataset: unknown, got 'v33'; expected one of v1, v2, v3; did you mean v3?"),
+    ("zzz", "dataset: unknown, got 'zzz'; expected one of v1, v2, v3"),
 ])
 def test_an_unknown_set_is_named_with_the_nearest(name, message):
     with pytest.raises(datasets.DatasetError, match=f"^{re.escape(message)}$"):

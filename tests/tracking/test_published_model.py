@@ -83,3 +83,17 @@ def test_off_saves_the_model_to_a_folder_and_says_so(tracked: Any, copied: Path,
     folder = root / "build" / "models" / "untracked_winner_sample"
     assert {file.name for file in folder.iterdir()} == {"booster.ubj", "features.json"}
     shutil.rmtree(folder)
+
+
+def test_where_a_formula_decides_no_excess_is_published(tracked: Any, copied: Path, root: Path) -> None:
+    tracked.folder = copied
+    small = {"max_matchups": 2000, "n_estimators": 5, "n_bootstrap": 20}
+    chosen = {"version": "v1", "register_model": False, "model_name": "of_a_formula", **small}
+    options = [word for name, value in chosen.items() for word in ("-p", name, str(value))]
+    done = tracked.papermill(copied / "train.ipynb", *options)
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(root / "build" / "models" / "of_a_formula_v1")
+    (run,) = tracked.runs("battle_winner_v1")
+    assert run.data.params["dataset_version"] == "v1"
+    assert 0 < run.data.metrics["log_loss"] < run.data.metrics["baseline_constant_log_loss"]
+    assert not [name for name in run.data.metrics if "excess" in name or "bayes" in name]
