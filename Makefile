@@ -48,8 +48,7 @@ dataset: $(READY)  ## fight all battles of v3 (about ten minutes on two free cor
 bench: $(READY)  ## measure what tracking costs, as ratios side by side
 	@$(BIN)/python benchmarks/tracking.py
 
-chaos: $(READY)  ## the fault matrix and the slow endings, with real processes (long)
-	POKEBATTLE_TRACKING=off $(BIN)/pytest -m slow tests/tracking
+chaos: $(READY)  ## the whole fault matrix, shippers killed at random, many notebooks at once (half an hour)
 	POKEBATTLE_TRACKING=off $(BIN)/python tests/tracking/chaos.py
 
 clean:  ## remove what make produced, except the environment and the server's store

@@ -1,6 +1,6 @@
 """Nothing that a notebook logs is lost or doubled, whatever happens to the server, the network or the shipper.
 
-Every row is a fault and runs real papermill processes; ``chaos.py`` repeats the rows with other draws.
+Every row is a fault and runs real papermill processes; ``chaos.py`` repeats all rows with other draws.
 """
 
 import contextlib
@@ -21,8 +21,6 @@ import pytest
 from faults import FaultProxy, Plan, Server, compare, database_away, environment
 
 from pokebattle.places import state_dir
-
-pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
 PATIENCE = 240.0  # seconds that a notebook may take
@@ -281,32 +279,36 @@ def synced_twice(case: Case) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """A fault and what it needs: how many notebooks at once, a server of its own, a model in the short matrix."""
+    """A fault and what it needs: how many notebooks at once, a server of its own, a model in the short matrix.
+
+    The short matrix, which is part of `make test`, leaves out what is ``long`` or much like another row.
+    """
 
     fault: Callable[[Case], None]
     notebooks: int = 1
     own_server: bool = False
     model: bool = False
+    long: bool = False
 
 
 ROWS = {
     "none": Row(no_fault, model=True),
-    "refused-from-start": Row(from_the_start("refuse"), model=True),
+    "refused-from-start": Row(from_the_start("refuse"), model=True, long=True),
     "refused-in-the-middle": Row(in_the_middle("refuse"), model=True),
-    "hung-from-start": Row(from_the_start("hang")),
+    "hung-from-start": Row(from_the_start("hang"), long=True),
     "hung-in-the-middle": Row(in_the_middle("hang")),
-    "unavailable": Row(in_the_middle("unavailable")),
+    "unavailable": Row(in_the_middle("unavailable"), long=True),
     "unauthorized-from-start": Row(from_the_start("unauthorized")),
-    "denied-in-the-middle": Row(in_the_middle("denied")),
-    "slow": Row(from_the_start("slow")),
+    "denied-in-the-middle": Row(in_the_middle("denied"), long=True),
+    "slow": Row(from_the_start("slow"), long=True),
     "answers-lost": Row(at_random("lose-answer")),
-    "requests-cut": Row(at_random("cut")),
-    "database-away": Row(database_locked),
+    "requests-cut": Row(at_random("cut"), long=True),
+    "database-away": Row(database_locked, long=True),
     "server-killed": Row(server_killed, own_server=True),
     "two-kernels": Row(in_the_middle("refuse"), notebooks=2),
     "shipper-killed": Row(shipper_killed),
-    "synced-by-two": Row(synced_by_two),
-    "synced-twice": Row(synced_twice),
+    "synced-by-two": Row(synced_by_two, long=True),
+    "synced-twice": Row(synced_twice, long=True),
 }
 
 
@@ -352,13 +354,13 @@ def execute(name: str, folder: Path, uri: str, database: Path, seed: int, models
         return Outcome(case.deviations(), case.longest(), row.notebooks, struck, case.kills)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if not row.long])
 def test_nothing_is_lost_or_doubled_and_no_cell_waits(name: str, tmp_path: Path, mlflow_server: str) -> None:
     database = state_dir() / "server" / "mlflow.db"
     seed = 1 + [*ROWS].index(name)
     outcome = execute(name, tmp_path / name, mlflow_server, database, seed)
     assert outcome.deviations == []
     assert outcome.delay <= DELAY, f"{outcome.longest} at load {os.getloadavg()[0]} on {os.cpu_count()} cores"
-    if name in {"hung-from-start", "hung-in-the-middle", "unavailable", "slow", "unauthorized-from-start"}:
+    if name in {"hung-in-the-middle", "unauthorized-from-start"}:
         assert outcome.struck, "the fault did not happen"
     assert (outcome.kills > 0) == (name == "shipper-killed")
