@@ -1,6 +1,15 @@
 """``python -m pokebattle``: see :mod:`pokebattle.cli`."""
 
+import os
+import sys
+
 from pokebattle.cli import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as in `runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    raise SystemExit(code)

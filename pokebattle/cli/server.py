@@ -10,6 +10,7 @@ from pokebattle.tracking.settings import tracking_uri
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("action", choices=["start", "stop", "status"])
+    parser.add_argument("--own", action="store_true", help="start one although another program's answers")
     parser.add_argument("--background", action="store_true", help="do not wait until the server answers")
 
 
@@ -24,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"{tracking_uri()}: {'an MLflow server answers' if there else 'no MLflow server answers'}\n")
         return 0 if there else 1
     try:
-        uri, remarks = server.start(wait=not arguments.background)
+        uri, remarks = server.start(not arguments.background, arguments.own)
     except server.ServerStartError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1

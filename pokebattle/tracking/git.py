@@ -28,6 +28,11 @@ def code_version(folder: Path) -> tuple[str, bool] | None:
     return commit.strip(), bool(_changed(Path(top.strip())))
 
 
+def is_committed(file: Path) -> bool:
+    """Tell whether the commit of the checkout around ``file`` holds it, in whatever state."""
+    return bool(_git(file.parent, "ls-tree", "HEAD", "--", file.name))
+
+
 def code_diff(folder: Path) -> str:
     """Return what differs from the commit as a patch, without notebooks, whose changed names it lists.
 

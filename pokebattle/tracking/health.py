@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking import processes
+from pokebattle.tracking import processes, server
 from pokebattle.tracking.journal import executions_dir, read_json, spool_size
 from pokebattle.tracking.settings import deliver_to, enabled, spool_limit, tracking_uri
 from pokebattle.tracking.shipping import spool
@@ -79,7 +79,7 @@ def _server() -> list[Finding]:
     except OSError as error:
         mend = "`make server`, or set MLFLOW_TRACKING_URI"
         return [Finding("server", False, f"{uri} does not answer ({error})", mend)]
-    return [Finding("server", True, f"{uri} answers"), *_open_runs(rest)]
+    return [Finding("server", True, f"{uri} answers{server.whose(uri)}"), *_open_runs(rest)]
 
 
 def _open_runs(rest: MlflowRest) -> list[Finding]:
@@ -130,11 +130,20 @@ def _waiting() -> list[Finding]:
         elif one.state == "elsewhere":
             found.append(Finding("waiting", True, f"{name}: {one.start['kernel']['host']} has to deliver it"))
         elif one.state == "ended":
-            text = f"{name}: {one.reason or 'being delivered'}"
-            found.append(Finding("waiting", False, text, "`python -m pokebattle sync` once the server answers"))
+            found.append(Finding("waiting", False, f"{name}: {one.reason or 'being delivered'}", _mend(one)))
         else:
             found.append(Finding("running", True, name + (f", waits: {one.reason}" if one.reason else "")))
     return found
+
+
+def _mend(one: spool.Waiting) -> str:
+    """Return what to do about an execution that waits."""
+    uri, again = deliver_to(one.start), "`python -m pokebattle sync`"
+    if one.reason.startswith("HTTP 5"):
+        return f"look at the server's log, then {again}"
+    if uri != tracking_uri():
+        return f"{again} once a server answers at {uri}: MLFLOW_TRACKING_URI named it when the notebook ran"
+    return f"{again} once the server answers"
 
 
 def _set_aside() -> list[Finding]:

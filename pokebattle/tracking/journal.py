@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pokebattle.places import state_dir
-from pokebattle.tracking.settings import SPOOL_RESERVE, spool_limit
+from pokebattle.tracking.settings import SPOOL_RESERVE, deliver_to, spool_limit
 
 VITAL = {"start", "names", "cell_start", "cell_end", "shutdown", "driver_end", "kernel_end", "mismatch"}
 BELL, URGENT = b".", b"!"  # what a kernel says to its shipper: something was written, somebody waits for it
@@ -58,7 +58,7 @@ def read_json(file: Path) -> dict[str, Any]:
 def run_address(record: dict[str, Any]) -> str:
     """Return the page of the run in ``run.json``; the query keeps MLflow's UI out of its GenAI mode."""
     page = f"#/experiments/{record['experiment_id']}/runs/{record['run_id']}?workflowType=machine_learning"
-    return f"{record['uri']}/{page}"
+    return f"{deliver_to(record)}/{page}"
 
 
 def make_private(folder: Path) -> None:

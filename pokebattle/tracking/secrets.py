@@ -190,7 +190,8 @@ def _given(text: str, name: re.Match[str], sign: re.Match[str], value: re.Match[
         return "" if plain.lower() in _PLAIN else word  # a shell's variable or a program's option
     if len(word) < 6 or not re.search(r"\d|.[!@$#](?!=)", plain):  # a variable could be called so
         return ""
-    loose = kind in {":", "=>", "", ","} or value["quote"] or (tight and not (len(plain) < 40 and _is_secret(plain)))
+    variable = len(plain) < 40 and _is_secret(plain) and not re.search(r"\d[A-Za-z]", plain)  # db_password, token2
+    loose = kind in {":", "=>", "", ","} or value["quote"] or (tight and not variable)
     return word if loose or _is_random(plain) else ""
 
 

@@ -38,6 +38,13 @@ def answers(uri: str, timeout: float = 2.0) -> bool:
         return False
 
 
+def whose(uri: str) -> str:
+    """Return a remark, if nobody named the server at ``uri`` and this checkout has not started it."""
+    if os.environ.get("MLFLOW_TRACKING_URI") or uri == server_record().get("uri"):
+        return ""
+    return ", not started from here; runs go there, `python -m pokebattle server start --own` starts another"
+
+
 def process(record: dict[str, Any]) -> psutil.Process | None:
     """Return the recorded server's process if it is alive and still the same one."""
     try:
@@ -48,13 +55,15 @@ def process(record: dict[str, Any]) -> psutil.Process | None:
         return None
 
 
-def start(wait: bool = True) -> tuple[str, list[str]]:
+def start(wait: bool = True, own: bool = False) -> tuple[str, list[str]]:
     """Start the local server unless one answers already.
 
     Parameters
     ----------
     wait : bool
         Return only when it answers; else it comes up in the background.
+    own : bool
+        A server that this checkout has not started does not do.
 
     Returns
     -------
@@ -68,8 +77,8 @@ def start(wait: bool = True) -> tuple[str, list[str]]:
         It ended or did not answer within three minutes.
     """
     uri, remarks = tracking_uri(), []
-    if answers(uri):
-        return uri, [f"an MLflow server answers at {uri}"]
+    if answers(uri) and not (own and whose(uri)):
+        return uri, [f"an MLflow server answers at {uri}{whose(uri)}"]
     if named := os.environ.get("MLFLOW_TRACKING_URI"):
         remarks.append(f"MLFLOW_TRACKING_URI names {named}, which does not answer")
     record = server_record()

@@ -52,7 +52,7 @@ def tracking_uri() -> str:
 
 def is_local(uri: str) -> bool:
     """Tell whether ``uri`` is the checkout's own server, which may come up at another port the next time."""
-    return not os.environ.get("MLFLOW_TRACKING_URI") and uri in {server_record().get("uri"), DEFAULT_URI}
+    return uri == server_record().get("uri") or (uri == DEFAULT_URI and not os.environ.get("MLFLOW_TRACKING_URI"))
 
 
 def deliver_to(start: dict[str, Any]) -> str:

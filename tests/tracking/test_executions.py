@@ -131,7 +131,7 @@ def test_foreign_notebooks_take_any_parameter(tracked: Any, make_notebook: Any) 
 def test_bad_parameters_are_refused_before_a_kernel_starts(tracked: Any, make_notebook: Any) -> None:
     document = make_notebook("1", parameters='version: str = "sample"', metadata={"pokebattle": {"schema": "params"}})
     path = tracked.write("strict.ipynb", document)
-    for switch in ("on", "off"):
+    for switch in ("off", "on"):
         done = tracked.papermill(path, "-p", "max_dept", "8", POKEBATTLE_TRACKING=switch)
         assert done.returncode == 1
         (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
@@ -139,9 +139,19 @@ def test_bad_parameters_are_refused_before_a_kernel_starts(tracked: Any, make_no
         assert "Traceback" not in done.stderr
     assert not (tracked.folder / "out.ipynb").exists()
     (run,) = tracked.runs("strict")  # the other one was off
+    assert f"/runs/{run.info.run_id}" in done.stderr
     assert run.info.status == "FAILED"
     assert run.data.tags["pokebattle.error"].startswith("ParameterError: ")
     assert run.data.params == {"max_dept": "8"}
+
+
+def test_an_unknown_version_is_refused_without_an_experiment_of_its_own(tracked: Any, make_notebook: Any) -> None:
+    metadata = {"pokebattle": {"schema": "params", "experiment": "refused_{version}"}}
+    document = make_notebook("1", parameters='version: str = "sample"', metadata=metadata)
+    assert tracked.papermill(tracked.write("unknown.ipynb", document), "-p", "version", "v33").returncode == 1
+    (run,) = tracked.runs("refused_sample")
+    assert (run.info.status, run.data.params) == ("FAILED", {"version": "v33"})
+    assert tracked.client.get_experiment_by_name("refused_v33") is None
 
 
 def test_off_leaves_no_trace(tracked: Any, make_notebook: Any) -> None:

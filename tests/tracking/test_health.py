@@ -68,3 +68,14 @@ def test_runs_lists_what_was_executed(tracked: Any, make_notebook: Any) -> None:
     row = verb(tracked, "runs").stdout.splitlines()[1]
     for expected in ("FINISHED", "listed.ipynb", "v9", "log_loss 0.25", run.info.run_id):
         assert expected in row
+    command = f"{sys.executable} -m pokebattle runs | head -c 1"  # the reader goes away before anything is written
+    done = subprocess.run(["bash", "-c", f"sleep 1; {command}"], cwd=tracked.folder, env=tracked.env,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert "Traceback" not in done.stderr
+
+
+def test_what_waits_for_an_address_of_its_own_is_told_so(away: Any, make_notebook: Any, mlflow_server: str) -> None:
+    assert away.papermill(away.write("pinned.ipynb", make_notebook("1"))).returncode == 0
+    told = verb(away, "doctor", MLFLOW_TRACKING_URI=mlflow_server)
+    assert told.returncode == 1
+    assert "once a server answers at http://127.0.0.1:9: MLFLOW_TRACKING_URI named it" in told.stdout

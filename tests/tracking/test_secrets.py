@@ -56,6 +56,7 @@ NAMED = [  # text with §, the secret
     ("aws_secret_access_key=§", AWS),
     ("aws_secret_access_key = §\n", AWS),
     ("host=h user=u password=§ dbname=d", "hunter2"),
+    ("password=§\n", "hunter2secret"),
     ("Server=h;Pwd=§;Database=x", "hunter2"),
     ("DefaultEndpointsProtocol=https;AccountKey=§;End=1", MIXED[:40] + "=="),
     ("http://127.0.0.1:8888/lab?token=§&x=1", "0123456789abcdef" * 3),

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from pokebattle.tracking import server, settings
-from pokebattle.tracking.journal import read_json
+from pokebattle.tracking.journal import read_json, run_address
 
 
 def test_without_a_server_a_notebook_ends_undelayed_and_says_so_once(away: Any, make_notebook: Any) -> None:
@@ -112,6 +112,26 @@ def test_only_a_server_started_just_now_is_waited_for(own_state: Any) -> None:
         assert settings.server_is_starting("http://127.0.0.1:9") is expected
     (own_state / "server.json").write_text(json.dumps({"uri": "http://127.0.0.1:9"}))
     assert settings.server_is_starting("http://127.0.0.1:9") is False
+
+
+def test_a_server_that_was_not_started_here_is_called_so(
+    own_state: Any, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "tracking_uri", lambda: mlflow_server)
+    uri, (remark,) = server.start()
+    assert uri == mlflow_server and "not started from here" in remark and "--own" in remark
+    (own_state / "server.json").write_text(json.dumps({"uri": mlflow_server}))
+    assert server.start() == (mlflow_server, [f"an MLflow server answers at {mlflow_server}"])
+
+
+def test_the_recorded_server_may_come_up_elsewhere(own_state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own_state / "server.json").write_text('{"uri": "http://127.0.0.1:5055"}')
+    assert settings.is_local("http://127.0.0.1:5055") and settings.is_local("http://127.0.0.1:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5055")
+    assert settings.is_local("http://127.0.0.1:5055") and not settings.is_local("http://127.0.0.1:5000")
+    began = {"uri": "http://127.0.0.1:5044", "experiment_id": "1", "run_id": "2"}
+    assert run_address(began).startswith("http://127.0.0.1:5044/")
+    assert run_address(began | {"local_server": True}).startswith("http://127.0.0.1:5055/")
 
 
 def test_a_stale_record_is_not_taken_for_the_server(own_state: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pokebattle.tracking.git import code_version
+from pokebattle.tracking.git import code_version, is_committed
 from pokebattle.tracking.shipping.rest import MlflowRest
 
 
@@ -140,6 +140,7 @@ def test_dirty_means_code_not_outputs(checkout: Path) -> None:
     (checkout / "n.ipynb").write_text(json.dumps(document))
     assert code_version(checkout) == (version[0], True)
     assert code_version(Path("/")) is None
+    assert (is_committed(checkout / "n.ipynb"), is_committed(checkout / "new.txt")) == (True, False)
 
 
 def test_the_commit_the_patch_and_the_lock_are_on_the_run(tracked: Any, make_notebook: Any, checkout: Path) -> None:
@@ -153,3 +154,11 @@ def test_the_commit_the_patch_and_the_lock_are_on_the_run(tracked: Any, make_not
     assert run.data.tags["pokebattle.git.dirty"] == "true"
     assert run.data.tags["pokebattle.lock"] == f"uv.lock sha256:{digest}"
     assert "-x = 1\n+x = 2\n" in tracked.download(run_id=run.info.run_id, artifact_path="code.patch").read_text()
+
+
+def test_a_notebook_that_no_commit_holds_is_not_clean(tracked: Any, make_notebook: Any, checkout: Path) -> None:
+    tracked.folder = checkout
+    run = tracked.run_of("uncommitted.ipynb", make_notebook("1"))
+    assert run.data.tags["pokebattle.git.dirty"] == "true"
+    patch = tracked.download(run_id=run.info.run_id, artifact_path="code.patch").read_text()
+    assert patch == "# notebook that no commit holds: uncommitted.ipynb\n"

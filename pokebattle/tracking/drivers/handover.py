@@ -29,11 +29,13 @@ def finish(execution: str, error: BaseException | None = None) -> None:
         folder.rmdir()
 
 
-def refuse(execution: str, told: dict[str, Any], error: BaseException) -> None:
-    """Make a run of an execution that was refused before a kernel was started."""
+def refuse(execution: str, told: dict[str, Any], error: BaseException, naming: dict[str, Any]) -> None:
+    """Make a run of an execution that was refused before a kernel was started, named by the parameters ``naming``."""
     document = without_secrets(told["document"])
     notebook = Path(told["notebook"]) if told["notebook"] else None
-    who = context.Context(told["executor"], notebook, document, told["parameters"])
+    cells = document.get("cells", [])  # the injected one holds what was refused
+    cells = [cell for cell in cells if "injected-parameters" not in cell.get("metadata", {}).get("tags", [])]
+    who = context.Context(told["executor"], notebook, {**document, "cells": cells}, naming)
     names = who.names({})
     journal = Journal(execution_folder(execution))
     journal.append("start", **opening(execution, **who.opening(names), parent=None))

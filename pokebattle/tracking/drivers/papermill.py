@@ -4,6 +4,7 @@ papermill imports this module through its entry-point group; being imported make
 """
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from pokebattle.tracking.context import HANDOVER
 from pokebattle.tracking.drivers import handover
 from pokebattle.tracking.journal import execution_folder, new_execution_id, read_json, run_address
 from pokebattle.tracking.settings import enabled, tracking_uri
+
+PATIENCE = 2.0  # seconds that a command which was refused waits for the address of its run
 
 
 class ParameterError(click.ClickException, ValueError):
@@ -51,9 +54,10 @@ class TrackedEngine(NBClientEngine):
         finally:  # the progress bar is closed by now
             if execution:
                 if isinstance(error, ParameterError):
-                    handover.refuse(execution, _told(nb, execution, kwargs.get("input_path")), error)
+                    told = _told(nb, execution, kwargs.get("input_path"))
+                    handover.refuse(execution, told, error, _usable(told["parameters"]))
                 handover.finish(execution, error)
-                _say_where(execution_folder(execution))
+                _say_where(execution_folder(execution), PATIENCE if isinstance(error, ParameterError) else 0.0)
 
     @classmethod
     def execute_managed_notebook(
@@ -88,8 +92,18 @@ def _validate(nb: Any, name: str) -> None:
         raise ParameterError(str(error)) from error
 
 
-def _say_where(folder: Path) -> None:
-    run = read_json(folder / "run.json")
+def _usable(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters that may name a run: a version that does not exist gets no experiment of its own."""
+    from pokebattle.params import versions
+
+    return {name: value for name, value in parameters.items() if name != "version" or value in versions()}
+
+
+def _say_where(folder: Path, patience: float) -> None:
+    run, deadline = read_json(folder / "run.json"), time.monotonic() + patience
+    while not {"run_id", "away"} & set(run) and time.monotonic() < deadline:
+        time.sleep(0.02)
+        run = read_json(folder / "run.json")
     if run.get("run_id"):
         logger.info(f"MLflow run: {run_address(run)}")
     elif folder.is_dir():

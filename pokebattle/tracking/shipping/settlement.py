@@ -68,7 +68,8 @@ class Settlement:
     def record(self, **more: Any) -> None:
         """Write down, for people and programs that ask, what became of the run."""
         start = self.start
-        known = {key: start[key] for key in ("execution", "notebook", "executor", "experiment", "run_name", "time")}
+        known = {key: start[key] for key in ("execution", "notebook", "executor", "experiment", "run_name", "time",
+                                             "local_server")}  # fmt: skip
         if self.story.names:
             known["experiment"], known["run_name"] = self.story.names
         self._recorded |= more

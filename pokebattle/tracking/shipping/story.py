@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking.git import code_diff, code_version, lock_digest
+from pokebattle.tracking.git import code_diff, code_version, is_committed, lock_digest
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID
 from pokebattle.tracking.journal import Progress, execution_folder, read_events, read_json, write_atomically
 from pokebattle.tracking.secrets import Masker
@@ -157,9 +157,12 @@ class Story:
         """Return commit, dirty flag, patch and lock as they were when the execution began."""
         file = self.folder / "code.json"
         if not self._code and not (known := read_json(file)):
-            place = Path(self.start["notebook"]).parent if self.start["notebook"] else Path(self.start["cwd"])
+            notebook = Path(self.start["notebook"]) if self.start["notebook"] else None
+            place = notebook.parent if notebook else Path(self.start["cwd"])
             commit, dirty = code_version(place) or ("", False)
             patch = self.masker.text(code_diff(place)) if dirty else ""
+            if commit and notebook and not is_committed(notebook):
+                dirty, patch = True, f"# notebook that no commit holds: {notebook.name}\n{patch}"
             self._code = {"commit": commit, "dirty": dirty, "diff": patch, "lock": lock_digest(place)}
             with contextlib.suppress(OSError):  # a full disk
                 write_atomically(file, json.dumps(self._code))
