@@ -38,10 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"{arguments.forget}: forgotten what was set aside\n")
         return 0
     results = spool.drain(retry_refused=True)
-    for folder, result in results.items():
+    again = spool.retry_aside()
+    for folder, result in (results | again).items():
         record = read_json(folder / "run.json")
         where = f" as {run_address(record)}" if result == "delivered" and record.get("run_id") else ""
         say(f"{folder.name}: {result}{where}\n")
+    results |= {folder: result for folder, result in again.items() if not result.startswith("set aside")}
     counts = Counter(result.partition(":")[0] for result in results.values())
     running = sum(one.state == "running" for one in spool.waiting())
     say(f"{counts['delivered']} delivered, {len(results) - counts['delivered']} still wait, {running} running\n")

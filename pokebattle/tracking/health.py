@@ -150,7 +150,9 @@ def _set_aside() -> list[Finding]:
     found = []
     for file in sorted(executions_dir().glob("*/aside.jsonl")):
         lines = file.read_text("utf-8").splitlines()
-        mend = f"the server never takes this: look, then `python -m pokebattle sync --forget {file.parent.name}`"
+        mend = f"the server does not take this: look, then `python -m pokebattle sync --forget {file.parent.name}`"
+        if any('"call"' in line for line in lines):
+            mend = f"once you may register, `python -m pokebattle sync`; else with `--forget {file.parent.name}`"
         text = f"{file.parent.name}: {len(lines)}, the first {lines[0][:300]}"
         found.append(Finding("set aside", False, text, mend))
     return found

@@ -169,8 +169,17 @@ def test_who_may_not_register_still_logs(tracked: Any, make_notebook: Any, mlflo
         proxy.paths, proxy.mode = "/registered-models/set-tag", "denied"
         assert tracked.papermill(path, MLFLOW_TRACKING_URI=proxy.uri).returncode == 0
         (run,) = tracked.runs("reader")
-    assert (run.info.status, run.data.metrics["behind"]) == ("FINISHED", 3.0)
-    assert "HTTP 403 PERMISSION_DENIED" in run.data.tags["pokebattle.set_aside"]
+        assert (run.info.status, run.data.metrics["behind"]) == ("FINISHED", 3.0)
+        assert "HTTP 403 PERMISSION_DENIED" in run.data.tags["pokebattle.set_aside"]
+        sync = ("python", "-m", "pokebattle", "sync")
+        told = tracked.execute(*sync)
+        assert told.returncode == 0 and ": set aside: HTTP 403" in told.stdout
+        assert "once you may register" in tracked.execute("python", "-m", "pokebattle", "doctor").stdout
+        proxy.mode = "pass"  # and now they may
+        assert ": delivered as " in tracked.execute(*sync).stdout
+    assert tracked.client.get_registered_model("others").tags == {"seen": "yes"}
+    assert "pokebattle.set_aside" not in tracked.client.get_run(run.info.run_id).data.tags
+    assert "set aside" not in tracked.execute("python", "-m", "pokebattle", "doctor").stdout
 
 
 def test_a_deleted_experiment_refuses_the_execution_until_it_is_restored(tracked: Any, make_notebook: Any) -> None:

@@ -5,6 +5,7 @@ may be sent twice without harm; what the server gives an id of its own (runs, mo
 the tag ``pokebattle.local_id``, is looked for before it is created a second time, and doubles are deleted in the end.
 """
 
+import contextlib
 import json
 import re
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID
-from pokebattle.tracking.journal import Progress
+from pokebattle.tracking.journal import Progress, write_atomically
 from pokebattle.tracking.shipping.rest import BATCH, Chunks, MlflowRest, ServerError
 
 PERSISTENCE = 60.0  # seconds for which an error inside the server is taken to pass
@@ -294,11 +295,40 @@ class Delivery:
         self._doubtful.clear()
 
     def set_aside(self, item: Item, error: str) -> None:
-        """Write down what can never be delivered, and go on with the rest."""
-        line = json.dumps({"what": str(item), "error": error}) + "\n"
+        """Write down what cannot be delivered, and go on; what the registry did not take can be tried again."""
+        entry: dict[str, Any] = {"what": str(item), "error": error}
+        if isinstance(item, Call) and _registers(item):
+            with contextlib.suppress(ServerError):  # it names what is not there
+                fields = (item.method, item.path, self.translate(item.body), item.token, item.creates, item.root)
+                entry["call"] = fields
+        line = json.dumps(entry) + "\n"
         if line not in self.aside():
             with (self.folder / "aside.jsonl").open("a", encoding="utf-8") as file:
                 file.write(line)
+
+    def retry_aside(self) -> None:
+        """Try again, in order, what the registry did not take: somebody may have been allowed to register since.
+
+        Raises
+        ------
+        OSError, ServerError
+            The server does not answer, or not now.
+        """
+        for line in self.aside():
+            if not (fields := json.loads(line).get("call")):
+                continue
+            call = Call(*fields)
+            call.since = time.monotonic()  # so that it is looked for before it is made
+            try:
+                self._call(call)
+            except ServerError as error:
+                if not error.permanent:
+                    raise
+                continue
+            rest = [other for other in self.aside() if other != line]
+            write_atomically(self.folder / "aside.jsonl", "".join(rest))
+        if not self.aside():
+            (self.folder / "aside.jsonl").unlink(missing_ok=True)
 
     def aside(self) -> list[str]:
         """Return the lines that `set_aside` wrote."""

@@ -15,10 +15,11 @@ from pokebattle.tracking.settings import deliver_to
 from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, File, RefusedError
 from pokebattle.tracking.shipping.ending import Verdict, order, verdict
 from pokebattle.tracking.shipping.executed import ExecutedNotebook
-from pokebattle.tracking.shipping.rest import LIMIT
+from pokebattle.tracking.shipping.rest import LIMIT, ServerError
 from pokebattle.tracking.shipping.story import Story, masker
 
 LEFT = {"run.json", "aside.jsonl", "lock"}  # what stays of an execution that is on the server
+SET_ASIDE = "pokebattle.set_aside"
 
 
 class Settlement:
@@ -98,6 +99,7 @@ class Settlement:
                 self._end(child, ending.status)
         delivery.flush()
         delivery.remove_doubles()
+        delivery.retry_aside()
         delivery.put(Batch(story.run, tags=self._tags(ending, dropped)))
         self._end(story.run, ending.status)
         delivery.flush()
@@ -131,7 +133,7 @@ class Settlement:
         if dropped.get("events"):
             tags["pokebattle.dropped"] = f"{dropped['events']} events or files, {dropped['bytes']} bytes: no space left"
         if aside := self.delivery.aside():
-            tags["pokebattle.set_aside"] = f"{len(aside)}: {aside[0].strip()}"
+            tags[SET_ASIDE] = f"{len(aside)}: {aside[0].strip()}"
         return {key: mask(value)[: LIMIT["tags"]] for key, value in tags.items() if value}
 
     def _traceback(self, error: dict[str, Any]) -> str:
@@ -172,6 +174,22 @@ class Settlement:
             yield _bytes(root, name, text.encode("utf-8", "replace"))
         for name, picture in notebook.figures():
             yield _bytes(root, f"figures/{name}", picture)
+
+
+def settle_aside(folder: Path) -> str:
+    """Try again what a settled execution could not register; return ``delivered``, or why something is left."""
+    record = read_json(folder / "run.json")
+    delivery = Delivery(folder, deliver_to(record))
+    try:
+        delivery.retry_aside()
+        if not delivery.aside():
+            delivery.rest.call("POST", "runs/delete-tag", run_id=record["run_id"], key=SET_ASIDE)
+            return "delivered"
+    except (OSError, ServerError) as error:
+        return f"away: {error}"
+    finally:
+        tidy_up(folder)
+    return f"set aside: {json.loads(delivery.aside()[0])['error']}"
 
 
 def tidy_up(folder: Path) -> None:

@@ -19,7 +19,7 @@ from pokebattle.tracking.journal import append_event, executions_dir, read_event
 from pokebattle.tracking.settings import linger
 from pokebattle.tracking.shipping.delivery import RefusedError
 from pokebattle.tracking.shipping.rest import ServerError
-from pokebattle.tracking.shipping.settlement import Settlement, tidy_up
+from pokebattle.tracking.shipping.settlement import Settlement, settle_aside, tidy_up
 
 RETRY = (1.0, 30.0)  # seconds between two attempts to reach a server: at first, at most
 KEPT = 300  # executions whose folders are kept, so that `runs` can tell of them
@@ -122,6 +122,17 @@ def drain(retry_refused: bool = False) -> dict[Path, str]:
         took[one.folder] = deliver(one)
         if took[one.folder].startswith("away"):
             away[server] = took[one.folder]
+    return took
+
+
+def retry_aside() -> dict[Path, str]:
+    """Try again what the registry did not take of executions that are settled; return what became of each."""
+    took: dict[Path, str] = {}
+    for file in sorted(executions_dir().glob("*/aside.jsonl")):
+        folder = file.parent
+        with locked(folder / "lock") as got:
+            if got and "status" in read_json(folder / "run.json") and '"call"' in file.read_text("utf-8"):
+                took[folder] = settle_aside(folder)
     return took
 
 
