@@ -1,7 +1,8 @@
 """What a matchup is, and the arithmetic of the game: stats, the damage formula, the policy that picks the moves.
 
 A matchup is two species at level 50 with individual values of 31, no awakening values, a neutral nature, friendship
-70 and no item, each with the one move that it uses for the whole battle.
+70 and no item, each with the one move that it uses for the whole battle, or with all of its damaging moves, of which it
+draws one each turn.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,9 @@ INDIVIDUAL_VALUE = 31
 FRIENDSHIP = 70
 STATS = ["hp", "attack", "defense", "special_attack", "special_defense", "speed"]
 MATCHUP = ["species_a", "species_b", "move_a", "move_b", "policy"]
+RANDOM = "random"  # in place of a move: one of the damaging moves is drawn each turn, each as likely
 STAB = 1.5
+DRAWS = 20_261_126  # seed of the moves that are given; it belongs to the battle set, not to a model
 
 CONDITIONS = {
     "level": LEVEL, "individual_values": INDIVIDUAL_VALUE, "awakening_values": 0, "nature": "neutral",
@@ -137,8 +140,25 @@ def best_moves() -> pd.DataFrame:
     return _best_moves().copy()
 
 
-def _meetings(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Give both sides of each pair the best move against the other."""
+def damaging_moves() -> dict[str, list[str]]:
+    """Return the damaging moves that every species can use, sorted by id: what `RANDOM` draws from.
+
+    Species without any (Ditto) are left out.
+    """
+    moves, learnsets = dex.moves(), dex.learnsets()
+    known = learnsets[learnsets["move_id"].map(moves["category"]) != "status"].sort_values(["species_id", "move_id"])
+    return {str(species): group.tolist() for species, group in known.groupby("species_id")["move_id"]}
+
+
+def pairs() -> pd.DataFrame:
+    """Return every unordered pair of the 187 species that can deal damage: species_a < species_b, sorted."""
+    fighters = np.array(sorted(damaging_moves()), dtype=object)
+    first, second = np.triu_indices(len(fighters), k=1)
+    return pd.DataFrame({"species_a": fighters[first], "species_b": fighters[second]})
+
+
+def _best_move(pairs: pd.DataFrame, n_given: int) -> pd.DataFrame:
+    """Give both sides the best move against the other."""
     best = best_moves()["move_id"]
     moves = {
         "move_a": best.loc[pd.MultiIndex.from_frame(pairs[["species_a", "species_b"]])].to_numpy(),
@@ -147,16 +167,47 @@ def _meetings(pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs.assign(**moves)
 
 
-POLICIES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {"best_move": _meetings}
+def _random_move(pairs: pd.DataFrame, n_given: int) -> pd.DataFrame:
+    """Let both sides draw a move each turn."""
+    return pairs.assign(move_a=RANDOM, move_b=RANDOM)
 
 
-def matchups(policy: str = "best_move") -> pd.DataFrame:
-    """Return one matchup for every unordered pair of the 187 species that can deal damage.
+def _given_move(pairs: pd.DataFrame, n_given: int) -> pd.DataFrame:
+    """Let one side use a move that is drawn from all but its best, against the best move of the other."""
+    best, known = _best_move(pairs, n_given), damaging_moves()
+    rng = np.random.default_rng((DRAWS, n_given))
+    tables = []
+    for own, move in (("species_a", "move_a"), ("species_b", "move_b")):
+        pools = [known[species] for species in best[own]]
+        row, number = draw(np.array([len(pool) - 1 for pool in pools]), n_given, rng)
+        rank = np.array([pool.index(used) for pool, used in zip(pools, best[move], strict=True)])[row]
+        number += number >= rank
+        given = [pools[meeting][chosen] for meeting, chosen in zip(row, number, strict=True)]
+        tables.append(best.iloc[row].assign(**{move: given}))
+    return pd.concat(tables).sort_values(["species_a", "species_b"], kind="stable", ignore_index=True)
+
+
+POLICIES: dict[str, Callable[[pd.DataFrame, int], pd.DataFrame]] = {
+    "best_move": _best_move, "random_move": _random_move, "given_move": _given_move,
+}  # fmt: skip
+
+
+def matchups(policy: str = "best_move", n_given: int = 1) -> pd.DataFrame:
+    """Return the matchups of every unordered pair of the 187 species that can deal damage.
+
+    Parameters
+    ----------
+    policy : {"best_move", "random_move", "given_move"}
+        Both sides use their best move, one matchup a pair; both draw a damaging move each turn, one a pair; or
+        one side uses another move than its best against the best of the other.
+    n_given : int, default 1
+        Moves that are drawn for each side of each pair under "given_move", fewer where it has not as many.
 
     Returns
     -------
     DataFrame
-        17,391 rows; columns species_a, species_b, move_a, move_b, policy; species_a < species_b; sorted.
+        Columns species_a, species_b, move_a, move_b, policy; species_a < species_b; sorted by them. 17,391 rows,
+        under "given_move" up to 34,782 x n_given.
 
     Raises
     ------
@@ -165,11 +216,27 @@ def matchups(policy: str = "best_move") -> pd.DataFrame:
     """
     if policy not in POLICIES:
         raise ValueError(f"policy: unknown, got {policy!r}; there is {', '.join(POLICIES)}")
-    fighters = sorted(set(best_moves().index.get_level_values("attacker")))
-    first, second = np.triu_indices(len(fighters), k=1)
-    names = np.array(fighters, dtype=object)
-    pairs = pd.DataFrame({"species_a": names[first], "species_b": names[second]})
-    return POLICIES[policy](pairs).assign(policy=policy)[MATCHUP]
+    return POLICIES[policy](pairs(), n_given).assign(policy=policy)[MATCHUP]
+
+
+def draw(n: NDArray[np.int64], k: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw up to `k` distinct numbers below `n[i]` for every i, all of them where there are no more than `k`.
+
+    Every subset is equally likely (Floyd's algorithm, Bentley and Floyd 1987, for all rows at once).
+
+    Returns
+    -------
+    row, number : ndarray of int, of one shape
+        In the order of the rows.
+    """
+    drawn = np.full((len(n), k), -1)
+    for turn in range(k):
+        top = n - k + turn  # the largest number that may be drawn now; below 0 there is nothing to draw
+        number = np.floor(rng.random(len(n)) * (top + 1)).astype(int)
+        taken = (drawn[:, :turn] == number[:, None]).any(axis=1)
+        drawn[:, turn] = np.where(top < 0, -1, np.where(taken, top, number))
+    row, column = np.nonzero(drawn >= 0)
+    return row, drawn[row, column]
 
 
 def _index(ids: Ids) -> pd.Index:

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pokebattle import dex
-from pokebattle.battles import LEVEL, same_type_bonus, type_effectiveness
+from pokebattle.battles import LEVEL, draw, same_type_bonus, type_effectiveness
 
 SCENARIOS = {"v1": ["best_move"], "v2": ["best_move", "random_move", "all_combinations"]}
 N_RANDOM = 5  # moves that B draws against A's best
@@ -171,23 +171,3 @@ def decide(
     """
     first = np.where(priority != 0, priority > 0, speed >= 0)
     return np.where(first, turns_a <= turns_b, turns_a < turns_b)
-
-
-def draw(n: Numbers, k: int, rng: np.random.Generator) -> tuple[Numbers, Numbers]:
-    """Draw up to `k` distinct numbers below `n[i]` for every i, all of them where there are no more than `k`.
-
-    Every subset is equally likely (Floyd's algorithm, Bentley and Floyd 1987, for all rows at once).
-
-    Returns
-    -------
-    row, number : ndarray of int, of one shape
-        In the order of the rows.
-    """
-    drawn = np.full((len(n), k), -1)
-    for turn in range(k):
-        top = n - k + turn  # the largest number that may be drawn now; below 0 there is nothing to draw
-        number = np.floor(rng.random(len(n)) * (top + 1)).astype(int)
-        taken = (drawn[:, :turn] == number[:, None]).any(axis=1)
-        drawn[:, turn] = np.where(top < 0, -1, np.where(taken, top, number))
-    row, column = np.nonzero(drawn >= 0)
-    return row, drawn[row, column]

@@ -1,17 +1,23 @@
-"""The real engine: one result whatever the processes, the order and the interruptions; the game's own damage."""
+"""The real engine: one result whatever the workers, the order, the interruptions; quick as plain; the game's damage."""
 
+import contextlib
+import itertools
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
-from pokebattle import battles, datasets, dex, engine, splits
-from pokebattle.engine import arena, installation
+from pokebattle import battles, datasets, dex, engine
+from pokebattle.engine import arena, distribution, installation, process
+from pokebattle.engine.process import EngineProcess
 
 SWAPPED = {"species_a": "species_b", "species_b": "species_a", "move_a": "move_b", "move_b": "move_a"}
 
@@ -40,12 +46,12 @@ def fight(table, tmp_path, n_battles=30, **options):
     return engine.fight(table, n_battles, **{"stream": "training", "cache": tmp_path} | options)
 
 
-def test_the_result_does_not_depend_on_processes_or_order(few, tmp_path, monkeypatch):
+def test_the_result_does_not_depend_on_workers_or_order(few, tmp_path, monkeypatch):
     monkeypatch.setattr(arena, "CHUNK_BATTLES", 30)
-    alone = fight(few, tmp_path / "1", n_processes=1)
-    assert fight(few, tmp_path / "2", n_processes=2).equals(alone)
+    alone = fight(few, tmp_path / "1", n_workers=1)
+    assert fight(few, tmp_path / "2", n_workers=2).equals(alone)
     mixed = few.sample(frac=1, random_state=1)
-    assert fight(mixed, tmp_path / "3", n_processes=2).loc[few.index].equals(alone)
+    assert fight(mixed, tmp_path / "3", n_workers=2).loc[few.index].equals(alone)
     assert alone["wins_a"].between(3, 27).all()
     assert (alone["turns"] >= 1).all()
 
@@ -53,7 +59,7 @@ def test_the_result_does_not_depend_on_processes_or_order(few, tmp_path, monkeyp
 def test_a_battle_depends_on_its_repetition_and_stream(few, tmp_path):
     hundred, ten = fight(few, tmp_path, 100), fight(few, tmp_path, 10)
     assert (ten["wins_a"] <= hundred["wins_a"]).all()  # the first ten of the same battles
-    other = fight(few, tmp_path, 100, stream="evaluation")
+    other = fight(few, tmp_path, 100, stream="test")
     assert not other["wins_a"].equals(hundred["wins_a"])
 
 
@@ -74,19 +80,74 @@ def test_an_interrupted_run_continues(few, tmp_path, monkeypatch):
     assert all(file.stat().st_mtime_ns == written for file, written in before.items())
 
 
-def test_another_engine_or_worker_does_not_read_the_cache(few, monkeypatch):
+def test_another_engine_or_program_does_not_read_the_cache(few, monkeypatch):
     request = next(arena._requests(few, 10, "training"))
-    key = arena._key(request)
-    assert arena._key(request | {"stream": "evaluation"}) != key
-    monkeypatch.setattr(arena, "VERSION", "0.0.0")
-    assert arena._key(request) != key
+    keys = {arena._key(request), arena._key(request | {"stream": "gate"}), arena._key(request | {"pools": {}})}
+    monkeypatch.setattr(process, "VERSION", "0.0.0")
+    keys.add(hash_of(request))
+    monkeypatch.setattr(process, "PROGRAMS", ("worker.js",))
+    keys.add(hash_of(request))
+    assert len(keys) == 5
 
 
-def test_the_log_changes_no_outcome(few):
-    request = {"matchups": few[arena.SIDES].to_numpy().tolist(), "n_battles": 10, "stream": "training"}
-    with arena.Worker() as worker:
-        silent, logged = worker.ask(request), worker.ask(request | {"log": True})
-    assert silent == {name: logged[name] for name in ("wins_a", "turns")}
+def hash_of(request):
+    process.fingerprint.cache_clear()
+    try:
+        return arena._key(request)
+    finally:
+        process.fingerprint.cache_clear()
+
+
+def every_damaging_move() -> pd.DataFrame:
+    """Return a matchup for each: its first user against a side with another one, and for each draw something."""
+    known = battles.damaging_moves()
+    users = {move: species for species in sorted(known, reverse=True) for move in known[species]}
+    moves, fighters = sorted(users), sorted(known)
+    rng = np.random.default_rng(0)
+    others = rng.choice(fighters, len(moves))
+    fixed = [(users[move], move, other, rng.choice(known[other])) for move, other in zip(moves, others, strict=True)]
+    drawn = [(*rng.choice(fighters, 1), battles.RANDOM, other, battles.RANDOM) for other in others[:60]]
+    mixed = [(user, battles.RANDOM, *rest) for user, _, *rest in fixed[::4]]
+    return pd.DataFrame([*fixed, *drawn, *mixed], columns=arena.SIDES)
+
+
+def test_every_battle_ends_as_in_the_untouched_engine():
+    """Winner, turns, HP left on both sides and the generator's last state."""
+    request = arena._request(every_damaging_move(), 2, "test") | {"ends": True}
+    with EngineProcess() as engine_process:
+        quick, plain = engine_process.ask(request), engine_process.ask(request | {"plain": True})
+    ends = [tuple(end) for matchup in plain["ends"] for end in matchup]
+    assert len(ends) == 2 * (157 + 60 + 40)
+    assert quick == plain
+    assert len(set(ends)) == len(ends)  # no two generators end in one state
+    assert {end[0] for end in ends} == {"A", "B"}
+    assert {end[1] for end in ends} >= {1, 2, 3, 4, 5}
+
+
+def test_a_side_draws_its_usable_damaging_moves_evenly():
+    pool = battles.damaging_moves()["bulbasaur"]
+    logs = engine.watch("bulbasaur", battles.RANDOM, "chansey", "doubleslap", 300)
+    names = dex.moves().loc[pool, "name"].tolist()
+    first = Counter(next(line.split("|")[3] for line in log if line.startswith("|move|p1a")) for log in logs)
+    assert set(first) == set(names)
+    expected = len(logs) / len(pool)
+    assert sum((first[name] - expected) ** 2 / expected for name in names) < 2 * len(pool)  # chi-square
+    used = {line.split("|")[3] for log in logs for line in log if line.startswith("|move|p2a")}
+    assert used == {"Double Slap"}
+
+
+def test_a_charging_move_is_finished_and_a_recharge_waited_for():
+    seen = Counter()
+    for log in engine.watch("venusaur", battles.RANDOM, "chansey", "pound", 40):
+        own = [line for line in log if line.startswith(("|move|p1a", "|cant|p1a", "|-prepare|p1a"))]
+        for before, after in itertools.pairwise(own):
+            if before.startswith("|-prepare|"):
+                seen["charged"] += 1
+                assert after.split("|")[3] == before.split("|")[3] or after.startswith("|cant|")
+            if "|Hyper Beam|" in before and "[miss]" not in before and "[still]" not in before:
+                seen["recharged"] += 1
+                assert after.startswith("|cant|p1a: A|recharge") or after.endswith("|recharge")
+    assert min(seen["charged"], seen["recharged"]) > 5
 
 
 def hits(log: list[str], hp: dict[str, int]):
@@ -167,13 +228,103 @@ def test_what_the_engine_does_not_know_is_named(few, tmp_path, column, value, me
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"stream": "test"}, "stream: unknown, got 'test'"),
+    ({"stream": "evaluation"}, "stream: unknown, got 'evaluation'; there is training, test, gate"),
     ({"n_battles": 0}, "n_battles: expected at least 1, got 0"),
-    ({"n_processes": 0}, "n_processes: expected at least 1, got 0"),
+    ({"n_workers": 0}, "n_workers: expected at least 1, got 0"),
 ])
 def test_impossible_requests_are_refused(few, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         fight(few, tmp_path, **options)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Return the address of a Dask cluster of two worker processes."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=None,
+                      silence_logs=logging.CRITICAL) as running:
+        yield running.scheduler_address
+
+
+def engines_of(pid: int) -> list[psutil.Process]:
+    """Return the engine processes under a process that have not ended."""
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile, or is a zombie
+            found += [child] if "worker.js" in " ".join(child.cmdline()) else []
+    return found
+
+
+def test_a_cluster_fights_the_same_battles_whoever_is_killed(few, cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(arena, "CHUNK_BATTLES", 100)
+    killed = []
+
+    def kill(n_battles):
+        if n_battles and len(killed) < 2:
+            victim = engines_of(os.getpid())[0]
+            killed.append(victim.parent() if killed else victim)  # an engine process, then a Dask worker
+            killed[-1].kill()
+
+    again = fight(few, tmp_path / "1", 100, cluster=cluster, progress=kill)
+    assert len(killed) == 2
+    assert not engines_of(os.getpid())
+    assert again.equals(fight(few, tmp_path / "2", 100))
+
+
+def test_a_local_chunk_is_fought_again_when_its_process_is_killed(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(arena, "CHUNK_BATTLES", 100)
+    killed = []
+
+    def kill(n_battles):
+        if n_battles and not killed:
+            killed.append(engines_of(os.getpid())[0])
+            killed[0].kill()
+
+    again = fight(few, tmp_path / "1", 100, progress=kill)
+    assert killed
+    assert again.equals(fight(few, tmp_path / "2", 100))
+
+
+def test_a_process_that_always_ends_is_an_error(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "PROGRAMS", ("tables.js", "quick.js"))
+    with pytest.raises(engine.EngineError, match="the engine stopped"):
+        fight(few, tmp_path, 1)
+
+
+def test_an_unknown_cluster_is_named(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(distribution, "PATIENCE", 0.5)
+    with pytest.raises(engine.EngineError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        fight(few, tmp_path, 1, cluster="tcp://127.0.0.1:9")
+
+
+def test_a_worker_with_other_programs_is_refused(few, cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(distribution, "fingerprint", lambda: "other")
+    with pytest.raises(engine.EngineError, match="has another version of pokebattle or of the engine"):
+        fight(few, tmp_path, 1, cluster=cluster)
+
+
+QUIET_RUN = """
+import sys
+from pathlib import Path
+import psutil
+from pokebattle import battles, engine
+
+listening = []
+
+def look(_):
+    listening.extend(one for one in psutil.Process().net_connections() if one.status == "LISTEN")
+
+engine.fight(battles.matchups()[:5], 2, stream="training", cache=Path(sys.argv[1]), n_workers=2, progress=look)
+print("distributed" in sys.modules, listening)
+"""
+
+
+def test_dask_is_loaded_when_it_is_needed_opens_no_port_and_says_nothing(tmp_path):
+    for loaded in (True, False):  # the second run finds everything in the cache
+        done = subprocess.run([sys.executable, "-W", "always", "-c", QUIET_RUN, tmp_path], capture_output=True,
+                              text=True, check=True)
+        assert (done.stdout, done.stderr) == (f"{loaded} []\n", "")
 
 
 LONG_RUN = """
@@ -181,7 +332,7 @@ import signal, sys
 from pathlib import Path
 from pokebattle import battles, engine
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
-engine.fight(battles.matchups()[:2000], 100, stream="training", cache=Path(sys.argv[1]), n_processes=2)
+engine.fight(battles.matchups()[:2000], 100, stream="training", cache=Path(sys.argv[1]), n_workers=2)
 """
 
 
@@ -207,13 +358,13 @@ def test_workers_end_with_who_started_them(tmp_path, end):
     assert len(workers) == 2
     wait_for(lambda: not any(map(alive, workers)))
     assert process.returncode != 0
-    assert ("KeyboardInterrupt" in said) == (end == signal.SIGINT)
-    assert "EngineError" not in said
+    assert said.count("Traceback") == said.count("KeyboardInterrupt") == (end == signal.SIGINT)
+    assert "Error" not in said
 
 
 def test_workers_end_when_the_battles_are_done(few, tmp_path):
     before = set(workers_of(os.getpid()))
-    fight(few, tmp_path, 2, n_processes=2)
+    fight(few, tmp_path, 2, n_workers=2)
     with pytest.raises(engine.EngineError):
         fight(few.assign(move_a="splosh"), tmp_path, 1)
     assert not [worker for worker in workers_of(os.getpid()) if worker not in before and alive(worker)]
@@ -248,9 +399,16 @@ def test_the_lock_pins_every_package_and_names_no_host():
 
 
 def test_the_committed_battles_are_repeated(tmp_path):
-    committed = datasets.load_battles("v3")
-    for stream in ("training", "evaluation"):
-        some = splits.subset(getattr(committed, stream), 3)
-        n_battles = int(some["n_battles"].iloc[0])
-        again = fight(some[battles.MATCHUP], tmp_path, n_battles, stream=stream)
-        assert datasets.compare(again, some)["wins_a"].tolist() == some["wins_a"].tolist()
+    for stream, committed in datasets.stored_battles("v3").items():
+        some = committed.groupby("policy", sort=False).sample(4, random_state=0)
+        again = fight(some, tmp_path, None, stream=stream)
+        assert again["wins_a"].tolist() == some["wins_a"].tolist()
+        assert again["turns"].to_numpy() == pytest.approx(some["turns"].to_numpy(), rel=1e-6)
+
+
+def test_matchups_may_fight_unequally_often(few, tmp_path):
+    plan = few.assign(n_battles=[2, 2, 30, 30, 2, 5])
+    fought = fight(plan, tmp_path / "plan", None)
+    for row, n_battles in plan["n_battles"].items():
+        alone = fight(few.loc[[row]], tmp_path / "alone", n_battles)
+        assert fought.loc[[row]].equals(alone[fought.columns])

@@ -1,8 +1,9 @@
 """The real battle engine: pokemon-showdown, a JavaScript package, fed from Python."""
 
-from pokebattle.engine.arena import SEEDS, fight, watch
+from pokebattle.engine.arena import DRAWS, SEEDS, STREAMS, fight, watch
 from pokebattle.engine.installation import MOD, PACKAGE, VERSION, EngineError, install, write_tables
 
-IDENTITY = {"package": PACKAGE, "version": VERSION, "mod": MOD, "seeds": SEEDS}
+IDENTITY = {"package": PACKAGE, "version": VERSION, "mod": MOD, "seeds": SEEDS, "draws": DRAWS}
 
-__all__ = ["IDENTITY", "MOD", "PACKAGE", "VERSION", "EngineError", "fight", "install", "watch", "write_tables"]
+__all__ = ["IDENTITY", "MOD", "PACKAGE", "STREAMS", "VERSION", "EngineError", "fight", "install", "watch",
+           "write_tables"]

@@ -1,0 +1,119 @@
+"""How fast battles are fought: by CPU second, beside the untouched engine, and with two workers beside one.
+
+``python benchmarks/generation.py [--rounds 5]`` prints the table of `tracking.py`. CPU seconds are user and system time
+of the whole process tree, Dask and Python included, from the first chunk on: start-up is not in them. The untouched
+engine answers the same requests in the same process, so that its ratio does not depend on the machine; two workers
+against one is a ratio of wall time, which says something on a quiet machine only.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from comparison import Figure, Target, level, quantity, ratio, rounds
+from tracking import HEAD, line
+
+from pokebattle import battles
+from pokebattle.engine import arena
+from pokebattle.engine.process import EngineProcess, Request
+
+POLICIES = ("best_move", "random_move")
+N_BATTLES = 20  # a matchup, as in the training part of a battle set
+N_CHUNKS = {1: 8, 2: 16}  # by workers: how much is fought at least for the rate, and in all for the two walls
+N_COMPARED = 50  # matchups that the untouched engine fights, too
+LEAST_RATE, LEAST_SPEEDUP = 1500, 1.8
+
+
+def cpu() -> float:
+    """Return the seconds of user and system time of this process and of all that it has started and that run."""
+    own = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in [own, *own.children(recursive=True)])
+
+
+class Meter:
+    """What happened between the first chunk that was fought and the last one: a `progress` for `fight`."""
+
+    def __init__(self) -> None:
+        self.n_battles, self.began, self.ended = -1, 0.0, 0.0
+
+    def __call__(self, n_battles: int) -> None:
+        """Take note of a chunk."""
+        if not n_battles:
+            return
+        self.ended = cpu()
+        if self.n_battles < 0:
+            self.n_battles, self.began = 0, self.ended
+        else:
+            self.n_battles += n_battles
+
+    @property
+    def rate(self) -> float:
+        """Battles a CPU second."""
+        return self.n_battles / (self.ended - self.began)
+
+
+def fought(policy: str, n_chunks: int, n_workers: int) -> dict[str, float]:
+    """Fight some chunks; return the wall seconds and the rate without start-up."""
+    matchups = battles.matchups(policy).sample(n_chunks * arena.CHUNK_BATTLES // N_BATTLES, random_state=0)
+    meter = Meter()
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        arena.fight(matchups, N_BATTLES, stream="training", cache=Path(folder), n_workers=n_workers, progress=meter)
+        return {"wall": time.monotonic() - began, "rate": meter.rate}
+
+
+def answered(process: EngineProcess, request: Request) -> dict[str, float]:
+    """Let a warm process answer; return the CPU milliseconds of a battle."""
+    began = cpu()
+    process.ask(request)
+    return {"each": (cpu() - began) * 1000 / len(request["matchups"]) / request["n_battles"]}
+
+
+def compare(n_rounds: int) -> list[Figure]:
+    """Measure everything in turns."""
+    with EngineProcess() as process:
+        ways: dict[str, Callable[[], dict[str, float]]] = {}
+        for policy in POLICIES:
+            some = battles.matchups(policy).sample(N_COMPARED, random_state=0)
+            request = arena._request(some, N_BATTLES, "training")
+            ways[f"{policy}, quick"] = lambda asked=request: answered(process, asked)
+            ways[f"{policy}, plain"] = lambda asked=request | {"plain": True}: answered(process, asked)
+            ways[policy] = lambda named=policy: fought(named, N_CHUNKS[1], 1)
+        for n_workers in N_CHUNKS:
+            ways[f"{n_workers}"] = lambda number=n_workers: fought("best_move", N_CHUNKS[2], number)
+        values = rounds(ways, n_rounds, lambda: None)
+    figures = []
+    for policy in POLICIES:
+        rate = level(f"{policy}: battles a CPU second", "", quantity(values[policy], "rate"))
+        figures.append(dataclasses.replace(rate, target=Target(LEAST_RATE, at_least=True)))
+        plain, quick = (quantity(values[f"{policy}, {how}"], "each") for how in ("plain", "quick"))
+        figures.append(ratio(f"{policy}: untouched engine / ours", "ms", quick, plain, None))
+    one, two = (quantity(values[number], "wall") for number in "12")
+    gain = ratio("wall time: one worker / two", "s", two, one, None)
+    return [*figures, dataclasses.replace(gain, target=Target(LEAST_SPEEDUP, at_least=True))]
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default 5)")
+    options = parser.parse_args()
+    _say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.2f} before the start")
+    _say(HEAD)
+    for figure in compare(options.rounds):
+        _say(line(figure))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
