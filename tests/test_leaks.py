@@ -1,0 +1,88 @@
+"""A score that would be a memory stops the training, and says what leaks."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pokebattle import battles, datasets, dex, formula, leaks, splits
+from pokebattle.features import matchup_features, mirror
+
+FAMILIES = dex.species()["evolution_line"]
+
+
+def parts(protocol: str) -> dict[str, pd.DataFrame]:
+    table = battles.matchups()
+    part = splits.assign(battles.pairs(), protocol, FAMILIES)
+    return {name: table[(part == name).to_numpy()] for name in splits.PARTS}
+
+
+@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
+def test_clean_parts_pass_and_are_counted(protocol):
+    clean = parts(protocol)
+    found = leaks.check_parts(clean, protocol, FAMILIES)
+    assert found["matchups"].to_dict() == {name: len(rows) for name, rows in clean.items()}
+
+
+def plant(leaking: dict[str, pd.DataFrame], part: str, rows: pd.DataFrame) -> None:
+    leaking[part] = pd.concat([leaking[part], rows])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("part", ["test", "gate"])
+def test_a_matchup_that_also_teaches_is_named_from_either_side(part, turned):
+    leaking = parts("pair")
+    row = leaking["train"].iloc[[7]]
+    plant(leaking, part, mirror(row) if turned else row)
+    pair = splits.pair_ids(row).iloc[0].replace("|", r"\|")
+    message = f"leak: the {part} part has 1 pairs of species that also teach, e.g. {pair}"
+    with pytest.raises(splits.LeakError, match=message):
+        leaks.check_parts(leaking, "pair", FAMILIES)
+
+
+def test_the_parts_that_judge_share_nothing():
+    leaking = parts("pair")
+    plant(leaking, "gate", leaking["test"].head(2))
+    with pytest.raises(splits.LeakError, match="has 2 pairs of species of the gate part"):
+        leaks.check_parts(leaking, "pair", FAMILIES)
+
+
+def test_a_matchup_twice_is_named():
+    leaking = parts("pair")
+    plant(leaking, "train", leaking["train"].head(1))
+    with pytest.raises(splits.LeakError, match="the train part has 1 the same matchup twice"):
+        leaks.check_parts(leaking, "pair", FAMILIES)
+
+
+def test_a_family_that_was_to_be_unseen_is_named():
+    leaking = parts("both_unseen")
+    unseen = sorted(splits.unseen_species(FAMILIES))[0]
+    row = battles.matchups().query("species_a == @unseen or species_b == @unseen").head(1)
+    plant(leaking, "train", row[~splits.pair_ids(row).isin(splits.pair_ids(leaking["test"]))])
+    with pytest.raises(splits.LeakError, match=f"families that were to be unseen, e.g. {FAMILIES[unseen]}|also teach"):
+        leaks.check_parts(leaking, "both_unseen", FAMILIES)
+
+
+def numbers(table: pd.DataFrame, name: str = "mechanics") -> tuple[np.ndarray, list[str]]:
+    features = matchup_features(name)
+    return features.fit_transform(table), features.get_feature_names_out().tolist()
+
+
+def test_the_features_of_battles_with_luck_pass_and_the_share_of_wins_does_not():
+    table = datasets.load_battles("v3", max_matchups=1500).training
+    X, names = numbers(table)
+    wins, n = table["wins_a"].to_numpy(), table["n_battles"].to_numpy()
+    leaks.check_columns(X, names, wins, n)
+    told = np.column_stack([X, -3.0 * wins / n])
+    with pytest.raises(splits.LeakError, match="the column streak gives the result away"):
+        leaks.check_columns(told, [*names, "streak"], wins, n)
+
+
+def test_the_features_of_a_formula_pass_and_the_formula_does_not():
+    table = formula.battles("v1").iloc[::7]
+    X, names = numbers(table)
+    wins, n = table["wins_a"].to_numpy(), table["n_battles"].to_numpy()
+    leaks.check_columns(X, names, wins, n)
+    rank = 2 * np.random.default_rng(0).random(len(table))
+    told = np.column_stack([X, rank + wins, rank])
+    with pytest.raises(splits.LeakError, match="the column a_rank less b_rank gives the result away"):
+        leaks.check_columns(told, [*names, "a_rank", "b_rank"], wins, n)
