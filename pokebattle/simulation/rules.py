@@ -1,0 +1,513 @@
+"""The rules of a battle, compiled by numba: one against one, without items, abilities, weather and switching.
+
+Every rule is the engine's (pokemon-showdown, mod gen7letsgo): `battle-actions.ts` for the use of a move and its
+damage, `battle.ts` for turns and who wins, `conditions.ts` for lasting effects, `moves.ts` for single moves. The
+functions change the records of `tables.FIGHTER` that they are given; sides are 0 and 1.
+
+numba keeps what it compiled until this file changes, and looks at no other: all that is compiled, and the numbers that
+it holds, stand here.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from pokebattle.battles import LEVEL
+
+NONE, BURN, PARALYSIS, FREEZE, POISON = range(5)  # of the lasting conditions a species has one
+REFLECT, LIGHT_SCREEN = 1, 2
+FORMULA, FIXED, OHKO, PSYWAVE, SUPER_FANG, COUNTER, MIRROR_COAT, BIDE, LOW_KICKS = range(9)  # where damage comes from
+HP, ATTACK, DEFENSE, SPECIAL_ATTACK, SPECIAL_DEFENSE, SPEED = range(6)  # as battles.STATS
+NOBODY = -1
+SCREEN_TURNS = 5
+CONFUSION_POWER = 40
+CONFUSION_CHANCE, FULL_PARALYSIS_CHANCE, THAW_CHANCE = 33.0, 25.0, 20.0  # percent; confusion since Generation 7
+BURN_SHARE, POISON_SHARE, SEED_SHARE, TRAP_SHARE = 16, 8, 8, 8  # of the HP, a turn
+
+Record = Any  # of tables.MOVE or tables.FIGHTER
+Records = NDArray[np.void]
+Generator = NDArray[np.uint64]  # one number, the state
+
+compiled = njit(nogil=True, error_model="numpy")
+
+GAMMA, MIX_1, MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+SHIFT_11, SHIFT_27, SHIFT_30, SHIFT_31 = (np.uint64(bits) for bits in (11, 27, 30, 31))
+
+
+@compiled
+def uniform(rng: Generator) -> float:
+    """Draw a number in [0, 1): splitmix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    rng[0] += GAMMA
+    mixed = rng[0]
+    mixed = (mixed ^ (mixed >> SHIFT_30)) * MIX_1
+    mixed = (mixed ^ (mixed >> SHIFT_27)) * MIX_2
+    mixed ^= mixed >> SHIFT_31
+    return (mixed >> SHIFT_11) * 2.0**-53
+
+
+@compiled
+def below(rng: Generator, n: int) -> int:
+    """Draw a whole number from 0 to n - 1."""
+    return int(uniform(rng) * n)
+
+
+@compiled
+def happens(rng: Generator, percent: float) -> bool:
+    """Draw whether something with this chance happens; nothing is drawn for what is certain."""
+    if percent >= 100.0:
+        return True
+    return percent > 0.0 and uniform(rng) * 100.0 < percent
+
+
+@compiled
+def staged(fighter: Record, stat: int, stage: int) -> int:
+    """Return a stat under a stage from -6 to 6: 2/8 to 8/2 of it."""
+    if stage == 0:
+        return fighter.stats[stat]
+    return fighter.stats[stat] * max(2, 2 + stage) // max(2, 2 - stage)
+
+
+@compiled
+def speed(fighter: Record) -> int:
+    """Return the speed in battle: half of it when paralysed, from Generation 7."""
+    now = staged(fighter, SPEED, fighter.stages[SPEED])
+    return now // 2 if fighter.status == PARALYSIS else now
+
+
+@compiled
+def base_damage(power: int, attack: int, defense: int) -> int:
+    """Return damage before critical hits, rolls and types, as `battles.damage`."""
+    return (2 * LEVEL // 5 + 2) * power * attack // defense // 50 + 2
+
+
+@compiled
+def rolled(points: int, rng: Generator) -> int:
+    """Apply the random factor: 85 to 100 percent."""
+    return points * (100 - below(rng, 16)) // 100
+
+
+@compiled
+def damage(user: Record, target: Record, move: Record, effectiveness: float, rng: Generator) -> int:
+    """Return the HP that one hit would take (getDamage and modifyDamage)."""
+    if move.rule == FIXED:
+        return move.fixed
+    if move.rule == OHKO:
+        return target.stats[HP]
+    if move.rule == PSYWAVE:
+        return (50 + below(rng, 101)) * LEVEL // 100
+    if move.rule == SUPER_FANG:
+        return max(1, target.hp // 2)
+    if move.rule == COUNTER:
+        return 2 * user.physical_taken
+    if move.rule == MIRROR_COAT:
+        return 2 * user.special_taken
+    power = target.low_kick if move.rule == LOW_KICKS else move.power
+    if move.doubles_with_status and user.status != NONE:
+        power *= 2
+    critical = happens(rng, move.critical_chance)
+    stat = ATTACK if move.physical else SPECIAL_ATTACK
+    attacker = target if move.uses_target_attack else user
+    attack_stage, defense_stage = attacker.stages[stat], target.stages[stat + 1]
+    if critical:  # it ignores what would weaken it
+        attack_stage, defense_stage = max(attack_stage, 0), min(defense_stage, 0)
+    points = base_damage(power, staged(attacker, stat, attack_stage), staged(target, stat + 1, defense_stage))
+    if critical:
+        points = points * 3 // 2
+    points = rolled(points, rng)
+    if move.type == user.type_1 or move.type == user.type_2:
+        points = (points * 3 * 2048 + 2047) // 4096
+    points = int(points * effectiveness)
+    if user.status == BURN and move.physical and not move.doubles_with_status:
+        points //= 2
+    screened = not critical and (target.reflect if move.physical else target.light_screen) > 0
+    doubled = target.hideout != NONE and move.doubles_in_hideout
+    if screened and not doubled:
+        points //= 2
+    elif doubled and not screened:
+        points *= 2
+    return max(points, 1)
+
+
+@compiled
+def hurt(fighter: Record, points: int) -> int:
+    """Take HP, at least 1, and return how many there were to take."""
+    lost = min(max(points, 1), fighter.hp)
+    fighter.hp -= lost
+    return lost
+
+
+@compiled
+def heal(fighter: Record, points: int) -> None:
+    """Give HP back, at least 1, up to the whole."""
+    if fighter.hp > 0:
+        fighter.hp = min(fighter.hp + max(points, 1), fighter.stats[HP])
+
+
+@compiled
+def strike(target: Record, points: int, physical: bool) -> int:
+    """Hurt with a move, which Counter, Mirror Coat, Bide and Rage remember."""
+    lost = hurt(target, points)
+    if physical:
+        target.physical_taken = lost
+    else:
+        target.special_taken = lost
+    if target.bide > 0:
+        target.bide_damage += points
+    return lost
+
+
+@compiled
+def boost(fighter: Record, stat: int, stages: int) -> None:
+    """Change the stage of a stat."""
+    fighter.stages[stat] = min(max(fighter.stages[stat] + stages, -6), 6)
+
+
+@compiled
+def confuse(fighter: Record, rng: Generator) -> None:
+    """Confuse for 1 to 4 actions; the last number counted down is free."""
+    if fighter.confusion == 0:
+        fighter.confusion = 2 + below(rng, 4)
+
+
+@compiled
+def choose(fighter: Record, pp: NDArray[np.int64], pool: NDArray[np.int64], struggle: int, rng: Generator) -> None:
+    """Go on with what is under way; else draw one of the moves that have PP left, or struggle."""
+    if fighter.recharging or fighter.charging or fighter.lock > 0 or fighter.bide > 0:
+        return
+    if fighter.usable == 0:
+        fighter.choice, fighter.slot = struggle, NOBODY
+        return
+    slot = below(rng, len(pool)) if len(pool) > 1 else 0
+    while pp[slot] == 0:
+        slot = below(rng, len(pool))
+    fighter.choice, fighter.slot = pool[slot], slot
+
+
+@compiled
+def goes_first(one: Record, other: Record, moves: Records, rng: Generator) -> bool:
+    """Tell whether `one` acts before `other`: priority, then speed, then chance."""
+    lead = moves[one.choice].priority - moves[other.choice].priority
+    if lead == 0:
+        lead = speed(one) - speed(other)
+    return lead > 0 or (lead == 0 and uniform(rng) < 0.5)
+
+
+@compiled
+def is_able(user: Record, move: Record, rng: Generator) -> bool:
+    """Tell whether anything keeps it from using its move, in the order of onBeforeMovePriority."""
+    if user.recharging:
+        user.recharging = False
+        return False
+    if user.status == FREEZE and not move.thaws_user:
+        if not happens(rng, THAW_CHANCE):
+            return False
+        user.status = NONE
+    if user.flinched:
+        return False
+    if user.confusion > 0:
+        user.confusion -= 1
+        if user.confusion > 0 and happens(rng, CONFUSION_CHANCE):
+            attack, defense = staged(user, ATTACK, user.stages[ATTACK]), staged(user, DEFENSE, user.stages[DEFENSE])
+            hurt(user, rolled(base_damage(CONFUSION_POWER, attack, defense), rng))
+            return False
+    return not (user.status == PARALYSIS and happens(rng, FULL_PARALYSIS_CHANCE))
+
+
+@compiled
+def lands(user: Record, target: Record, move: Record, effectiveness: float, is_first: bool, rng: Generator) -> bool:
+    """Tell whether a move that is used reaches its target: conditions of its own, hideouts, immunity, accuracy."""
+    if move.first_turn_only and user.actions > 1:
+        return False
+    if move.needs_attacking_target and (not is_first or target.recharging):
+        return False
+    if move.rule == COUNTER and user.physical_taken == 0:
+        return False
+    if move.rule == MIRROR_COAT and user.special_taken == 0:
+        return False
+    if target.hideout != NONE and target.hideout != move.reaches:
+        return False
+    if effectiveness == 0.0 or move.needs_sleeping_target:  # no damaging move puts anyone to sleep
+        return False
+    return happens(rng, move.accuracy)
+
+
+@compiled
+def hit(user: Record, target: Record, move: Record, effectiveness: float, rng: Generator) -> None:
+    """Hit once or several times, with the effects of every hit, and take the recoil."""
+    if move.breaks_screens:
+        target.reflect = target.light_screen = 0
+    n_hits, total = move.multihit_min, 0
+    if move.multihit_max > n_hits:  # 2 to 5 hits in 35, 35, 15 and 15 % of the uses
+        draw = uniform(rng)
+        n_hits = 2 + (draw >= 0.35) + (draw >= 0.7) + (draw >= 0.85)
+    for _ in range(n_hits):
+        lost = strike(target, damage(user, target, move, effectiveness, rng), move.physical)
+        total += lost
+        if move.drain > 0.0:
+            heal(user, int(lost * move.drain + 0.5))
+        if target.hp == 0:
+            break
+        affect(user, target, move, rng)
+    if move.recoil > 0.0:
+        hurt(user, int(total * move.recoil + 0.5))
+    if move.struggle:
+        hurt(user, int(user.stats[HP] / 4 + 0.5))
+
+
+@compiled
+def affect(user: Record, target: Record, move: Record, rng: Generator) -> None:
+    """Apply what a hit does beside damage to a target that stands: on it, on the user, then by chance."""
+    if move.traps and target.trapped == 0:
+        target.trapped = 5 + below(rng, 2)  # the last of these turns does no damage
+    if move.seeds and target.seedable:
+        target.seeded = True
+    if move.clears_target:
+        target.stages[:] = 0
+    if move.clears_user:
+        user.stages[:] = 0
+    if target.raging:
+        boost(target, ATTACK, 1)
+    if move.recharge:
+        user.recharging = True
+    if move.locks_in:
+        lock_in(user, rng)
+    if move.screen == REFLECT and user.reflect == 0:
+        user.reflect = SCREEN_TURNS
+    if move.screen == LIGHT_SCREEN and user.light_screen == 0:
+        user.light_screen = SCREEN_TURNS
+    if not move.charge:
+        boost_all(user, move.self_boosts)
+    if move.cures_user:
+        user.status = NONE
+    user.raging = move.rages
+    if happens(rng, move.flinch_chance):
+        target.flinched = True
+    if happens(rng, move.confusion_chance):
+        confuse(target, rng)
+    if happens(rng, move.target_boost_chance):
+        boost_all(target, move.target_boosts)
+    status = drawn_status(move, rng)
+    if status != NONE and target.status == NONE and not target.immune[status]:
+        target.status = status
+    if move.thaws_target and target.status == FREEZE:
+        target.status = NONE
+
+
+@compiled
+def boost_all(fighter: Record, stages: NDArray[np.int64]) -> None:
+    """Change the stages of all stats that a move names."""
+    for stat in range(len(stages)):
+        if stages[stat] != 0:
+            boost(fighter, stat, stages[stat])
+
+
+@compiled
+def drawn_status(move: Record, rng: Generator) -> int:
+    """Draw the lasting condition that a hit causes, if any; Tri Attack has three, of which it causes one."""
+    burn, paralysis, freeze = move.burn_chance, move.paralysis_chance, move.freeze_chance
+    if burn + paralysis + freeze + move.poison_chance == 0.0:
+        return NONE
+    draw = uniform(rng) * 100.0
+    if draw < burn:
+        return BURN
+    if draw < burn + paralysis:
+        return PARALYSIS
+    if draw < burn + paralysis + freeze:
+        return FREEZE
+    return POISON if draw < burn + paralysis + freeze + move.poison_chance else NONE
+
+
+@compiled
+def lock_in(user: Record, rng: Generator) -> None:
+    """Go on with the move for 2 or 3 turns in all; a turn without a hit ends it (`lockedmove`)."""
+    if user.lock == 0:
+        user.lock, user.lock_left = 2, 2 + below(rng, 2)
+    elif user.lock_left >= 2:
+        user.lock = 2
+
+
+@compiled
+def unlock(user: Record, rng: Generator) -> None:
+    """End the lock; whoever went through with it gets confused."""
+    user.lock = 0
+    if user.lock_left <= 1:
+        confuse(user, rng)
+
+
+@compiled
+def act(
+    user: Record, target: Record, is_first: bool, pp: NDArray[np.int64], moves: Records,
+    effectiveness: NDArray[np.float64], rng: Generator,
+) -> None:
+    """Take a side's action of the turn (runMove)."""
+    move = moves[user.choice]
+    user.actions += 1
+    user.raging = False
+    if not is_able(user, move, rng):
+        user.charging, user.hideout, user.bide = False, NONE, 0
+        return
+    multiplier = effectiveness[move.type, target.species]
+    if user.bide > 0:
+        if user.bide == 1:
+            if user.bide_damage > 0 and multiplier > 0.0:
+                release(user, target, move.physical)
+            user.bide = 0
+        return
+    if not user.charging and user.lock == 0 and user.slot != NOBODY:
+        pp[user.slot] -= 1
+        user.usable -= pp[user.slot] == 0
+    if move.rule == BIDE:
+        user.bide, user.bide_damage = 3, 0
+        return
+    if move.charge and not user.charging:
+        user.charging, user.hideout = True, move.hideout
+        boost_all(user, move.self_boosts)
+        return
+    user.charging, user.hideout = False, NONE
+    if move.thaws_user and user.status == FREEZE:
+        user.status = NONE
+    if move.self_destruct:
+        user.hp = 0
+    if lands(user, target, move, multiplier, is_first, rng):
+        hit(user, target, move, multiplier, rng)
+    elif move.crash:
+        hurt(user, user.stats[HP] // 2)
+    if user.lock == 1:
+        unlock(user, rng)
+
+
+@compiled
+def release(user: Record, target: Record, physical: bool) -> None:
+    """Give back twice the damage that was taken while biding; it finds its target in every hideout."""
+    strike(target, 2 * user.bide_damage, physical)
+    if target.hp > 0 and target.raging:
+        boost(target, ATTACK, 1)
+
+
+@compiled
+def winner_after(side: int, fighters: Records, moves: Records) -> int:
+    """Return who has won after the action of a side, or NOBODY. When both fall, the one that fell last has won."""
+    user, target = fighters[side], fighters[1 - side]
+    if target.hp == 0 and not (user.hp == 0 and moves[user.choice].self_destruct):
+        return side  # a user that falls by recoil falls after its target
+    return 1 - side if user.hp == 0 else NOBODY
+
+
+@compiled
+def end_turn(fighters: Records, rng: Generator) -> int:
+    """Do what happens at the end of a turn, in the order of onResidualOrder, and return who has won, or NOBODY."""
+    if suffers(fighters[0]) or suffers(fighters[1]):
+        lead = speed(fighters[0]) - speed(fighters[1])
+        for cause in range(4):
+            first = 0 if lead > 0 or (lead == 0 and uniform(rng) < 0.5) else 1
+            for side in (first, 1 - first):
+                suffer(cause, fighters[side], fighters[1 - side])
+                if fighters[side].hp == 0:
+                    return 1 - side
+    for side in range(2):
+        fighter = fighters[side]
+        fighter.flinched = False
+        fighter.physical_taken = fighter.special_taken = 0
+        fighter.reflect = max(0, fighter.reflect - 1)
+        fighter.light_screen = max(0, fighter.light_screen - 1)
+        fighter.bide = max(0, fighter.bide - 1)
+        if fighter.lock == 1:
+            unlock(fighter, rng)
+        elif fighter.lock > 1:
+            fighter.lock, fighter.lock_left = fighter.lock - 1, fighter.lock_left - 1
+    return NOBODY
+
+
+@compiled
+def suffers(fighter: Record) -> bool:
+    """Tell whether it takes damage at the end of a turn."""
+    return fighter.seeded or fighter.trapped > 0 or fighter.status == BURN or fighter.status == POISON
+
+
+@compiled
+def suffer(cause: int, fighter: Record, opponent: Record) -> None:
+    """Take the damage of one cause, in the order of the turn's end: seed, poison, burn, trap."""
+    whole = fighter.stats[HP]
+    if cause == 0 and fighter.seeded:
+        heal(opponent, hurt(fighter, whole // SEED_SHARE))
+    elif cause == 1 and fighter.status == POISON:
+        hurt(fighter, whole // POISON_SHARE)
+    elif cause == 2 and fighter.status == BURN:
+        hurt(fighter, whole // BURN_SHARE)
+    elif cause == 3 and fighter.trapped > 0:
+        fighter.trapped -= 1
+        if fighter.trapped > 0:
+            hurt(fighter, whole // TRAP_SHARE)
+
+
+@compiled
+def battle(
+    fighters: Records, pp: NDArray[np.int64], pools: tuple[NDArray[np.int64], NDArray[np.int64]], moves: Records,
+    effectiveness: NDArray[np.float64], rng: Generator,
+) -> tuple[int, int]:
+    """Fight until one side has fallen; return the winner and the turns. Struggle ends every battle."""
+    turn, struggle = 0, len(moves) - 1
+    while True:
+        turn += 1
+        choose(fighters[0], pp[0], pools[0], struggle, rng)
+        choose(fighters[1], pp[1], pools[1], struggle, rng)
+        first = 0 if goes_first(fighters[0], fighters[1], moves, rng) else 1
+        for side in (first, 1 - first):
+            act(fighters[side], fighters[1 - side], side == first, pp[side], moves, effectiveness, rng)
+            winner = winner_after(side, fighters, moves)
+            if winner != NOBODY:
+                return winner, turn
+        winner = end_turn(fighters, rng)
+        if winner != NOBODY:
+            return winner, turn
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def fight(
+    species: NDArray[np.int64], pools: NDArray[np.int64], starts: NDArray[np.int64], sizes: NDArray[np.int64],
+    seeds: NDArray[np.uint64], n_battles: int, moves: Records, rested: Records, effectiveness: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Fight every matchup a number of times, each with a generator of its own.
+
+    Parameters
+    ----------
+    species : ndarray of int, shape (n_matchups, 2)
+        Rows of `rested`.
+    pools, starts, sizes : ndarray of int, shapes (any,), (n_matchups, 2), (n_matchups, 2)
+        The moves of a side, as rows of `moves`: `sizes` numbers of `pools` from `starts` on.
+    seeds : ndarray of uint64, shape (n_matchups,)
+
+    Returns
+    -------
+    wins, turns : ndarray of int, shape (n_matchups,)
+        Battles that side 0 won; turns of all.
+    left : ndarray of int, shape (n_matchups, 2)
+        HP that the sides had left, in all battles.
+    """
+    n_matchups = len(seeds)
+    wins, turns = np.zeros(n_matchups, np.int64), np.zeros(n_matchups, np.int64)
+    left = np.zeros((n_matchups, 2), np.int64)
+    fighters, rng = rested[:2].copy(), np.zeros(1, np.uint64)
+    pp, full = np.zeros((2, len(moves)), np.int64), np.zeros((2, len(moves)), np.int64)
+    for number in range(n_matchups):
+        rng[0] = seeds[number]
+        first, second = starts[number]
+        pool = (pools[first : first + sizes[number, 0]], pools[second : second + sizes[number, 1]])
+        for slot in range(sizes[number, 0]):
+            full[0, slot] = moves[pool[0][slot]].pp
+        for slot in range(sizes[number, 1]):
+            full[1, slot] = moves[pool[1][slot]].pp
+        for _ in range(n_battles):
+            for side in range(2):
+                fighters[side] = rested[species[number, side]]
+                fighters[side].usable = sizes[number, side]
+                for slot in range(sizes[number, side]):
+                    pp[side, slot] = full[side, slot]
+            winner, lasted = battle(fighters, pp, pool, moves, effectiveness, rng)
+            wins[number] += winner == 0
+            turns[number] += lasted
+            left[number, 0] += fighters[0].hp
+            left[number, 1] += fighters[1].hp
+    return wins, turns, left
