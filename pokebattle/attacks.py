@@ -1,15 +1,20 @@
 """One attacker, one move, one defender: what a use of the move does and how soon it knocks the defender out.
 
-Nothing here knows what the defender does meanwhile. Damage is as in `battles.damage`; a use of the move is a
-draw of hit or miss, number of hits, critical hits and damage rolls, and the chances below are exact sums over it.
+Or several moves, of which the attacker draws one each turn. Nothing here knows what the defender does meanwhile.
+Damage is as in `battles.damage`; a use of the move is a draw of hit or miss, number of hits, critical hits and damage
+rolls, and the chances below are exact sums over it.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from functools import cache
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft
+from scipy import fft, sparse
 
 from pokebattle import dex
 from pokebattle.battles import FRIENDSHIP, LEVEL, battle_stats, damage, same_type_bonus, type_effectiveness
@@ -18,13 +23,30 @@ TURNS = 8  # counted exactly; a battle takes two or three in the mean
 NEVER = 40.0  # turns for a move that cannot knock out
 ROLLS = np.arange(85, 101)
 CRITICAL_CHANCE = {1: 1 / 24, 2: 1 / 8, 3: 1 / 2, 4: 1.0}  # by critical-hit ratio, from Generation 7
+SELF_HIT = 0.33  # of a confused user
 HITS_OF_2_TO_5 = (0.35, 0.35, 0.15, 0.15)  # since Generation 5
 LOW_KICK = ([10, 25, 50, 100, 200], [20, 40, 60, 80, 100, 120])  # power by the defender's weight in kg
+PSYWAVE = np.arange(50, 151) * LEVEL // 100  # HP, each as likely
 IMMUNE = {"burn": ["fire"], "paralysis": ["electric"], "freeze": ["ice"], "poison": ["poison", "steel"]}
+WEAR, BURN = 8, 16  # part of the HP that a trap, a seed or a poisoning takes each turn, and a burn, from Generation 7
+TRAPPED = 5  # turns, then one without
 CERTAIN = 1 - 1e-9
-DECIMALS = 6  # what a Fourier transform adds in the last bits must not tell rows apart
+DECIMALS, OFF_TIES = 6, 1e-10  # what a Fourier transform adds in the last bits must not tell rows apart
 REACHED_BY = {"dig": ["earthquake"], "fly": ["gust", "thunder"]}  # moves that hit a user who is hiding
-CHUNK = 1024
+CHUNK = 512
+_START = "free"  # of the states between turns
+SCHEDULES = ["every", "once", "charge", "recharge", "locks_in"]
+COPIED = [
+    "multihit_min", "multihit_max", "charge", "recharge", "locks_in", "self_destruct", "first_turn_only", "traps",
+    "varies", "halves", "hit_chance", "critical_chance", "attack_stages", "schedule",
+]  # fmt: skip
+PROFILE = [
+    "power", "attack", "defense", "stab", "effectiveness", "fixed", "varies", "critical_chance", "multihit_min",
+    "multihit_max", "attack_stages",
+]  # fmt: skip
+
+Numbers = NDArray[np.int64]
+Chances = NDArray[np.float64]
 
 
 def attacks(attacker: ArrayLike, move: ArrayLike, defender: ArrayLike) -> pd.DataFrame:
@@ -39,47 +61,112 @@ def attacks(attacker: ArrayLike, move: ArrayLike, defender: ArrayLike) -> pd.Dat
     -------
     DataFrame of n rows
         power, attack and defense (the stats that the move sets against each other), stab, effectiveness, fixed
-        (HP of a move with fixed damage, else 0), hit_chance, critical_chance, attacker_hp, defender_hp, attack_stages
-        (by which a use changes the attack), and the columns of `dex.moves` that say when it strikes.
+        (HP of a move with fixed damage, else 0), varies (psywave, whose fixed damage is drawn: `fixed` is its mean),
+        halves (super fang, whose fixed damage is half of the HP that are left), hit_chance, critical_chance,
+        wears (HP that the defender loses at the end of every turn once it is trapped, seeded, burnt or poisoned) and
+        wear_chance (of a use that hits), attacker_hp, defender_hp, attack_stages (by which a use changes the attack),
+        schedule (an index into `SCHEDULES`: when the move strikes), and columns of `dex.moves`.
+
+    Raises
+    ------
+    KeyError
+        If an id is not in the game tables.
 
     Notes
     -----
-    Moves with rules that need the battle's course (counter, bide, super fang, psywave, ...) have power 0. Dream
-    eater never hits, for nothing else puts the defender to sleep. Sources: the engine's battle-actions.ts and
-    moves.ts.
+    Moves that give back what their user suffered (counter, mirror coat, bide) have power 0. Dream eater never hits,
+    for nothing else puts the defender to sleep. Sources: the engine's battle-actions.ts, moves.ts and conditions.ts.
     """
-    moves = dex.moves()
-    moves["attack_stages"] = stages(moves["self_boosts"], "attack").where(moves["category"] == "physical", 0)
-    rows = moves.loc[np.asarray(move, dtype=object)].reset_index(drop=True)
-    ours, theirs = (battle_stats().loc[np.asarray(side, dtype=object)] for side in (attacker, defender))
-    weight = dex.species()["weight"].loc[theirs.index].to_numpy()
-    rule, physical = rows["damage_rule"], (rows["category"] == "physical").to_numpy()
-    by_rule: dict[str, ArrayLike] = {
-        "lowkick": np.take(LOW_KICK[1], np.searchsorted(LOW_KICK[0], weight, side="right")),
-        "pikapapow": FRIENDSHIP * 10 // 25,
-        "veeveevolley": FRIENDSHIP * 10 // 25,
-    }
-    power = rows["base_power"].to_numpy()
-    for name, value in by_rule.items():
-        power = np.where(rule == name, value, power)
+    stats, moves = battle_stats(), _moves()
+    ours, used, theirs = (
+        _positions(known, ids) for known, ids in ((stats.index, attacker), (moves.index, move), (stats.index, defender))
+    )
+    own, other = ({stat: stats[stat].to_numpy()[side] for stat in stats} for side in (ours, theirs))
+    of = {name: column.to_numpy()[used] for name, column in moves.items()}
+    effectiveness, physical = _effectiveness()[used, theirs], of["is_physical"]
+    weight = dex.species()["weight"].to_numpy()[theirs]
+    low_kick = np.take(LOW_KICK[1], np.searchsorted(LOW_KICK[0], weight, side="right"))
     fixed = np.select(
-        [rule == "level", rule == "ohko"], [LEVEL, theirs["hp"]], pd.to_numeric(rule, errors="coerce").fillna(0)
+        [of["by_target"] == "ohko", of["halves"]], [other["hp"], np.maximum(other["hp"] // 2, 1)], of["fixed"]
     )
-    effectiveness = type_effectiveness(rows["type"], theirs.index)
-    borrowed = np.where(rows["uses_target_attack"], theirs["attack"], ours["attack"])
-    return rows[["multihit_min", "multihit_max", "charge", "recharge", "attack_stages"]].assign(
-        once=rows["self_destruct"] | rows["first_turn_only"],
-        power=power,
-        attack=np.where(physical, borrowed, ours["special_attack"]),
-        defense=np.where(physical, theirs["defense"], theirs["special_defense"]),
-        stab=same_type_bonus(rows["type"], ours.index),
-        effectiveness=effectiveness,
-        fixed=np.where(effectiveness > 0, fixed, 0).astype(int),
-        hit_chance=np.where(rows["needs_sleeping_target"], 0, rows["accuracy"] / 100),
-        critical_chance=np.where(rows["always_crits"], 1.0, rows["crit_ratio"].map(CRITICAL_CHANCE)),
-        attacker_hp=ours["hp"].to_numpy(),
-        defender_hp=theirs["hp"].to_numpy(),
-    )
+    return pd.DataFrame({name: of[name] for name in COPIED} | {
+        "power": np.where(of["by_target"] == "lowkick", low_kick, of["power"]),
+        "attack": np.where(
+            physical, np.where(of["uses_target_attack"], other["attack"], own["attack"]), own["special_attack"]
+        ),
+        "defense": np.where(physical, other["defense"], other["special_defense"]),
+        "stab": _same_type_bonus()[ours, used],
+        "effectiveness": effectiveness,
+        "fixed": np.where(effectiveness > 0, fixed, 0).astype(int),
+        "wears": np.maximum(other["hp"] // of["wears_by"], 1),
+        "wear_chance": np.where(effectiveness > 0, _wear_chance()[used, theirs], 0.0),
+        "attacker_hp": own["hp"],
+        "defender_hp": other["hp"],
+    })  # fmt: skip
+
+
+@cache
+def _moves() -> pd.DataFrame:
+    """Return what `attacks` needs to know of every move."""
+    moves = dex.moves()
+    rule = moves["damage_rule"]
+    friendship, level = (rule.isin(names) for names in (["pikapapow", "veeveevolley"], ["level"]))
+    fixed = pd.to_numeric(rule, errors="coerce").fillna(0).mask(level, LEVEL).mask(rule == "psywave", PSYWAVE.mean())
+    once = moves["self_destruct"] | moves["first_turn_only"]
+    schedule = np.select([once, moves["charge"], moves["recharge"], moves["locks_in"]], [1, 2, 3, 4], 0)
+    lowers = stages(moves["self_boosts"], "attack").where(moves["category"] == "physical", 0)
+    return moves.assign(
+        by_target=rule,
+        power=moves["base_power"].mask(friendship, FRIENDSHIP * 10 // 25),
+        fixed=fixed.astype(int),
+        varies=rule == "psywave",
+        halves=rule == "superfang",
+        is_physical=moves["category"] == "physical",
+        hit_chance=(moves["accuracy"] / 100).mask(moves["needs_sleeping_target"], 0.0),
+        critical_chance=moves["crit_ratio"].map(CRITICAL_CHANCE).mask(moves["always_crits"], 1.0),
+        attack_stages=lowers,
+        schedule=schedule,
+        wears_by=np.where(moves["burn_chance"] > 0, BURN, WEAR),
+    )[[*COPIED, "by_target", "power", "fixed", "is_physical", "uses_target_attack", "wears_by"]]
+
+
+@cache
+def _wear_chance() -> Chances:
+    """Chance that a use which hits makes the species lose HP every turn, by move and species."""
+    moves, species = dex.moves(), dex.species()
+    types = species[["type_1", "type_2"]].to_numpy()
+    spared = {name: np.isin(types, immune).any(axis=1) for name, immune in IMMUNE.items()}
+    chance = np.zeros((len(moves), len(species)))
+    chance[moves["traps"]] = 1.0
+    chance[moves["seeds"]] = ~np.isin(types, "grass").any(axis=1)
+    for ailment in ("burn", "poison"):
+        missed = (1 - moves[[f"{ailment}_chance"]].to_numpy() / 100) ** moves[["multihit_max"]].to_numpy()
+        chance = np.maximum(chance, (1 - missed) * ~spared[ailment])
+    return chance
+
+
+def _positions(known: pd.Index, ids: ArrayLike) -> Numbers:
+    wanted = pd.Index(np.asarray(ids, dtype=object))
+    positions: Numbers = known.get_indexer(wanted)
+    if (positions < 0).any():
+        raise KeyError(wanted[positions < 0][0])
+    return positions
+
+
+@cache
+def _effectiveness() -> Chances:
+    """Multiplier of every move against every species."""
+    moves, species = dex.moves(), dex.species().index
+    pairs = np.repeat(moves["type"], len(species)), np.tile(species, len(moves))
+    return type_effectiveness(*pairs).reshape(len(moves), len(species))
+
+
+@cache
+def _same_type_bonus() -> Chances:
+    """Bonus of every species for every move."""
+    moves, species = dex.moves(), dex.species().index
+    pairs = np.tile(moves["type"], len(species)), np.repeat(species, len(moves))
+    return same_type_bonus(*pairs).reshape(len(species), len(moves))
 
 
 def stages(boosts: pd.Series, stat: str) -> pd.Series:
@@ -89,6 +176,8 @@ def stages(boosts: pd.Series, stat: str) -> pd.Series:
 
 def hit_damage(table: pd.DataFrame, use: int = 0) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return what one hit can take, in HP, and how likely that is: 16 rolls, then 16 rolls of a critical hit.
+
+    Super fang's half is that of the full HP.
 
     Parameters
     ----------
@@ -101,7 +190,7 @@ def hit_damage(table: pd.DataFrame, use: int = 0) -> tuple[NDArray[np.int64], ND
     -------
     points : ndarray of int, shape (n, 32)
     chances : ndarray of float, shape (n, 32)
-        Each row sums to 1.
+        Each row sums to 1. Where psywave is among the moves, both have 101 columns more, of what it takes.
     """
     columns = ("power", "attack", "defense", "stab", "effectiveness", "fixed", "attack_stages", "critical_chance")
     power, attack, defense, stab, effectiveness, fixed, stages, critical = (
@@ -113,7 +202,12 @@ def hit_damage(table: pd.DataFrame, use: int = 0) -> tuple[NDArray[np.int64], ND
     critical_hit = damage(power, np.maximum(attack, changed), defense, stab, effectiveness, ROLLS, critical=True)
     points = np.where(fixed > 0, fixed, np.hstack([ordinary, critical_hit]))
     chances = np.hstack([np.broadcast_to(1 - critical, ordinary.shape), np.broadcast_to(critical, ordinary.shape)])
-    return points, chances / len(ROLLS)
+    chances = chances / len(ROLLS)
+    drawn = (table["varies"] & (table["fixed"] > 0)).to_numpy()[:, None]
+    if not drawn.any():
+        return points, chances
+    more = np.where(drawn, PSYWAVE, 0), np.where(drawn, np.full(len(PSYWAVE), 1 / len(PSYWAVE)), 0.0)
+    return np.hstack([points, more[0]]), np.hstack([np.where(drawn, 0, chances), more[1]])
 
 
 def hits(table: pd.DataFrame) -> NDArray[np.float64]:
@@ -123,17 +217,88 @@ def hits(table: pd.DataFrame) -> NDArray[np.float64]:
     return np.where(low == high, np.arange(1, 6) == low, spread).astype(float)
 
 
-def uses_by_turn(table: pd.DataFrame) -> NDArray[np.int64]:
-    """Return how often the move has struck by the end of turn 0, 1, ... `TURNS`; shape (n, TURNS + 1).
+def damage_of_use(table: pd.DataFrame) -> tuple[Numbers, Chances, Numbers]:
+    """Return what a first use that does not miss takes, in HP: least, mean and most, each of shape (n,).
 
-    A charged move strikes in every second turn, one that needs recharging in the first, third, ...
+    Least and most are without a critical hit; the mean is with them, and 0 where the move never hits.
     """
-    turn = np.arange(TURNS + 1)
-    conditions = [table[name].to_numpy()[:, None] for name in ("once", "charge", "recharge")]
-    return np.select(conditions, [np.minimum(turn, 1), turn // 2, (turn + 1) // 2], turn)
+    number, distinct = _profiles(table)
+    points, _ = hit_damage(distinct)
+    highest = np.where(distinct["varies"], points[:, -1], points[:, len(ROLLS) - 1]) * distinct["multihit_max"]
+    lowest = np.where(distinct["varies"] & (distinct["fixed"] > 0), PSYWAVE[0], points[:, 0]) * distinct["multihit_min"]
+    mean = _mean_of_use(distinct, use=0)[number] * (table["hit_chance"] > 0).to_numpy()
+    return lowest.to_numpy()[number], mean, highest.to_numpy()[number]
 
 
-def knock_outs(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def hits_by_turn(schedule: str, hit_chance: float) -> Chances:
+    """Return how likely a move has hit 0, 1, ... times by the end of turn 0, 1, ... `TURNS`.
+
+    Parameters
+    ----------
+    schedule : str
+        One of `SCHEDULES`: the move is used every turn; in the first only (its user faints, or it fails later);
+        strikes in every second turn; rests for a turn after a hit; or locks its user in.
+    hit_chance : float
+
+    Returns
+    -------
+    ndarray of shape (TURNS + 1, TURNS + 1)
+        Rows are turns, columns are hits.
+
+    Notes
+    -----
+    A move that locks in is used for two or three turns, then confuses its user for one to four, in each of which
+    it hits itself instead in 33 % (lockedmove and confusion in the engine's conditions.ts).
+    """
+    return _courses(schedule, hit_chance, 0.0)[:, 0]
+
+
+@cache
+def _courses(schedule: str, hit_chance: float, wear_chance: float) -> Chances:
+    """Return the chance of every number of turns of wear and of hits by turn; shape (turns, wear, hits)."""
+    nothing = np.zeros((TURNS + 1, TURNS + 1))
+    nothing[0, 0] = 1.0
+    states, table = {_START: nothing}, [nothing]
+    for _ in range(TURNS):
+        following: dict[str, Chances] = {}
+        for state, mass in states.items():
+            for chance, state_after, n_hits in _transitions(schedule, state, hit_chance):
+                moved = np.hstack([np.zeros((TURNS + 1, n_hits)), chance * mass])[:, : TURNS + 1]
+                begins = moved[:1] * wear_chance * n_hits
+                worn = np.vstack([moved[:1] - begins, begins, moved[1:-1]])
+                following[state_after] = following.get(state_after, 0) + worn
+        states = following
+        table.append(np.sum(list(states.values()), axis=0))
+    return np.array(table)
+
+
+def _transitions(schedule: str, state: str, p: float) -> list[tuple[float, str, int]]:
+    """List chance, state after the turn and hits in it."""
+    if schedule == "once":
+        return [(p, "over", 1), (1 - p, "over", 0)] if state == _START else [(1.0, "over", 0)]
+    if schedule == "charge":
+        return [(1.0, "charged", 0)] if state == _START else [(p, _START, 1), (1 - p, _START, 0)]
+    if schedule == "recharge":
+        return [(p, "resting", 1), (1 - p, _START, 0)] if state == _START else [(1.0, _START, 0)]
+    if schedule == "locks_in":
+        return _locked(state, p)
+    return [(p, _START, 1), (1 - p, _START, 0)]
+
+
+def _locked(state: str, p: float) -> list[tuple[float, str, int]]:
+    """List the transitions of a user who is free, locked for one or two more turns, or confused for some."""
+    if state in (_START, "confused 1"):  # in its last turn the confusion is over before the move
+        return [(p / 2, "locked 1", 1), (p / 2, "locked 2", 1), (1 - p, _START, 0)]
+    kind, left = state.split()
+    after = f"{kind} {int(left) - 1}"
+    if kind == "confused":
+        hit = p * (1 - SELF_HIT)
+        return [(hit, after, 1), (1 - hit, after, 0)]
+    following = [after] if left == "2" else [f"confused {turns}" for turns in (2, 3, 4, 5)]
+    return [(chance / len(following), then, n) for then in following for chance, n in ((p, 1), (1 - p, 0))]
+
+
+def knock_outs(table: pd.DataFrame) -> tuple[Chances, Chances]:
     """Return how likely the defender, undisturbed, is knocked out by each turn, and the turns that takes.
 
     Parameters
@@ -148,50 +313,251 @@ def knock_outs(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.flo
     turns : ndarray, shape (n,)
         Expected turns, at most `NEVER`. What is left after `TURNS` falls at the mean damage per turn.
     """
-    order = np.lexsort([table["defender_hp"], table["attack_stages"], table["multihit_max"]])
-    down, left = np.zeros((len(table), TURNS + 1)), np.zeros((len(table), TURNS + 1))
+    number, distinct = _profiles(table)
+    standing, left = np.zeros((len(table), TURNS + 1)), np.zeros((len(table), TURNS + 1))
+    pace, wears = _mean_of_use(distinct, use=1)[number], (table["wear_chance"] > 0).to_numpy()
+    for rows in (np.flatnonzero(~wears), np.flatnonzero(wears)):
+        part, worn = table.iloc[rows], _worn(table.iloc[rows])
+        stands, remains = _after_hits(part, number[rows], distinct, worn)
+        for kind, of_kind in _kinds(part):
+            chances, kept = _courses(*kind)[:, : worn.shape[1]], rows[of_kind]
+            flat = chances.reshape(TURNS + 1, -1).T
+            standing[kept], left[kept] = (values[of_kind].reshape(len(kept), -1) @ flat for values in (stands, remains))
+            pace[kept] *= 0 if kind[0] == "once" else chances[-1].sum(axis=0) @ np.arange(TURNS + 1) / TURNS
+            pace[kept] += chances[-1, 1:].sum() * part["wears"].to_numpy()[of_kind]
+    down = np.where(standing < 1 - CERTAIN, 1.0, 1 - standing).clip(0, 1)
+    remaining = np.where(down[:, -1] == 1, 0.0, left[:, -1])
+    turns = (1 - down[:, :-1]).sum(axis=1) + remaining / pace.clip(1e-9)
+    return _rounded(down), _rounded(np.minimum(turns, NEVER))
+
+
+def _rounded(values: Chances) -> Chances:
+    """Round; sums of sixteenths lie half-way often, and there the last bits must not decide."""
+    return (values + OFF_TIES).round(DECIMALS)
+
+
+def _kinds(table: pd.DataFrame) -> Iterator[tuple[tuple[str, float, float], Numbers]]:
+    """Yield every schedule, chance to hit and chance to wear that there is, with its rows."""
+    columns = ["schedule", "hit_chance", "wear_chance"]
+    for kind in table[columns].drop_duplicates().itertuples(index=False):
+        of_kind = np.all([table[name] == value for name, value in zip(columns, kind, strict=True)], axis=0)
+        yield (SCHEDULES[kind[0]], kind[1], kind[2]), np.flatnonzero(of_kind)
+
+
+def _worn(table: pd.DataFrame) -> Numbers:
+    """Return the HP that wear has taken 0, 1, ... `TURNS` turns after its begin; one column where nothing wears."""
+    turns = np.arange(TURNS + 1 if table["wear_chance"].any() else 1)
+    ticks = turns - (table["traps"].to_numpy()[:, None] & (turns > TRAPPED))
+    worn: Numbers = ticks * table["wears"].to_numpy()[:, None]
+    return worn
+
+
+def mixed_knock_outs(table: pd.DataFrame, sizes: Numbers) -> tuple[Chances, Chances]:
+    """Return the same as `knock_outs` of sides that draw one of several moves anew each turn, each as likely.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `attacks`: the moves of the first side, then those of the second, and so on.
+    sizes : ndarray of int, shape (n,)
+        How many moves each side has, at least 1.
+
+    Returns
+    -------
+    chances : ndarray, shape (n, TURNS + 1)
+    turns : ndarray, shape (n,)
+
+    Notes
+    -----
+    A move that charges or recharges takes two turns, and no other is drawn meanwhile. That a move locks its user in,
+    lowers its attack or wears the defender down is left out.
+    """
+    side, n = np.repeat(np.arange(len(sizes)), sizes), len(sizes)
+    hp = table["defender_hp"].to_numpy()[np.cumsum(sizes) - sizes]
+    number, distinct = _profiles(table)
+    use, share, halves = _use_damage(distinct, hp.max()), 1 / sizes[side], table["halves"].to_numpy()
+    hit, schedule = share * table["hit_chance"].to_numpy(), table["schedule"].to_numpy()
+
+    def total(values: ArrayLike) -> Chances:
+        return np.bincount(side, values, n).astype(float)
+
+    def damage_of(hitting: NDArray[np.bool_], missing: NDArray[np.bool_]) -> Chances:
+        weights = np.where(hitting & ~halves, hit, 0.0)
+        chances = np.asarray(sparse.csr_array((weights, (side, number)), shape=(n, len(distinct))) @ use)
+        chances[:, 0] += total(np.where(missing, share - hit, 0))
+        return chances
+
+    once, charge, recharge = (schedule == SCHEDULES.index(name) for name in ("once", "charge", "recharge"))
+    first, steady = table["first_turn_only"].to_numpy(), ~(once | charge | recharge)
+    moves = {
+        "hp": hp,
+        "steady": damage_of(steady, steady | recharge),
+        "first": damage_of(first, first),
+        "charge": damage_of(charge, charge),
+        "recharge": damage_of(recharge, np.zeros_like(recharge)),
+        "last": damage_of(once & ~first, once & ~first),
+        "failing": total(np.where(first, share, 0)),
+        "charging": total(np.where(charge, share, 0)),
+        "halving": total(np.where(halves, hit, 0)),
+    }
+    down, left, gone = np.zeros((n, TURNS + 1)), np.zeros(n), np.zeros(n)
+    order = np.argsort(hp, kind="stable")
     for rows in np.array_split(order, range(CHUNK, len(order), CHUNK)):
-        down[rows], left[rows] = _by_use(table.iloc[rows])
-    uses = uses_by_turn(table)
-    down, left = np.take_along_axis(down, uses, axis=1), np.take_along_axis(left, uses, axis=1)
-    points, chances = hit_damage(table, use=1)
-    per_use = table["hit_chance"] * (points * chances).sum(axis=1) * (hits(table) @ np.arange(1, 6))
-    pace = np.where(table["once"], 0, per_use * (uses[:, -1] / TURNS)).clip(1e-9)
-    turns = np.minimum((1 - down[:, :-1]).sum(axis=1) + left[:, -1] / pace, NEVER)
-    return down.round(DECIMALS), turns.round(DECIMALS)
+        down[rows], left[rows], gone[rows] = _follow({name: values[rows] for name, values in moves.items()})
+    left, gone = (np.where(down[:, -1] == 1, 0, value) for value in (left, gone))
+    per_move = np.where(once, 0, hit * _mean_of_use(distinct, use=1)[number])
+    pace = total(per_move) / total(share + np.where(charge, share, 0) + np.where(recharge, hit, 0))
+    turns = (1 - down[:, :-1]).sum(axis=1) + left / pace.clip(1e-9) + gone * NEVER
+    return _rounded(down), _rounded(np.minimum(turns, NEVER))
 
 
-def _by_use(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Follow the damage taken over `TURNS` uses: chance of being down, and expected HP left (0 when down)."""
-    hp, chance, n_hits = table["defender_hp"].to_numpy(), table["hit_chance"].to_numpy(), hits(table)
-    width = hp.max()
+def _follow(moves: dict[str, NDArray]) -> tuple[Chances, Chances, Chances]:
+    """Follow the damage that drawn moves have done over `TURNS` turns.
+
+    Parameters
+    ----------
+    moves : dict of ndarray with n rows
+        hp of the defender; of moves weighted by their shares the chance of every damage, a miss is none: steady,
+        first (fails from the second turn on), charge, recharge, last (its user faints); and the shares failing (of the
+        first), charging, and halving (of super fang's hits).
+
+    Returns
+    -------
+    down : ndarray, shape (n, TURNS + 1)
+        Chance that the defender is down by turn.
+    left, gone : ndarray, shape (n,)
+        Expected HP that are left after the last turn; chance that the attacker has fainted before the defender.
+    """
+    hp, width = moves["hp"][:, None], int(moves["hp"].max())
+    taken, size = np.arange(width), fft.next_fast_len(2 * width - 1, real=True)
+    inside, remaining = taken < hp, (hp - taken).clip(0)
+    first, steady, charge, recharge, last = (
+        moves[name][:, :width] for name in ("first", "steady", "charge", "recharge", "last")
+    )
+    opening, usual, slow = (fft.rfft(kernel, size) for kernel in (steady + first, steady, charge + recharge))
+    # Chance to stand after a last move, or while recharging, by the damage taken before.
+    stands_last, stands_resting = (
+        np.take_along_axis(kernel.cumsum(axis=1), (remaining - 1).clip(0), axis=1) for kernel in (last, recharge)
+    )
+    free, before = np.zeros((len(hp), width)), np.zeros_like(usual)
+    free[:, 0] = 1.0
+    down, gone = np.zeros((len(hp), TURNS + 1)), np.zeros(len(hp))
+    for turn in range(1, TURNS + 1):
+        spectrum = fft.rfft(free, size)
+        after = fft.irfft(spectrum * (opening if turn == 1 else usual) + before * slow, size)[:, :width]
+        if turn > 1:
+            after += moves["failing"][:, None] * free
+        _halve(after, moves["halving"][:, None] * free, remaining)
+        after *= inside
+        gone += (free * stands_last).sum(axis=1)
+        waiting = moves["charging"][:, None] * free + free * stands_resting
+        standing = (after + waiting).sum(axis=1) + gone
+        left = ((after + waiting) * remaining).sum(axis=1)
+        down[:, turn] = np.where(standing < 1 - CERTAIN, 1.0, 1 - standing).clip(0, 1)
+        free, before = after.clip(0), spectrum
+    return down, left, gone
+
+
+def _halve(after: Chances, before: Chances, remaining: Numbers) -> None:
+    """Add to the chances of every damage those of `before`, whose remaining HP have been halved."""
+    rows, width = np.flatnonzero(before.any(axis=1)), after.shape[1]
+    taken = np.minimum(np.arange(width) + np.maximum(remaining[rows] // 2, 1), width)
+    index = taken + np.arange(len(rows))[:, None] * (width + 1)
+    moved = np.bincount(index.ravel(), before[rows].ravel(), len(rows) * (width + 1))
+    after[rows] += moved.reshape(len(rows), width + 1)[:, :-1]
+
+
+def _profiles(table: pd.DataFrame) -> tuple[Numbers, pd.DataFrame]:
+    """Find the distinct distributions of damage: which of them every row has, and rows of `attacks` that have them.
+
+    Power, attack and defence count only by the base damage that they make, as long as uses do not change the attack.
+    """
+    factor = 2 * LEVEL // 5 + 2
+    power, defense = table["power"].to_numpy() * (table["effectiveness"] > 0).to_numpy(), table["defense"].to_numpy()
+    base = factor * power * table["attack"].to_numpy() // defense // 50
+    alike = (table["attack_stages"] == 0).to_numpy()
+    same = table[PROFILE].assign(
+        power=np.where(alike, np.sign(power), power),
+        attack=np.where(alike, 50 * base, table["attack"]),
+        defense=np.where(alike, factor, defense),
+    )
+    number = np.asarray(same.groupby(PROFILE, sort=False).ngroup(), dtype=np.int64)
+    return number, same.iloc[np.unique(number, return_index=True)[1]].reset_index(drop=True)
+
+
+def _mean_of_use(distinct: pd.DataFrame, use: int) -> Chances:
+    """Return the mean damage of a use that does not miss."""
+    points, chances = hit_damage(distinct, use)
+    products, usual = points * chances, 2 * len(ROLLS)
+    # In two sums, so that a psywave among the rows does not change the last bits of the others.
+    one_hit = products[:, :usual].sum(axis=1) + products[:, usual:].sum(axis=1)
+    mean: Chances = one_hit * (hits(distinct) @ np.arange(1, 6))
+    return mean
+
+
+def _after_hits(
+    table: pd.DataFrame, number: Numbers, distinct: pd.DataFrame, worn: Numbers
+) -> tuple[Chances, Chances]:
+    """Return the chance that the defender stands, and its expected HP, after 0 to `TURNS` hits and some wear.
+
+    Parameters
+    ----------
+    table : DataFrame of n rows
+    number, distinct
+        From `_profiles`.
+    worn : ndarray of int, shape (n, m)
+        HP that are gone besides.
+
+    Returns
+    -------
+    standing, left : ndarray, shape (n, m, TURNS + 1)
+    """
+    hp = table["defender_hp"].to_numpy()[:, None] - worn
+    standing, left = (np.zeros((*hp.shape, TURNS + 1)) for _ in range(2))
+    order = np.argsort(number, kind="stable")
+    starts = np.searchsorted(number[order], np.arange(0, len(distinct) + CHUNK, CHUNK))
+    for start, stop in itertools.pairwise(starts):
+        rows = order[start:stop]
+        if len(rows):
+            used, profile = np.unique(number[rows], return_inverse=True)
+            below = _damage_sums(distinct.iloc[used], hp[rows].max()).cumsum(axis=2)
+            index, up = (hp[rows] - 1).clip(0), hp[rows, :, None] > 0
+            standing[rows] = np.where(up, below[profile[:, None], :, index], 0.0)
+            left[rows] = np.where(up, below.cumsum(axis=2)[profile[:, None], :, index], 0.0)
+    for row in np.flatnonzero(table["halves"] & (table["fixed"] > 0)):
+        course = list(itertools.accumulate(range(TURNS), lambda left, _: left - max(left // 2, 1), initial=hp[row, 0]))
+        left[row] = np.maximum(course, 0)
+        standing[row] = left[row] > 0
+    return standing, left
+
+
+def _damage_sums(distinct: pd.DataFrame, width: int) -> Chances:
+    """Return the chance of every damage below `width` that 0 to `TURNS` hits do; shape (n, TURNS + 1, width)."""
+    sums = np.zeros((len(distinct), TURNS + 1, width))
+    sums[:, 0, 0] = 1.0
+    changes = np.flatnonzero(distinct["attack_stages"])
     size = fft.next_fast_len(2 * width - 1, real=True)
-    standing = np.arange(width) < hp[:, None]
-    remaining = np.where(standing, hp[:, None] - np.arange(width), 0)
-    taken = np.zeros((len(hp), width))  # chance of every damage so far that leaves the defender standing
-    taken[:, 0] = 1.0
-    down, left = np.zeros((len(hp), TURNS + 1)), np.repeat(hp[:, None], TURNS + 1, axis=1).astype(float)
-    spectrum = fft.rfft(_distribution(*hit_damage(table), hp), size)
+    spectrum = fft.rfft(_use_damage(distinct, width), size)
     for use in range(TURNS):
-        up = np.flatnonzero(down[:, use] < CERTAIN)
-        if use and table["attack_stages"].any():
-            spectrum = fft.rfft(_distribution(*hit_damage(table, use), hp), size)
-        hit, after = taken[up], (1 - chance[up, None]) * taken[up]
-        for count in range(table["multihit_max"].max()):
-            hit = fft.irfft(fft.rfft(hit, size) * spectrum[up], size)[:, :width] * standing[up]
-            after += (chance[up] * n_hits[up, count])[:, None] * hit
-        taken[up] = after
-        down[:, use + 1 :], left[:, use + 1 :] = 1.0, 0.0
-        down[up, use + 1 :] = 1 - after.sum(axis=1, keepdims=True)
-        left[up, use + 1 :] = (after * remaining[up]).sum(axis=1, keepdims=True)
-    return down.clip(0, 1), left.clip(0)
+        if use and len(changes):
+            spectrum[changes] = fft.rfft(_use_damage(distinct.iloc[changes], width, use), size)
+        sums[:, use + 1] = fft.irfft(fft.rfft(sums[:, use], size) * spectrum, size)[:, :width]
+    return sums
 
 
-def _distribution(
-    points: NDArray[np.int64], chances: NDArray[np.float64], hp: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Chance of every damage from 0 to below the HP, one row a defender; damage that knocks out is left out."""
-    spread = np.zeros((len(hp), hp.max() + 1))
-    index = np.arange(len(hp))[:, None] * spread.shape[1] + np.minimum(points, hp[:, None])
-    spread += np.bincount(index.ravel(), chances.ravel(), minlength=spread.size).reshape(spread.shape)
-    return np.where(np.arange(spread.shape[1]) < hp[:, None], spread, 0.0)[:, :-1]
+def _use_damage(distinct: pd.DataFrame, width: int, use: int = 0) -> Chances:
+    """Return the chance of every damage from 0 to below `width` that a use which does not miss does, one row a use."""
+    points, chances = hit_damage(distinct, use)
+    index = np.arange(len(distinct))[:, None] * (width + 1) + np.minimum(points, width)
+    counted = np.bincount(index.ravel(), chances.ravel(), len(distinct) * (width + 1))
+    single: Chances = counted.astype(float).reshape(len(distinct), width + 1)[:, :-1]
+    several = np.flatnonzero(distinct["multihit_max"] > 1)
+    if not len(several):
+        return single
+    size, n_hits = fft.next_fast_len(2 * width - 1, real=True), hits(distinct.iloc[several])
+    spectrum, sums, total = fft.rfft(single[several], size), single[several], np.zeros((len(several), width))
+    for count in range(n_hits.shape[1]):
+        total += n_hits[:, count, None] * sums
+        sums = fft.irfft(fft.rfft(sums, size) * spectrum, size)[:, :width]
+    single[several] = total
+    return single

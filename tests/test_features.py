@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from pokebattle.battles import matchups
-from pokebattle.features import FEATURE_SETS, MatchupFeatures, distinct_attacks, matchup_features, mirror
+from pokebattle import features
+from pokebattle.battles import RANDOM, damaging_moves, matchups
+from pokebattle.features import BLOCKS, FEATURE_SETS, MARGIN, MatchupFeatures, matchup_features, mirror
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def test_swapping_the_sides_swaps_the_columns(name: str, some: pd.DataFrame) -> 
     features = matchup_features(name).set_output(transform="pandas")
     one, other = features.fit_transform(some), features.fit_transform(mirror(some))
     swapped = other.rename(columns=lambda column: {"a_": "b_", "b_": "a_"}.get(column[:2], column[:2]) + column[2:])
-    comparisons = FEATURE_SETS[name]["comparisons"]
+    comparisons = FEATURE_SETS[name]["comparisons"] + [MARGIN] * (MARGIN in one)
     swapped[comparisons] *= -1
     pd.testing.assert_frame_equal(one, swapped[one.columns])
 
@@ -50,7 +51,8 @@ def test_names_fit_the_numbers_and_hold_no_ids(name: str, some: pd.DataFrame) ->
     X, names = features.fit_transform(some), features.get_feature_names_out()
     assert X.shape == (120, len(names)) and X.dtype == np.float32 and np.isfinite(X).all()
     assert len(set(names)) == len(names)
-    assert not [column for column in names if column.endswith(("species", "move", "policy", "num"))]
+    ids = ("species", "move", "policy", "num")
+    assert not [column for column in names if column.endswith(ids) and not column.endswith("random_move")]
 
 
 def test_outcomes_are_not_read(some: pd.DataFrame) -> None:
@@ -75,6 +77,13 @@ def test_mechanics_by_hand() -> None:
     assert (row["b_priority"], row["moves_first"]) == (1, -1)
     assert row["a_paralysis_chance"] == pytest.approx(0.1)
     assert row["turns_saved"] == pytest.approx(row["b_turns"] - row["a_turns"])
+    assert row["stronger_by"] == pytest.approx(np.log(row["a_damage_mean"] / row["b_damage_mean"]), rel=1e-5)
+
+
+def test_what_gives_back_does_no_damage_of_its_own() -> None:
+    row = numbers(pair("machamp", "counter", "primeape", "lowkick"))
+    assert (row["a_gives_back"], row["b_gives_back"], row["a_damage_max"]) == (1, 0, 0)
+    assert row["stronger_by"] == pytest.approx(np.log(0.001 / row["b_damage_mean"]), rel=1e-5)
 
 
 def test_who_moves_first() -> None:
@@ -93,6 +102,32 @@ def test_who_can_hide() -> None:
     assert numbers(pair("pidgeot", "fly", "raichu", "thunderbolt"))["out_of_reach"] == 1
 
 
+@pytest.mark.parametrize("name", FEATURE_SETS)
+def test_drawn_moves_are_symmetric_and_independent_of_other_rows(name: str, some: pd.DataFrame) -> None:
+    features = matchup_features(name)
+    drawn = pd.concat([some.head(9).assign(move_a=RANDOM), some.tail(9).assign(move_a=RANDOM, move_b=RANDOM)])
+    X = features.transform(drawn)
+    assert (features.both_orientations(drawn)[1] == features.transform(mirror(drawn))).all()
+    for row in (0, 8, 17):
+        assert (features.transform(drawn.iloc[[row]])[0] == X[row]).all()
+    assert numbers(drawn.head(1), name)[["a_random_move", "b_random_move"]].tolist() == [1, 0]
+
+
+def test_drawn_moves_are_described_by_their_means() -> None:
+    pool = damaging_moves()["abra"]
+    single = pd.concat([pair("abra", move, "onix", "dig") for move in pool])
+    means = matchup_features("mechanics").set_output(transform="pandas").fit_transform(single).mean()
+    row = numbers(pair("abra", RANDOM, "onix", "dig"))
+    for name in ("damage_mean", "hit_chance", "priority", "paralysis_chance", "hides_by_dig"):
+        assert row[f"a_{name}"] == pytest.approx(means[f"a_{name}"])
+    assert row["moves_first"] == pytest.approx(means["moves_first"])
+    assert row["a_down_by_1"] == pytest.approx(means["a_down_by_1"], abs=2e-6)  # later turns do not average
+    assert row["a_turns"] < means["a_turns"]
+    only = damaging_moves()["magikarp"]  # the only one
+    given, drawn = (numbers(pair("magikarp", move, "onix", "dig")) for move in (only[0], RANDOM))
+    pd.testing.assert_series_equal(given.drop("a_random_move"), drawn.drop("a_random_move"), atol=2e-6)
+
+
 def test_ailments_spare_the_immune() -> None:
     assert numbers(pair("jolteon", "thunderbolt", "starmie", "surf"))["a_paralysis_chance"] == pytest.approx(0.1)
     assert numbers(pair("jolteon", "thunderbolt", "raichu", "surf"))["a_paralysis_chance"] == 0
@@ -108,11 +143,27 @@ def test_what_a_move_costs_its_user() -> None:
     assert (row["a_charge"], row["b_self_destruct"], row["a_down_by_1"]) == (1, 1, 0)
 
 
-def test_each_attack_is_computed_once(some: pd.DataFrame) -> None:
-    attacks, rows_a, rows_b = distinct_attacks(pd.concat([some, mirror(some), some]))
-    assert len(attacks) == 240 and not attacks.duplicated().any()
-    assert (attacks.iloc[rows_a[:120]]["attacker"].to_numpy() == some["species_a"]).all()
-    assert (attacks.iloc[rows_b[:120]]["move"].to_numpy() == some["move_b"]).all()
+def test_each_attack_is_computed_once(some: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[pd.DataFrame] = []
+    block = BLOCKS["strike"]
+
+    def strike(side: pd.DataFrame) -> pd.DataFrame:
+        asked.append(side)
+        return block.describe(side)
+
+    features, repeated = matchup_features("mechanics"), pd.concat([some, mirror(some), some])
+    expected = features.transform(some)
+    monkeypatch.setitem(BLOCKS, "strike", block._replace(describe=strike))
+    assert (features.transform(repeated)[-120:] == expected).all()
+    assert sum(map(len, asked)) == 240 and not pd.concat(asked).duplicated().any()
+
+
+def test_parts_do_not_show(some: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    matchups = pd.concat([some, some.assign(move_a=RANDOM).head(9)])
+    whole = matchup_features("mechanics").both_orientations(matchups)
+    monkeypatch.setattr(features, "ROWS", 50)
+    monkeypatch.setattr(features, "POOL", 20)
+    assert (matchup_features("mechanics").both_orientations(matchups) == whole).all()
 
 
 def test_mirror_turns_the_wins() -> None:
@@ -130,5 +181,7 @@ def test_errors_name_the_nearest() -> None:
         numbers(pair("pikachu", float("nan"), "squirtle", "surf"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"column move_b is missing, got species_a, species_b, move_a"):
         numbers(pair("pikachu", "thunderbolt", "squirtle", "surf").drop(columns="move_b"))
+    with pytest.raises(ValueError, match=r"random draws from the damaging moves of its user, and ditto has none"):
+        numbers(pair("pikachu", "thunderbolt", "ditto", RANDOM))
     with pytest.raises(ValueError, match=r"unknown set, got 'mechanic'; there is raw, mechanics"):
         matchup_features("mechanic")

@@ -1,0 +1,52 @@
+"""What do the features of v2's battles cost, in CPU seconds and memory?
+
+``python benchmarks/features.py`` computes each set in a process of its own and prints a line a set: CPU seconds (user
+and system), and the peak of the memory beyond what the process held before, over the matrix's size; with their limits.
+"""
+
+import gc
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pokebattle import formula
+from pokebattle.features import matchup_features
+
+LIMITS = {"raw": 3.0, "mechanics": 10.0}  # CPU seconds
+PEAK = 1.5  # matrices
+STATUS = Path("/proc/self/status")
+
+
+def megabytes(field: str) -> float:
+    """Return a field of this process's status: VmRSS (memory held now) or VmHWM (its peak)."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def measure(name: str) -> str:
+    """Compute a feature set of v2 and tell what it took."""
+    matchups = formula.battles("v2")[["species_a", "species_b", "move_a", "move_b"]]
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    held, used = megabytes("VmRSS"), time.process_time()
+    X = matchup_features(name).fit_transform(matchups)
+    used = time.process_time() - used
+    size = X.nbytes / 2**20
+    peak = (megabytes("VmHWM") - held) / size
+    return (f"{name}: {len(X)} rows x {X.shape[1]}, {used:.1f} CPU s (limit {LIMITS[name]:g}), {size:.0f} MB, "
+            f"peak {peak:.2f} matrices (limit {PEAK:g})\n")
+
+
+def main() -> None:
+    """Print a line a feature set, each from a process of its own."""
+    for name in LIMITS:
+        subprocess.run([sys.executable, __file__, name], check=True, env=os.environ)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.stdout.write(measure(sys.argv[1]))
+    else:
+        main()
