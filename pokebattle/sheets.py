@@ -1,0 +1,214 @@
+"""CSV files as a spreadsheet shows them: headers, and rows by number; a cell that cannot be used is named.
+
+Cells may be separated by commas, semicolons, tabs or bars, lines may end in any way, and the text may be UTF-8 with or
+without its mark, or marked UTF-16. What cannot be read is one line: file, row (the headers are row 1), column, what was
+expected, what is there.
+"""
+
+import codecs
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from hashlib import sha256
+
+import numpy as np
+import pandas as pd
+
+from pokebattle.places import project
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+POINT = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+COMMA = r"[-+]?\d+,\d+"
+HEADERS = 65_536  # characters of a file that are looked at for its headers
+THOUSANDS = r"[-+]?[1-9]\d{0,2},\d{3}"  # or a decimal comma
+
+
+class TablesError(ValueError):
+    """A file of species or battles that cannot be used, in one line: file, row, column, expected, got, nearest."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Asked by IPython: in a notebook the line alone, without the way to it through this module."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A file's cells, without the blanks around them and without blank rows.
+
+    Attributes
+    ----------
+    label : str
+        The path that was given.
+    separator : str
+        What separates cells.
+    header_row : int
+        Number of the row of headers.
+    headers : list of str
+    cells : DataFrame of str
+        Index the row's number, columns the position.
+    sha256 : str
+        Of the file's bytes.
+    """
+
+    label: str
+    separator: str
+    header_row: int
+    headers: list[str]
+    cells: pd.DataFrame = field(repr=False)
+    sha256: str
+
+    def column(self, header: str, key: str) -> pd.Series:
+        """Return the column under a header, named as the file has it; case and blanks do not matter.
+
+        Parameters
+        ----------
+        header : str
+        key : str
+            What an error calls the place that named the header.
+        """
+        where = f"{self.label}, row {self.header_row}: expected the header {header!r} ({key})"
+        found = [number for number, name in enumerate(self.headers) if plain(name) == plain(header)]
+        if not found:
+            shown = cut(", ".join(name for name in self.headers if name))
+            raise TablesError(f"{where}, got {shown}{nearest(header, self.headers)}")
+        if len(found) > 1:
+            raise TablesError(f"{where} once, got it {len(found)} times")
+        return self.cells[found[0]].rename(self.headers[found[0]])
+
+    def numbers(self, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
+        """Read columns as numbers; a file has one decimal mark, and a column of TRUE and FALSE is 1 and 0.
+
+        Raises
+        ------
+        TablesError
+            Where a cell is no finite number, or may have a decimal comma or one of thousands.
+        """
+        with_comma = [column[column.str.fullmatch(COMMA)] for column in columns.values()]
+        comma = any(len(cells) for cells in with_comma)
+        if comma and all(cells.str.fullmatch(THOUSANDS).all() for cells in with_comma):
+            for cells in with_comma:
+                self.refuse(cells, "a number that tells whether the comma is of thousands or of decimals")
+        return pd.DataFrame({name: self._numbers(column, comma) for name, column in columns.items()})
+
+    def _numbers(self, column: pd.Series, comma: bool) -> pd.Series:
+        flags = column.str.lower().map({"true": 1.0, "false": 0.0})
+        if flags.notna().all():
+            return flags
+        fits = column.str.fullmatch(rf"{COMMA}|[-+]?\d+" if comma else POINT)
+        self.refuse(column[~fits], "a number with a decimal comma, as elsewhere in this file" if comma else "a number")
+        numbers = column.str.replace(",", ".").astype("float64")
+        self.refuse(column[numbers.abs() > np.finfo(np.float32).max], "a number below 3e38")
+        return numbers
+
+    def refuse(self, cells: pd.Series, expected: str, known: Iterable[str] = ()) -> None:
+        """Name the first of these cells of a column, unless there are none, and the nearest of what is known."""
+        if cells.empty:
+            return
+        got = cut(repr(cells.iloc[0])) if cells.iloc[0] else "nothing"
+        more = f" ({len(cells) - 1} more like it)" if len(cells) > 1 else ""
+        raise TablesError(f"{self.label}, row {cells.index[0]}, column {cells.name}: expected {expected}, got {got}"
+                          f"{nearest(cells.iloc[0], known)}{more}")
+
+
+def read_sheet(label: str, encoding: str | None = None) -> Sheet:
+    """Read a CSV file.
+
+    Parameters
+    ----------
+    label : str
+        Path, absolute or relative to the project.
+    encoding : str, optional
+        Where it is neither UTF-8 nor marked UTF-16.
+
+    Raises
+    ------
+    TablesError
+        Where there is no such file, or it is no table with headers.
+    """
+    path = project() / label
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        beside = [file.name for file in path.parent.glob(f"*{path.suffix}")]
+        raise TablesError(f"{label}: expected a CSV file, got {error.strerror}{nearest(path.name, beside)}") from None
+    text = _decoded(content, label, encoding)
+    separator = _separator(text)
+    records = _records(text, label, separator)
+    if len(records) < 2:
+        raise TablesError(f"{label}: expected headers and rows below them, got {len(records) or 'no'} rows")
+    (header_row, names), *rows = records.items()
+    headers = [" ".join(name.split()) for name in names]
+    width = len(headers)
+    for row, cells in rows:
+        if len(cells) < width or any(cell.strip() for cell in cells[width:]):
+            raise TablesError(f"{label}, row {row}: expected {width} cells, as there are headers, got {len(cells)}")
+    table = pd.DataFrame([cells[:width] for _, cells in rows], index=[row for row, _ in rows], dtype="str")
+    stripped = table.apply(lambda column: column.str.strip())
+    return Sheet(label, separator, header_row, headers, stripped, sha256(content).hexdigest())
+
+
+def _decoded(content: bytes, label: str, encoding: str | None) -> str:
+    if content.startswith(b"PK\x03\x04"):
+        raise TablesError(f"{label}: expected a CSV file, got a workbook: save its sheet as CSV UTF-8")
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    name = encoding or ("utf-16" if marked else "utf-8")
+    try:
+        return content.decode(name).removeprefix("\ufeff")
+    except LookupError:
+        raise TablesError(f"tables.encoding: expected an encoding such as utf-8 or cp1252, got {name!r}") from None
+    except UnicodeDecodeError as error:
+        row = content.count(b"\n", 0, error.start) + 1
+        raise TablesError(f"{label}, row {row}: expected {name} text, got the byte {content[error.start]:#04x}: save "
+                          "it as UTF-8, or say what it is, e.g. tables.encoding: cp1252") from None
+
+
+def _separator(text: str) -> str:
+    """Tell what separates cells: a first line `sep=;`, as spreadsheets write it, else what makes the most headers."""
+    if said := re.match(r"sep=(.)\r?\n", text, re.IGNORECASE):
+        return said[1]
+    lines = text.lstrip("\r\n")[:HEADERS]
+    fields = {mark: len(next(csv.reader(io.StringIO(lines, newline=""), delimiter=mark), [])) for mark in SEPARATORS}
+    return max(fields, key=fields.__getitem__)
+
+
+def _records(text: str, label: str, separator: str) -> dict[int, list[str]]:
+    """Return the cells of every row that is not blank, by the row's number."""
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
+    records, row = {}, 0
+    try:
+        for row, cells in enumerate(lines, 1):
+            mark = row == 1 and re.fullmatch("sep=", cells[0] if cells else "", re.IGNORECASE)
+            if any(cell.strip() for cell in cells) and not mark:
+                records[row] = cells
+    except csv.Error as error:
+        raise TablesError(f"{label}, row {row + 1}: expected a quote at both ends of a cell or at none, got {error}"
+                          ) from None
+    return records
+
+
+def plain(text: str) -> str:
+    """Return what is compared of a header, an id or a name: no case, no blanks around; 007 and 7.0 are 7."""
+    words = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    number = re.fullmatch(r"0*(\d+)([.,]0+)?", words)
+    return number[1] if number else words
+
+
+def plains(column: pd.Series) -> pd.Series:
+    """Return `plain` of every cell."""
+    return column.map({cell: plain(cell) for cell in column.unique()})
+
+
+def nearest(got: str, known: Iterable[str]) -> str:
+    """Return the end of an error that names the nearest of the known names, "" where none is near."""
+    names = {plain(name): name for name in known if name}
+    near = get_close_matches(plain(got), names, 1, 0.5)
+    return f"; did you mean {names[near[0]]}?" if near else ""
+
+
+def cut(text: str) -> str:
+    """Return a text, and of a long one its beginning."""
+    return text if len(text) <= 120 else f"{text[:117]}..."

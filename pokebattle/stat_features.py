@@ -1,0 +1,102 @@
+"""What a model may know about species outside the game tables: their stats and types, and no moves.
+
+A feature describes side A (`a_...`), side B by the same rule (`b_...`), or tells by how much A's stat is higher
+(`lead_...`, which changes sign when the sides are swapped).
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+
+TYPES = ["type_1", "type_2"]
+
+
+def stats(species: pd.DataFrame) -> list[str]:
+    """Return the names of a species table's stats: its numeric columns."""
+    return species.select_dtypes("number").columns.tolist()
+
+
+class StatFeatures(TransformerMixin, BaseEstimator):
+    """Turn matchups into numbers; it learns nothing from data.
+
+    Parameters
+    ----------
+    species : DataFrame
+        Index species id (text); type_1 and type_2 ("" when there is none), and any numeric columns.
+    """
+
+    def __init__(self, species: pd.DataFrame) -> None:
+        self.species = species
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> StatFeatures:
+        """Take what `config` gave."""
+        table = pd.DataFrame(config["columns"], index=pd.Index(config["species_id"], dtype="str", name="species_id"))
+        return cls(table.astype(dict.fromkeys(TYPES, "str")))
+
+    def config(self) -> dict[str, Any]:
+        """Return the table as values that JSON holds without loss."""
+        columns = self.species[[*TYPES, *stats(self.species)]].to_dict("list")
+        return {"species_id": self.species.index.tolist(), "columns": columns}
+
+    def fit(self, X: pd.DataFrame, y: object = None) -> StatFeatures:
+        """Check the columns and ids of `X`; there is nothing to learn."""
+        self._rows(X.head(1))
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def transform(self, X: pd.DataFrame) -> np.ndarray:
+        """Compute the features.
+
+        Parameters
+        ----------
+        X : DataFrame
+            Columns species_a and species_b; others are not read.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_matchups, n_features)
+        """
+        return self._numbers(*self._rows(X))
+
+    def both_orientations(self, X: pd.DataFrame) -> np.ndarray:
+        """Compute the features of the matchups and of their mirrors, shape (2, n_matchups, n_features)."""
+        a, b = self._rows(X)
+        return np.stack([self._numbers(a, b), self._numbers(b, a)])
+
+    def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
+        """Return the names of the columns that `transform` returns."""
+        own = [*stats(self.species), *(f"is_{name}" for name in self._types())]
+        leads = [f"lead_{name}" for name in stats(self.species)]
+        return np.array([f"{side}_{name}" for side in "ab" for name in own] + leads, dtype=object)
+
+    def _types(self) -> list[str]:
+        return sorted({*self.species["type_1"], *self.species["type_2"]} - {""})
+
+    def _rows(self, X: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the species table that A and B have."""
+        found = []
+        for column in ("species_a", "species_b"):
+            if column not in X:
+                raise ValueError(f"matchups: column {column} is missing, got {', '.join(map(str, X.columns))}")
+            rows = self.species.index.get_indexer(pd.Index(X[column], dtype="str"))
+            if (rows < 0).any():
+                name = str(X[column].to_numpy()[rows < 0][0])
+                near = difflib.get_close_matches(name, self.species.index, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{column}: unknown id, got {name!r}{hint}")
+            found.append(rows)
+        return found[0], found[1]
+
+    def _numbers(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        values = self.species[stats(self.species)].to_numpy(float)
+        pair = self.species[TYPES].to_numpy(object)
+        own = np.column_stack([values, *((pair == name).any(axis=1) for name in self._types())])
+        return np.column_stack([own[a], own[b], values[a] - values[b]]).astype(np.float32)

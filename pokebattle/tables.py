@@ -1,0 +1,266 @@
+"""Battles of your own: two CSV files, one of species and one of battles, read through the mapping of their columns.
+
+What can be handled is, and `OwnBattles.notes` says so: names that are missing, winners told by id, name or flag, pairs
+that fought more than once. What cannot be is refused in one line (`sheets`). docs/own-battles.md tells all of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm, rankdata
+
+from pokebattle.params import BattlesColumns, SpeciesColumns, Tables
+from pokebattle.sheets import SEPARATORS, Sheet, TablesError, cut, plain, plains, read_sheet
+
+NOTHING = {"", "-", "–", "—", "none", "n/a", "na", "nan", "null"}  # of a type or a winner: there is none
+FLAGS: tuple[Mapping[str, bool], ...] = (  # what a winner's cell may say instead of a species: did the first one win?
+    {"1": True, "0": False}, {"true": True, "false": False}, {"1": True, "2": False}, {"first": True, "second": False},
+)  # fmt: skip
+FIXED = ["species_id", "name", "type_1", "type_2", "family"]
+ENOUGH = 6  # species that luck alone should have put in the wrong order, from which on their absence means something
+TOLD = 0.1  # of them: where no more are, the stat was computed from the results
+TILTED = 3.0  # standard errors between the first ones' share of wins and a half, from which on it is remarked on
+
+
+@dataclass(frozen=True)
+class OwnBattles:
+    """What two files hold.
+
+    Attributes
+    ----------
+    species : DataFrame
+        Index species_id (text as the file has it). name, type_1, type_2 ("" when there is none), family, and the stats.
+    battles : DataFrame
+        One row for each unordered pair that fought: species_a, species_b (species_a < species_b), wins_a (0 to
+        n_battles), n_battles.
+    notes : tuple of str
+        What was handled, a line each.
+    files : dict
+        rows and sha256 of each file, by the path that the mapping gives.
+    """
+
+    species: pd.DataFrame = field(repr=False)
+    battles: pd.DataFrame = field(repr=False)
+    notes: tuple[str, ...]
+    files: dict[str, dict[str, Any]]
+
+
+def read(tables: Tables) -> OwnBattles:
+    """Read species and battles.
+
+    Raises
+    ------
+    TablesError
+        Naming the first cell, row or header that cannot be used, and how many more are like it.
+    """
+    notes: list[str] = []
+    sheets = [read_sheet(label, tables.encoding) for label in (tables.species_file, tables.battles_file)]
+    species = _species(sheets[0], tables.species_columns, notes)
+    fought = _fought(sheets[1], tables.battles_columns, species, tables.species_file, notes)
+    battles = _by_pair(fought, notes)
+    if idle := len(species) - len({*battles["species_a"], *battles["species_b"]}):
+        notes.append(f"{idle} species never fight")
+    _refuse_results(sheets[0], tables.species_columns.stats, species, battles)
+    marks = [f"{sheet.label}: {SEPARATORS.get(sheet.separator, sheet.separator)} between the cells"
+             for sheet in sheets if sheet.separator != ","]  # fmt: skip
+    files = {sheet.label: {"rows": len(sheet.cells), "sha256": sheet.sha256} for sheet in sheets}
+    return OwnBattles(species, battles, (*marks, *notes), files)
+
+
+# Species
+
+
+def _species(sheet: Sheet, columns: SpeciesColumns, notes: list[str]) -> pd.DataFrame:
+    ids = sheet.column(columns.id, "species_columns.id")
+    sheet.refuse(ids[ids == ""], "an id")
+    sheet.refuse(ids[ids.str.contains("|", regex=False)], "an id without |")
+    types = _types(sheet, columns, notes)
+    taken = {*FIXED, *(f"is_{name}" for name in np.unique(types))} & columns.stats.keys()
+    if taken:
+        raise TablesError(f"species_columns.stats: expected another name for {min(taken)}, which is taken")
+    stats = {name: sheet.column(header, f"species_columns.stats.{name}") for name, header in columns.stats.items()}
+    table = pd.DataFrame({"species_id": ids, "name": _names(sheet, columns.name, ids, notes), **types,
+                          "family": _families(sheet, columns.family, ids), **sheet.numbers(stats)})  # fmt: skip
+    return _once(sheet, table, ids, notes).set_index("species_id")
+
+
+def _names(sheet: Sheet, header: str | None, ids: pd.Series, notes: list[str]) -> pd.Series:
+    if header is None:
+        return ids
+    names, known = sheet.column(header, "species_columns.name"), plains(ids)
+    sheet.refuse(names[plains(names).isin(known) & (plains(names) != known)], "a name that is not another species' id")
+    if blank := int((names == "").sum()):
+        notes.append(f"{blank} species without a name, called by the id")
+    return names.where(names != "", ids)
+
+
+def _types(sheet: Sheet, columns: SpeciesColumns, notes: list[str]) -> pd.DataFrame:
+    """Return type_1 and type_2 in the spelling that comes first, "" where a cell says that there is none."""
+    spelling = dict.fromkeys(NOTHING, "")
+    types = pd.DataFrame("", index=sheet.cells.index, columns=["type_1", "type_2"], dtype="str")
+    for key, header in (("type_1", columns.type_1), ("type_2", columns.type_2)):
+        if header is not None:
+            cells = sheet.column(header, f"species_columns.{key}")
+            sheet.refuse(cells[cells.str.contains(r"[\[\]<]")], "a type without [, ] and <")  # XGBoost's rule of names
+            types[key] = cells.map({cell: spelling.setdefault(plain(cell), cell) for cell in cells.unique()})
+    second_only = types["type_1"] == ""
+    types.loc[second_only, "type_1"] = types["type_2"]
+    types.loc[types["type_2"] == types["type_1"], "type_2"] = ""
+    if (none := int((types["type_1"] == "").sum())) and columns.type_1:
+        notes.append(f"{none} species without a type")
+    return types
+
+
+def _families(sheet: Sheet, header: str | None, ids: pd.Series) -> pd.Series:
+    """Return the family of every species: its own id where the file has none."""
+    if header is None:
+        return plains(ids)
+    families = plains(sheet.column(header, "species_columns.family"))
+    return families.where(families != "", plains(ids))
+
+
+def _once(sheet: Sheet, table: pd.DataFrame, ids: pd.Series, notes: list[str]) -> pd.DataFrame:
+    """Leave out rows that repeat another; refuse two species with one id."""
+    keys = plains(ids)
+    again = table.assign(species_id=keys).duplicated()
+    twice = ids[~again][keys[~again].duplicated()]
+    if len(twice):
+        other = keys.index[keys == plain(twice.iloc[0])][0]
+        sheet.refuse(twice, f"an id of its own (row {other} has it with other values)")
+    if again.any():
+        notes.append(f"{_count(again, 'row')} of {sheet.label} left out: the same as another")
+    return table[~again]
+
+
+# Battles
+
+
+def _fought(
+    sheet: Sheet, columns: BattlesColumns, species: pd.DataFrame, species_file: str, notes: list[str]
+) -> pd.DataFrame:
+    """Return first, second and first_won of every battle that counts."""
+    known, several = _known(species)
+    fought = pd.DataFrame(index=sheet.cells.index)
+    for side, header in (("first", columns.first), ("second", columns.second)):
+        cells = sheet.column(header, f"battles_columns.{side}")
+        keys = plains(cells)
+        sheet.refuse(cells[keys.isin(several)], f"an id, as several species of {species_file} have this name")
+        words = [] if keys.str.isdecimal().all() else [*species["name"], *species.index]
+        sheet.refuse(cells[~keys.isin(known)], f"an id or a name in {species_file}", words)
+        fought[side] = keys.map(known)
+    winner = sheet.column(columns.winner, "battles_columns.winner")
+    open_ = plains(winner).isin(NOTHING - known.keys())
+    alone = (fought["first"] == fought["second"]) & ~open_
+    for left_out, what in ((open_, "without a winner"), (alone, "of a species with itself")):
+        if left_out.any():
+            notes.append(f"{_count(left_out, 'battle')} {what} left out")
+    fought, winner = fought[~open_ & ~alone], winner[~open_ & ~alone]
+    if fought.empty:
+        raise TablesError(f"{sheet.label}: expected battles of two species that have a winner, got none")
+    fought = fought.assign(first_won=_first_won(sheet, winner, columns, fought, species))
+    share = fought["first_won"].mean()
+    if abs(share - 0.5) > TILTED * 0.5 / np.sqrt(len(fought)):
+        notes.append(f"the first one wins {share:.1%} of the battles; the order of the two is no feature")
+    return fought
+
+
+def _known(species: pd.DataFrame) -> tuple[dict[str, str], set[str]]:
+    """Return the species that an id or a name stands for, and the names that stand for several."""
+    ids = {plain(species_id): species_id for species_id in species.index}
+    names = plains(species["name"])
+    return {**dict(zip(names, species.index, strict=True)), **ids}, set(names[names.duplicated()]) - ids.keys()
+
+
+def _first_won(
+    sheet: Sheet, winner: pd.Series, columns: BattlesColumns, fought: pd.DataFrame, species: pd.DataFrame
+) -> pd.Series:
+    """Tell whether the first one won: all cells name one of the two, by id or name, or all are flags of one kind.
+
+    Flags may be ids as well: where half of the cells name one of the two, they are taken for ids, and the others are
+    wrong.
+    """
+    keys = plains(winner)
+    if columns.first_won is not None:
+        word = plain(str(columns.first_won))
+        if word not in set(keys) or keys.nunique() > 2:
+            raise TablesError(f"{sheet.label}, column {winner.name}: expected {str(columns.first_won)!r} "
+                              f"(battles_columns.first_won) and one other word, got {cut(', '.join(winner.unique()))}")
+        return keys == word
+    names = plains(species["name"])
+    is_first, is_second = ((keys == plains(fought[side])) | (keys == fought[side].map(names)) for side in fought)
+    if (is_first | is_second).all():
+        sheet.refuse(winner[is_first & is_second], "an id, as both species of this battle have this name")
+        return is_first
+    for flags in FLAGS:
+        if set(keys) <= flags.keys() and (is_first | is_second).mean() < 0.5:
+            return keys.map(flags)
+    wrong = winner[~is_first & ~is_second]
+    pair = fought.loc[wrong.index[0]]
+    words = [word for species_id in pair for word in dict.fromkeys([species["name"][species_id], species_id])]
+    sheet.refuse(wrong, f"one of the two that fight in this row ({', '.join(words)}), or in all rows whether the first "
+                        "one won (1 and 0, TRUE and FALSE)", words)
+    return is_first
+
+
+def _by_pair(fought: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Count the battles of every unordered pair, in the orientation species_a < species_b."""
+    in_order = fought["first"] < fought["second"]
+    battles = pd.DataFrame({
+        "species_a": fought["first"].where(in_order, fought["second"]),
+        "species_b": fought["second"].where(in_order, fought["first"]),
+        "a_won": fought["first_won"].astype(bool) == in_order,
+    })  # fmt: skip
+    pairs = battles.groupby(["species_a", "species_b"])["a_won"].agg(wins_a="sum", n_battles="size").reset_index()
+    pairs = pairs.astype({"species_a": "str", "species_b": "str", "wins_a": "int64", "n_battles": "int64"})
+    several = pairs["n_battles"] > 1
+    open_ = several & pairs["wins_a"].between(1, pairs["n_battles"] - 1)
+    if several.any():
+        notes.append(f"{_count(several, 'pair')} fought more than once, {open_.sum()} with different winners: they "
+                     "count by their shares of wins")
+    return pairs
+
+
+def _refuse_results(sheet: Sheet, stats: Mapping[str, str], species: pd.DataFrame, battles: pd.DataFrame) -> None:
+    """Refuse a stat that was computed from the results: it orders the species as they came out, luck included.
+
+    A stat that is known before may decide every battle, but it cannot know which of two species of nearly the same
+    strength was the luckier one.
+    """
+    a, b, n, wins_a = (battles[name].to_numpy() for name in ("species_a", "species_b", "n_battles", "wins_a"))
+    fought = pd.Series(np.append(n, n)).groupby(np.append(a, b)).sum()
+    wins = pd.Series(np.append(wins_a, n - wins_a)).groupby(np.append(a, b)).sum()
+    for name, header in stats.items():
+        values = species.loc[fought.index, name]
+        lead = np.sign(values[a].to_numpy() - values[b].to_numpy())
+        decided = np.select([lead > 0, lead < 0], [wins_a, n - wins_a], 0).sum() / max(n[lead != 0].sum(), 1)
+        luck = np.sqrt(decided * (1 - decided) * fought)  # of the number of wins, were this stat all that decides
+        for what, result, error in (("shares of wins", wins / fought, luck / fought), ("wins", wins, luck),
+                                    ("losses", fought - wins, luck)):  # fmt: skip
+            found, expected = _reversals(values.to_numpy(), result.to_numpy(), error.to_numpy())
+            if expected >= ENOUGH and found <= TOLD * expected:
+                raise TablesError(f"{sheet.label}, column {header}: expected what is known before a battle, got the "
+                                  f"order of the species' {what} in these battles, luck included: leave {name} out")
+
+
+def _reversals(stat: np.ndarray, result: np.ndarray, error: np.ndarray) -> tuple[int, float]:
+    """Count neighbours by result that the stat (or its opposite) does not order, and how many luck would make such.
+
+    Parameters
+    ----------
+    stat, result, error : ndarray of shape (n_species,)
+        `error` is the standard error of `result`.
+    """
+    stat = np.sign(np.cov(rankdata(stat), rankdata(result))[0, 1]) * stat
+    order = np.lexsort((stat, result))
+    step, gap = np.diff(stat[order]), np.diff(result[order])
+    differ = (step != 0) & (gap > 0)
+    spread = np.maximum(np.hypot(error[order][:-1], error[order][1:]), 1e-12)
+    return int((step[differ] < 0).sum()), float(norm.sf(gap[differ] / spread[differ]).sum())
+
+
+def _count(rows: pd.Series, noun: str) -> str:
+    number = int(rows.sum())
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
