@@ -42,8 +42,8 @@ reference: $(READY)  ## execute the notebooks and store their outputs: the refer
 dex: $(READY)  ## extract the game tables from the battle engine
 	@$(BIN)/python -m pokebattle dex
 
-dataset: $(READY)  ## fight all battles of v3 (about ten minutes on two free cores) into build/battles/v3
-	$(BIN)/papermill notebooks/simulate.ipynb out-simulate.ipynb -p version v3 -p n_battles 20
+dataset: $(READY)  ## fight all battles of v3 (about a quarter of an hour on two free cores) into build/battles/v3
+	$(BIN)/papermill notebooks/simulate.ipynb out-simulate.ipynb -p version v3
 
 bench: $(READY)  ## measure what tracking costs, as ratios side by side
 	@$(BIN)/python benchmarks/tracking.py

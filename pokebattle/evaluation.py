@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,13 @@ from scipy.special import rel_entr, xlog1py, xlogy
 from sklearn.base import clone
 
 from pokebattle.battles import MATCHUP
-from pokebattle.features import matchup_features, mirror
+from pokebattle.features import mirror
 from pokebattle.model import BattleWinner
 from pokebattle.splits import pair_hashes
 
 LIMIT = "Bayes limit"
 HELD_OUT = 0.2  # of the training part, for the learning curve
+MAIN = ("excess_percent", "log_loss", "accuracy")  # the figures of every predictor that a run shows
 INTERVAL = (0.025, 0.975)  # 95 % of the bootstrap resamples
 
 
@@ -36,7 +38,7 @@ def single_orientation(matchups: pd.DataFrame) -> pd.DataFrame:
     turned = (pair_hashes(matchups, "orientation") < 0.5) == (matchups["species_a"] < matchups["species_b"]).to_numpy()
     oriented = matchups.copy()
     oriented.iloc[turned] = mirror(matchups[turned])
-    return oriented.drop_duplicates([*MATCHUP, "wins_a", "n_battles"])
+    return oriented.drop_duplicates([name for name in (*MATCHUP, "wins_a", "n_battles") if name in oriented])
 
 
 def jackknife(statistic: Callable[[np.ndarray], np.ndarray], wins: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -62,27 +64,40 @@ def entropy(p: np.ndarray) -> np.ndarray:
     return -xlogy(p, p) - xlog1py(1 - p, -p)
 
 
+def variance(p: np.ndarray) -> np.ndarray:
+    """Brier score of a predictor that knows the true probability `p`."""
+    return p * (1 - p)
+
+
 def favourite_share(p: np.ndarray) -> np.ndarray:
     """Share of battles that the likelier winner wins: the accuracy of a predictor that knows `p`."""
     return np.maximum(p, 1 - p)
 
 
-def species_bootstrap(matchups: pd.DataFrame, n_bootstrap: int, random_state: int) -> np.ndarray:
-    """Weights of the matchups in resamples of the species.
+def species_bootstrap(
+    matchups: pd.DataFrame, n_bootstrap: int, random_state: int, families: pd.Series | None = None
+) -> np.ndarray:
+    """Weights of the matchups in resamples of the species, or of their families.
 
     All matchups share a few species, so resampling matchups would give intervals that are too narrow. The
     species are drawn with replacement instead; a matchup counts the product of its species' counts.
+
+    Parameters
+    ----------
+    families : Series, optional
+        Index species id, values the family. With it families are drawn, whole; of a matchup within one its count.
 
     Returns
     -------
     ndarray of shape (1 + n_bootstrap, n_matchups)
         Row 0 is the set itself, all ones.
     """
-    names, codes = np.unique(matchups[["species_a", "species_b"]].to_numpy(str), return_inverse=True)
-    a, b = codes.reshape(-1, 2).T
+    sides = pd.concat([matchups["species_a"], matchups["species_b"]])
+    codes, names = pd.factorize(sides if families is None else sides.map(families), sort=True)
+    a, b = codes.reshape(2, -1)
     rng = np.random.default_rng(random_state)
     counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_bootstrap)
-    return np.vstack([np.ones((1, len(matchups))), counts[:, a] * counts[:, b]])
+    return np.vstack([np.ones((1, len(matchups))), counts[:, a] * np.where(a == b, 1, counts[:, b])])
 
 
 def figures_of_merit(
@@ -105,9 +120,11 @@ def figures_of_merit(
     -------
     DataFrame of shape (n_resamples, n_figures)
         accuracy, precision, recall, f1_score, roc_auc, log_loss (nats a battle), brier, calibration_error
-        (mean distance of predicted and observed share over the bins), excess_percent (log-loss over the
-        Bayes limit, in percent of it). A figure that a resample leaves undefined is missing; the excess is where
-        matchups were fought once.
+        (mean distance of predicted and observed share over the bins), favourite_agreement (share of the battles in
+        whose matchup the predicted favourite is the one that won more often), excess_percent (log-loss over the
+        Bayes limit, in percent of it) and error_of_p (root mean square distance of the predicted from the true
+        probability: what the Brier score has above its limit). A figure that a resample leaves undefined is missing;
+        the last two are where matchups were fought once.
 
     Notes
     -----
@@ -118,13 +135,16 @@ def figures_of_merit(
     weights = np.ones((1, len(p))) if weights is None else weights
     chosen = p >= 0.5
     inside = np.clip(p, np.finfo(float).eps, 1 - np.finfo(float).eps)
-    total, true_a, false_a, missed_a, loss, squares, floor = (
+    floors = [n * jackknife(statistic, wins, n) if has_limit(matchups) else np.full(len(p), np.nan)
+              for statistic in (entropy, variance)]  # fmt: skip
+    total, true_a, false_a, missed_a, loss, squares, agreed, floor, least_squares = (
         weights
         @ np.column_stack([
             n, wins * chosen, losses * chosen, wins * ~chosen,
             -wins * np.log(inside) - losses * np.log1p(-inside),
             wins * (1 - p) ** 2 + losses * p**2,
-            n * jackknife(entropy, wins, n) if has_limit(matchups) else np.full(len(p), np.nan),
+            np.where(wins == losses, n / 2, n * (chosen == (wins > losses))),
+            *floors,
         ])
     ).T  # fmt: skip
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -137,7 +157,9 @@ def figures_of_merit(
             "log_loss": loss / total,
             "brier": squares / total,
             "calibration_error": np.abs(weights @ _in_bins(p, n_bins, n * p - wins)).sum(axis=1) / total,
+            "favourite_agreement": agreed / total,
             "excess_percent": 100 * (loss / floor - 1),
+            "error_of_p": np.sqrt(np.maximum(squares - least_squares, 0) / total),
         }
     return pd.DataFrame(figures)
 
@@ -155,7 +177,7 @@ def bayes_limit(matchups: pd.DataFrame, weights: np.ndarray | None = None) -> pd
     """
     wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
     weights = np.ones((1, len(n))) if weights is None else weights
-    statistics = (favourite_share, entropy, lambda p: p * (1 - p))
+    statistics = (favourite_share, entropy, variance)
     columns = [jackknife(statistic, wins, n) for statistic in statistics]
     with np.errstate(invalid="ignore"):
         means = (weights * n) @ np.column_stack(columns) / (weights @ n)[:, None]
@@ -169,6 +191,7 @@ def evaluate(
     n_bootstrap: int,
     random_state: int,
     n_bins: int = 10,
+    families: pd.Series | None = None,
 ) -> pd.DataFrame:
     """Score predictors on the same battles, with intervals from the same resamples of the species.
 
@@ -178,6 +201,8 @@ def evaluate(
         species_a, species_b, wins_a, n_battles in one orientation, see `single_orientation`.
     predictions : mapping of str to ndarray of shape (n_matchups,)
         P(A wins) by each predictor.
+    families : Series, optional
+        Resample these instead of species, see `species_bootstrap`: where whole families are unseen.
 
     Returns
     -------
@@ -185,13 +210,29 @@ def evaluate(
         One row a predictor and figure that is defined: predictor, figure, value, low, high (95 % interval),
         n_matchups, n_battles. The last predictor is the Bayes limit, where there is one.
     """
-    weights = species_bootstrap(matchups, n_bootstrap, random_state)
+    weights = species_bootstrap(matchups, n_bootstrap, random_state, families)
     tables = {name: figures_of_merit(matchups, p, weights, n_bins) for name, p in predictions.items()}
     if has_limit(matchups):
         tables[LIMIT] = bayes_limit(matchups, weights)
     scores = pd.concat([_with_interval(table) for table in tables.values()], keys=tables, names=["predictor"])
     scores = scores.dropna(subset="value").reset_index()
     return scores.assign(n_matchups=len(matchups), n_battles=int(matchups["n_battles"].sum()))
+
+
+def evaluate_policies(matchups: pd.DataFrame, predictions: Mapping[str, np.ndarray], **options: Any) -> pd.DataFrame:
+    """Score predictors on all battles, and on those of each policy where there are several.
+
+    Parameters and result are those of `evaluate`, with a first column `policy`, which is "all" for all of them.
+    """
+    policies = list(matchups["policy"].unique()) if "policy" in matchups else []
+    parts = {"all": np.ones(len(matchups), dtype=bool)}
+    if len(policies) > 1:
+        parts |= {policy: (matchups["policy"] == policy).to_numpy() for policy in policies}
+    tables = [
+        evaluate(matchups[rows], {name: p[rows] for name, p in predictions.items()}, **options)
+        for rows in parts.values()
+    ]
+    return pd.concat(tables, keys=parts, names=["policy"]).reset_index(level="policy").reset_index(drop=True)
 
 
 def result_table(scores: pd.DataFrame, figures: Mapping[str, int]) -> pd.DataFrame:
@@ -213,20 +254,25 @@ def result_table(scores: pd.DataFrame, figures: Mapping[str, int]) -> pd.DataFra
 
 
 def metrics(scores: pd.DataFrame, predictor: str) -> dict[str, float]:
-    """Flatten the result of `evaluate` to named numbers for a run.
+    """Flatten the result of `evaluate` or `evaluate_policies` to named numbers for a run.
 
     The predictor's figures with `_low` and `_high`; the limit's accuracy and log-loss as `bayes_...`; every
-    other predictor's as `baseline_...`; `accuracy` becomes `test_accuracy`.
+    other predictor's as `baseline_...`; `accuracy` becomes `test_accuracy`. Of the battles of one policy the
+    predictor's figures alone, with the policy before them.
     """
     named: dict[str, float] = {}
     columns = ("predictor", "figure", "value", "low", "high")
-    for name, figure, value, low, high in zip(*(scores[column] for column in columns), strict=True):
+    policies = scores["policy"] if "policy" in scores else ["all"] * len(scores)
+    for policy, name, figure, value, low, high in zip(policies, *(scores[c] for c in columns), strict=True):
         key = "test_accuracy" if figure == "accuracy" else figure
-        if name == predictor:
+        if policy != "all":
+            if name == predictor and figure in MAIN:
+                named |= {f"{policy}_{figure}": value, f"{policy}_{figure}_low": low, f"{policy}_{figure}_high": high}
+        elif name == predictor:
             named |= {key: value, f"{key}_low": low, f"{key}_high": high}
         elif name == LIMIT and figure != "excess_percent":
             named[f"bayes_{figure}"] = value
-        elif figure in ("accuracy", "log_loss", "excess_percent"):
+        elif figure in MAIN:
             named[f"baseline_{re.sub(r'[^a-z0-9]+', '_', name.lower())}_{figure}"] = value
     return named
 
@@ -263,23 +309,27 @@ def largest_errors(matchups: pd.DataFrame, probability: np.ndarray, n_largest: i
     n, p = matchups["n_battles"].to_numpy(), _checked(probability, len(matchups))
     observed = matchups["wins_a"].to_numpy() / n
     cost = rel_entr(observed, p) + rel_entr(1 - observed, 1 - p)
-    table = matchups[["species_a", "move_a", "species_b", "move_b"]].assign(
+    table = matchups[[name for name in ("species_a", "move_a", "species_b", "move_b") if name in matchups]].assign(
         observed=observed, predicted=p, n_battles=n, cost=cost
     )
     return table.sort_values("cost", ascending=False, kind="stable").head(n_largest).reset_index(drop=True)
 
 
 def learning_curve(
-    model: BattleWinner, training: pd.DataFrame, n_points: int, *, n_bootstrap: int, random_state: int
+    model: BattleWinner, training: pd.DataFrame, numbers: np.ndarray, n_points: int, *, n_bootstrap: int,
+    random_state: int,
 ) -> pd.DataFrame:
     """Refit a model on more and more of the training part, and score it on a fifth of it that is held out.
 
     Parameters
     ----------
     model : BattleWinner
-        Its parameters are used; it is not refitted itself.
+        Its parameters are used, and its species where it was fitted on others than the game's; it is not refitted
+        itself.
     training : DataFrame
         Matchups with wins_a and n_battles. A hash of the unordered pair draws the fifth, and the order of the rest.
+    numbers : ndarray of shape (2, n_matchups, n_features)
+        Their features in both orientations.
     n_points : int
         Sizes, each twice the one before; the last is all that is not held out.
 
@@ -290,17 +340,18 @@ def learning_curve(
         `high`), and, where there is one, the fifth's Bayes limit (`bayes`).
     """
     hashes = pair_hashes(training, "learning curve")
-    held_out = training[hashes < HELD_OUT]
-    rest = training.iloc[np.argsort(hashes, kind="stable")[len(held_out) :]]
-    known, new = (matchup_features(model.features).both_orientations(part) for part in (rest, held_out))
+    order = np.argsort(hashes, kind="stable")
+    held, others = np.flatnonzero(hashes < HELD_OUT), order[np.sum(hashes < HELD_OUT) :]
+    held_out, rest, new = training.iloc[held], training.iloc[others], numbers[:, held]
+    species = getattr(model, "species_", None)
     weights = species_bootstrap(held_out, n_bootstrap, random_state)
     rows = []
     for size in (max(1, len(rest) >> halvings) for halvings in reversed(range(n_points))):
-        part = rest.head(size)
-        fitted = clone(model).fit(known[:, :size], part["wins_a"], part["n_battles"])
+        part, known = rest.head(size), numbers[:, others[:size]]
+        fitted = clone(model).fit(known, part["wins_a"], part["n_battles"], species)
         seen, unseen = (
-            _with_interval(figures_of_merit(matchups, fitted.predict_proba(numbers)[:, 1], w)).loc["log_loss"]
-            for matchups, numbers, w in ((part, known[:, :size], None), (held_out, new, weights))
+            _with_interval(figures_of_merit(matchups, fitted.predict_proba(described)[:, 1], w)).loc["log_loss"]
+            for matchups, described, w in ((part, known, None), (held_out, new, weights))
         )
         rows.append((size, seen["value"], unseen["value"], unseen["low"], unseen["high"]))
     table = pd.DataFrame(rows, columns=["n_matchups", "training", "held_out", "low", "high"])

@@ -13,7 +13,8 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from pokebattle.features import MatchupFeatures, matchup_features
+from pokebattle.features import MARGIN, MatchupFeatures, matchup_features
+from pokebattle.stat_features import StatFeatures
 
 BOOSTER, CONFIG = "booster.ubj", "features.json"
 
@@ -22,7 +23,8 @@ class BattleWinner(BaseEstimator):
     """Predict the probability that A wins a matchup.
 
     The trees see every matchup of the training part in both orientations. The margin (log-odds) of A against B is
-    half the difference of the trees' margins in the two orientations, so it changes sign when the sides swap.
+    half the difference of the trees' margins in the two orientations, so it changes sign when the sides swap. Where the
+    features hold a simulated margin the trees begin from it and learn what it lacks.
 
     Parameters
     ----------
@@ -37,7 +39,9 @@ class BattleWinner(BaseEstimator):
 
     Attributes
     ----------
-    features_ : MatchupFeatures
+    features_ : MatchupFeatures or StatFeatures
+    species_ : DataFrame or None
+        The table of species that was given to `fit`.
     booster_ : xgboost.Booster
     """
 
@@ -71,25 +75,37 @@ class BattleWinner(BaseEstimator):
         """Take every parameter from the attribute of the same name, e.g. of `params.Params`."""
         return cls(**{name: getattr(params, name) for name in cls._get_param_names()})
 
-    def fit(self, matchups: pd.DataFrame | np.ndarray, wins_a: ArrayLike, n_battles: ArrayLike) -> BattleWinner:
+    def fit(
+        self,
+        matchups: pd.DataFrame | np.ndarray,
+        wins_a: ArrayLike,
+        n_battles: ArrayLike,
+        species: pd.DataFrame | None = None,
+    ) -> BattleWinner:
         """Fit on shares of wins, each matchup weighted by its battles.
 
         Parameters
         ----------
         matchups : DataFrame of n rows, or ndarray of shape (2, n, n_features)
-            Columns species_a, species_b, move_a, move_b; or what the features' `both_orientations` made of them, as
-            everywhere in this class, so that refits need not compute it again.
+            Columns species_a, species_b and, of the game's species, move_a, move_b; or what the features'
+            `both_orientations` made of them, as everywhere in this class, so that refits need not compute it again.
         wins_a, n_battles : array-like of shape (n,)
             Battles won by A and battles fought.
+        species : DataFrame, optional
+            A table of species that are not the game's, see `features.matchup_features`.
         """
         n_battles = np.asarray(n_battles, dtype=float)
         share = np.asarray(wins_a) / n_battles
-        self.features_ = matchup_features(self.features)
+        self.species_ = species
+        self.features_ = matchup_features(self.features, species)
+        numbers = self._numbers(matchups)
+        numbers = numbers.reshape(-1, numbers.shape[-1])
         rows = xgboost.QuantileDMatrix(
-            np.vstack([*self._numbers(matchups)]),
+            numbers,
             label=np.append(share, 1 - share),
             weight=np.append(n_battles, n_battles),
-            feature_names=self.features_.get_feature_names_out().tolist(),
+            base_margin=self._offset(numbers),
+            feature_names=self.feature_names,
             nthread=self.n_jobs,
         )
         settings = self.get_params() | {"objective": "binary:logistic", "base_score": 0.5}
@@ -104,10 +120,10 @@ class BattleWinner(BaseEstimator):
         check_is_fitted(self, "booster_")
         self.booster_.set_param({"nthread": self.n_jobs})
         forward, backward = (
-            self.booster_.inplace_predict(numbers, predict_type="margin").astype(float)
+            self.booster_.inplace_predict(numbers, predict_type="margin", base_margin=self._offset(numbers))
             for numbers in self._numbers(matchups)
         )
-        return (forward - backward) / 2
+        return (forward.astype(float) - backward.astype(float)) / 2
 
     def predict_proba(self, matchups: pd.DataFrame | np.ndarray) -> np.ndarray:
         """Return P(B wins) and P(A wins), shape (n, 2), after scikit-learn's order of the classes 0 and 1."""
@@ -117,7 +133,7 @@ class BattleWinner(BaseEstimator):
     @property
     def feature_names(self) -> list[str]:
         """Names of the features that the trees were fitted on."""
-        check_is_fitted(self, "booster_")
+        check_is_fitted(self, "features_")
         return self.features_.get_feature_names_out().tolist()
 
     def importance(self) -> pd.DataFrame:
@@ -133,15 +149,44 @@ class BattleWinner(BaseEstimator):
         gain = gain.groupby(gain.index.str.replace(r"^[ab]_", "", regex=True)).sum().sort_values(ascending=False)
         return (gain / gain.sum()).rename("gain").rename_axis("feature").to_frame()
 
+    def contributions(self, matchups: pd.DataFrame | np.ndarray) -> pd.DataFrame:
+        """Return what every feature adds to the margin: exact Shapley values of the trees (TreeSHAP).
+
+        They are halved differences of the two orientations, as the margin is: what a fighter's feature says where it
+        is A, less what the same fighter's says where it is B. What the trees begin from counts to the simulated margin.
+        Lundberg et al., "From local explanations to global understanding with explainable AI for trees", 2020.
+
+        Returns
+        -------
+        DataFrame of shape (n_matchups, n_features)
+            In log-odds, positive where it speaks for A. A row sums to the margin, but for rounding to 32 bits. Swapping
+            the sides of a matchup swaps `a_` and `b_`, and the signs.
+        """
+        check_is_fitted(self, "booster_")
+        self.booster_.set_param({"nthread": self.n_jobs})
+        names = self.feature_names
+        forward, backward = (self._shapley_values(numbers) for numbers in self._numbers(matchups))
+        other = {"a_": "b_", "b_": "a_"}
+        swapped = [names.index(other.get(name[:2], name[:2]) + name[2:]) for name in names]
+        index = matchups.index if isinstance(matchups, pd.DataFrame) else None
+        table = pd.DataFrame((forward[:, :-1] - backward[:, swapped]) / 2, index=index, columns=names)
+        if MARGIN in names:
+            table[MARGIN] += (forward[:, -1] - backward[:, -1]) / 2
+        return table
+
     def save(self, folder: Path | str) -> Path:
-        """Write the model into a folder: the booster in XGBoost's own format, everything else as JSON."""
+        """Write the model into a folder: the booster in XGBoost's own format, everything else as JSON.
+
+        A table of species goes with it, so that they can be told to `load`'s model by their ids.
+        """
         check_is_fitted(self, "booster_")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.booster_.save_model(folder / BOOSTER)
+        features = self.features_
         config = {
             "parameters": self.get_params(),
-            "transformer": self.features_.get_params(),
+            "transformer": features.config() if isinstance(features, StatFeatures) else features.get_params(),
             "columns": self.feature_names,
         }
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
@@ -157,14 +202,29 @@ class BattleWinner(BaseEstimator):
             If this version of the package computes other features than the model was fitted on.
         """
         config = json.loads((Path(folder) / CONFIG).read_text())
-        model = cls(**config["parameters"])
-        model.features_ = MatchupFeatures(**config["transformer"])
+        model, transformer = cls(**config["parameters"]), config["transformer"]
+        if "species_id" in transformer:
+            model.features_ = StatFeatures.from_config(transformer)
+            model.species_ = model.features_.species
+        else:
+            model.features_, model.species_ = MatchupFeatures(**transformer), None
         names = model.features_.get_feature_names_out().tolist()
         if names != config["columns"]:
             changed = sorted(set(names) ^ set(config["columns"])) or ["their order"]
             raise ValueError(f"{CONFIG}: the model was fitted on other features, different: {', '.join(changed)}")
         model.booster_ = xgboost.Booster(model_file=Path(folder) / BOOSTER)
         return model
+
+    def _shapley_values(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the features' Shapley values, and in the last column what the trees begin from."""
+        rows = xgboost.DMatrix(
+            numbers, base_margin=self._offset(numbers), feature_names=self.feature_names, nthread=self.n_jobs
+        )
+        return self.booster_.predict(rows, pred_contribs=True).astype(float)
+
+    def _offset(self, numbers: np.ndarray) -> np.ndarray | None:
+        """Return the margin that the trees begin from, if the features hold one."""
+        return numbers[:, self.feature_names.index(MARGIN)] if MARGIN in self.feature_names else None
 
     def _numbers(self, matchups: pd.DataFrame | np.ndarray) -> np.ndarray:
         return matchups if isinstance(matchups, np.ndarray) else self.features_.both_orientations(matchups)
@@ -177,7 +237,7 @@ class WinProbability:
         self.model = model
 
     def predict(self, model_input: pd.DataFrame) -> np.ndarray:
-        """Return P(A wins), shape (n,), of matchups with the columns species_a, species_b, move_a, move_b."""
+        """Return P(A wins), shape (n,), of matchups with the columns that the model's signature names."""
         return self.model.predict_proba(model_input)[:, 1]
 
 

@@ -29,27 +29,69 @@ class ParamsError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
-class Params(BaseModel):
-    """Everything a notebook may be told, checked: flat, complete, frozen.
-
-    Types are strict: an int passes for a float, nothing else is converted; True is not 1, nor "8" a number.
-    """
-
+class _Strict(BaseModel):
     model_config = ConfigDict(
         strict=True, frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
     )
 
+
+Header = Annotated[str, Field(min_length=1)]
+
+
+class SpeciesColumns(_Strict):
+    """Which header stands over what in a file of species.
+
+    Without `name` a species goes by its id. `family` keeps species together where a protocol holds species back.
+    `stats` gives every numeric column the name that its feature has, e.g. `{hp: Vivo, speed: Rapido}`.
+    """
+
+    id: Header
+    name: Header | None = None
+    type_1: Header | None = None
+    type_2: Header | None = None
+    family: Header | None = None
+    stats: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Header] = Field(min_length=1)
+
+
+class BattlesColumns(_Strict):
+    """Which header stands over what in a file of battles.
+
+    `first_won` is what the winner's cell says when the first one won, where it is none of the words that are known.
+    """
+
+    first: Header
+    second: Header
+    winner: Header
+    first_won: str | int | bool | None = None
+
+
+class Tables(_Strict):
+    """Battles of one's own: two files, relative to the project or absolute, and what their columns mean."""
+
+    species_file: Header
+    battles_file: Header
+    encoding: Header | None = None
+    species_columns: SpeciesColumns
+    battles_columns: BattlesColumns
+
+
+class Params(_Strict):
+    """Everything a notebook may be told, checked: complete, frozen, and flat but for `tables`.
+
+    Types are strict: an int passes for a float, nothing else is converted; True is not 1, nor "8" a number.
+    """
+
     version: str
     description: str = Field(min_length=1)
 
-    dataset: Literal["v1", "v2", "v3"]
-    policy: Literal["best_move", "three_scenarios"]
+    dataset: Literal["v1", "v2", "v3", "tables"]
+    tables: Tables | None = Field(default=None, exclude_if=lambda tables: tables is None)
+    protocol: Literal["pair", "one_unseen", "both_unseen"]
     max_matchups: int = Field(ge=0)
-    simulated_matchups: int = Field(ge=0)
-    evaluation_fraction: float = Field(gt=0, le=0.5)
-    evaluation_battles: int = Field(ge=1, le=100_000)
+    max_judging_pairs: int = Field(ge=0)
+    simulated_pairs: int = Field(ge=0)
 
-    features: Literal["mechanics", "raw"]
+    features: Literal["mechanics", "raw", "simulation"]
     random_state: int = Field(ge=0, lt=2**32)
     n_jobs: int = Field(ge=1, le=256)
     n_estimators: int = Field(ge=1, le=10_000)
@@ -69,7 +111,7 @@ class Params(BaseModel):
 
 
 # Controls that a notebook's parameters cell declares for itself, where their type does not say it all.
-CONTROL_RANGES = {"n_battles": Field(ge=1), "n_processes": Field(ge=1, le=256)}
+CONTROL_RANGES = {"n_workers": Field(ge=1, le=256)}
 
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 _WORDS: dict[Any, str] = {int: "an integer", float: "a number", str: "text", bool: "True or False"}
@@ -238,18 +280,25 @@ def _read(file: Path) -> dict[str, Any]:
         raise ParamsError(f"{place}expected a YAML file, got {' '.join(str(error).split())}") from None
     if not isinstance(root, yaml.MappingNode):
         raise ParamsError(f"{place}expected lines of the form name: value, got {_shown(stored)}")
+    _check_lines(root, place)
     names = [key.value for key, _ in root.value]
-    for name, (key, value) in zip(names, root.value, strict=True):
+    _checked(Params, stored, dict.fromkeys([*Params.model_fields, *names], place))
+    if stored["version"] != file.stem:
+        raise ParamsError(f"{place}version: expected {file.stem}, the file's name, got {stored['version']}")
+    return stored
+
+
+def _check_lines(node: yaml.MappingNode, place: str) -> None:
+    names = [key.value for key, _ in node.value]
+    for name, (key, value) in zip(names, node.value, strict=True):
         if not key.tag.endswith(":str"):
             raise ParamsError(f"{place}{name}: expected a name, got what YAML does not read as text")
         if names.count(name) > 1:
             raise ParamsError(f"{place}{name}: expected one line, got {names.count(name)}")
         if value.tag.endswith((":int", ":float")) and not _DECIMAL.fullmatch(value.value):
             raise ParamsError(f"{place}{name}: expected a decimal number, got {value.value}")
-    _checked(Params, stored, dict.fromkeys([*Params.model_fields, *names], place))
-    if stored["version"] != file.stem:
-        raise ParamsError(f"{place}version: expected {file.stem}, the file's name, got {stored['version']}")
-    return stored
+        if isinstance(value, yaml.MappingNode):
+            _check_lines(value, f"{place}{name}.")
 
 
 def _place(file: Path) -> str:
@@ -261,10 +310,15 @@ def _place(file: Path) -> str:
 
 def _checked(model: type[Params], values: Mapping[str, Any], places: Mapping[str, str]) -> Params:
     try:
-        return model.model_validate(values)
+        params = model.model_validate(values)
     except ValidationError as error:
         faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    else:
+        _check_dataset(params, places)
+        return params
     name, kind, got = str(faults[0]["loc"][0]), faults[0]["type"], faults[0]["input"]
+    if name == "tables":
+        raise _table_error(places[name], [str(part) for part in faults[0]["loc"]], kind, got)
     if kind == "extra_forbidden":
         near = _nearest(name, list(model.model_fields), 0.6)
         expected = near or f"; expected one of {', '.join(model.model_fields)}"
@@ -273,6 +327,43 @@ def _checked(model: type[Params], values: Mapping[str, Any], places: Mapping[str
     text = "none" if kind == "missing" else _shown(got) + _yaml_trap(got, places[name])
     near = _nearest(got, get_args(field.annotation), 0.6)
     raise ParamsError(f"{places[name]}{name}: expected {_expected(field)}, got {text}{near}")
+
+
+def _check_dataset(params: Params, places: Mapping[str, str]) -> None:
+    """Check what no field tells alone: which keys fit a dataset of one's own."""
+    own = params.dataset == "tables"
+    if own and params.tables is None:
+        needed = [name for name, field in Tables.model_fields.items() if field.is_required()]
+        raise ParamsError(f"{places['dataset']}tables: expected {', '.join(needed)}, as dataset is tables, got none")
+    if not own and params.tables is not None:
+        raise ParamsError(f"{places['dataset']}dataset: expected tables, whose files are named, got {params.dataset!r}")
+    if own and params.features != "raw":
+        raise ParamsError(f"{places['features']}features: expected raw, as dataset is tables, got {params.features!r}, "
+                          "which needs the game's own species and moves")
+
+
+_TABLE_FORMS = {
+    "model_type": "lines of the form name: value", "dict_type": "lines of the form name: value",
+    "too_short": "a line for each stat",
+    "string_pattern_mismatch": "a name of a-z, 0-9 and _ that begins with a letter",
+}  # fmt: skip
+
+
+def _table_error(place: str, path: Sequence[str], kind: str, got: Any) -> ParamsError:
+    """Name a fault in the mapping of one's own files."""
+    name = f"{place}{'.'.join(part for part in path if part != '[key]')}"
+    if kind == "extra_forbidden":
+        model: Any = Tables
+        for part in path[1:-1]:
+            model = model.model_fields[part].annotation
+        near = _nearest(path[-1], list(model.model_fields), 0.5)
+        return ParamsError(f"{name}: unknown parameter, got {_shown(got)}{near}")
+    text = "none" if kind == "missing" or got is None else _shown(got)
+    if got is None:
+        text += ": what begins with # needs quotes"
+    elif isinstance(got, bool | int | float):
+        text += ": put it in quotes"
+    return ParamsError(f"{name}: expected {_TABLE_FORMS.get(kind, 'text')}, got {text}")
 
 
 def _expected(field: FieldInfo) -> str:

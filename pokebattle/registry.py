@@ -1,4 +1,4 @@
-"""Publishes a trained model: its figures on the run, the model itself in MLflow's registry or in a local folder."""
+"""Publishes a trained model, to MLflow's registry or to a local folder, and loads it again."""
 
 import contextlib
 import io
@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pokebattle.battles import MATCHUP
+from pokebattle.params import ParamsError
 from pokebattle.places import project
 from pokebattle.tracking.kernel.extension import current
+from pokebattle.tracking.server import answers
+from pokebattle.tracking.settings import enabled, tracking_uri
 
 if TYPE_CHECKING:
     from pokebattle.datasets import BattleSet
@@ -70,21 +73,23 @@ def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float
         return _save(model, params, "register_model is false")
     if execution is None:
         return _save(model, params, "tracking is off")
-    return _register(model, params, battles.training[MATCHUP].head(3), facts, execution.uri)
+    known = [name for name in MATCHUP if name in battles.training]
+    return _register(model, params, battles.training[known].head(3), facts, execution.uri)
 
 
 def metadata(model: "BattleWinner", params: "Params", battles: "BattleSet") -> dict[str, Any]:
     """Return what a reader of the run must know about model and data."""
-    training, evaluation = battles.training, battles.evaluation
+    sizes = battles.sizes().groupby(level="part").sum()
     return {
         "model_type": "xgboost",
         "dataset_version": battles.name,
         "dataset_digest": battles.digest,
         "n_features": len(model.feature_names),
-        "training_samples": 2 * len(training),
-        "test_samples": len(evaluation),
-        "n_matchups": len(training) + len(evaluation),
-        "n_battles": int(training["n_battles"].sum() + evaluation["n_battles"].sum()),
+        "protocol": battles.protocol,
+        "training_samples": 2 * len(battles.training),
+        "test_samples": int(sizes["matchups"]["test"]),
+        "n_matchups": int(sizes["matchups"].sum()),
+        "n_battles": int(sizes["battles"].sum()),
     }
 
 
@@ -103,7 +108,7 @@ def _register(
     from mlflow.types import ColSpec, Schema
 
     signature = ModelSignature(
-        inputs=Schema([ColSpec("string", name) for name in MATCHUP]),
+        inputs=Schema([ColSpec("string", name) for name in example]),
         outputs=Schema([ColSpec("double", "win_probability")]),
     )
     with tempfile.TemporaryDirectory() as staging:
@@ -121,6 +126,82 @@ def _register(
     if not number.isdigit():  # the server takes its time, or is away
         return Published(f"{params.model_name} will be registered as soon as the server has taken it.", page)
     return Published(f"{params.model_name} is registered as version {number}.", f"{page}/versions/{number}")
+
+
+def load_registered(model: str, battles: "BattleSet") -> "BattleWinner":
+    """Load a model from the MLflow server's registry, to judge it on the battles that it was not trained on.
+
+    Parameters
+    ----------
+    model : str
+        Name and version, as `battle_winner/3`.
+    battles : BattleSet
+        What it is to be judged on: the set, protocol and matchups that it was trained under, or its test part might
+        hold what it has learned.
+
+    Returns
+    -------
+    BattleWinner
+        Read from the files that `publish` wrote; nothing is unpickled.
+
+    Raises
+    ------
+    ParamsError
+        If no server answers, there is no such version, it is none of ours, or it was trained under other battles.
+    """
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+
+    from pokebattle.model import CONFIG, BattleWinner
+
+    name, _, number = model.partition("/")
+    if not number.isdigit():
+        raise ParamsError(f"model: expected name/version, as in battle_winner/3, got {model!r}")
+    uri = tracking_uri()
+    if not answers(uri):
+        raise ParamsError(f"model: expected an MLflow server at {uri} that has {model}, and none answers")
+    try:
+        source = MlflowClient(uri, uri).get_model_version_download_uri(name, number)
+    except MlflowException as error:
+        known = ", ".join(registered_versions(name).index.astype(str)) or "none"
+        raise ParamsError(f"model: {uri} has no {model}; versions of {name}: {known} ({error.error_code})") from None
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=uri))
+        facts = Model.load(local).metadata or {}
+        if "dataset_digest" not in facts:
+            raise ParamsError(f"model: expected one that train.ipynb registered, got {model}, which names no battles")
+        if facts["dataset_digest"] != battles.digest:
+            given = f"{facts['dataset_version']} under {facts.get('protocol', '?')}, {facts['dataset_digest']}"
+            raise ParamsError(
+                f"model: {model} was trained on other battles than these; its version is {facts['version']} ({given}), "
+                f"here is {battles.name} under {battles.protocol}, {battles.digest}"
+            )
+        return BattleWinner.load(next(local.rglob(CONFIG)).parent)
+
+
+def registered_versions(name: str) -> pd.DataFrame:
+    """Return the registered versions of a model with their main figures; empty where no server is asked or answers.
+
+    Returns
+    -------
+    DataFrame
+        Index version, newest first; columns params (the file's name), dataset, protocol, features, log_loss,
+        excess_percent, accuracy. What a version's run does not tell is missing. Empty as well when tracking is off.
+    """
+    columns = ["params", "dataset", "protocol", "features", "log_loss", "excess_percent", "accuracy"]
+    uri, rows = tracking_uri(), {}
+    if enabled() and answers(uri):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(uri, uri)
+        for version_ in client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"]):
+            data = client.get_run(version_.run_id).data
+            told = [data.params.get(key) for key in ("version", "dataset_version", "protocol", "features")]
+            figures = [data.metrics.get(key) for key in ("log_loss", "excess_percent", "test_accuracy")]
+            rows[int(version_.version)] = told + figures
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("version")
 
 
 def requirements() -> list[str]:

@@ -142,6 +142,40 @@ def test_a_matchup_counts_the_product_of_its_species() -> None:
     assert set(weights.ravel()) == {0, 1} and weights.mean() == pytest.approx(0.5, abs=0.1)
 
 
+def test_where_families_are_unseen_they_are_resampled_whole() -> None:
+    matchups = pd.DataFrame({"species_a": ["abra", "kadabra", "abra"], "species_b": ["onix", "onix", "kadabra"]})
+    families = pd.Series({"abra": "abra", "kadabra": "abra", "onix": "onix"})
+    weights = evaluation.species_bootstrap(matchups, 400, 0, families)[1:]
+    assert (weights[:, 0] == weights[:, 1]).all()  # one comes with the other
+    assert set(weights[:, 0]) == {0, 1} and set(weights[:, 2]) == {0, 1, 2}  # within a family: its count
+
+
+def test_error_of_p_and_agreement_by_hand() -> None:
+    matchups = pd.DataFrame({"wins_a": [900, 200, 500], "n_battles": [1000, 1000, 1000]})
+    figures = evaluation.figures_of_merit(matchups, np.array([0.6, 0.1, 0.7])).iloc[0]
+    assert figures["error_of_p"] == pytest.approx(np.sqrt((0.3**2 + 0.1**2 + 0.2**2) / 3), abs=0.002)
+    assert figures["favourite_agreement"] == pytest.approx((1 + 1 + 0.5) / 3)
+    wrong = evaluation.figures_of_merit(matchups, np.array([0.4, 0.1, 0.7])).iloc[0]
+    assert wrong["favourite_agreement"] == pytest.approx(0.5)
+    once = evaluation.figures_of_merit(matchups.assign(wins_a=[1, 0, 1], n_battles=1), np.array([0.6, 0.1, 0.7]))
+    assert once["error_of_p"].isna().all() and once["favourite_agreement"].iloc[0] == 1
+
+
+def test_policies_are_scored_together_and_apart() -> None:
+    matchups, p = fought(n_matchups=300)
+    matchups["policy"] = np.where(np.arange(300) % 3, "best_move", "random_move")
+    options = {"n_bootstrap": 20, "random_state": 0}
+    scores = evaluation.evaluate_policies(matchups, {"model": p}, **options)
+    assert list(scores["policy"].unique()) == ["all", "random_move", "best_move"]
+    part = (matchups["policy"] == "best_move").to_numpy()
+    alone = evaluation.evaluate(matchups[part], {"model": p[part]}, **options)
+    pd.testing.assert_frame_equal(
+        scores[scores["policy"] == "best_move"].drop(columns="policy").reset_index(drop=True), alone
+    )
+    one = evaluation.evaluate_policies(matchups.assign(policy="best_move"), {"model": p}, **options)
+    assert set(one["policy"]) == {"all"}
+
+
 def test_intervals_cover_what_a_bootstrap_over_matchups_misses() -> None:
     """When one species decides the loss, its share of the set is what is uncertain."""
     matchups, _ = fought(n_matchups=1700)

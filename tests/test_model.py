@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from pokebattle import battles, evaluation, model
 from pokebattle.baselines import RULES, baselines, rule_probability
 from pokebattle.dex import species
-from pokebattle.features import mirror
+from pokebattle.features import MARGIN, matchup_features, mirror
 from pokebattle.model import BattleWinner
 
 SETTINGS = {
@@ -156,17 +156,37 @@ def test_a_rule_gets_the_share_of_battles_that_it_calls() -> None:
 
 
 def test_the_damage_race_by_hand() -> None:
-    """Pikachu needs two thunderbolts for Squirtle, Mewtwo one psychic for Machamp; equal turns go to the faster."""
+    """Pikachu needs two thunderbolts for Squirtle, Mewtwo one psychic for Machamp; equal turns go to the faster.
+
+    Pikachu is faster than Snorlax, and its tackle needs many turns where one earthquake is enough.
+    """
     table = pd.DataFrame({
-        "species_a": ["squirtle", "machamp", "pikachu"], "move_a": ["tackle", "tackle", "thunderbolt"],
-        "species_b": ["pikachu", "mewtwo", "pikachustarter"], "move_b": ["thunderbolt", "psychic", "thunderbolt"],
-    })  # fmt: skip
-    assert RULES["damage race"](table).tolist() == [-1, -1, -1]
-    assert RULES["damage race"](mirror(table)).tolist() == [1, 1, 1]
+        "species_a": ["squirtle", "machamp", "pikachu", "pikachu"],
+        "move_a": ["tackle", "tackle", "thunderbolt", "tackle"],
+        "species_b": ["pikachu", "mewtwo", "pikachustarter", "snorlax"],
+        "move_b": ["thunderbolt", "psychic", "thunderbolt", "earthquake"],
+    })
+    assert RULES["damage race"](table).tolist() == [-1, -1, -1, -1]
+    assert RULES["damage race"](mirror(table)).tolist() == [1, 1, 1, 1]
+
+
+def test_trees_begin_from_the_simulated_margin(fought: pd.DataFrame, tmp_path: Path) -> None:
+    few = fought.head(300)
+    idle = SETTINGS | {"features": "simulation", "n_estimators": 1, "learning_rate": 1e-6}
+    simulated = BattleWinner(**idle).fit(few, few["wins_a"], few["n_battles"])
+    features = matchup_features("simulation")
+    margin = features.transform(few)[:, features.get_feature_names_out().tolist().index(MARGIN)]
+    assert simulated.margin(few) == pytest.approx(margin, abs=0.01)
+    learned = BattleWinner(**SETTINGS | {"features": "simulation"}).fit(few, few["wins_a"], few["n_battles"])
+    assert (learned.margin(mirror(few)) == -learned.margin(few)).all()
+    assert np.abs(learned.margin(few) - margin).mean() > 0.1  # these battles are made up: the trees have to object
+    again = BattleWinner.load(learned.save(tmp_path))
+    assert (again.margin(few) == learned.margin(few)).all()
 
 
 def test_the_learning_curve_learns(fought: pd.DataFrame) -> None:
-    curve = evaluation.learning_curve(BattleWinner(**SETTINGS), fought, 3, n_bootstrap=20, random_state=0)
+    numbers = matchup_features("mechanics").both_orientations(fought)
+    curve = evaluation.learning_curve(BattleWinner(**SETTINGS), fought, numbers, 3, n_bootstrap=20, random_state=0)
     assert curve["n_matchups"].is_monotonic_increasing and len(curve) == 3
     assert curve["held_out"].iloc[-1] < curve["held_out"].iloc[0]
     assert (curve["low"] < curve["held_out"]).all() and (curve["held_out"] < curve["high"]).all()

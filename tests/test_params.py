@@ -16,7 +16,7 @@ from traitlets.config import Config
 
 from pokebattle.params import Params, ParamsError, load_params, validate, versions
 
-CELL = 'version: str = "sample"  # a file in params/\nn_battles: int = 20  # battles a matchup\n'
+CELL = 'version: str = "sample"  # a file in params/\nn_workers: int = 20  # battles a matchup\n'
 SETUP = "from pokebattle.params import load_params\nparams = load_params(globals())"
 
 
@@ -63,23 +63,24 @@ def test_every_version_is_complete_and_explained(root):
         assert params.version == version
         lines = (root / "params" / f"{version}.yaml").read_text().splitlines()
         keys = [line for line in lines if line and not line.startswith("#")]
-        assert [line.split(":")[0] for line in keys] == list(Params.model_fields)
+        top = [line.split(":")[0] for line in keys if not line.startswith(" ")]
+        assert top == [name for name in Params.model_fields if name != "tables" or params.dataset == "tables"]
         assert all("  # " in line for line in keys)
 
 
 def test_sample_registers_nothing_and_is_small():
     sample, v3 = load_params({"version": "sample"}), load_params({"version": "v3"})
     assert not sample.register_model and v3.register_model
-    assert 0 < sample.max_matchups <= 2000 and v3.max_matchups == 0
+    assert 0 < sample.max_matchups < v3.max_matchups and v3.max_judging_pairs == 0
     assert sample.n_jobs == v3.n_jobs == 1
 
 
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("max_depth: 8", "max_depth: ten",
+        ("max_depth: 4", "max_depth: ten",
          "params/v3.yaml, max_depth: expected an integer at least 1 and at most 20, got 'ten'"),
-        ("learning_rate: 0.1", "learning_rate: 1e-3",
+        ("learning_rate: 0.05", "learning_rate: 1e-3",
          "params/v3.yaml, learning_rate: expected a number above 0 and at most 1, got '1e-3', "
          "which YAML reads as text: write it as in 1.0e-3"),
         ("n_jobs: 1", "n_jobs: on",
@@ -90,17 +91,18 @@ def test_sample_registers_nothing_and_is_small():
          "as YAML reads on, off, yes and no: quote a word"),
         ("n_bootstrap: 1000", "n_bootstrap: 01000",
          "params/v3.yaml, n_bootstrap: expected a decimal number, got 01000"),
-        ("n_estimators: 350", "n_estimators: 10:00",
+        ("n_estimators: 100", "n_estimators: 10:00",
          "params/v3.yaml, n_estimators: expected a decimal number, got 10:00"),
-        ("max_depth: 8 ", "max_depth: 8.0 ",
+        ("max_depth: 4 ", "max_depth: 8.0 ",
          "params/v3.yaml, max_depth: expected an integer at least 1 and at most 20, got 8.0"),
         ("subsample: 0.8", "subsample: 1.2",
          "params/v3.yaml, subsample: expected a number above 0 and at most 1, got 1.2"),
         ("subsample: 0.8", "subsample: .nan", "params/v3.yaml, subsample: expected a decimal number, got .nan"),
-        ("features: mechanics", "features: mecanics",
-         "params/v3.yaml, features: expected one of mechanics, raw, got 'mecanics'; did you mean mechanics?"),
+        ("features: simulation", "features: simulations",
+         "params/v3.yaml, features: expected one of mechanics, raw, simulation, got 'simulations'; "
+         "did you mean simulation?"),
         ("max_depth:", "max_dept:",
-         "params/v3.yaml, max_dept: unknown parameter, got 8; did you mean max_depth?"),
+         "params/v3.yaml, max_dept: unknown parameter, got 4; did you mean max_depth?"),
         ("n_jobs: 1", "", "params/v3.yaml, n_jobs: expected an integer at least 1 and at most 256, got none"),
         ("n_jobs: 1", "n_jobs:",
          "params/v3.yaml, n_jobs: expected an integer at least 1 and at most 256, got None"),
@@ -137,7 +139,7 @@ def test_a_folder_without_versions_is_named(tmp_path, monkeypatch):
     ("overrides", "expected"),
     [
         ({"max_dept": 8}, "max_dept: unknown parameter, got 8; did you mean max_depth?"),
-        ({"n_battle": 8}, "n_battle: unknown parameter, got 8; did you mean n_battles?"),
+        ({"n_worker": 8}, "n_worker: unknown parameter, got 8; did you mean n_workers?"),
         ({"max_depth": "ten"}, "max_depth: expected an integer at least 1 and at most 20, got 'ten'"),
         ({"max_depth": 21}, "max_depth: expected an integer at least 1 and at most 20, got 21"),
         ({"max_depth": True}, "max_depth: expected an integer at least 1 and at most 20, got True"),
@@ -147,14 +149,14 @@ def test_a_folder_without_versions_is_named(tmp_path, monkeypatch):
         ({"register_model": "true"}, "register_model: expected True or False, got 'true'"),
         ({"register_model": 1}, "register_model: expected True or False, got 1"),
         ({"description": ""}, "description: expected text no shorter than 1, got ''"),
-        ({"policy": "best-move"},
-         "policy: expected one of best_move, three_scenarios, got 'best-move'; did you mean best_move?"),
+        ({"protocol": "both-unseen"},
+         "protocol: expected one of pair, one_unseen, both_unseen, got 'both-unseen'; did you mean both_unseen?"),
         ({"version": "v33"}, "version: expected one of sample, v3, got 'v33'; did you mean v3?"),
         ({"version": 3}, "version: expected one of sample, v3, got 3; did you mean v3?"),
         ({"version": "../params/v3"}, "version: expected one of sample, v3, got '../params/v3'"),
         ({"version": ["v3"]}, "version: expected one of sample, v3, got ['v3']; did you mean v3?"),
-        ({"n_battles": 0}, "n_battles: expected an integer at least 1, got 0"),
-        ({"n_battles": 2.5}, "n_battles: expected an integer at least 1, got 2.5"),
+        ({"n_workers": 0}, "n_workers: expected an integer at least 1 and at most 256, got 0"),
+        ({"n_workers": 2.5}, "n_workers: expected an integer at least 1 and at most 256, got 2.5"),
     ],
 )
 def test_faults_of_an_override_are_named(folder, overrides, expected):
@@ -166,7 +168,7 @@ def test_faults_of_an_override_are_named(folder, overrides, expected):
 
 def test_an_unknown_name_near_to_none_lists_them_all():
     message = refusal(CELL, {"foo": 1})
-    assert all(name in message for name in [*Params.model_fields, "n_battles"])
+    assert all(name in message for name in [*Params.model_fields, "n_workers"])
 
 
 def test_misspelt_and_wrong_at_once_reports_the_name_first():
@@ -216,7 +218,7 @@ def test_an_edited_parameters_cell_is_checked(line, expected):
 
 
 def test_a_cell_without_version_is_refused():
-    assert "parameters cell, version: expected one of" in refusal("n_battles: int = 3", {})
+    assert "parameters cell, version: expected one of" in refusal("n_workers: int = 3", {})
     assert validate("train", "", {"version": "v3"}).version == "v3"
 
 
@@ -237,7 +239,7 @@ def test_a_cell_without_version_is_refused():
         ([CELL + "max_depth: int = 2 + 2"], {"max_depth": 4}),
         ([CELL + "max_depth, n_estimators = 4, 9"], {"max_depth": 4, "n_estimators": 9}),
         (["names = ['v3']", 'version: "str" = names[0]'], {"version": "v3"}),
-        ([CELL, "max_depth = 9; features = 'none'; policy = None"], {"max_depth": 6, "policy": "best_move"}),
+        ([CELL, "max_depth = 9; features = 'none'; protocol = None"], {"max_depth": 6, "protocol": "pair"}),
         ([CELL, "for version in ('a', 'b'): pass"], {"version": "sample"}),
         ([CELL, "def f():\n    version: str = 'v3'"], {"version": "sample"}),
         ([CELL, "import sys; version = sys.version"], {"version": "sample"}),
@@ -266,7 +268,8 @@ def test_setting_up_in_the_parameters_cell_works(shell):
         ([CELL, "version = 'v3'"], 'parameters cell, version: expected version: str = "v3" in this cell'),
         (["version = 'v3'"], 'parameters cell, version: expected version: str = "v3" in this cell'),
         ([CELL, "# Parameters\nmax_dept = 2\n"], "-p max_dept: unknown parameter, got 2; did you mean max_depth?"),
-        ([CELL.replace("20", "0")], "parameters cell, n_battles: expected an integer at least 1, got 0"),
+        ([CELL.replace("20", "0")],
+         "parameters cell, n_workers: expected an integer at least 1 and at most 256, got 0"),
         ([CELL.replace("sample", "vv3")], "parameters cell, version: expected one of "),
     ],
 )
@@ -282,12 +285,12 @@ def test_without_a_record_of_cells_the_names_of_the_schema_count(shell):
     namespace = shell(CELL, "max_depth = 3", "table: list = []", store_history=False)
     params = load_params(namespace)
     assert (params.version, params.max_depth) == ("sample", 3)
-    with pytest.raises(ParamsError, match="n_battles: expected an integer at least 1, got 0"):
-        load_params(shell("n_battles: int = 0", store_history=False))
+    with pytest.raises(ParamsError, match="n_workers: expected an integer at least 1 and at most 256, got 0"):
+        load_params(shell("n_workers: int = 0", store_history=False))
 
 
 def test_without_ipython_the_names_of_the_schema_count():
-    params = load_params({"version": "v3", "max_depth": 2, "n_battles": 0, "__name__": "__main__"})
+    params = load_params({"version": "v3", "max_depth": 2, "n_workers": 0, "__name__": "__main__"})
     assert (params.version, params.max_depth) == ("v3", 2)
     with pytest.raises(ParamsError, match=r"version: expected one of .*, got none"):
         load_params({})

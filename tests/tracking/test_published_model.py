@@ -43,7 +43,8 @@ def test_a_registered_model_loads_elsewhere_and_is_antisymmetric(tracked: Any, c
                  "n_matchups", "n_battles"):  # fmt: skip
         assert name in run.data.params, name
     data = {item.tags[0].value: item.dataset.digest for item in run.inputs.dataset_inputs}
-    assert data == dict.fromkeys(("training", "evaluation"), run.data.params["dataset_digest"][:36])
+    assert data == dict.fromkeys(("training", "test"), run.data.params["dataset_digest"][:36])
+    assert {tag for tag in run.data.tags if "opened" in tag} == {"pokebattle.opened.test"}
 
     version = tracked.client.get_model_version("battle_winner", "1")
     assert version.run_id == run.info.run_id

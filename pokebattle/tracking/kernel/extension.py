@@ -208,19 +208,22 @@ class KernelTracker:
 
     def _watch_datasets(self, module: Any) -> None:
         module.load_battles = _telling(module.load_battles, self._note_dataset)
+        module.open_part = _telling(module.open_part, self._note_part)
 
     def _watch_params(self, module: Any) -> None:
         module.load_params = _telling(module.load_params, self._note_params)
 
     @guarded
-    def _note_dataset(self, battles: Any) -> None:
-        self.emit(
-            "dataset", name=battles.name, digest=battles.digest, manifest=battles.manifest,
-            rows={"training": len(battles.training), "evaluation": len(battles.evaluation)},
-        )  # fmt: skip
+    def _note_dataset(self, battles: Any, *_: Any, **__: Any) -> None:
+        self.emit("dataset", name=battles.name, digest=battles.digest, part="train", rows=len(battles.training),
+                  manifest=battles.manifest)  # fmt: skip
 
     @guarded
-    def _note_params(self, params: Any) -> None:
+    def _note_part(self, opened: Any, battles: Any, part: str) -> None:
+        self.emit("dataset", name=battles.name, digest=battles.digest, part=part, rows=len(opened))
+
+    @guarded
+    def _note_params(self, params: Any, *_: Any, **__: Any) -> None:
         self.emit("params", values=params.model_dump())
 
 
@@ -232,13 +235,13 @@ def _parent_process() -> dict[str, Any] | None:
         return None
 
 
-def _telling(function: Callable[..., Any], listener: Callable[[Any], None]) -> Callable[..., Any]:
-    """Return ``function`` such that ``listener`` hears of every result."""
+def _telling(function: Callable[..., Any], listener: Callable[..., None]) -> Callable[..., Any]:
+    """Return ``function`` such that ``listener`` hears of every result, and of what was asked."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
-        listener(result)
+        listener(result, *args, **kwargs)
         return result
 
     return call

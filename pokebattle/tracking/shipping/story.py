@@ -249,19 +249,23 @@ class Story:
         self._metrics([point(name, float(value), event["time"]) for name, value in event["values"].items()])
 
     def on_dataset(self, event: dict[str, Any]) -> None:
-        """Queue the dataset as input of the run."""
-        self.manifests.append(event["manifest"])
-        inputs = []
-        for context, rows in event["rows"].items():
-            dataset = {
-                "name": event["name"] if context == "training" else f"{event['name']}-{context}",
-                "digest": str(event["digest"])[:36],
-                "source_type": "local",
-                "source": json.dumps({"uri": f"pokebattle/data/battles/{event['name']}"}),
-                "profile": json.dumps({"num_rows": rows}),
-            }
-            inputs.append({"dataset": dataset, "tags": [{"key": "mlflow.data.context", "value": context}]})
+        """Queue a part of a battle set as input of the run; of a part that judges also that it was opened, and when."""
+        if "manifest" in event:
+            self.manifests.append(event["manifest"])
+        part = event["part"]
+        dataset = {
+            "name": event["name"] if part == "train" else f"{event['name']}-{part}",
+            "digest": str(event["digest"])[:36],
+            "source_type": "local",
+            "source": json.dumps({"uri": f"pokebattle/data/battles/{event['name']}"}),
+            "profile": json.dumps({"num_rows": event["rows"]}),
+        }
+        tags = [{"key": "mlflow.data.context", "value": "training" if part == "train" else part}]
+        inputs = [{"dataset": dataset, "tags": tags}]
         self.delivery.put(Call("POST", "runs/log-inputs", {"run_id": self.run, "datasets": inputs}))
+        if part != "train":
+            opened = {"run_id": self.run, "key": f"pokebattle.opened.{part}", "value": str(event["time"])}
+            self.delivery.put(Call("POST", "runs/set-tag", opened))
 
     def on_fit(self, event: dict[str, Any]) -> None:
         """Queue parameters and curves of a fitted model."""

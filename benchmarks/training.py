@@ -1,0 +1,80 @@
+"""What fitting a model costs beside XGBoost itself on the same matrix, and how much memory it takes.
+
+``python benchmarks/training.py [--rounds 5]`` fits v3's model on its train part, and the same trees by `xgboost.train`
+on the matrix that is there already, in turns. It prints CPU seconds (median), the ratio of the paired values with its
+interval, and the peak of the process's memory beside the matrix. The limit is 1.05.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import xgboost
+
+from pokebattle.datasets import load_battles
+from pokebattle.features import matchup_features
+from pokebattle.model import BattleWinner
+from pokebattle.params import load_params
+
+LIMIT = 1.05
+
+
+def main() -> None:
+    """Print the figures of each feature set."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    for version in ("v3", "v3_mechanics"):
+        _say(*_compare(version, rounds))
+
+
+def _compare(version: str, rounds: int) -> tuple[str, str]:
+    params = load_params({"version": version})
+    training = load_battles(params.dataset, params.protocol, params.max_matchups).training
+    numbers = matchup_features(params.features).fit(training).both_orientations(training)
+    wins, n = training["wins_a"].to_numpy(), training["n_battles"].to_numpy()
+    model = BattleWinner.from_params(params)
+    before = _peak()
+    ours, bare = [], []
+    for _ in range(rounds):
+        ours.append(_seconds(lambda: model.fit(numbers, wins, n)))
+        bare.append(_seconds(lambda: _bare(model, numbers, wins / n, n)))
+    ratios = np.array(ours) / np.array(bare)
+    low, high = np.quantile(np.random.default_rng(0).choice(ratios, (2000, rounds)).mean(axis=1), [0.025, 0.975])
+    first = (f"{version}: {numbers.shape[1]:,} matchups x {numbers.shape[2]} features from both sides, "
+             f"{numbers.nbytes / 1e6:.0f} MB; peak of memory while fitting +{_peak() - before:.0f} MB")
+    second = (f"  model {np.median(ours):.2f} s, XGBoost alone {np.median(bare):.2f} s, ratio {ratios.mean():.3f} "
+              f"[{low:.3f}, {high:.3f}], n {rounds}, limit {LIMIT}: {'yes' if ratios.mean() <= LIMIT else 'NO'}")
+    return first, second
+
+
+def _bare(model: BattleWinner, numbers: np.ndarray, share: np.ndarray, n: np.ndarray) -> None:
+    """Fit the same trees by XGBoost's own call."""
+    rows = xgboost.QuantileDMatrix(numbers.reshape(-1, numbers.shape[2]), label=np.append(share, 1 - share),
+                                   weight=np.append(n, n), nthread=model.n_jobs)  # fmt: skip
+    settings = {name: value for name, value in model.get_params().items() if name not in {"features", "n_estimators"}}
+    settings |= {"objective": "binary:logistic", "base_score": 0.5, "seed": settings.pop("random_state"),
+                 "nthread": settings.pop("n_jobs")}  # fmt: skip
+    xgboost.train(settings, rows, num_boost_round=model.n_estimators)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
