@@ -8,7 +8,7 @@ READY := .venv/.ready
 UV_VERSION := 0.13.9
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600
 
-.PHONY: help train test lab server stop reference dex dataset bench chaos clean
+.PHONY: help train test lab server stop reference dex dataset bench results chaos clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,8 +45,11 @@ dex: $(READY)  ## extract the game tables from the battle engine
 dataset: $(READY)  ## fight all battles of v3 (about a quarter of an hour on two free cores) into build/battles/v3
 	$(BIN)/papermill notebooks/simulate.ipynb out-simulate.ipynb -p version v3
 
-bench: $(READY)  ## measure what tracking costs, as ratios side by side
-	@$(BIN)/python benchmarks/tracking.py
+bench: $(READY)  ## measure generation, features, training, and what tracking costs, side by side (about two hours)
+	@for what in generation features training simulation tracking; do $(BIN)/python benchmarks/$$what.py; done
+
+results: $(READY)  ## fit every version, protocol and feature set, and print the result tables (half an hour)
+	@$(BIN)/python benchmarks/results.py
 
 chaos: $(READY)  ## the whole fault matrix, shippers killed at random, many notebooks at once (half an hour)
 	POKEBATTLE_TRACKING=off $(BIN)/python tests/tracking/chaos.py

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pokebattle.model import BattleWinner
     from pokebattle.params import Params
 
-NEEDED = ["xgboost-cpu", "xgboost", "scikit-learn", "scipy", "pandas", "numpy"]  # by the model when it predicts
+NEEDED = ["xgboost-cpu", "xgboost", "scikit-learn", "scipy", "pandas", "numpy", "numba"]  # when it predicts
 
 
 @dataclass(frozen=True)
