@@ -111,7 +111,7 @@ class Params(_Strict):
 
 
 # Controls that a notebook's parameters cell declares for itself, where their type does not say it all.
-CONTROL_RANGES = {"n_workers": Field(ge=1, le=256)}
+CONTROL_RANGES = {"n_workers": Field(ge=1, le=256), "n_errors": Field(ge=1, le=100), "n_explained": Field(ge=1)}
 
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 _WORDS: dict[Any, str] = {int: "an integer", float: "a number", str: "text", bool: "True or False"}

@@ -5,7 +5,10 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from pokebattle.explanation import labels
 
 A_COLOUR, B_COLOUR, GREY = "#3b6fb6", "#d1603d", "#8a8a8a"
 STYLE = {
@@ -45,12 +48,44 @@ def importance(table: pd.DataFrame, n_features: int = 15) -> Figure:
     table : DataFrame
         From `model.BattleWinner.importance`.
     """
-    shown = table.head(n_features)[::-1]
+    return _bars(table["gain"].head(n_features), "share of the total gain", "Importance of the features")
+
+
+def mean_contributions(contributions: pd.Series, n_features: int = 15) -> Figure:
+    """Draw the features that move the predictions most.
+
+    Parameters
+    ----------
+    contributions : Series
+        Mean absolute contribution (log-odds) by feature, largest first.
+    """
+    return _bars(contributions.head(n_features), "mean distance from 0, log-odds", "What moves the predictions")
+
+
+def explanations(table: pd.DataFrame) -> Figure:
+    """Draw what the features say about some matchups, a panel each: to the right for A, to the left for B.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `explanation.explain`.
+    """
+    matchups = table.index.unique("matchup")
+    rows = len(table) // len(matchups)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.2, 0.5 + 0.27 * len(shown)), layout="constrained")
-        axes.barh(shown.index.str.replace("_", " "), shown["gain"], color=A_COLOUR)
-        axes.set(xlabel="share of the total gain", title="Importance of the features")
-        axes.grid(axis="y", visible=False)
+        figure, panels = plt.subplots(
+            len(matchups), 1, figsize=(7.4, (0.6 + 0.25 * rows) * len(matchups) + 0.3), sharex=True, squeeze=False,
+            layout="constrained",
+        )  # fmt: skip
+        for axes, matchup in zip(panels.flat, matchups, strict=True):
+            parts = table.loc[matchup, "log_odds"][::-1]
+            colours = [A_COLOUR if value > 0 else B_COLOUR for value in parts]
+            colours[0] = GREY
+            axes.barh(parts.index.str.replace("_", " "), parts, color=colours)
+            axes.axvline(0, color="black", linewidth=0.8)
+            axes.grid(axis="y", visible=False)
+            axes.set_title(matchup)
+        panels[-1, 0].set_xlabel("log-odds: left for B, right for A; grey is the sum")
     return _done(figure)
 
 
@@ -86,16 +121,53 @@ def largest_errors(table: pd.DataFrame) -> Figure:
     table : DataFrame
         From `evaluation.largest_errors`.
     """
-    names = [
-        f"{row.species_a} ({row.move_a}) – {row.species_b} ({row.move_b})"
-        for row in table[::-1].itertuples(index=False)
-    ]
+    shown = table.set_axis(labels(table)).rename_axis("matchup")[["predicted", "observed"]]
+    return two_shares(shown, "P(A wins)", "Largest errors")
+
+
+def two_shares(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
+    """Draw two shares of each row, joined by a line, the first row on top.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Two columns of numbers from 0 to 1; the index names the rows.
+    """
+    first, second = table.columns
+    rows = table[::-1]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8.4, 0.9 + 0.32 * len(table)), layout="constrained")
-        axes.hlines(names, table["predicted"][::-1], table["observed"][::-1], color=GREY, linewidth=1)
-        axes.plot(table["predicted"][::-1], names, "o", color=A_COLOUR, label="predicted")
-        axes.plot(table["observed"][::-1], names, "D", color=B_COLOUR, label="observed")
-        axes.set(xlabel="P(A wins)", xlim=(-0.02, 1.02), title="Largest errors")
+        axes.hlines(rows.index, rows[first], rows[second], color=GREY, linewidth=1)
+        axes.plot(rows[first], rows.index, "o", color=A_COLOUR, label=first)
+        axes.plot(rows[second], rows.index, "D", color=B_COLOUR, label=second)
+        axes.set(xlabel=xlabel, xlim=(-0.02, 1.02), title=title)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return _done(figure)
+
+
+def excesses(table: pd.DataFrame) -> Figure:
+    """Draw log-loss above the Bayes limit with its intervals, on a scale that is logarithmic from 1 % on.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Index protocol and feature set; columns value, low, high, in percent.
+    """
+    groups = table.index.unique(0)
+    colours = dict(zip(table.index.unique(1), (GREY, B_COLOUR, A_COLOUR, "#5b8c5a"), strict=False))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(7.4, 0.9 + 0.75 * len(groups)), layout="constrained")
+        for number, (name, colour) in enumerate(colours.items()):
+            rows = table.xs(name, level=1).reindex(groups)
+            heights = [-place + 0.2 * (1 - number) for place in range(len(groups))]
+            axes.hlines(heights, rows["low"], rows["high"], color=colour, linewidth=2)
+            axes.plot(rows["value"], heights, "o", color=colour, label=name)
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set_yticks([-place for place in range(len(groups))], [name.replace("_", " ") for name in groups])
+        axes.set(xlabel="log-loss above the Bayes limit, %", xlim=(min(0, table["low"].min()), None))
+        axes.set(title="Protocols and feature sets", ylim=(0.5 - len(groups), 0.5))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.grid(axis="y", visible=False)
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return _done(figure)
 
@@ -104,12 +176,29 @@ def type_chart(chart: pd.DataFrame) -> Figure:
     """Draw the type multipliers, attacking types down, defending types across."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7.4, 6.2), layout="constrained")
-        colours = sns.color_palette(["#3d3d3d", "#e8a798", "#f7f7f7", "#7fb3d5"])
-        codes = chart.replace({0: 0, 0.5: 1, 1: 2, 2: 3}).astype(int)
-        text = chart.replace({0: "0", 0.5: "½", 1: "", 2: "2"})
-        sns.heatmap(codes, cmap=list(colours), annot=text, fmt="", cbar=False, linewidths=0.5, ax=axes)
-        axes.set(xlabel="defending type", ylabel="attacking type")
-        axes.tick_params(length=0)
+        _multipliers(chart, axes)
+    return _done(figure)
+
+
+def type_outcomes(chart: pd.DataFrame, share: pd.DataFrame) -> Figure:
+    """Draw the type multipliers, and beside them how often the attackers won.
+
+    Parameters
+    ----------
+    chart, share : DataFrame
+        Index attacking type, columns defending type; multipliers, and shares of wins, missing where unknown.
+    """
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(14.2, 6.2), layout="constrained")
+        _multipliers(chart, left)
+        sns.heatmap(
+            100 * share, cmap=sns.diverging_palette(20, 245, as_cmap=True), vmin=0, vmax=100, annot=True, fmt=".0f",
+            annot_kws={"size": 8}, cbar=False, linewidths=0.5, ax=right,
+        )  # fmt: skip
+        left.set(title="Multiplier of the type chart")
+        right.set(title="Battles won by the attacker, %", xlabel="defender's first type", ylabel="")
+        right.tick_params(length=0)
+        right.grid(visible=False)
     return _done(figure)
 
 
@@ -120,6 +209,48 @@ def win_shares(share: pd.Series, title: str) -> Figure:
         sns.histplot(x=share, bins=20, binrange=(0, 1), color=A_COLOUR, stat="percent", ax=axes)
         axes.set(xlabel="share of battles won by A", ylabel="matchups, %", xlim=(0, 1), title=title)
     return _done(figure)
+
+
+def win_counts(table: pd.DataFrame) -> Figure:
+    """Draw how often each number of wins occurs, a group of bars a number.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Index policy, columns number of wins, values shares of the matchups.
+    """
+    width = 0.8 / len(table)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.8, 3.2), layout="constrained")
+        for number, (policy, row) in enumerate(table.iterrows()):
+            colour = (A_COLOUR, GREY, B_COLOUR)[number % 3]
+            places = [wins + width * (number - (len(table) - 1) / 2) for wins in row.index]
+            axes.bar(places, 100 * row, width, color=colour, label=str(policy).replace("_", " "))
+        axes.set(xlabel=f"wins in {len(table.columns) - 1} battles", ylabel="matchups, %")
+        axes.set_xticks(list(table.columns))
+        axes.grid(axis="x", visible=False)
+        axes.legend(frameon=False)
+    return _done(figure)
+
+
+def _bars(values: pd.Series, xlabel: str, title: str) -> Figure:
+    """Draw a bar for every feature, the first on top."""
+    shown = values[::-1]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.2, 0.5 + 0.27 * len(shown)), layout="constrained")
+        axes.barh(shown.index.str.replace("_", " "), shown, color=A_COLOUR)
+        axes.set(xlabel=xlabel, title=title)
+        axes.grid(axis="y", visible=False)
+    return _done(figure)
+
+
+def _multipliers(chart: pd.DataFrame, axes: Axes) -> None:
+    colours = sns.color_palette(["#3d3d3d", "#e8a798", "#f7f7f7", "#7fb3d5"])
+    codes = chart.replace({0: 0, 0.5: 1, 1: 2, 2: 3}).astype(int)
+    text = chart.replace({0: "0", 0.5: "½", 1: "", 2: "2"})
+    sns.heatmap(codes, cmap=list(colours), annot=text, fmt="", cbar=False, linewidths=0.5, ax=axes)
+    axes.set(xlabel="defending type", ylabel="attacking type")
+    axes.tick_params(length=0)
 
 
 def _done(figure: Figure) -> Figure:

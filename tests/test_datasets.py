@@ -51,13 +51,17 @@ def test_the_committed_files_are_small():
 
 
 def test_a_smaller_set_is_part_of_a_larger_one():
-    small, large = (datasets.load_battles("v3", max_matchups=count) for count in (600, 3000))
+    small, large = (
+        datasets.load_battles("v3", max_matchups=count, max_judging_pairs=count // 10) for count in (600, 3000)
+    )
     assert len(small.training) == 600
+    assert small.sizes()["pairs"]["gate"].max() == 60
     for few, many in zip(parts(small).values(), parts(large).values(), strict=True):
         assert 0 < len(few) < len(many)
         assert set(splits.pair_ids(few)) <= set(splits.pair_ids(many))
     assert len({small.digest, large.digest, datasets.load_battles("v3").digest}) == 3
-    assert datasets.load_battles("v3", max_matchups=600).digest == small.digest
+    assert datasets.load_battles("v3", max_matchups=600, max_judging_pairs=60).digest == small.digest
+    assert datasets.load_battles("v3", max_matchups=600).digest != small.digest
 
 
 def test_every_protocol_has_its_digest():

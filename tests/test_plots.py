@@ -55,6 +55,64 @@ def test_largest_errors_shows_the_worst_on_top(battles: tuple[pd.DataFrame, np.n
     assert shown[-1, 1].startswith("first (psychic)")
 
 
+def test_mean_contributions_show_the_largest_on_top() -> None:
+    axes = plots.mean_contributions(pd.Series({"turns_saved": 1.5, "speed": 0.5, "hp": 0.1}), n_features=2).axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [0.5, 1.5]
+
+
+def test_explanations_give_every_matchup_its_panel_and_the_sum_in_grey() -> None:
+    parts = pd.DataFrame({"log_odds": [1.0, -0.4, 0.1, 0.7]}, index=["speed", "hp", "all others", "sum"])
+    table = pd.concat({"abra – onix": parts, "onix – abra": -parts}, names=["matchup", "feature"])
+    figure = plots.explanations(table)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["abra – onix", "onix – abra"]
+    for axes, matchup in zip(figure.axes, ("abra – onix", "onix – abra"), strict=True):
+        shown = [bar.get_width() for bar in axes.patches][::-1]
+        assert shown == table.loc[matchup, "log_odds"].tolist()
+        colours = [bar.get_facecolor() for bar in axes.patches][::-1]
+        assert colours == [to_rgba(plots.A_COLOUR if width > 0 else plots.B_COLOUR) for width in shown[:3]] + [
+            to_rgba(plots.GREY)
+        ]
+
+
+def test_two_shares_joins_the_two_columns() -> None:
+    table = pd.DataFrame({"predicted": [0.9, 0.2], "simulated": [1.0, 0.0]}, index=["psychic", "surf"])
+    figure = plots.two_shares(table, "P(A wins)", "title")
+    assert line(figure, "predicted")[::-1].tolist() == [[0.9, "psychic"], [0.2, "surf"]]
+    assert line(figure, "simulated")[::-1, 0].tolist() == [1.0, 0.0]
+
+
+def test_excesses_show_values_and_intervals_by_protocol() -> None:
+    index = pd.MultiIndex.from_product([["pair", "both_unseen"], ["raw", "mechanics"]])
+    columns = {"value": [100, 20, 150, 30], "low": [80, 15, 90, -1], "high": [130, 30, 200, 50]}
+    table = pd.DataFrame(columns, index=index)
+    figure = plots.excesses(table)
+    axes = figure.axes[0]
+    for name in ("raw", "mechanics"):
+        assert line(figure, name)[:, 0].tolist() == table.xs(name, level=1)["value"].tolist()
+    drawn = [[segment[:, 0].tolist() for segment in lines.get_segments()] for lines in axes.collections]
+    assert drawn == [[[80, 130], [90, 200]], [[15, 30], [-1, 50]]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["pair", "both unseen"]
+    assert axes.get_xlim()[0] <= -1
+
+
+def test_type_outcomes_put_shares_beside_the_chart() -> None:
+    chart = dex.type_chart()
+    share = chart.drop(index="fire").reindex(chart.index) / 2
+    left, right = plots.type_outcomes(chart, share).axes
+    assert sum(text.get_text() == "½" for text in left.texts) == (chart == 0.5).sum().sum()
+    assert len(right.texts) == 17 * 18
+    assert sum(text.get_text() == "100" for text in right.texts) == (share == 1).sum().sum()
+
+
+def test_win_counts_show_a_group_of_bars_a_policy() -> None:
+    table = pd.DataFrame([[0.5, 0.1, 0.4], [0.2, 0.6, 0.2]], index=["best_move", "random_move"])
+    axes = plots.win_counts(table).axes[0]
+    heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
+    assert np.allclose(heights, 100 * table.to_numpy())
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["best move", "random move"]
+    assert axes.get_xlabel() == "wins in 2 battles"
+
+
 def test_type_chart_marks_strength() -> None:
     axes = plots.type_chart(dex.type_chart()).axes[0]
     assert sum(text.get_text() == "0" for text in axes.texts) == (dex.type_chart() == 0).sum().sum()

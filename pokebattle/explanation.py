@@ -1,0 +1,149 @@
+"""Why a model says what it says, where it is wrong, and what a player can do with it."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pokebattle import dex, evaluation
+from pokebattle.battles import RANDOM, best_moves, damaging_moves
+from pokebattle.features import AILMENTS
+
+if TYPE_CHECKING:
+    from pokebattle.model import BattleWinner
+
+REST, MARGIN = "all others", "log-odds that A wins"
+
+
+def of_pairs(contributions: pd.DataFrame) -> pd.DataFrame:
+    """Add the contributions of a feature's two sides: `a_speed` and `b_speed` become `speed`.
+
+    Parameters
+    ----------
+    contributions : DataFrame
+        From `model.BattleWinner.contributions`.
+    """
+    names = contributions.columns.str.replace(r"^[ab]_", "", regex=True)
+    return contributions.T.groupby(names.to_numpy(), sort=False).sum().T
+
+
+def explain(model: BattleWinner, matchups: pd.DataFrame, n_features: int = 5) -> pd.DataFrame:
+    """Take predictions apart: the features that move each of them most.
+
+    Returns
+    -------
+    DataFrame
+        Index matchup and feature: for every matchup its `n_features` strongest, `REST`, and their sum `MARGIN`. Columns
+        a and b (the feature's values; of a comparison of the sides one value, in a) and log_odds (positive speaks
+        for A).
+    """
+    values = model.features_.both_orientations(matchups)[0].astype(float)
+    numbers = pd.DataFrame(values, index=matchups.index, columns=model.feature_names)
+    contributions = of_pairs(model.contributions(matchups))
+    tables = {}
+    for row, name in zip(matchups.index, labels(matchups), strict=True):
+        parts = contributions.loc[row]
+        strongest = parts.abs().sort_values(ascending=False, kind="stable").index[:n_features]
+        value = numbers.loc[row]
+        a = [value[feature] if feature in value else value[f"a_{feature}"] for feature in strongest]
+        b = [value.get(f"b_{feature}", np.nan) for feature in strongest]
+        table = pd.DataFrame({"a": a, "b": b, "log_odds": parts[strongest]}, index=strongest)
+        table.loc[REST] = np.nan, np.nan, parts.sum() - parts[strongest].sum()
+        table.loc[MARGIN] = np.nan, np.nan, parts.sum()
+        tables[name] = table
+    return pd.concat(tables, names=["matchup", "feature"])
+
+
+def labels(matchups: pd.DataFrame) -> list[str]:
+    """Name every matchup: the species, and their moves in brackets."""
+    if "move_a" not in matchups:
+        return [f"{row.species_a} – {row.species_b}" for row in matchups.itertuples(index=False)]
+    return [f"{row.species_a} ({row.move_a}) – {row.species_b} ({row.move_b})"
+            for row in matchups.itertuples(index=False)]  # fmt: skip
+
+
+def move_kinds() -> pd.DataFrame:
+    """Return which rules of their own moves have, beyond a hit that always lands: index move_id, columns of bool."""
+    moves = dex.moves()
+    ailments = moves[[f"{name}_chance" for name in AILMENTS]].gt(0).any(axis=1)
+    kinds = pd.DataFrame({
+        "misses often (accuracy below 90 %)": ~moves["always_hits"] & (moves["accuracy"] < 90),
+        "takes two turns": moves["charge"] | moves["recharge"] | moves["locks_in"],
+        "its user faints": moves["self_destruct"],
+        "needs an occasion": moves[["needs_sleeping_target", "needs_attacking_target", "first_turn_only"]].any(axis=1),
+        "hits more than once": moves["multihit_max"] > 1,
+        "may ail the target": ailments,
+        "changes stats": (moves["self_boosts"] != "") | (moves["target_boosts"] != ""),
+        "recoil or drain": (moves["recoil"] > 0) | (moves["drain"] > 0),
+        "strikes first or last": moves["priority"] != 0,
+        "no damage formula": moves["damage_rule"] != "",
+    })  # fmt: skip
+    kinds.loc[RANDOM] = False
+    kinds["drawn each turn"] = kinds.index == RANDOM
+    kinds["none of these"] = ~kinds.any(axis=1)
+    return kinds
+
+
+def excess_by_kind(matchups: pd.DataFrame, probability: np.ndarray) -> pd.DataFrame:
+    """Tell with which kinds of moves the log-loss above the Bayes limit comes.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+        In one orientation, every matchup fought more than once.
+    probability : ndarray of shape (n_matchups,)
+        Predicted P(A wins).
+
+    Returns
+    -------
+    DataFrame
+        Index kind, dearest first; a matchup belongs to a kind when a move of either side does, and may belong to
+        several. Columns matchups, above_limit (log-loss, nats a battle), and the shares of all battles and of the
+        whole excess that come with the kind.
+    """
+    wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
+    inside = np.clip(np.asarray(probability, dtype=float), np.finfo(float).eps, 1 - np.finfo(float).eps)
+    limit = n * evaluation.jackknife(evaluation.entropy, wins, n)
+    excess = -wins * np.log(inside) - (n - wins) * np.log1p(-inside) - limit
+    kinds = move_kinds()
+    of_a, of_b = (kinds.loc[matchups[f"move_{side}"]].to_numpy() for side in "ab")
+    plain = kinds.columns == "none of these"
+    member = np.where(plain, of_a & of_b, of_a | of_b).astype(float)
+    sums = member.T @ np.column_stack([np.ones_like(n), n, excess])
+    table = pd.DataFrame(sums, index=kinds.columns, columns=["matchups", "battles", "excess"]).query("matchups > 0")
+    return pd.DataFrame({
+        "matchups": table["matchups"].astype(int),
+        "above_limit": table["excess"] / table["battles"],
+        "share_of_battles": table["battles"] / n.sum(),
+        "share_of_excess": table["excess"] / excess.sum(),
+    }).sort_values("above_limit", ascending=False)  # fmt: skip
+
+
+def move_options(species_a: str, species_b: str) -> pd.DataFrame:
+    """Return the matchups among which A chooses: each of its damaging moves against the best move of B.
+
+    Returns
+    -------
+    DataFrame
+        Columns species_a, move_a, species_b, move_b, and policy: "best_move" for the move that the policy takes, else
+        "given_move".
+
+    Raises
+    ------
+    ValueError
+        If a species is unknown, or has no damaging move.
+    """
+    known = damaging_moves()
+    for control, name in (("species_a", species_a), ("species_b", species_b)):
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{control}: expected the id of a species with damaging moves, got {name!r}{hint}")
+    best = best_moves()["move_id"]
+    options = pd.DataFrame({"species_a": species_a, "move_a": known[species_a], "species_b": species_b})
+    options["move_b"] = best[species_b, species_a]
+    taken = options["move_a"] == best[species_a, species_b]
+    return options.assign(policy=np.where(taken, "best_move", "given_move"))
