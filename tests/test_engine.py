@@ -81,7 +81,7 @@ def test_an_interrupted_run_continues(few, tmp_path, monkeypatch):
 
 
 def test_another_engine_or_program_does_not_read_the_cache(few, monkeypatch):
-    request = next(arena._requests(few, 10, "training"))
+    request = next(arena._requests(few, np.full(len(few), 10), "training"))
     keys = {arena._key(request), arena._key(request | {"stream": "gate"}), arena._key(request | {"pools": {}})}
     monkeypatch.setattr(process, "VERSION", "0.0.0")
     keys.add(hash_of(request))
