@@ -162,10 +162,12 @@ def load_registered(model: str, battles: "BattleSet") -> "BattleWinner":
     uri = tracking_uri()
     if not answers(uri):
         raise ParamsError(f"model: expected an MLflow server at {uri} that has {model}, and none answers")
+    client = MlflowClient(uri, uri)
     try:
-        source = MlflowClient(uri, uri).get_model_version_download_uri(name, number)
+        source = client.get_model_version_download_uri(name, number)
     except MlflowException as error:
-        known = ", ".join(registered_versions(name).index.astype(str)) or "none"
+        found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"])
+        known = ", ".join(str(one.version) for one in found) or "none"
         raise ParamsError(f"model: {uri} has no {model}; versions of {name}: {known} ({error.error_code})") from None
     with tempfile.TemporaryDirectory() as folder:
         local = Path(download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=uri))
