@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pokebattle import dex, evaluation
-from pokebattle.battles import RANDOM, best_moves, damaging_moves
+from pokebattle.battles import MATCHUP, RANDOM, best_moves, damaging_moves
 from pokebattle.features import AILMENTS
 
 if TYPE_CHECKING:
@@ -123,13 +124,13 @@ def excess_by_kind(matchups: pd.DataFrame, probability: np.ndarray) -> pd.DataFr
 
 
 def move_options(species_a: str, species_b: str) -> pd.DataFrame:
-    """Return the matchups among which A chooses: each of its damaging moves against the best move of B.
+    """Return the matchups among which A chooses: each of its damaging moves against each of B's.
 
     Returns
     -------
     DataFrame
-        Columns species_a, move_a, species_b, move_b, and policy: "best_move" for the move that the policy takes, else
-        "given_move".
+        The matchup's columns, with policy "best_move" where A's is the move that the policy takes, else "given_move".
+        Sorted by the moves of A, then of B.
 
     Raises
     ------
@@ -139,11 +140,54 @@ def move_options(species_a: str, species_b: str) -> pd.DataFrame:
     known = damaging_moves()
     for control, name in (("species_a", species_a), ("species_b", species_b)):
         if name not in known:
-            near = get_close_matches(name, known, n=1)
+            near = get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"{control}: expected the id of a species with damaging moves, got {name!r}{hint}")
-    best = best_moves()["move_id"]
-    options = pd.DataFrame({"species_a": species_a, "move_a": known[species_a], "species_b": species_b})
-    options["move_b"] = best[species_b, species_a]
-    taken = options["move_a"] == best[species_a, species_b]
-    return options.assign(policy=np.where(taken, "best_move", "given_move"))
+    moves = [known[species_a], known[species_b]]
+    options = pd.MultiIndex.from_product(moves, names=["move_a", "move_b"]).to_frame(index=False)
+    taken = options["move_a"] == best_moves()["move_id"][species_a, species_b]
+    policy = np.where(taken, "best_move", "given_move")
+    return options.assign(species_a=species_a, species_b=species_b, policy=policy)[MATCHUP]
+
+
+def strongest_answers(options: pd.DataFrame, chance: str) -> pd.DataFrame:
+    """Keep, of every move of A, the answer of B that leaves A the smallest chance; the first of equal ones.
+
+    Parameters
+    ----------
+    options : DataFrame
+        As `move_options` returns them, of one pair of species or of several.
+    chance : str
+        The column with P(A wins).
+    """
+    worst = options.groupby(["species_a", "species_b", "move_a"], sort=False)[chance].idxmin()
+    return options.loc[worst].reset_index(drop=True)
+
+
+def worth_of_choices(options: pd.DataFrame, choosers: list[str], worth: str) -> pd.Series:
+    """Tell what the moves are worth that A takes when it trusts somebody's chances, against B's strongest answer.
+
+    Parameters
+    ----------
+    options : DataFrame
+        Of several pairs of species, from `move_options`.
+    choosers : list of str
+        Columns with P(A wins): A takes the move that leaves it most against the strongest answer, as they see it.
+    worth : str
+        The column with P(A wins) that judges.
+
+    Returns
+    -------
+    Series
+        Mean worth by chooser, then of "best_move", the policy's, and of "any" move.
+    """
+    pair, move = ["species_a", "species_b"], ["species_a", "species_b", "move_a"]
+    true = strongest_answers(options, worth).set_index(move)
+    means = {}
+    for chooser in choosers:
+        seen = strongest_answers(options, chooser)
+        taken = seen.loc[seen.groupby(pair, sort=False)[chooser].idxmax(), move]
+        means[chooser] = true.loc[pd.MultiIndex.from_frame(taken), worth].mean()
+    means["best_move"] = true.loc[true["policy"] == "best_move", worth].mean()
+    means["any"] = true.groupby(level=pair)[worth].mean().mean()
+    return pd.Series(means)

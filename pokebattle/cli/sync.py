@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     for folder, result in (results | again).items():
         record = read_json(folder / "run.json")
         where = f" as {run_address(record)}" if result == "delivered" and record.get("run_id") else ""
-        say(f"{folder.name}: {result}{where}\n")
+        say(f"{folder.name}: {'is being delivered by another process' if result == 'busy' else result}{where}\n")
     results |= {folder: result for folder, result in again.items() if not result.startswith("set aside")}
     counts = Counter(result.partition(":")[0] for result in results.values())
     running = sum(one.state == "running" for one in spool.waiting())

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 DIFF_LIMIT = 1 << 20  # bytes
+SOURCES = ("*.py", "*.js", "*.yaml", "*.yml", "*.toml")  # code and settings, which a run may depend on
 LOCKS = ("requirements.lock", "uv.lock", "poetry.lock", "pixi.lock", "conda-lock.yml", "environment.yml")
 
 
@@ -20,12 +21,14 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def code_version(folder: Path) -> tuple[str, bool] | None:
     """Return commit and dirty flag of the checkout that holds ``folder``; None outside of one.
 
-    Dirty means that a tracked file differs from the commit; a notebook of which only outputs differ does not count.
+    Dirty means that a tracked file differs from the commit, or that code or settings are in no commit; a notebook of
+    which only outputs differ does not count.
     """
     commit, top = _git(folder, "rev-parse", "HEAD"), _git(folder, "rev-parse", "--show-toplevel")
     if commit is None or top is None:
         return None
-    return commit.strip(), bool(_changed(Path(top.strip())))
+    root = Path(top.strip())
+    return commit.strip(), bool(_changed(root) or _unknown(root))
 
 
 def is_committed(file: Path) -> bool:
@@ -34,7 +37,7 @@ def is_committed(file: Path) -> bool:
 
 
 def code_diff(folder: Path) -> str:
-    """Return what differs from the commit as a patch, without notebooks, whose changed names it lists.
+    """Return what differs from the commit as a patch; of changed notebooks and of what no commit holds the names alone.
 
     Notebooks hold outputs; the one that was executed is on its run in any case. At most 1 MB.
     """
@@ -45,8 +48,9 @@ def code_diff(folder: Path) -> str:
     patch = _git(root, "diff", "HEAD", "--no-color", "--no-ext-diff", "--", ".", ":(exclude)*.ipynb") or ""
     if len(patch) > DIFF_LIMIT:
         patch = f"{patch[:DIFF_LIMIT]}\n# cut: the patch has {len(patch)} characters\n"
-    notebooks = [f"# changed notebook: {path}\n" for path in _changed(root) if path.endswith(".ipynb")]
-    return "".join(notebooks) + patch
+    named = [f"# changed notebook: {path}\n" for path in _changed(root) if path.endswith(".ipynb")]
+    named += [f"# in no commit: {path}\n" for path in _unknown(root)]
+    return "".join(named) + patch
 
 
 def lock_digest(folder: Path) -> str:
@@ -64,6 +68,11 @@ def _changed(root: Path) -> list[str]:
     status = _git(root, "status", "--porcelain", "--untracked-files=no", "-z") or ""
     changed = [entry[3:] for entry in status.split("\0") if len(entry) > 3]
     return [path for path in changed if not _only_outputs_changed(root, path)]
+
+
+def _unknown(root: Path) -> list[str]:
+    """Return code and settings that are neither in a commit nor ignored."""
+    return (_git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *SOURCES) or "").split("\0")[:-1]
 
 
 def _only_outputs_changed(root: Path, path: str) -> bool:

@@ -108,7 +108,7 @@ def test_run_all_in_jupyterlab_is_one_run(tracked: Any, lab: str, page: Page, ro
     assert (run.info.status, run.info.run_name) == ("FINISHED", "training_sample")
     assert run.data.tags["mlflow.source.name"].endswith("train.ipynb")
     assert {"log_loss", "excess_percent", "test_accuracy"} <= set(run.data.metrics)
-    assert {given.dataset.name for given in run.inputs.dataset_inputs} == {"v3", "v3-evaluation"}
+    assert {given.dataset.name for given in run.inputs.dataset_inputs} == {"v3", "v3-test"}
     ran = tracked.artifact(run, "cells.json")
     executed = tracked.artifact(run, "train.ipynb")
     code = [cell for cell in executed["cells"] if cell["cell_type"] == "code"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pokebattle.tracking.git import code_version, is_committed
+from pokebattle.tracking.git import code_diff, code_version, is_committed
 from pokebattle.tracking.shipping.rest import MlflowRest
 
 
@@ -76,6 +76,7 @@ def test_fits_are_logged_without_mlflow_in_the_kernel(tracked: Any, make_noteboo
     run = tracked.run_of("fits.ipynb", make_notebook(*cells))
     params, fits = run.data.params, tracked.artifact(run, "fits.json")
     assert (params["LogisticRegression.C"], params["LogisticRegression_2.C"]) == ("2.0", "3.0")
+    assert params["Pipeline.logisticregression__C"] == "1.0"
     assert (params["xgboost.max_depth"], params["xgboost.num_boost_round"]) == ("2", "4")
     assert [fit["model"] for fit in fits] == ["Pipeline", "LogisticRegression", "LogisticRegression", "xgboost"]
     curve = tracked.client.get_metric_history(run.info.run_id, "fit/xgboost/validation_0-logloss")
@@ -136,6 +137,10 @@ def test_dirty_means_code_not_outputs(checkout: Path) -> None:
     (checkout / "n.ipynb").write_text(json.dumps(document))
     (checkout / "new.txt").write_text("untracked")
     assert code_version(checkout) == version
+    (checkout / "settings.yaml").write_text("a: 1")  # a run may depend on it, and no commit brings it back
+    assert code_version(checkout) == (version[0], True)
+    assert code_diff(checkout) == "# in no commit: settings.yaml\n"
+    (checkout / "settings.yaml").unlink()
     document["cells"][0]["source"] = ["1 + 2"]
     (checkout / "n.ipynb").write_text(json.dumps(document))
     assert code_version(checkout) == (version[0], True)

@@ -51,7 +51,7 @@ def _reporting_fit(fit: Callable[..., Any], emit: Emit) -> Callable[..., Any]:
             _outer.busy = False
         data = args[0] if args else kwargs.get("X")
         emit(
-            "fit", model=type(estimator).__name__, params=_plain_values(estimator.get_params(deep=False)),
+            "fit", model=type(estimator).__name__, params=_plain_values(estimator.get_params()),
             shape=list(getattr(data, "shape", ())), seconds=round(time.perf_counter() - began, 6),
         )  # fmt: skip
         return result
