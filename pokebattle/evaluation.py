@@ -270,8 +270,9 @@ def metrics(scores: pd.DataFrame, predictor: str) -> dict[str, float]:
                 named |= {f"{policy}_{figure}": value, f"{policy}_{figure}_low": low, f"{policy}_{figure}_high": high}
         elif name == predictor:
             named |= {key: value, f"{key}_low": low, f"{key}_high": high}
-        elif name == LIMIT and figure != "excess_percent":
-            named[f"bayes_{figure}"] = value
+        elif name == LIMIT:
+            if figure != "excess_percent":
+                named[f"bayes_{figure}"] = value
         elif figure in MAIN:
             named[f"baseline_{re.sub(r'[^a-z0-9]+', '_', name.lower())}_{figure}"] = value
     return named

@@ -198,6 +198,7 @@ def test_result_table_and_metrics_name_every_number() -> None:
     named = evaluation.metrics(scores, "model")
     expected = "test_accuracy test_accuracy_low bayes_log_loss bayes_accuracy baseline_faster_species_log_loss"
     assert set(expected.split()) <= set(named)
+    assert not [name for name in named if "limit" in name or name == "bayes_excess_percent"]
     assert named["excess_percent"] == pytest.approx(100 * (named["log_loss"] / named["bayes_log_loss"] - 1))
 
 

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +265,8 @@ class Story:
         inputs = [{"dataset": dataset, "tags": tags}]
         self.delivery.put(Call("POST", "runs/log-inputs", {"run_id": self.run, "datasets": inputs}))
         if part != "train":
-            opened = {"run_id": self.run, "key": f"pokebattle.opened.{part}", "value": str(event["time"])}
+            moment = datetime.fromtimestamp(event["time"] / 1000, UTC).isoformat(timespec="seconds")
+            opened = {"run_id": self.run, "key": f"pokebattle.opened.{part}", "value": moment}
             self.delivery.put(Call("POST", "runs/set-tag", opened))
 
     def on_fit(self, event: dict[str, Any]) -> None:
