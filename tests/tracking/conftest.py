@@ -108,7 +108,10 @@ class LabKernel:
         )
 
     def run(self, source: str, cell_id: str) -> None:
-        """Execute one cell as Lab does, and wait for it."""
+        """Execute one cell as Lab does, and wait for it; again when it came too soon after one that failed.
+
+        For a moment after an error the kernel drops what was queued behind it.
+        """
         content = {"code": source, "silent": False, "store_history": True, "user_expressions": {},
                    "allow_stdin": False, "stop_on_error": True}  # fmt: skip
         message = self.client.session.msg("execute_request", content, metadata={"cellId": cell_id})
@@ -116,7 +119,7 @@ class LabKernel:
         while True:
             reply = self.client.get_shell_msg(timeout=60)
             if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
-                return
+                return self.run(source, cell_id) if reply["content"]["status"] == "aborted" else None
 
     def stop(self) -> None:
         """End the kernel at once, as a restart does."""
