@@ -35,31 +35,29 @@ def check_parts(parts: Mapping[str, pd.DataFrame], protocol: str, families: pd.S
     Returns
     -------
     DataFrame
-        What was looked for, one row a part that judges: matchups, matchups twice, pairs shared with train (in either
-        order), families shared with train (of the species that must be unseen).
+        What was looked at, one row a part: matchups, pairs, species.
 
     Raises
     ------
     LeakError
         Naming part, kind, how many and the first.
     """
-    train = parts["train"]
-    taught, known = set(distinct_pairs(train)[0]), set(families.reindex(sorted(_species(train))))
-    rows = {}
+    pairs = {name: set(distinct_pairs(part)[0]) for name, part in parts.items()}
+    species = {name: _species(part) for name, part in parts.items()}
+    known, unseen = set(families.reindex(sorted(species["train"]))), unseen_species(families)
     for name, part in parts.items():
-        pairs = set(distinct_pairs(part)[0])
         found = {"the same matchup twice": _twice(part)}
         if name != "train":
-            found["pairs of species that also teach"] = sorted(pairs & taught)
-            met = set(families.reindex(sorted(_species(part) & unseen_species(families))))
+            found["pairs of species that also teach"] = sorted(pairs[name] & pairs["train"])
+            met = set(families.reindex(sorted(species[name] & unseen)))
             found["families that were to be unseen"] = sorted(met & known) if protocol != "pair" else []
             for other in parts.keys() - {name, "train"}:
-                found[f"pairs of species of the {other} part"] = sorted(pairs & set(distinct_pairs(parts[other])[0]))
+                found[f"pairs of species of the {other} part"] = sorted(pairs[name] & pairs[other])
         for kind, those in found.items():
             if those:
                 raise LeakError(f"leak: the {name} part has {len(those)} {kind}, e.g. {those[0]}")
-        rows[name] = {"matchups": len(part), "pairs": len(pairs), "species": len(_species(part))}
-    return pd.DataFrame(rows).T
+    counts = {name: (len(part), len(pairs[name]), len(species[name])) for name, part in parts.items()}
+    return pd.DataFrame(counts, index=["matchups", "pairs", "species"]).T
 
 
 def check_columns(X: np.ndarray, names: Sequence[str], wins: ArrayLike, n: ArrayLike) -> pd.DataFrame:

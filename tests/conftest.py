@@ -32,3 +32,16 @@ def _require(program: str) -> str:
     if os.environ.get("CI"):
         pytest.fail(missing)
     pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def installed_engine() -> None:
+    """Install the battle engine once; without Node or npm the test is skipped, under CI it fails."""
+    from pokebattle import engine
+
+    try:
+        engine.install()
+    except engine.EngineError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))

@@ -20,17 +20,7 @@ from pokebattle.engine import arena, distribution, installation, process
 from pokebattle.engine.process import EngineProcess
 
 SWAPPED = {"species_a": "species_b", "species_b": "species_a", "move_a": "move_b", "move_b": "move_a"}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _installed():
-    """Install the engine once; without Node or npm there is nothing to test here."""
-    try:
-        engine.install()
-    except engine.EngineError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("installed_engine")
 
 
 @pytest.fixture

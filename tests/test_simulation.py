@@ -1,6 +1,5 @@
 """The simulator: battles by hand, mirrors, one row as of many, and the real engine's results."""
 
-import os
 import subprocess
 import sys
 
@@ -149,16 +148,6 @@ def test_nothing_is_compiled_before_it_is_needed() -> None:
     assert done.stdout.strip() == "False"
 
 
-@pytest.fixture(scope="module")
-def _engine() -> None:
-    try:
-        engine.install()
-    except engine.EngineError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-
-
 def open_matchups() -> pd.DataFrame:
     """Return a matchup for every damaging move, of some that were drawn the one whose outcome is most open."""
     rng = np.random.default_rng(20)
@@ -170,7 +159,7 @@ def open_matchups() -> pd.DataFrame:
     return tried.loc[tried.groupby("move_a")["distance"].idxmin(), SIDES]
 
 
-@pytest.mark.usefixtures("_engine")
+@pytest.mark.usefixtures("installed_engine")
 def test_shares_agree_with_the_engine(tmp_path) -> None:
     """Every damaging move, and both sides drawing: shares of wins in two samples, by a test of chi-square."""
     rows = pd.concat([open_matchups(), drawn(20, 8, "random")], ignore_index=True)
