@@ -7,6 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV_VERSION := 0.13.9
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600
+SIDE_BY_SIDE := --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: help train test lab server stop reference dex dataset bench results chaos clean
 
@@ -24,7 +25,7 @@ train: $(READY)  ## train v3 from the command line and show the result and its r
 
 test: $(READY)  ## lint, unit tests, tracking tests on a real server, nbval on every notebook
 	$(BIN)/ruff check . && $(BIN)/mypy
-	POKEBATTLE_TRACKING=off $(BIN)/pytest $(NBVAL) tests notebooks
+	POKEBATTLE_TRACKING=off $(BIN)/pytest $(NBVAL) $(SIDE_BY_SIDE) tests notebooks
 
 lab: $(READY)  ## JupyterLab on the notebooks, every execution tracked
 	@$(BIN)/python -m pokebattle server start --background

@@ -8,8 +8,8 @@ from typing import Any
 from pokebattle.tracking.journal import BELL, URGENT, Journal, Progress, execution_folder, new_execution_id
 from pokebattle.tracking.opening import opening, start_shipper
 
-PATIENCE = 0.25  # seconds that one cell may wait for tracking, and a question for a server that is at a standstill
-PROMPT = 0.1  # seconds within which an answer counts as the cell's own call, not as waiting
+PATIENCE = 0.25  # seconds that one cell may wait for tracking at a standstill
+PROMPT = 0.1  # seconds within which an answer counts as the cell's own call, and the least that a question waits
 QUIET = 0.05  # seconds between two rings that are not urgent
 RESTART = 1.0  # seconds between two starts of a shipper that was killed
 
@@ -111,8 +111,8 @@ class Execution:
         return bool(self._wait(lambda: self.progress.offset >= end, asked=True))
 
     def _wait(self, look: Any, asked: bool = False) -> Any:
-        """Wait for what ``look`` finds: all of a cell's waiting is bounded, unless it asked the server a question."""
-        patience = PATIENCE if asked else self._patience
+        """Wait for what ``look`` finds: a cell's waiting is bounded; for a question's answer, while nothing moves."""
+        patience = max(PROMPT, self._patience) if asked else self._patience
         self.progress.refresh()
         began = moved = time.monotonic()
         pulse = self.progress.pulse()
