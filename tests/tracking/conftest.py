@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,9 +13,11 @@ import jupyter_client
 import mlflow
 import nbformat
 import pytest
+from guard import guarded
 from mlflow.entities import Run
 
 from pokebattle.tracking import server
+from pokebattle.tracking.settings import server_record
 
 BIN = Path(sys.executable).parent
 WAIT = 60.0  # seconds for a run to be closed by its shipper
@@ -136,15 +137,15 @@ def lab_kernel() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a real server that the tests own; the user's ``MLFLOW_TRACKING_URI`` plays no part."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that pytest ends the server when it is ended itself
     patch = pytest.MonkeyPatch()
     patch.delenv("MLFLOW_TRACKING_URI", raising=False)
     patch.setenv("POKEBATTLE_STATE", str(tmp_path_factory.mktemp("server")))
     patch.setattr(server, "DEFAULT_URI", "http://127.0.0.1:0")
     patch.setattr(server, "tracking_uri", lambda: "http://127.0.0.1:9")
-    uri, _ = server.start()
-    yield uri
-    server.stop()
+    server.start(wait=False)
+    with guarded(server_record()["pid"]):
+        yield server.start()[0]
+        server.stop()
     patch.undo()
 
 

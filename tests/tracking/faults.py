@@ -27,6 +27,7 @@ from typing import Any, Self
 
 import mlflow
 import nbformat
+from guard import guarded
 from mlflow.entities import Run
 
 from pokebattle.tracking import server
@@ -310,6 +311,7 @@ class Server:
         (folder / "artifacts").mkdir(parents=True)
         self.uri = f"http://127.0.0.1:{_fixed_port()}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self.start()
@@ -330,6 +332,7 @@ class Server:
             self._process = subprocess.Popen(
                 command, env=environment() | switches, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
             )
+        self._guard.enter_context(guarded(self._process.pid))
         deadline = time.monotonic() + 120
         try:
             while not server.answers(self.uri):
@@ -346,6 +349,7 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            self._guard.close()
             self._process = None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from guard import guarded
 from playwright.sync_api import Page, sync_playwright
 
 QUIET = [
@@ -45,13 +46,14 @@ def lab(tracked: Any) -> Iterator[str]:
         )
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"{url}/api", timeout=2).close()
-            break
-        except OSError:
-            time.sleep(0.3)
-    yield url
+    with guarded(process.pid):
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{url}/api", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.3)
+        yield url
     os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(20)
