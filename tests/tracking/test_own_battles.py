@@ -25,9 +25,10 @@ print(json.dumps({"p": list(there), "sums": list(there + back), "refusal": refus
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
-    """The notebook in a folder of its own."""
+    """The notebooks in a folder of their own."""
     folder = tmp_path_factory.mktemp("own")
-    shutil.copy(root / "notebooks" / "train.ipynb", folder)
+    for name in ("train", "evaluate"):
+        shutil.copy(root / "notebooks" / f"{name}.ipynb", folder)
     return folder
 
 
@@ -59,6 +60,13 @@ def test_a_model_of_own_battles_is_registered_and_predicts_elsewhere(tracked: An
     assert all(0 < p < 1 for p in answer["p"])
     assert all(abs(total - 1) < 1e-12 for total in answer["sums"])
     assert answer["refusal"].startswith("species_b: unknown id, got 'pikachu'")
+
+    registered = ["-p", "version", "own", "-p", "n_bootstrap", "20", "-p", "model", "own_battle_winner/1"]
+    done = tracked.papermill(copied / "evaluate.ipynb", *registered)
+    assert done.returncode == 0, done.stderr
+    said = outputs(copied)
+    assert f"model  {run.data.metrics['log_loss']:.3f} [" in said
+    assert "There are no moves to choose among." in said
 
 
 def test_what_needs_moves_is_refused_before_a_kernel_starts(tracked: Any, copied: Path) -> None:
