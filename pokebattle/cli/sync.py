@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.close:
         try:
             say(health.close_stranded(arguments.close) + "\n")
-        except (OSError, ServerError) as error:
+        except (OSError, ValueError, ServerError) as error:
             sys.stderr.write(f"Error: run {arguments.close} at {tracking_uri()}: {error}\n")
             return 1
         return 0

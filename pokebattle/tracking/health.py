@@ -10,7 +10,7 @@ from typing import Any
 
 from pokebattle.tracking import processes, server
 from pokebattle.tracking.journal import executions_dir, read_json, spool_size
-from pokebattle.tracking.settings import deliver_to, enabled, spool_limit, tracking_uri
+from pokebattle.tracking.settings import deliver_to, enabled, spool_limit, switched_on, tracking_uri
 from pokebattle.tracking.shipping import spool
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 
@@ -33,8 +33,9 @@ def examine() -> list[Finding]:
 
 
 def _switch() -> Finding:
-    if enabled():
-        return Finding("tracking", True, "on")
+    if switched_on():
+        remark = "" if enabled() else f", but only on http(s) servers, and not at {tracking_uri()}"
+        return Finding("tracking", True, f"on{remark}")
     return Finding("tracking", False, "off", f"unset POKEBATTLE_TRACKING (it is {os.environ['POKEBATTLE_TRACKING']!r})")
 
 

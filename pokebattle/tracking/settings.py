@@ -5,6 +5,7 @@ Standard library only: the shipper runs without site-packages.
 
 import json
 import os
+import re
 import time
 from typing import Any
 
@@ -16,7 +17,12 @@ SPOOL_RESERVE = 1 << 20  # bytes that an execution may always write, half of the
 
 
 def enabled() -> bool:
-    """Tell whether executions are tracked: ``POKEBATTLE_TRACKING`` is not off."""
+    """Tell whether executions are tracked: it is not switched off, and runs go to a server."""
+    return switched_on() and is_served(tracking_uri())
+
+
+def switched_on() -> bool:
+    """Tell whether ``POKEBATTLE_TRACKING`` is not off."""
     return os.environ.get("POKEBATTLE_TRACKING", "on").strip().lower() not in {"off", "0", "false", "no"}
 
 
@@ -48,6 +54,11 @@ def server_record() -> dict[str, Any]:
 def tracking_uri() -> str:
     """Return the server's address: ``MLFLOW_TRACKING_URI``, else the recorded one, else port 5000."""
     return (os.environ.get("MLFLOW_TRACKING_URI") or server_record().get("uri") or DEFAULT_URI).rstrip("/")
+
+
+def is_served(uri: str) -> bool:
+    """Tell whether ``uri`` is a server's address: a file, a database or Databricks is left to mlflow alone."""
+    return bool(re.match("https?://[^/]", uri.lower()))
 
 
 def is_local(uri: str) -> bool:

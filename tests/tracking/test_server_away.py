@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -139,3 +140,21 @@ def test_a_stale_record_is_not_taken_for_the_server(own_state: Any) -> None:
     ended.wait()
     record = {"uri": "http://127.0.0.1:9", "pid": ended.pid, "created": 0.0}
     assert server.process(record) is None
+
+
+def test_a_store_that_is_no_server_is_left_to_mlflow(away: Any, make_notebook: Any) -> None:
+    cells = (
+        "import mlflow\nmlflow.log_metric('a', 1.5)\nmlflow.end_run()",
+        "with mlflow.start_run():\n    mlflow.log_metric('b', 2.5)",
+    )
+    away.env["MLFLOW_TRACKING_URI"] = "sqlite:///own.db"
+    done = away.papermill(away.write("own_store.ipynb", make_notebook(*cells)))
+    assert done.returncode == 0, done.stderr
+    with sqlite3.connect(away.folder / "own.db") as store:
+        assert dict(store.execute("select key, value from metrics")) == {"a": 1.5, "b": 2.5}
+        assert store.execute("select count(distinct run_uuid) from metrics").fetchone() == (2,)
+    assert away.executions() == []
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("pokebattle: ")]
+    assert "http(s) servers, not at sqlite:///own.db" in line
+    doctor = away.execute("python", "-m", "pokebattle", "doctor")
+    assert doctor.returncode == 1 and "expected http://host:port, got 'sqlite:///own.db'" in doctor.stdout

@@ -1,10 +1,16 @@
 """What stays in the spool, and what does not."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pokebattle.tracking import health, processes
+from pokebattle.tracking.journal import Journal, execution_folder
+from pokebattle.tracking.opening import opening
 from pokebattle.tracking.shipping import spool
 
 
@@ -30,3 +36,33 @@ def test_only_the_latest_executions_are_kept_and_all_that_wait(
     spool.forget_old()
     left = sorted(folder.name for folder in (tmp_path / "executions").iterdir())
     assert left == ["20260101-waits", "20260102-set-aside", "20260105-settled", "20260106-settled"]
+
+
+def test_what_stands_behind_a_broken_record_is_delivered(tracked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POKEBATTLE_STATE", tracked.env["POKEBATTLE_STATE"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracked.uri)
+    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    kernel = processes.identity(ended.pid)
+    ended.communicate(b"\n")
+
+    def write(name: str, *events: dict[str, Any], **start: Any) -> None:
+        told = {"notebook": "", "executor": "kernel", "cwd": "/", "user": "u", "experiment": name, "run_name": name,
+                "driver": None, "parent_execution": None, "parent": None, "kernel": kernel}  # fmt: skip
+        journal = Journal(execution_folder(name))
+        names = {"kind": "names", "experiment": name, "run_name": name}
+        for event in ({"kind": "start", **opening(name, **told), **start}, *events, names):
+            journal.append(**event)
+        journal.close()
+
+    write("20260101-no-server", uri="sqlite:///x.db")
+    write("20260102-odd-port", uri="http://127.0.0.1:port")
+    write("20260103-no-number", {"kind": "cell_end", "cell": "first"})
+    write("20260104-whole", {"kind": "params", "values": {"depth": 3}})
+    took = {folder.name: result for folder, result in spool.drain(retry_refused=True).items()}
+    assert took.pop("20260104-whole") == "delivered"
+    assert [result.partition(" (")[0] for result in took.values()] == ["refused: it cannot be delivered"] * 3
+    assert tracked.runs("20260104-whole")[0].data.params == {"depth": "3"}
+    told = {finding.text.split()[0]: finding for finding in health._waiting()}
+    assert set(told) == set(took) and {finding.subject for finding in told.values()} == {"refused"}
+    assert "expected http://host:port" in told["20260101-no-server"].text
+    assert spool.drain() == {}  # only on demand

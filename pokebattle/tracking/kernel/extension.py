@@ -18,7 +18,7 @@ from pokebattle.tracking.kernel import autolog, fluent
 from pokebattle.tracking.kernel.execution import Execution
 from pokebattle.tracking.kernel.imports import after_import
 from pokebattle.tracking.notice import say
-from pokebattle.tracking.settings import enabled
+from pokebattle.tracking.settings import enabled, switched_on, tracking_uri
 
 OUTPUTS = {"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"}
 
@@ -28,9 +28,13 @@ _tracker: "KernelTracker | None" = None
 def watch(shell: Any) -> None:
     """Begin to watch ``shell``, unless it is no kernel or tracking is off."""
     global _tracker
-    if _tracker is None and hasattr(shell, "kernel") and enabled():
+    if _tracker is not None or not hasattr(shell, "kernel") or not switched_on():
+        return
+    if enabled():
         _tracker = KernelTracker(shell)
         _tracker.install()
+    else:
+        say(f"notebooks are tracked on http(s) servers, not at {tracking_uri()}: this one has mlflow to itself")
 
 
 def current() -> "Execution | None":

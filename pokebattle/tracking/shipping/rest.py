@@ -5,6 +5,7 @@ Standard library only: ``import mlflow`` costs seconds, one call here costs mill
 
 import base64
 import configparser
+import functools
 import http.client
 import json
 import os
@@ -13,7 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from pokebattle.tracking.settings import is_served
 
 API = "/api/2.0/mlflow/"
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's own limits for one log-batch call
@@ -55,12 +58,14 @@ class MlflowRest:
 
     def __init__(self, uri: str, timeout: float = 30.0) -> None:
         self.uri, self.timeout = uri, timeout
-        parts = urlsplit(uri)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"MLFLOW_TRACKING_URI: expected http://host:port, got {uri!r}")
-        self._parts = parts
         self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
+
+    @functools.cached_property
+    def _parts(self) -> SplitResult:
+        if not is_served(self.uri):
+            raise ValueError(f"expected http://host:port, got {self.uri!r}")
+        return urlsplit(self.uri)
 
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._parts.hostname or "", self._parts.port
@@ -80,6 +85,8 @@ class MlflowRest:
             No answer.
         ServerError
             An answer other than success.
+        ValueError
+            The address is none of a server.
         """
         if time.monotonic() - self._used > IDLE:
             self.close()

@@ -45,8 +45,7 @@ class Settlement:
         try:
             self.story.read()
         except RefusedError as error:
-            self.record(refused=str(error))
-            self.delivery.progress.note(refused=str(error))
+            self.refused(str(error))
             raise
         finally:
             self._record_run()
@@ -82,6 +81,11 @@ class Settlement:
         if not self.delivery.progress.facts.get("away"):
             self.delivery.progress.note(away=str(error))
             self.record(away=str(error))
+
+    def refused(self, why: str) -> None:
+        """Tell the same of an execution that cannot be delivered before somebody does something about it."""
+        self.record(refused=why)
+        self.delivery.progress.note(refused=why)
 
     def settle(self) -> None:
         """Deliver all that is left and end the run; raises as `Delivery.flush` does."""

@@ -92,6 +92,10 @@ class Shipper:
             self.settlement.away(error)
             if not server_is_starting(self.settlement.uri):
                 self._say(f"no MLflow server answers at {self.settlement.uri} ({error})")
+        except Exception as error:  # this one is lost to us, but not the spool behind it
+            self._refused = True
+            self.settlement.refused(why := f"it cannot be delivered ({type(error).__name__}: {error})")
+            self._say(why)
 
     def _say(self, what: str) -> None:
         if not self._said:
