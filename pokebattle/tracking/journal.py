@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from pokebattle.places import state_dir
+from pokebattle.tracking.secrets import Masker
 from pokebattle.tracking.settings import SPOOL_RESERVE, deliver_to, spool_limit
 
 VITAL = {"start", "names", "cell_start", "cell_end", "shutdown", "driver_end", "kernel_end", "mismatch"}
+NAMING = {"start", "names", "call", "artifact", "dataset"}  # their texts are names and addresses, which stay
 BELL, URGENT = b".", b"!"  # what a kernel says to its shipper: something was written, somebody waits for it
 NO_SPACE = (27, 28, 122)  # EFBIG, ENOSPC, EDQUOT
 
@@ -79,6 +81,24 @@ def spool_size(folder: Path) -> int:
     return size
 
 
+_own = Masker({})  # what this process knows to be a secret, and no other may know when it delivers
+
+
+def secretless(value: Any) -> Any:
+    """Return a JSON value without the secrets that this process's environment holds by now, or held."""
+    _own.learn(os.environ)
+    return _own.known(value)
+
+
+def _line(kind: str, fields: dict[str, Any]) -> bytes:
+    """Return one event as the journal holds it, with its time in ms since the epoch."""
+    _own.learn(os.environ)
+    if kind == "params":
+        _own.learn(fields["values"])
+    event = {"kind": kind, "time": int(time.time() * 1000), **_own.known(fields, here=kind not in NAMING)}
+    return json.dumps(event, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
 class Journal:
     """Append-only writer of one execution's events, safe to use from several threads and processes.
 
@@ -101,9 +121,8 @@ class Journal:
         self._count()
 
     def append(self, kind: str, **fields: Any) -> bool:
-        """Write one event, with its time in ms since the epoch; tell whether there was room for it."""
-        event = {"kind": kind, "time": int(time.time() * 1000), **fields}
-        line = json.dumps(event, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        """Write one event, without the secrets that are known here; tell whether there was room for it."""
+        line = _line(kind, fields)
         with self._lock:
             kept = self._write(line, vital=kind in VITAL)
             if kind in {"cell_start", "cell_end"}:
@@ -181,7 +200,7 @@ class Journal:
 
 def append_event(folder: Path, kind: str, **fields: Any) -> None:
     """Write one event into the journal of another process's execution; a full disk or a missing folder is no error."""
-    line = json.dumps({"kind": kind, "time": int(time.time() * 1000), **fields}, default=str).encode() + b"\n"
+    line = _line(kind, fields)
     with contextlib.suppress(OSError):
         file = os.open(folder / "journal.jsonl", os.O_WRONLY | os.O_APPEND)
         try:

@@ -83,16 +83,40 @@ class Masker:
         Environment variables: what the secret ones hold is masked wherever it occurs.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        values = [value for name, value in environment.items() if _is_secret(name)]
-        values += [found[1] for value in environment.values() for found in re.findall(_URL, value)]
+    def __init__(self, environment: Mapping[str, Any]) -> None:
+        self._seen: dict[str, str] = {}
+        self._values: list[str] = []
+        self.learn(environment)
+
+    def learn(self, named: Mapping[str, Any]) -> None:
+        """Take in what variables or parameters hold by now; what was a secret once remains one."""
+        texts = {name: value for name, value in named.items() if isinstance(value, str)}
+        fresh = {name: value for name, value in texts.items() if self._seen.get(name) != value}
+        self._seen |= fresh
+        values = [value for name, value in fresh.items() if re.search(_NAME, name.lower()) and _is_secret(name)]
+        values += [found[1] for value in fresh.values() if "://" in value for found in re.findall(_URL, value)]
         forms = {form for value in values if _is_rare(value) for form in _written(value)}
-        self._values = sorted(forms, key=len, reverse=True)  # one may be the beginning of another
+        if forms:  # one may be the beginning of another
+            self._values = sorted(forms.union(self._values), key=len, reverse=True)
+
+    def known(self, value: Any, here: bool = True) -> Any:
+        """Return a JSON value without what was learned; unless ``here``, only below a key ``value``: names stay."""
+        if not self._values:
+            return value
+        if isinstance(value, str) and here:
+            return self._known(value)
+        if isinstance(value, dict):
+            return {key: self.known(item, here or key == "value") for key, item in value.items()}
+        return [self.known(item, here) for item in value] if isinstance(value, list | tuple) else value
+
+    def _known(self, text: str) -> str:
+        for value in self._values:
+            text = text.replace(value, MASK)
+        return text
 
     def text(self, text: str) -> str:
         """Return ``text`` with every secret masked, be it output, source, JSON, HTML or a diff."""
-        for value in self._values:
-            text = text.replace(value, MASK)
+        text = self._known(text)
         if "PRIVATE KEY" in text:
             text = re.sub(_PEM_TAIL, MASK, re.sub(_PEM, rf"\1{MASK}", text))
         for mark, rest in _SHAPES.items():

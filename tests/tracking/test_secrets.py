@@ -309,3 +309,43 @@ def test_this_project_loses_nothing(masker):
 def test_it_needs_only_the_standard_library():
     code = "import sys; sys.path.insert(0, sys.argv[1]); from pokebattle.tracking import secrets; secrets.Masker({})"
     subprocess.run([sys.executable, "-I", "-S", "-c", code, str(ROOT)], check=True)
+
+
+def test_secrets_of_the_kernel_and_of_its_parameters_are_masked_whoever_delivers(
+    tracked: Any, make_notebook: Any
+) -> None:
+    """The shell that delivers knows none of them: what the kernel knows never gets into its journal."""
+    late = "import os\nos.environ['LATE_SECRET'] = '-'.join(['later', str(6 * 7), 'said'])"
+    shown = "print(os.environ['SERVICE_TOKEN'], os.environ['LATE_SECRET'], api_token)"
+    fails = "raise ValueError(os.environ['SERVICE_TOKEN'] + api_token)"
+    path = tracked.write("told.ipynb", make_notebook(late, shown, fails, parameters="api_token = db_password = ''"))
+    service, token, password = "pelican-in-7-ponds", "otter-in-9-rivers", "swordfish"
+    done = tracked.papermill(path, "-p", "api_token", token, "-p", "db_password", password,
+                             MLFLOW_TRACKING_URI="http://127.0.0.1:9", SERVICE_TOKEN=service)  # fmt: skip
+    assert done.returncode == 1
+    (folder,) = tracked.executions()
+    unknown = [service, "later-42-said", token]
+    waits = "".join(file.read_text() for file in folder.rglob("*") if file.is_file())
+    assert [secret for secret in unknown if secret in waits] == []
+    journal = folder / "journal.jsonl"
+    journal.write_text(journal.read_text().replace("http://127.0.0.1:9", tracked.uri))
+    assert tracked.execute("python", "-m", "pokebattle", "sync").returncode == 0
+    (run,) = tracked.runs("told")
+    artifacts = tracked.download(run_id=run.info.run_id, artifact_path="")
+    told = "".join(file.read_text() for file in artifacts.rglob("*") if file.is_file())
+    told += json.dumps([run.data.params, run.data.tags])
+    assert [secret for secret in [*unknown, password] if secret in told] == []
+    assert run.data.params == {"api_token": MASK, "db_password": MASK}
+    executed = tracked.artifact(run, "told.ipynb")
+    assert executed["metadata"]["papermill"]["parameters"] == {"api_token": MASK, "db_password": MASK}
+    assert executed["cells"][3]["outputs"][0]["text"] == f"{MASK} {MASK} {MASK}\n"
+    assert run.data.tags["pokebattle.error"] == f"ValueError: {MASK}{MASK}"
+
+
+def test_what_is_known_goes_from_values_and_not_from_names():
+    masker = Masker({"A_TOKEN": "battle_winner"})
+    masker.learn({"A_TOKEN": "gone", "db_password": "otter-9"})
+    call = {"run_id": "battle_winner", "tags": [{"key": "battle_winner", "value": "a battle_winner"}]}
+    assert masker.known(call, here=False) == call | {"tags": [{"key": "battle_winner", "value": f"a {MASK}"}]}
+    assert masker.known(["battle_winner", 3]) == [MASK, 3]
+    assert masker.text("otter-9") == "otter-9"  # too short to be looked for

@@ -4,6 +4,7 @@ Loaded by ``etc/ipython/ipython_kernel_config.json`` into every kernel of the en
 a server, changes an output or raises into a user's cell: a failure is one line on the kernel's stderr.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 from pokebattle.tracking import processes
 from pokebattle.tracking.cells import ANSI, NO_TRACK, is_untracked, literals, without_secrets
 from pokebattle.tracking.context import PARENT, Context, detect
+from pokebattle.tracking.journal import secretless
 from pokebattle.tracking.kernel import autolog, fluent
 from pokebattle.tracking.kernel.execution import Execution
 from pokebattle.tracking.kernel.imports import after_import
@@ -131,10 +133,11 @@ class KernelTracker:
         execution = Execution(start, context.execution_id)
         context.execution_id = None  # a second run of this kernel needs an id of its own
         os.environ[PARENT] = execution.id
-        document = json.dumps(without_secrets(context.document))
-        (execution.journal.folder / "notebook.json").write_text(document, encoding="utf-8")
         if context.parameters:
             execution.emit("params", values=context.parameters)
+        document = json.dumps(secretless(without_secrets(context.document)))
+        with contextlib.suppress(OSError):  # a full disk
+            (execution.journal.folder / "notebook.json").write_text(document, encoding="utf-8")
         return execution
 
     @guarded

@@ -141,7 +141,7 @@ class ExecutedNotebook:
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the file."""
-        rest = {key: value for key, value in self.document.items() if key != "cells"}
+        rest = self.mask({key: value for key, value in self.document.items() if key != "cells"})
         yield b'{\n "cells": ['
         for number, cell in enumerate(self.cells_with_outputs()):
             text = json.dumps(cell, indent=1, ensure_ascii=False)

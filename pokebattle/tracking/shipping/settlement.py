@@ -11,12 +11,13 @@ from typing import Any
 
 from pokebattle.tracking.cells import ANSI
 from pokebattle.tracking.journal import read_json, write_atomically
+from pokebattle.tracking.secrets import Masker
 from pokebattle.tracking.settings import deliver_to
 from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, File, RefusedError
 from pokebattle.tracking.shipping.ending import Verdict, order, verdict
 from pokebattle.tracking.shipping.executed import ExecutedNotebook
 from pokebattle.tracking.shipping.rest import LIMIT, ServerError
-from pokebattle.tracking.shipping.story import Story, masker
+from pokebattle.tracking.shipping.story import Story
 
 LEFT = {"run.json", "aside.jsonl", "lock"}  # what stays of an execution that is on the server
 SET_ASIDE = "pokebattle.set_aside"
@@ -37,7 +38,7 @@ class Settlement:
         self.folder, self.start = folder, start
         self.uri = deliver_to(start)
         self.delivery = Delivery(folder, self.uri)
-        self.story = Story(folder, self.delivery, masker())
+        self.story = Story(folder, self.delivery, Masker(os.environ))
         self._recorded: dict[str, Any] = {}
 
     def advance(self) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -383,8 +382,3 @@ def point(key: str, value: float, timestamp: int, step: int = 0) -> dict[str, An
         str(value), "NaN"
     )  # fmt: skip
     return {"key": key, "value": plain, "timestamp": timestamp, "step": step}
-
-
-def masker() -> Masker:
-    """Return what masks secrets, those of this process's environment among them."""
-    return Masker(os.environ)
