@@ -299,3 +299,22 @@ def cell(source: str, turn: int) -> ExecutedCell:
 def test_order(ran: str, expected: str) -> None:
     saved = [{"cell_type": "code", "source": source} for source in "abc"]
     assert order([cell(source, turn) for turn, source in enumerate(ran)], saved) == expected
+
+
+def test_every_output_of_a_cell_that_is_run_again_is_kept(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
+    kernel = lab_kernel(tracked, tracked.write("repeated.ipynb", make_notebook("print(1)", "x = 0")))
+    try:
+        kernel.run("print('first', 1)", "cell-0")
+        kernel.run("# no-track\nprint('hid' + 'den')", "cell-1")
+        kernel.run("print('password: ' + 'hunter22', 2)", "cell-0")
+    finally:
+        kernel.stop()
+    (run,) = tracked.runs("repeated")
+    every = tracked.artifact(run, "repeated_in_order.ipynb")
+    nbformat.validate(nbformat.from_dict(every))
+    shown = [[output["text"] for output in cell["outputs"]] for cell in every["cells"]]
+    assert shown == [["first 1\n"], [], ["password: [masked] 2\n"]]
+    assert [cell["source"] for cell in every["cells"]][:2] == ["print('first', 1)", "# no-track"]
+    assert all(cell["metadata"]["seconds"] >= 0 for cell in every["cells"])
+    last = tracked.artifact(run, "repeated.ipynb")["cells"]
+    assert [len(cell["outputs"]) for cell in last] == [1, 0] and last[0]["outputs"][0]["text"].endswith(" 2\n")

@@ -105,7 +105,7 @@ class ExecutedNotebook:
     """
 
     def __init__(self, folder: Path, document: dict[str, Any], executed: list[ExecutedCell], mask: Mask) -> None:
-        self.folder, self.mask = folder, mask
+        self.folder, self.executed, self.mask = folder, executed, mask
         self.document = {**MINIMAL, **document}
         self.cells: list[tuple[dict[str, Any], ExecutedCell | None]] = [
             (cell, None) for cell in document.get("cells", [])
@@ -120,6 +120,18 @@ class ExecutedNotebook:
                 self.cells.insert(found, (added, run))
             position = found
             self.cells[found] = (self.cells[found][0], run)
+
+    @property
+    def ran_again(self) -> bool:
+        """Whether a cell ran more than once, so that the notebook does not show all that was seen."""
+        return sum(run is not None for _, run in self.cells) < len(self.executed)
+
+    def in_order(self) -> "ExecutedNotebook":
+        """Return a notebook of every execution of every cell, as they followed each other."""
+        every = ExecutedNotebook(self.folder, {**self.document, "cells": []}, [], self.mask)
+        every.cells = [({"cell_type": "code", "id": f"ran-{turn}", "metadata": {}}, run)
+                       for turn, run in enumerate(self.executed)]  # fmt: skip
+        return every
 
     def index(self, run: ExecutedCell) -> int:
         """Return the place of an executed cell in the notebook."""

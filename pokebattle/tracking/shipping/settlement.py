@@ -70,7 +70,7 @@ class Settlement:
         """Write down, for people and programs that ask, what became of the run."""
         start = self.start
         known = {key: start[key] for key in ("execution", "notebook", "executor", "experiment", "run_name", "time",
-                                             "local_server")}  # fmt: skip
+                                             "local_server", "parent")}  # fmt: skip
         if self.story.names:
             known["experiment"], known["run_name"] = self.story.names
         self._recorded |= more
@@ -153,8 +153,10 @@ class Settlement:
     def _artifacts(self, ending: Verdict) -> Iterator[File]:
         """Yield the executed notebook, its figures, the cells' story, typed parameters, patch and data manifests."""
         story, root = self.story, self.start["root"]
-        notebook = self._notebook
-        yield File(root, f"{Path(self.start['notebook']).stem or 'notebook'}.ipynb", notebook.chunks)
+        notebook, stem = self._notebook, Path(self.start["notebook"]).stem or "notebook"
+        yield File(root, f"{stem}.ipynb", notebook.chunks)
+        if notebook.ran_again:
+            yield File(root, f"{stem}_in_order.ipynb", notebook.in_order().chunks)
         cells = [
             {"cell": n, "id": cell.id, "index": notebook.index(cell), "source": cell.source, "seconds": cell.seconds,
              "ok": cell.ok, "started": cell.started, "ended": cell.ended, "error": cell.error}
