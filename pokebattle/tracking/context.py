@@ -2,20 +2,24 @@
 
 import contextlib
 import getpass
+import glob
 import itertools
 import json
 import os
 import string
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from pokebattle.tracking.cells import cell_source, literals, wants_tracking
-from pokebattle.tracking.journal import make_private, read_json
+from pokebattle.tracking.journal import executions_dir, make_private, read_events, read_json
 
 PARAMETER_TAGS = {"parameters", "injected-parameters"}
 HANDOVER = "POKEBATTLE_EXECUTION"  # papermill's engine and pytest's plugin tell the kernel what they know in this file
+VALUED = {"--output", "--output-dir", "-o", "--to", "--template", "--config"}  # options before words of their own
+UNTRACKED = "untracked"  # or that they want it, or can have it, left alone
 PARENT = "POKEBATTLE_PARENT"  # a kernel tells the kernels that its cells start whose children they are
 
 
@@ -106,9 +110,11 @@ class Context:
         return fill(templates[0]) or stem, fill(templates[1]) or stem
 
 
-def detect() -> Context:
-    """Find out who started this kernel and for which notebook."""
+def detect(first: str) -> Context:
+    """Find out who started this kernel and for which notebook, of which the cell ``first`` runs first."""
     if handover := os.environ.pop(HANDOVER, None):  # not for the kernels that this one may start
+        if handover == UNTRACKED:
+            return Context("kernel", document={"metadata": {"pokebattle": {"track": False}}})
         told = read_json(Path(handover))
         with contextlib.suppress(OSError):
             Path(handover).unlink()
@@ -116,7 +122,7 @@ def detect() -> Context:
             notebook = Path(told["notebook"]) if told.get("notebook") else None
             return Context(told["executor"], notebook, told["document"], told["parameters"], told["execution"],
                            told["driver"])  # fmt: skip
-    if found := _from_parent():
+    if found := _from_parent(first):
         return found
     if session := os.environ.get("JPY_SESSION_NAME"):
         path = Path(unquote(session))
@@ -133,12 +139,17 @@ def hand_over(folder: Path, **told: Any) -> str:
     return str(file)
 
 
-def _from_parent() -> Context | None:
+def parent_pid() -> int:
+    """Return the process id of the program that started this kernel."""
+    return int(os.environ.get("JPY_PARENT_PID") or os.getppid())
+
+
+def _from_parent(first: str) -> Context | None:
     """Read the command line of the process that started the kernel."""
     import psutil  # ipykernel brings it
 
     try:
-        parent = psutil.Process(int(os.environ.get("JPY_PARENT_PID") or os.getppid()))
+        parent = psutil.Process(parent_pid())
         command, folder = parent.cmdline(), Path(parent.cwd())
     except (psutil.Error, ValueError):
         return None
@@ -149,14 +160,58 @@ def _from_parent() -> Context | None:
         "papermill": {"papermill"},
     }.items():
         if words & programs:
-            given = [
-                folder / word
-                for before, word in itertools.pairwise(command)
-                if word.endswith(".ipynb") and before not in {"--output", "--output-dir", "-o"}
-            ]
-            path = next((path for path in given if path.parent.resolve() == Path.cwd()), next(iter(given), None))
-            return Context(executor, path, read_json(path) if path else {})
+            return _chosen(executor, _named(command, folder), first, parent.pid, parent.create_time())
     return None
+
+
+def _named(command: list[str], folder: Path) -> list[Path]:
+    """Return the notebooks that a command line names, be it without their ending or by a pattern."""
+    words = [word for before, word in itertools.pairwise(command) if word[:1] != "-" and before not in VALUED]
+    found = [
+        folder / name
+        for word in words
+        for pattern in (word, f"{word}.ipynb")
+        for name in sorted(glob.glob(pattern, root_dir=folder)) or [word]  # noqa: PTH207 - it may be absolute
+        if name.endswith(".ipynb")
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _chosen(executor: str, named: list[Path], first: str, parent: int, since: float) -> Context:
+    """Return the context of that one of the named notebooks whose first cell runs, in the folder where it runs.
+
+    Of several like that it is the first that the program ``parent`` has not executed yet. Those that are not tracked
+    leave no word of it, so where one of them could be meant nothing is tracked.
+    """
+    if executor == "papermill":  # the next one is where it writes to
+        named = named[:1]
+    here = [path for path in named if path.parent.resolve() == Path.cwd()] or named
+    documents = {path: read_json(path) for path in here}
+    alike = [path for path in here if _first_source(documents[path]) == first.strip()] or here
+    if len(alike) > 1:
+        if off := [path for path in alike if not wants_tracking(documents[path])]:
+            return Context(executor, off[0], documents[off[0]])
+        done = _executed_by(parent, since)
+        alike = [path for path in alike if str(path) not in done] or alike
+    path = next(iter(alike), None)
+    return Context(executor, path, documents[path] if path else {})
+
+
+def _first_source(document: dict[str, Any]) -> str:
+    """Return the text of the cell of a notebook that runs first."""
+    sources = (cell_source(cell).strip() for cell in document.get("cells", []) if cell.get("cell_type") == "code")
+    return next(filter(None, sources), "")
+
+
+def _executed_by(parent: int, since: float) -> set[str]:
+    """Return the notebooks of the executions that a program has begun before, ``since`` it was started."""
+    oldest, found = time.strftime("%Y%m%d-%H%M%S", time.localtime(since)), set()
+    for folder in executions_dir().glob("2*"):
+        if folder.name >= oldest:
+            start = next((event for _, _, event in read_events(folder)), None) or read_json(folder / "run.json")
+            if (start.get("parent") or {}).get("pid") == parent:
+                found.add(str(start["notebook"]))
+    return found
 
 
 def user_name() -> str:

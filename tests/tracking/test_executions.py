@@ -7,6 +7,8 @@ from typing import Any
 import nbformat
 import pytest
 
+from pokebattle.tracking.journal import read_events
+
 PLAIN = ("x = 20", "print('seen')\nx + 1")
 IN_PROCESS = {
     "papermill-api": "import papermill; papermill.execute_notebook('{0}', 'out.ipynb', progress_bar=False)",
@@ -14,7 +16,7 @@ IN_PROCESS = {
 }
 COMMANDS = {
     "papermill": ["papermill", "{0}", "out.ipynb"],
-    "nbconvert": ["jupyter-nbconvert", "--to", "notebook", "--execute", "--output", "out.ipynb", "{0}"],
+    "nbconvert": ["jupyter-nbconvert", "--to", "notebook", "--execute", "--output=out.ipynb", "{0}"],
     "jupyter-execute": ["jupyter-execute", "{0}"],
     "nbval": ["pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", "{0}"],
 }
@@ -193,3 +195,41 @@ def test_the_extension_is_in_no_other_program(tracked: Any) -> None:
     assert tracked.execute("python", "-c", code).stdout.strip() == "False"
     shell = tracked.execute("ipython", "-c", "import sys; print('pokebattle' in sys.modules)")
     assert shell.stdout.strip() == "False", sys.executable
+
+
+@pytest.mark.parametrize("way", [way for way in EXPECTED if way != "nbclient"])  # which tells its kernel nothing
+def test_a_notebook_that_is_not_to_be_tracked_leaves_nothing_behind(away: Any, make_notebook: Any, way: str) -> None:
+    path = away.write("off.ipynb", make_notebook("print('hidden')", metadata={"pokebattle": {"track": False}}))
+    command = [word.format(path.name) for word in COMMANDS.get(way, [])]
+    if way == "jupyter-execute":  # one after the other, of which two begin alike
+        for name in ("one.ipynb", "two.ipynb"):
+            away.write(name, make_notebook("import sys", f"print({name!r})"))
+        command = ["jupyter-execute", "one.ipynb", "two", path.name]
+    done = away.execute(*(command or ["python", "-c", IN_PROCESS[way].format(path.name)]))
+    assert done.returncode == 0, done.stderr
+    told = [[event for _, _, event in read_events(folder)] for folder in away.executions()]
+    ran = {Path(events[0]["notebook"]).name: [e["source"] for e in events if e["kind"] == "cell_start"]
+           for events in told}  # fmt: skip
+    both = {name: ["import sys", f"print({name!r})"] for name in ("one.ipynb", "two.ipynb")}
+    assert ran == (both if way == "jupyter-execute" else {}) and len(told) == len(ran)
+
+
+def test_a_notebook_that_is_not_to_be_tracked_leaves_nothing_behind_in_lab(
+    away: Any, make_notebook: Any, lab_kernel: Any
+) -> None:
+    path = away.write("off.ipynb", make_notebook("1", metadata={"pokebattle": {"track": False}}))
+    kernel = lab_kernel(away, path)
+    kernel.run("print('hidden')", "cell-0")
+    kernel.stop()
+    assert away.executions() == []
+
+
+@pytest.mark.parametrize("way", ["papermill", "nbval", "nbconvert"])
+def test_a_state_folder_that_cannot_be_used_is_said_and_changes_nothing(
+    away: Any, make_notebook: Any, way: str
+) -> None:
+    path = away.write("nowhere.ipynb", make_notebook(*PLAIN))
+    done = away.execute(*[word.format(path.name) for word in COMMANDS[way]], POKEBATTLE_STATE="/dev/null/state")
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("pokebattle: ")]
+    assert "tracked (" in line and "NotADirectoryError" in line

@@ -1,22 +1,46 @@
 """What a program that drives a notebook (papermill, pytest) tells about the execution: what only it can know."""
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking import context, processes
 from pokebattle.tracking.cells import without_secrets
 from pokebattle.tracking.journal import Journal, append_event, execution_folder
+from pokebattle.tracking.notice import say
 from pokebattle.tracking.opening import opening, start_shipper
 
 
 def hand_over(execution: str, told: dict[str, Any]) -> str:
-    """Write down for the kernel which notebook it will run, as which execution; return the file's path."""
-    document = without_secrets(told["document"])
-    told = told | {"document": document, "driver": processes.identity(os.getpid())}
-    return context.hand_over(execution_folder(execution), **told)
+    """Write down for the kernel which notebook it will run, as which execution; return what it reads.
+
+    Where nothing can be written that is said, and the kernel is told to go on without tracking.
+    """
+    try:
+        document = without_secrets(told["document"])
+        told = told | {"document": document, "driver": processes.identity(os.getpid())}
+        return context.hand_over(execution_folder(execution), **told)
+    except Exception as error:
+        say(f"this execution is not tracked ({type(error).__name__}: {error})")
+        return context.UNTRACKED
 
 
+def guarded(step: Callable[..., None]) -> Callable[..., None]:
+    """Keep a failure of tracking away from the program that drives the notebook, and say it in one line."""
+
+    @functools.wraps(step)
+    def call(*args: Any) -> None:
+        try:
+            step(*args)
+        except Exception as error:
+            say(f"this execution is not tracked ({step.__name__}: {type(error).__name__}: {error})")
+
+    return call
+
+
+@guarded
 def finish(execution: str, error: BaseException | None = None) -> None:
     """Say that this program is done with the execution, and with which error of its own, if there was one."""
     folder = execution_folder(execution)
@@ -29,6 +53,7 @@ def finish(execution: str, error: BaseException | None = None) -> None:
         folder.rmdir()
 
 
+@guarded
 def refuse(execution: str, told: dict[str, Any], error: BaseException, naming: dict[str, Any]) -> None:
     """Make a run of an execution that was refused before a kernel was started, named by the parameters ``naming``."""
     document = without_secrets(told["document"])

@@ -3,6 +3,7 @@
 Loaded by pytest through its entry-point group; it does nothing in test runs without notebooks.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,28 +18,36 @@ KERNELS: dict[Any, str] = {}  # nbval's file -> its execution
 def pytest_runtest_setup(item: Any) -> Iterator[None]:
     """Before nbval starts the kernel of a notebook, hand over what the kernel cannot know."""
     file = item.parent
-    if type(item).__name__ != "IPyNbCell" or file.kernel is not None or not _tracked(file):
+    if type(item).__name__ != "IPyNbCell" or file.kernel is not None:
         yield
         return
-    from pokebattle.tracking.context import HANDOVER
+    from pokebattle.tracking.context import HANDOVER, UNTRACKED
     from pokebattle.tracking.drivers import handover
-    from pokebattle.tracking.journal import new_execution_id
 
-    execution = KERNELS[file] = new_execution_id()
-    told = {"executor": "nbval", "notebook": str(Path(str(file.path))), "execution": execution, "parameters": {},
-            "document": file.nb}  # fmt: skip
-    os.environ[HANDOVER] = handover.hand_over(execution, told)
+    capture = item.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():  # what is said is seen
+        os.environ[HANDOVER] = _hand_over(file)
+    tracked = os.environ[HANDOVER] != UNTRACKED
     yield
     os.environ.pop(HANDOVER, None)
-    if file.kernel is not None:
+    if tracked and file.kernel is not None:
         file.addfinalizer(lambda: handover.finish(KERNELS.pop(file)))
 
 
-def _tracked(file: Any) -> bool:
+def _hand_over(file: Any) -> str:
+    """Tell the kernel that nbval will start which notebook it runs, or that it is not tracked."""
     from pokebattle.tracking.cells import wants_tracking
+    from pokebattle.tracking.context import UNTRACKED
+    from pokebattle.tracking.drivers import handover
+    from pokebattle.tracking.journal import new_execution_id
     from pokebattle.tracking.settings import enabled
 
-    return enabled() and wants_tracking(file.nb)
+    if not (enabled() and wants_tracking(file.nb)):
+        return UNTRACKED
+    execution = KERNELS[file] = new_execution_id()
+    told = {"executor": "nbval", "notebook": str(Path(str(file.path))), "execution": execution, "parameters": {},
+            "document": file.nb}  # fmt: skip
+    return handover.hand_over(execution, told)
 
 
 @pytest.hookimpl(hookwrapper=True)

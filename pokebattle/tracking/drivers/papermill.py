@@ -16,7 +16,7 @@ from papermill.log import logger
 from papermill.utils import merge_kwargs, remove_args
 
 from pokebattle.tracking.cells import wants_tracking
-from pokebattle.tracking.context import HANDOVER
+from pokebattle.tracking.context import HANDOVER, UNTRACKED
 from pokebattle.tracking.drivers import handover
 from pokebattle.tracking.journal import execution_folder, new_execution_id, read_json, run_address
 from pokebattle.tracking.settings import enabled, tracking_uri
@@ -67,6 +67,7 @@ class TrackedEngine(NBClientEngine):
     ) -> Any:  # fmt: skip
         """Execute in a kernel whose environment names the handover."""
         environment = dict(os.environ)
+        environment[HANDOVER] = UNTRACKED
         if execution:
             if "pokebattle" in nb_man.nb.metadata:
                 nb_man.nb.metadata.pokebattle["execution"] = execution

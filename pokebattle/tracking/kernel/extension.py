@@ -14,7 +14,7 @@ from typing import Any
 
 from pokebattle.tracking import processes
 from pokebattle.tracking.cells import ANSI, NO_TRACK, is_untracked, literals, without_secrets
-from pokebattle.tracking.context import PARENT, Context, detect
+from pokebattle.tracking.context import PARENT, Context, detect, parent_pid
 from pokebattle.tracking.journal import secretless
 from pokebattle.tracking.kernel import autolog, fluent
 from pokebattle.tracking.kernel.execution import Execution
@@ -40,9 +40,12 @@ def watch(shell: Any) -> None:
 
 
 def current() -> "Execution | None":
-    """Return the execution that this process is part of; None when nothing is tracked."""
+    """Return the execution that this process is part of; None when nothing is tracked.
+
+    It takes what cells tell mlflow also when its cells are no longer watched: a run without a server has no other way.
+    """
     tracker = _tracker
-    return tracker.execution if tracker and not tracker.broken and tracker.pid == os.getpid() else None
+    return tracker.execution if tracker and tracker.pid == os.getpid() else None
 
 
 def guarded(hook: Callable[..., None]) -> Callable[..., None]:
@@ -56,7 +59,7 @@ def guarded(hook: Callable[..., None]) -> Callable[..., None]:
             hook(self, *args, **kwargs)
         except Exception as error:
             self.broken = True
-            say(f"this execution is no longer tracked ({hook.__name__}: {type(error).__name__}: {error})")
+            say(f"this execution's cells are no longer tracked ({hook.__name__}: {type(error).__name__}: {error})")
 
     return call
 
@@ -97,7 +100,7 @@ class KernelTracker:
             self._depth += 1
             return
         if self.context is None:
-            self.context = detect()
+            self.context = detect(info.raw_cell or "")
         if not self.context.tracked:
             return
         source, cell_id = info.raw_cell or "", getattr(info, "cell_id", None)
@@ -237,7 +240,7 @@ class KernelTracker:
 def _parent_process() -> dict[str, Any] | None:
     """Return the identity of the program that started this kernel."""
     try:
-        return processes.identity(int(os.environ.get("JPY_PARENT_PID") or os.getppid()))
+        return processes.identity(parent_pid())
     except (ProcessLookupError, ValueError):
         return None
 
