@@ -23,7 +23,6 @@ from pokebattle.tracking.settings import SPOOL_RESERVE, deliver_to, spool_limit
 VITAL = {"start", "names", "cell_start", "cell_end", "shutdown", "driver_end", "kernel_end", "mismatch"}
 NAMING = {"start", "names", "call", "artifact", "dataset"}  # their texts are names and addresses, which stay
 BELL, URGENT = b".", b"!"  # what a kernel says to its shipper: something was written, somebody waits for it
-NO_SPACE = (27, 28, 122)  # EFBIG, ENOSPC, EDQUOT
 
 
 def new_execution_id() -> str:
@@ -102,8 +101,8 @@ def _line(kind: str, fields: dict[str, Any]) -> bytes:
 class Journal:
     """Append-only writer of one execution's events, safe to use from several threads and processes.
 
-    What does not fit, because the disk or the spool is full, is dropped and counted: `append` and `stage` never raise
-    for want of space. The count lives in a file that is laid out before, so that it can be written when nothing else
+    What cannot be written, because the disk or the spool is full or gone, is dropped and counted: `append` and `stage`
+    never raise for that. The count lives in a file that is laid out before, so that it can be written when nothing else
     can.
     """
 
@@ -141,9 +140,7 @@ class Journal:
         try:
             while done < len(line):
                 done += os.write(self._file, line[done:])
-        except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
+        except OSError:
             self._torn = self._torn or done > 0
             return self._drop(len(line))
         self._torn = False
@@ -157,7 +154,8 @@ class Journal:
 
     def _count(self) -> None:
         """Overwrite the tally in place, which needs no new space."""
-        os.pwrite(self._tally, json.dumps({**self._dropped, "last": self._last}).ljust(200).encode(), 0)
+        with contextlib.suppress(OSError):
+            os.pwrite(self._tally, json.dumps({**self._dropped, "last": self._last}).ljust(200).encode(), 0)
 
     def stage(self, source: Any) -> str | None:
         """Copy an open binary file (or bytes) into the spool; return its name there, None when there was no room."""
@@ -176,9 +174,7 @@ class Journal:
             if size <= self._room - SPOOL_RESERVE // 2:
                 self._room -= size
                 return name
-        except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
+        except OSError:
             size = 0
         with contextlib.suppress(OSError):
             size = size or target.stat().st_size

@@ -1,5 +1,6 @@
 """One line to the user that is no cell output."""
 
+import functools
 import os
 import sys
 
@@ -10,6 +11,12 @@ def log_fd() -> int:
     ipykernel turns file descriptor 2 into cell output and keeps a copy of the real one.
     """
     return getattr(sys.stderr, "_original_stdstream_copy", None) or 2
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """Write ``line`` the first time that there is reason to."""
+    say(line)
 
 
 def say(line: str) -> None:

@@ -158,3 +158,20 @@ def test_a_store_that_is_no_server_is_left_to_mlflow(away: Any, make_notebook: A
     assert "http(s) servers, not at sqlite:///own.db" in line
     doctor = away.execute("python", "-m", "pokebattle", "doctor")
     assert doctor.returncode == 1 and "expected http://host:port, got 'sqlite:///own.db'" in doctor.stdout
+
+
+def test_no_failure_of_tracking_reaches_a_cell(away: Any, make_notebook: Any) -> None:
+    cells = (
+        "import mlflow\nmlflow.log_metric('kept', 1.0)",
+        "import os, shutil\nshutil.rmtree(os.environ['POKEBATTLE_STATE'])",
+        "mlflow.log_text('x', 'a.txt')\nmlflow.log_metric('kept', 2.0)\nprint('one')",
+        "from pokebattle.tracking.kernel import calls, extension\n"
+        "extension._tracker.execution.journal.stage = extension._tracker.execution.emit = None\n"
+        "mlflow.log_text('x', 'a.txt')\nmlflow.log_metric('kept', 3.0)\nprint('two')",
+        "calls.requests = None\nmlflow.log_metric('kept', 4.0)\nprint('three')",
+    )
+    done = away.papermill(away.write("bare.ipynb", make_notebook(*cells)))
+    assert done.returncode == 0, done.stderr
+    out = nbformat.read(away.folder / "out.ipynb", 4).cells
+    assert [cell.outputs[0].text for cell in out[2:]] == ["one\n", "two\n", "three\n"]
+    assert done.stderr.count("pokebattle: a call of mlflow's is not written down (TypeError") == 1

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pokebattle.tracking.kernel.imports import after_import
+from pokebattle.tracking.notice import say_once
 
 Emit = Callable[..., None]
 _outer = threading.local()  # a fit inside a fit (a pipeline's step, a search's candidate) is not reported
@@ -50,10 +51,11 @@ def _reporting_fit(fit: Callable[..., Any], emit: Emit) -> Callable[..., Any]:
         finally:
             _outer.busy = False
         data = args[0] if args else kwargs.get("X")
-        emit(
-            "fit", model=type(estimator).__name__, params=_plain_values(estimator.get_params()),
-            shape=list(getattr(data, "shape", ())), seconds=round(time.perf_counter() - began, 6),
-        )  # fmt: skip
+        seconds = round(time.perf_counter() - began, 6)
+        _tell(emit, lambda: {
+            "model": type(estimator).__name__, "params": _plain_values(estimator.get_params()),
+            "shape": list(getattr(data, "shape", ())), "seconds": seconds,
+        })  # fmt: skip
         return result
 
     return call
@@ -69,15 +71,24 @@ def _watch_xgboost(module: Any, emit: Emit) -> None:
         if history is None and kwargs.get("evals"):
             history = kwargs["evals_result"] = {}
         booster = plain(params, dtrain, num_boost_round, *args, **kwargs)
-        emit(
-            "fit", model="xgboost", params=_plain_values({**dict(params), "num_boost_round": num_boost_round}),
-            shape=[dtrain.num_row(), dtrain.num_col()], seconds=round(time.perf_counter() - began, 6),
-            history={f"{data}-{metric}": list(map(float, values))
-                     for data, metrics in (history or {}).items() for metric, values in metrics.items()},
-        )  # fmt: skip
+        seconds = round(time.perf_counter() - began, 6)
+        _tell(emit, lambda: {
+            "model": "xgboost", "params": _plain_values({**dict(params), "num_boost_round": num_boost_round}),
+            "shape": [dtrain.num_row(), dtrain.num_col()], "seconds": seconds,
+            "history": {f"{data}-{metric}": list(map(float, values))
+                        for data, metrics in (history or {}).items() for metric, values in metrics.items()},
+        })  # fmt: skip
         return booster
 
     module.train = train
+
+
+def _tell(emit: Emit, describe: Callable[[], dict[str, Any]]) -> None:
+    """Report what ``describe`` says of a fit; an estimator that cannot be described is fitted all the same."""
+    try:
+        emit("fit", **describe())
+    except Exception as error:
+        say_once(f"a fit is not written down ({type(error).__name__}: {error})")
 
 
 def _plain_values(params: dict[str, Any]) -> dict[str, Any]:

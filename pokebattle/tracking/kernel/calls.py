@@ -18,6 +18,7 @@ from urllib.parse import unquote
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID, new_local_id
 from pokebattle.tracking.kernel.execution import Execution
 from pokebattle.tracking.kernel.imports import after_import
+from pokebattle.tracking.notice import say_once
 
 API = re.compile(r"/api/[23]\.0/mlflow/")
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
@@ -65,7 +66,7 @@ class JournalledRequests:
             if execution is None or os.getpid() != self.pid or not url.startswith(execution.uri + "/api/"):
                 return plain(host_creds, endpoint, method, *args, **kwargs)
             path = url[len(execution.uri) :]
-            answer = self.handle(execution, method, path, kwargs)
+            answer = self._handled(execution, method, path, kwargs)
             if answer is not None:
                 return self._response(url, *answer)
             return self._ask(execution, plain, (host_creds, endpoint, method, *args), kwargs)
@@ -94,6 +95,15 @@ class JournalledRequests:
         return LOCAL.sub(lambda found: execution.progress.ids.get(found[2], found[0]), text)
 
     # -- one request -----------------------------------------------------------------------------
+
+    def _handled(self, execution: Execution, method: str, path: str, kwargs: dict[str, Any]) -> tuple[int, Any] | None:
+        """Return what `handle` does; where that fails the server is asked, and a write without answer is dropped."""
+        try:
+            return self.handle(execution, method, path, kwargs)
+        except Exception as error:
+            say_once(f"a call of mlflow's is not written down ({type(error).__name__}: {error})")
+            quiet = path.startswith(ARTIFACTS) or ((found := API.match(path)) and QUIET.match(path[found.end() :]))
+            return (200, {}) if method != "GET" and quiet else None
 
     def handle(self, execution: Execution, method: str, path: str, kwargs: dict[str, Any]) -> tuple[int, Any] | None:
         """Return status and body of the answer; None when the server itself must be asked."""

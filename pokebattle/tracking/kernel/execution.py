@@ -54,7 +54,8 @@ class Execution:
         start_shipper(self.journal.folder, listen, os.getpid())
         os.close(listen)
         if self._bell >= 0:
-            os.close(self._bell)
+            with contextlib.suppress(OSError):
+                os.close(self._bell)
         self._bell = bell
 
     def emit(self, kind: str, **fields: Any) -> bool:
@@ -71,8 +72,8 @@ class Execution:
             os.write(self._bell, how)
         except BlockingIOError:
             pass
-        except BrokenPipeError:
-            if time.monotonic() - self._started > RESTART:
+        except OSError:  # nobody reads it any more
+            if time.monotonic() - self._started > RESTART and self.journal.folder.is_dir():
                 self._start_shipper()
 
     def fix_names(self, names: tuple[str, str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from pokebattle.tracking.kernel import calls
 from pokebattle.tracking.kernel.execution import Execution
 from pokebattle.tracking.kernel.imports import after_import
+from pokebattle.tracking.notice import say_once
 
 
 def install(current: Callable[[], Execution | None]) -> None:
@@ -45,7 +46,11 @@ class Attachment:
     def stack(self) -> list[Any]:
         """Return the thread's active runs; the execution's run is the first, where it belongs to."""
         stack: list[Any] = self._stack()
-        own = self._own()
+        try:
+            own = self._own()
+        except Exception as error:  # the cell goes on, under whatever run is active
+            say_once(f"mlflow's calls are not joined to the run ({type(error).__name__}: {error})")
+            return stack
         if stack and getattr(stack[0], "of_execution", None) and stack[0] is not own:
             del stack[0]
         if own is not None and (not stack or stack[0] is not own):
