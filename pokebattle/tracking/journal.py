@@ -112,12 +112,24 @@ class Journal:
         self._lock = threading.Lock()
         self._file = os.open(folder / "journal.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._tally = os.open(folder / "dropped.json", os.O_WRONLY | os.O_CREAT, 0o600)
-        self._room = max(spool_limit() - spool_size(folder.parent), SPOOL_RESERVE)
+        self._step = max(spool_limit() // 64, SPOOL_RESERVE)
+        self._measure()
         self._torn = False
         self._staged = 0
         self._dropped = {"events": 0, "bytes": 0}
         self._last: dict[str, Any] = {}
         self._count()
+
+    def _measure(self, present: int = 0) -> None:
+        """Look how much room is left beside all executions; ``present`` bytes of what is asked for lie there."""
+        left = spool_limit() - spool_size(self.folder.parent) + present
+        self._room = self._measured = max(left, SPOOL_RESERVE)
+
+    def _fits(self, size: int, reserve: int, present: int = 0) -> bool:
+        """Tell whether there is room; every few MB it is looked what other executions have written meanwhile."""
+        if self._room > SPOOL_RESERVE and self._measured - self._room + size > self._step:
+            self._measure(present)
+        return size <= self._room - reserve
 
     def append(self, kind: str, **fields: Any) -> bool:
         """Write one event, without the secrets that are known here; tell whether there was room for it."""
@@ -132,7 +144,7 @@ class Journal:
 
     def _write(self, line: bytes, vital: bool) -> bool:
         reserve = 0 if vital else SPOOL_RESERVE // 2
-        if len(line) > self._room - reserve:
+        if not self._fits(len(line), reserve):
             return self._drop(len(line))
         if self._torn:
             line = b"\n" + line
@@ -171,9 +183,10 @@ class Journal:
                 else:
                     shutil.copyfileobj(source, file, 1 << 20)
             size = target.stat().st_size
-            if size <= self._room - SPOOL_RESERVE // 2:
-                self._room -= size
-                return name
+            with self._lock:
+                if self._fits(size, SPOOL_RESERVE // 2, present=size):
+                    self._room -= size
+                    return name
         except OSError:
             size = 0
         with contextlib.suppress(OSError):
@@ -195,12 +208,17 @@ class Journal:
 
 
 def append_event(folder: Path, kind: str, **fields: Any) -> None:
-    """Write one event into the journal of another process's execution; a full disk or a missing folder is no error."""
+    """Write one event into the journal of another process's execution; a full disk or a missing folder is no error.
+
+    A line that a loss of power has cut off is ended first, so that it does not swallow the event.
+    """
     line = _line(kind, fields)
     with contextlib.suppress(OSError):
-        file = os.open(folder / "journal.jsonl", os.O_WRONLY | os.O_APPEND)
+        file = os.open(folder / "journal.jsonl", os.O_RDWR | os.O_APPEND)
         try:
-            os.write(file, line)
+            size = os.fstat(file).st_size
+            torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
+            os.write(file, b"\n" + line if torn else line)
         finally:
             os.close(file)
 

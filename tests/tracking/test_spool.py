@@ -11,6 +11,7 @@ import pytest
 from pokebattle.tracking import health, processes
 from pokebattle.tracking.journal import Journal, execution_folder
 from pokebattle.tracking.opening import opening
+from pokebattle.tracking.settings import SPOOL_RESERVE
 from pokebattle.tracking.shipping import spool
 
 
@@ -66,3 +67,24 @@ def test_what_stands_behind_a_broken_record_is_delivered(tracked: Any, monkeypat
     assert set(told) == set(took) and {finding.subject for finding in told.values()} == {"refused"}
     assert "expected http://host:port" in told["20260101-no-server"].text
     assert spool.drain() == {}  # only on demand
+
+
+def test_three_executions_at_once_stay_below_the_limit_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may write its reserve beyond the limit, and looks what the others hold every MB."""
+    monkeypatch.setenv("POKEBATTLE_STATE", str(tmp_path))
+    monkeypatch.setenv("POKEBATTLE_SPOOL_MB", "8")
+    journals = [Journal(execution_folder(f"20260101-{n}")) for n in range(3)]
+    kept = [0, 0]
+    for _ in range(30):
+        for journal in journals:
+            kept[0] += journal.append("output", text="x" * 300_000)
+            kept[1] += journal.stage(b"y" * 300_000) is not None
+    for journal in journals:
+        assert journal.append("cell_end", cell=0, ok=True), "how it ended is always written down"
+        journal.close()
+    size = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+    assert 7 << 20 < size <= (8 << 20) + 3 * 2 * SPOOL_RESERVE
+    dropped = [json.loads((journal.folder / "dropped.json").read_text()) for journal in journals]
+    assert sum(one["events"] for one in dropped) == 180 - sum(kept)
