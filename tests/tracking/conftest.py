@@ -155,6 +155,12 @@ def tracked(tmp_path: Path, mlflow_server: str) -> Tracked:
     return Tracked(tmp_path, mlflow_server)
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, mlflow_server: str) -> Tracked:
+    """The same for all tests of a file, which look at one execution from several sides."""
+    return Tracked(tmp_path_factory.mktemp("shared"), mlflow_server)
+
+
 @pytest.fixture
 def away(tmp_path: Path) -> Tracked:
     """The same with a server that is not there."""

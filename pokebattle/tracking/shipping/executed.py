@@ -21,6 +21,7 @@ class ExecutedCell:
         self.id, self.source, self.started = event.get("cell_id"), event["source"], event["time"]
         self.untracked = bool(event.get("untracked"))
         self.output_offsets: list[int] = []
+        self.displays: set[str] = set()  # ids of outputs that a later cell may update
         self.count: int | None = None
         self.ended: int | None = None
         self.seconds: float | None = None
@@ -30,6 +31,8 @@ class ExecutedCell:
     def note_output(self, offset: int, event: dict[str, Any]) -> None:
         """Note where an output stands; an error is kept."""
         self.output_offsets.append(offset)
+        if display_id := (event["content"].get("transient") or {}).get("display_id"):
+            self.displays.add(display_id)
         if event["output"] == "error":
             self.error = {key: event["content"].get(key) for key in ("ename", "evalue", "traceback")}
 

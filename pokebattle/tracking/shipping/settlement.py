@@ -137,6 +137,10 @@ class Settlement:
             } | tags  # fmt: skip
         if dropped.get("events"):
             tags["pokebattle.dropped"] = f"{dropped['events']} events or files, {dropped['bytes']} bytes: no space left"
+        if story.cut:
+            names = ", ".join(f"{key} ({length})" for key, length in story.cut.items())
+            tags["pokebattle.cut"] = f"MLflow keeps {LIMIT['params']} characters of a parameter, " \
+                                     f"{LIMIT['tags']} of a tag: {names}"
         if aside := self.delivery.aside():
             tags[SET_ASIDE] = f"{len(aside)}: {aside[0].strip()}"
         return {key: mask(value)[: LIMIT["tags"]] for key, value in tags.items() if value}

@@ -46,6 +46,7 @@ class Story:
         self.manifests: list[dict[str, Any]] = []
         self.fits: list[dict[str, Any]] = []
         self.typed: dict[str, Any] = {}  # parameters with their types
+        self.cut: dict[str, int] = {}  # values that are longer than MLflow keeps -> characters
         self.headline: dict[str, float] = {}  # figures that the notebook published
         self.mismatches: list[dict[str, Any]] = []
         self.shutdown: dict[str, Any] = {}
@@ -184,6 +185,7 @@ class Story:
     def _params(self, values: dict[str, str]) -> None:
         """Queue parameters for the current attempt; MLflow's cannot change, so the run keeps the first value."""
         attempt, own = self._current_attempt(), {}
+        self._note_cut("params", values)
         for key, value in values.items():
             text = value[: LIMIT["params"]]
             attempt.params.setdefault(key, text)
@@ -194,8 +196,14 @@ class Story:
             self._put(Batch(attempt.run, params={key: attempt.params[key] for key in values}))
 
     def _put(self, batch: Batch) -> None:
+        self._note_cut("params", batch.params)
+        self._note_cut("tags", batch.tags)
         if batch.metrics or batch.params or batch.tags:
             self.delivery.put(batch)
+
+    def _note_cut(self, kind: str, values: dict[str, str]) -> None:
+        """Note what this side or the server cuts, so that the run can say it."""
+        self.cut |= {key: len(value) for key, value in values.items() if len(value) > LIMIT[kind]}
 
     def _current_attempt(self) -> Attempt:
         """Return the attempt that the running cell belongs to, beginning a new one when the cell is run again."""
@@ -352,7 +360,12 @@ class Story:
 
     def on_output(self, event: dict[str, Any]) -> None:
         """A cell shows something, which stays in the journal until the notebook is put together."""
-        self._cell(event, event["cell"]).note_output(self._event_at, event)
+        showing = [self._cell(event, event["cell"])]
+        if event["output"] == "update_display_data":  # of an earlier cell's output too
+            display_id = event["content"]["transient"]["display_id"]
+            showing = [cell for cell in self.cells if display_id in cell.displays]
+        for cell in showing:
+            cell.note_output(self._event_at, event)
 
     def on_cell_end(self, event: dict[str, Any]) -> None:
         """A cell is done; its duration is a metric whose step is the cell's turn."""
