@@ -1,5 +1,6 @@
 """Every ending is told as it was, and what waits is delivered once, with everything in it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -36,6 +37,12 @@ def begin(tracked: Any, path: Path, *options: str) -> subprocess.Popen[bytes]:
     while not (tracked.folder / "reached").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     return process
+
+
+def shippers(tracked: Any) -> list[int]:
+    """Return the processes that ship what lies in the folder's state."""
+    found = subprocess.run(["pgrep", "-f", str(tracked.folder / "state")], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in found.stdout.split()]
 
 
 LONG = "import pathlib, time\npathlib.Path('reached').touch()\ntime.sleep(60)"
@@ -236,13 +243,18 @@ def test_untracked_cells_and_notebooks_leave_no_trace(tracked: Any, make_noteboo
 
 
 def test_a_full_spool_drops_outputs_counts_them_and_tells_the_end(tracked: Any, make_notebook: Any) -> None:
-    cells = ("print('x' * 3_000_000)", "import mlflow\nmlflow.log_metric('small', 1.0)")
+    cells = (
+        "print('x' * 3_000_000)",
+        "import mlflow\nmlflow.log_metric('small', 1.0)\nmlflow.log_text('y' * 2_000_000, 'big.txt')",
+    )
     done = tracked.papermill(tracked.write("full.ipynb", make_notebook(*cells)), POKEBATTLE_SPOOL_MB="0.1")
     assert done.returncode == 0
     (run,) = tracked.runs("full")
     assert run.info.status == "FINISHED"
     assert run.data.metrics["small"] == 1.0
-    assert run.data.tags["pokebattle.dropped"].startswith("1 events")
+    count, size = (int(word) for word in run.data.tags["pokebattle.dropped"].split() if word.isdigit())
+    assert count == 2 and size > 5_000_000
+    assert "big.txt" not in {item.path for item in tracked.client.list_artifacts(run.info.run_id)}
 
 
 def test_what_a_full_disk_took_is_delivered_once_and_the_rest_is_counted(tracked: Any, make_notebook: Any) -> None:
@@ -273,13 +285,12 @@ def test_what_a_full_disk_took_is_delivered_once_and_the_rest_is_counted(tracked
 def test_an_execution_whose_processes_all_died_is_closed_by_the_next_one(tracked: Any, make_notebook: Any) -> None:
     path = tracked.write("stranded.ipynb", make_notebook("x = 1", LONG))
     process = begin(tracked, path)
-    found = subprocess.run(["pgrep", "-f", str(tracked.folder / "state")], capture_output=True, text=True, check=False)
-    shippers = [int(pid) for pid in found.stdout.split()]
-    kernels = [int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in shippers]
-    for pid in [*shippers, *kernels]:
+    found = shippers(tracked)
+    kernels = [int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in found]
+    for pid in [*found, *kernels]:
         os.kill(pid, signal.SIGKILL)
     process.wait(60)
-    assert sync(tracked).returncode == 0
+    assert tracked.papermill(tracked.write("next_one.ipynb", make_notebook("1 + 1"))).returncode == 0
     (run,) = tracked.runs("stranded")
     assert run.info.status == "KILLED"
     assert "found later" in run.data.tags["pokebattle.cause"]
@@ -318,3 +329,80 @@ def test_every_output_of_a_cell_that_is_run_again_is_kept(tracked: Any, make_not
     assert all(cell["metadata"]["seconds"] >= 0 for cell in every["cells"])
     last = tracked.artifact(run, "repeated.ipynb")["cells"]
     assert [len(cell["outputs"]) for cell in last] == [1, 0] and last[0]["outputs"][0]["text"].endswith(" 2\n")
+
+
+def test_what_a_refused_server_missed_arrives_by_itself_when_it_is_back(
+    tracked: Any, make_notebook: Any, mlflow_server: str
+) -> None:
+    """Nobody calls `sync`; and a notebook that was executed by another is its child although neither had a run."""
+    tracked.write("missed_inner.ipynb", make_notebook("1 + 1"))
+    outer = "import papermill\npapermill.execute_notebook('missed_inner.ipynb', 'in.ipynb', progress_bar=False);"
+    path = tracked.write("missed_outer.ipynb", make_notebook(outer))
+    with FaultProxy(mlflow_server) as proxy:
+        proxy.mode = "refuse"
+        done = tracked.papermill(path, MLFLOW_TRACKING_URI=proxy.uri, POKEBATTLE_LINGER="60")
+        assert done.returncode == 0
+        for stem in ("missed_outer", "missed_inner"):
+            assert tracked.client.get_experiment_by_name(stem) is None
+        proxy.mode = "pass"
+        (parent,), (child,) = tracked.runs("missed_outer"), tracked.runs("missed_inner")
+    assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
+def test_a_loss_of_power_leaves_a_killed_run_with_all_that_was_written(
+    tracked: Any, make_notebook: Any, lab_kernel: Any, mlflow_server: str
+) -> None:
+    """The disk has the journal up to the middle of a line, and the machine comes up under another boot id."""
+    with FaultProxy(mlflow_server) as proxy:
+        proxy.mode = "refuse"
+        tracked.env["MLFLOW_TRACKING_URI"] = proxy.uri
+        kernel = lab_kernel(tracked, tracked.write("power.ipynb", make_notebook("1")))
+        try:
+            kernel.run("import mlflow\nfor step in range(20):\n    mlflow.log_metric('loss', step / 4, step=step)", "a")
+            kernel.client.execute(LONG)
+            while not (tracked.folder / "reached").exists():
+                time.sleep(0.05)
+            (shipper,) = shippers(tracked)
+            os.kill(shipper, signal.SIGKILL)
+        finally:
+            kernel.stop()
+        (folder,) = tracked.executions()
+        journal = folder / "journal.jsonl"
+        lines = journal.read_text().splitlines(keepends=True)
+        boot = json.loads(lines[0])["kernel"]["boot"]
+        cut = next(n for n, line in enumerate(lines) if '"loss"' in line and '"step": 15' in line)
+        lines[0] = lines[0].replace(boot, boot[::-1])
+        journal.write_text("".join(lines[:cut]) + lines[cut][: len(lines[cut]) // 2])
+        proxy.mode = "pass"
+        assert "1 delivered" in sync(tracked).stdout
+    (run,) = tracked.runs("power")
+    assert run.info.status == "KILLED"
+    assert run.data.tags["pokebattle.cause"] == "the machine was restarted, found later"
+    points = tracked.client.get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in points] == [(step, step / 4) for step in range(15)]
+
+
+def test_two_kernels_that_begin_an_experiment_at_once_share_it(
+    tracked: Any, make_notebook: Any, mlflow_server: str
+) -> None:
+    """Both have seen that there is none before either creates it."""
+    metadata = {"pokebattle": {"experiment": "begun_by_two"}}
+    paths = [tracked.write(f"begins_{n}.ipynb", make_notebook("1 + 1", metadata=metadata)) for n in range(2)]
+    with FaultProxy(mlflow_server) as proxy:
+        proxy.paths, proxy.delay, proxy.mode = "experiments/create", 60.0, "slow"
+        env = tracked.env | {"MLFLOW_TRACKING_URI": proxy.uri}
+        both = [subprocess.Popen([BIN / "papermill", path.name, f"out-{path.name}"], cwd=tracked.folder, env=env,
+                                 stderr=subprocess.DEVNULL) for path in paths]  # fmt: skip
+        deadline = time.monotonic() + 60
+        while proxy.struck["slow"] < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert proxy.struck["slow"] == 2
+        proxy.mode = "pass"
+        assert [process.wait(60) for process in both] == [0, 0]
+        runs = tracked.runs("begun_by_two", count=2)
+    assert sorted(run.info.run_name for run in runs) == ["begins_0", "begins_1"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert [one.name for one in tracked.client.search_experiments(filter_string="name LIKE 'begun_by%'")] == [
+        "begun_by_two"
+    ]
