@@ -57,19 +57,22 @@ def test_one_execution_is_one_finished_run(tracked: Any, make_notebook: Any, way
     nbformat.validate(nbformat.from_dict(executed))
 
 
-def test_tracking_changes_no_output_and_no_exit_code(tracked: Any, make_notebook: Any) -> None:
+def test_tracking_changes_no_output_no_exit_code_and_no_file(tracked: Any, make_notebook: Any) -> None:
     cells = (
         "import sys; print('out'); print('err', file=sys.stderr); 6 * 7",
         "from IPython.display import display; h = display('first', display_id=True); h.update('second')",
         "1 / 0",
     )
     path = tracked.write("same.ipynb", make_notebook(*cells))
-    outputs = []
+    outputs, files = [], []
     for switch in ("on", "off"):
         done = tracked.papermill(path, POKEBATTLE_TRACKING=switch)
         cells_out = nbformat.read(tracked.folder / "out.ipynb", 4).cells
         outputs.append((done.returncode, [cell.get("outputs") for cell in cells_out]))
+        (tracked.folder / "out.ipynb").unlink()
+        files.append({file for file in tracked.folder.rglob("*") if "state" not in file.parts})
     assert outputs[0] == outputs[1]
+    assert files[0] == files[1] == {path}
     assert outputs[0][0] == 1
     assert len(tracked.runs("same")) == 1  # the other one was off
 

@@ -1,10 +1,14 @@
 """What ``doctor``, ``runs`` and ``sync --close`` tell and do."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from typing import Any
+
+from faults import FaultProxy
 
 from pokebattle.tracking import processes
 
@@ -79,3 +83,77 @@ def test_what_waits_for_an_address_of_its_own_is_told_so(away: Any, make_noteboo
     told = verb(away, "doctor", MLFLOW_TRACKING_URI=mlflow_server)
     assert told.returncode == 1
     assert "once a server answers at http://127.0.0.1:9: MLFLOW_TRACKING_URI named it" in told.stdout
+
+
+def test_whom_the_server_does_not_know_is_told_so_and_blocks_nobody(
+    tracked: Any, make_notebook: Any, mlflow_server: str
+) -> None:
+    with FaultProxy(mlflow_server) as proxy:
+        tracked.env["MLFLOW_TRACKING_URI"] = proxy.uri
+        proxy.mode = "unauthorized"
+        assert tracked.papermill(tracked.write("unknown_user.ipynb", make_notebook("1 + 1"))).returncode == 0
+        told = verb(tracked, "doctor")
+        assert told.returncode == 1 and "MLFLOW_TRACKING_PASSWORD" in told.stdout
+        proxy.mode = "pass"  # the credentials have been mended; what was refused waits for somebody to say so
+        told = verb(tracked, "doctor")
+        (line,) = [line for line in told.stdout.splitlines() if line.startswith("BAD")]
+        assert told.returncode == 1
+        assert line.startswith("BAD  refused") and "unknown_user.ipynb" in line and "HTTP 401" in line
+        assert tracked.papermill(tracked.write("known_user.ipynb", make_notebook("1 + 1"))).returncode == 0
+        assert tracked.runs("known_user")[0].info.status == "FINISHED"
+        assert tracked.client.get_experiment_by_name("unknown_user") is None
+
+
+BEATING = """\
+from pokebattle.tracking import opening
+main = "from pokebattle.tracking.shipping import shipper; shipper.HEARTBEAT = 0.5; shipper.main()"
+opening.SHIPPER = opening.SHIPPER.partition("from ")[0] + main
+"""  # what every kernel runs when it starts: its shipper gives signs of life more often
+
+
+def test_a_live_run_gives_signs_of_life_and_is_closed_by_nobody_else(
+    tracked: Any, make_notebook: Any, lab_kernel: Any
+) -> None:
+    """Its shipper is killed, then somebody calls `sync`; a folder of another host that shares the disk lies there."""
+    startup = tracked.folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "beating.py").write_text(BEATING)
+    tracked.env["IPYTHONDIR"] = str(tracked.folder / "ipython")
+    kernel = lab_kernel(tracked, tracked.write("alive.ipynb", make_notebook("x = 1", "x += 1")))
+    try:
+        kernel.run("x = 1", "cell-0")
+        seen: list[int] = []
+        deadline = time.monotonic() + 30
+        while len(seen) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+            if experiment := tracked.client.get_experiment_by_name("alive"):
+                for run in tracked.client.search_runs([experiment.experiment_id]):
+                    seen = sorted({*seen, int(run.data.tags.get("pokebattle.seen", 0))} - {0})
+        assert len(seen) >= 2 and abs(seen[-1] / 1000 - time.time()) < 30
+
+        (folder,) = tracked.executions()
+        foreign = folder.with_name("20260101-000000-elsewhere")
+        foreign.mkdir()
+        start, *rest = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+        event = json.loads(start)
+        event |= {"execution": foreign.name, "kernel": event["kernel"] | {"host": "elsewhere.example"}}
+        (foreign / "journal.jsonl").write_text("".join([json.dumps(event) + "\n", *rest]))
+        before = {file.name: file.read_bytes() for file in foreign.iterdir()}
+
+        found = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, text=True, check=True)
+        os.kill(int(found.stdout), signal.SIGKILL)
+        told = verb(tracked, "sync")
+        assert (told.returncode, told.stdout) == (0, "0 delivered, 0 still wait, 1 running\n")
+        assert {file.name: file.read_bytes() for file in foreign.iterdir()} == before
+        assert "elsewhere.example has to deliver it" in verb(tracked, "doctor").stdout
+        (run,) = tracked.client.search_runs([experiment.experiment_id])
+        assert run.info.status == "RUNNING"
+        kernel.run("x += 1", "cell-1")
+        kernel.run("x = 1", "cell-0")
+    finally:
+        kernel.stop()
+    (run,) = tracked.runs("alive")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["pokebattle.order"] == "out of order"
+    cells = tracked.artifact(run, "cells.json")
+    assert [cell["id"] for cell in cells] == ["cell-0", "cell-1", "cell-0"]

@@ -397,3 +397,18 @@ def test_a_real_out_of_memory_kill(small_cgroup: Path, child: Any, reaped: bool)
     one.say_go()
     one.notice_end()
     assert watch.cause() == ("out of memory", 9)
+
+
+@LINUX
+def test_a_notebook_that_needs_too_much_memory_is_told_so(
+    small_cgroup: Path, tracked: Any, make_notebook: Any
+) -> None:
+    """papermill, kernel and shipper are in the cgroup; the kernel is by far the largest of them."""
+    (limit,) = (file for file in small_cgroup.iterdir() if file.name in {"memory.max", "memory.limit_in_bytes"})
+    limit.write_text(str(400 << 20))
+    tracked.write("greedy.ipynb", make_notebook("x = 1", "held = b'x' * (800 << 20)"))
+    command = f"echo $$ > {small_cgroup / 'cgroup.procs'}; exec {sys.executable} -m papermill greedy.ipynb out.ipynb"
+    done = subprocess.run(["sh", "-c", command], cwd=tracked.folder, env=tracked.env, capture_output=True, check=False)
+    assert b"DeadKernelError" in done.stderr
+    (run,) = tracked.runs("greedy")
+    assert (run.info.status, run.data.tags["pokebattle.cause"]) == ("KILLED", "out of memory")
