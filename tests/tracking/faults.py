@@ -68,12 +68,13 @@ class FaultProxy:
     paths : str
         Only requests whose path holds this are struck; ``refuse`` strikes all.
     requests, struck : Counter
-        Requests by (method, path), and faults by mode.
+        Requests by (method, path), and faults by mode; ``failed`` are the real server's own answers of 500 and above.
+        Who is refused is not seen here, except the connections that are cut when it begins.
     """
 
     def __init__(self, upstream: str, seed: int = 0) -> None:
         parts = urllib.parse.urlsplit(upstream)
-        self._upstream = (parts.hostname, parts.port)
+        self._upstream = (parts.hostname or "", parts.port or 0)
         self.share, self.delay, self.paths = 1.0, 5.0, ""
         self.requests: Counter[tuple[str, str]] = Counter()
         self.struck: Counter[str] = Counter()
@@ -201,7 +202,10 @@ class FaultProxy:
             await changed.wait()
         else:
             client = None if mode == "lose-answer" else writer
-            return await upstream.forward(method, head, _body(reader, fields), client)
+            kept, status = await upstream.forward(method, head, _body(reader, fields), client)
+            if status >= 500:
+                self.struck["failed"] += 1
+            return kept
         writer.transport.abort()
         return False
 
@@ -222,8 +226,9 @@ class _Upstream:
 
     async def forward(
         self, method: str, head: bytes, body: AsyncIterator[bytes], client: asyncio.StreamWriter | None
-    ) -> bool:
-        """Forward a request and its answer; without a client the answer is awaited and dropped."""
+    ) -> tuple[bool, int]:
+        """Forward a request and its answer, which without a client is dropped; tell if this can go on, and the status.
+        """
         if self.reader is None or self.reader.at_eof() or time.monotonic() - self.used > 2:  # uvicorn closes after 5
             self.close()
             self.reader, self.writer = await asyncio.open_connection(*self.address)
@@ -246,8 +251,8 @@ class _Upstream:
         self.used = time.monotonic()
         if client is None or ends or "close" in {fields.get("connection", ""), _fields(head).get("connection", "")}:
             self.close()
-            return False
-        return True
+            return False, status
+        return True, status
 
 
 def _bound(port: int) -> socket.socket:
