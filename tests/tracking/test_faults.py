@@ -25,6 +25,7 @@ from pokebattle.places import state_dir
 BIN = Path(sys.executable).parent
 PATIENCE = 240.0  # seconds that a notebook may take
 STRIKES = 10.0  # seconds that a fault waits for a request that it strikes
+APART = 0.5  # seconds between the starts of two notebooks
 LOCKED = 21.0  # seconds after which a server whose database is away says so
 DELAY = 0.5  # seconds that a call may delay its cell, except log_model, which serializes the model there and then
 
@@ -79,8 +80,13 @@ class Case:
             process.wait()
 
     def begin(self, *plans: Plan) -> None:
-        """Start papermill on these notebooks, on all without any."""
+        """Start papermill on these notebooks, on all without any.
+
+        They start a moment apart: kernels that choose their ports in the same instant now and then choose the same.
+        """
         for plan in plans or self.plans:
+            if self._running:
+                time.sleep(APART)
             nbformat.write(plan.notebook(self.pause), self.folder / f"{plan.stem}.ipynb")
             command = [BIN / "papermill", f"{plan.stem}.ipynb", f"{plan.stem}.out.ipynb", "--no-progress-bar"]
             mine = self.env | {"FAULTS_NOTEBOOK": plan.stem}  # the shipper inherits it: so it is known whose it is
@@ -109,7 +115,7 @@ class Case:
                 process.kill()
                 code = f"nothing within {PATIENCE:.0f} s"
             if code:
-                last = (self.folder / f"{plan.stem}.log").read_text(errors="replace").splitlines()[-3:]
+                last = (self.folder / f"{plan.stem}.log").read_text(errors="replace").splitlines()[-20:]
                 self.problems.append(f"wrong: papermill ended with {code}: {last}")
 
     def ended(self, plan: Plan) -> bool:
