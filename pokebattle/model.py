@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -94,26 +95,41 @@ class BattleWinner(BaseEstimator):
         species : DataFrame, optional
             A table of species that are not the game's, see `features.matchup_features`.
         """
-        n_battles = np.asarray(n_battles, dtype=float)
-        share = np.asarray(wins_a) / n_battles
         self.species_ = species
         self.features_ = matchup_features(self.features, species)
-        numbers = self._numbers(matchups)
+        rows = self.rows(self._numbers(matchups), wins_a, n_battles)
+        self.booster_ = xgboost.train(self.settings(), rows, num_boost_round=self.n_estimators)
+        return self
+
+    def rows(self, numbers: np.ndarray, wins_a: ArrayLike, n_battles: ArrayLike, **options: Any) -> xgboost.DMatrix:
+        """Return what the trees learn from: all matchups from A's side, then all from B's.
+
+        Parameters
+        ----------
+        numbers : ndarray of shape (2, n, n_features)
+        wins_a, n_battles : array-like of shape (n,)
+        **options
+            More for `xgboost.QuantileDMatrix`.
+        """
+        n_battles = np.asarray(n_battles, dtype=float)
+        share = np.asarray(wins_a) / n_battles
         numbers = numbers.reshape(-1, numbers.shape[-1])
-        rows = xgboost.QuantileDMatrix(
+        return xgboost.QuantileDMatrix(
             numbers,
             label=np.append(share, 1 - share),
             weight=np.append(n_battles, n_battles),
             base_margin=self._offset(numbers),
             feature_names=self.feature_names,
             nthread=self.n_jobs,
+            **options,
         )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the parameters of this model as `xgboost.train` takes them."""
         settings = self.get_params() | {"objective": "binary:logistic", "base_score": 0.5}
         for name in ("features", "n_estimators"):
             del settings[name]
-        settings |= {"seed": settings.pop("random_state"), "nthread": settings.pop("n_jobs")}
-        self.booster_ = xgboost.train(settings, rows, num_boost_round=self.n_estimators)
-        return self
+        return settings | {"seed": settings.pop("random_state"), "nthread": settings.pop("n_jobs")}
 
     def margin(self, matchups: pd.DataFrame | np.ndarray) -> np.ndarray:
         """Return the log-odds that A wins, shape (n,); with the sides swapped it is the negative, bit for bit."""

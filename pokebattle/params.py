@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from pokebattle.assignments import UNKNOWN, assignments
@@ -75,8 +75,17 @@ class Tables(_Strict):
     battles_columns: BattlesColumns
 
 
+class Range(_Strict):
+    """Where a search looks for one parameter: from `low` to `high`, evenly or by orders (`log`), or some `choices`."""
+
+    low: Any = None
+    high: Any = None
+    log: bool = False
+    choices: list[Any] | None = None
+
+
 class Params(_Strict):
-    """Everything a notebook may be told, checked: complete, frozen, and flat but for `tables`.
+    """Everything a notebook may be told, checked: complete, frozen, and flat but for `tables` and `search`.
 
     Types are strict: an int passes for a float, nothing else is converted; True is not 1, nor "8" a number.
     """
@@ -106,12 +115,21 @@ class Params(_Strict):
     calibration_bins: int = Field(ge=2, le=100)
     learning_curve_points: int = Field(ge=2, le=20)
 
+    n_folds: int = Field(ge=2, le=20)
+    early_stopping_rounds: int = Field(ge=1, le=10_000)
+    search: dict[str, Range] = Field(min_length=1)
+
     register_model: bool
     model_name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
 
 
+# What a search may vary.
+SEARCHABLE = ("features", "n_estimators", "max_depth", "learning_rate", "subsample", "colsample_bytree",
+              "min_child_weight", "reg_lambda")
 # Controls that a notebook's parameters cell declares for itself, where their type does not say it all.
-CONTROL_RANGES = {"n_workers": Field(ge=1, le=256), "n_errors": Field(ge=1, le=100), "n_explained": Field(ge=1)}
+CONTROL_RANGES = {"n_workers": Field(ge=1, le=256), "n_errors": Field(ge=1, le=100), "n_explained": Field(ge=1),
+                  "n_trials": Field(ge=1, le=100_000), "workers": Field(ge=1, le=256), "minutes": Field(ge=0),
+                  "stop_after": Field(ge=0)}  # fmt: skip
 
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 _WORDS: dict[Any, str] = {int: "an integer", float: "a number", str: "text", bool: "True or False"}
@@ -128,8 +146,12 @@ class Assigned(NamedTuple):
     value: Any
 
 
-def load_params(namespace: Mapping[str, Any]) -> Params:
+def load_params(namespace: Mapping[str, Any], handed_over: Mapping[str, Any] | None = None) -> Params:
     """Parameters of the notebook that calls this as ``load_params(globals())``.
+
+    ``handed_over`` holds values that replace the version's own, as a search has found them; what papermill is given
+    goes before them.
+
 
     In IPython only the executed parameters cell (the latest one that binds ``version: str = ...``) and the
     cell that papermill injected after it count: other variables of the same names change nothing.
@@ -141,14 +163,23 @@ def load_params(namespace: Mapping[str, Any]) -> Params:
         Unknown or misspelt name, wrong type, value out of range, unknown version, unreadable file; or no
         parameters cell has been executed.
     """
+    return _load(namespace, handed_over or {})
+
+
+def load_defaults(namespace: Mapping[str, Any]) -> Params:
+    """Return what `load_params` gives without values that were handed over; a run does not take note of it."""
+    return _load(namespace, {})
+
+
+def _load(namespace: Mapping[str, Any], handed_over: Mapping[str, Any]) -> Params:
     cell, injected = _parameter_cells(namespace.get("In", []))
     if not cell:
         if "In" in namespace and "version" not in namespace.get("__annotations__", {}):
             raise ParamsError('parameters cell, version: got none, expected version: str = "..." in a cell that '
                               f"has been run, one of {', '.join(versions())}")
-        return _resolve(_declared(namespace), {})
+        return _resolve(_declared(namespace), handed_over)
     overrides = {name: value for name, (_, value) in _assignments(injected, namespace).items()}
-    return _resolve(_assignments(cell, namespace), overrides)
+    return _resolve(_assignments(cell, namespace), {**handed_over, **overrides})
 
 
 def validate(notebook_name: str, cell_source: str, overrides: Mapping[str, Any]) -> Params:
@@ -315,8 +346,11 @@ def _checked(model: type[Params], values: Mapping[str, Any], places: Mapping[str
         faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     else:
         _check_dataset(params, places)
+        _check_search(params, places["search"])
         return params
     name, kind, got = str(faults[0]["loc"][0]), faults[0]["type"], faults[0]["input"]
+    if name == "search":
+        raise _search_error(places.get(name, ""), [str(part) for part in faults[0]["loc"]], kind, got)
     if name == "tables":
         raise _table_error(places[name], [str(part) for part in faults[0]["loc"]], kind, got)
     if kind == "extra_forbidden":
@@ -364,6 +398,56 @@ def _table_error(place: str, path: Sequence[str], kind: str, got: Any) -> Params
     elif isinstance(got, bool | int | float):
         text += ": put it in quotes"
     return ParamsError(f"{name}: expected {_TABLE_FORMS.get(kind, 'text')}, got {text}")
+
+
+def _check_search(params: Params, place: str) -> None:
+    """Check what a search varies by the parameters themselves: no trial may hold a value that a version may not."""
+    for name, searched in params.search.items():
+        key = f"{place}search.{name}"
+        if name not in SEARCHABLE:
+            near = _nearest(name, SEARCHABLE, 0.6) or f"; expected one of {', '.join(SEARCHABLE)}"
+            got = _shown(searched.model_dump(exclude_defaults=True))
+            raise ParamsError(f"{key}: unknown parameter, got {got}{near}")
+        field, (low, high) = Params.model_fields[name], (searched.low, searched.high)
+        numbers = not get_args(field.annotation)
+        if searched.choices is None:
+            if not numbers:
+                raise ParamsError(f"{key}.choices: expected some of {', '.join(get_args(field.annotation))}, got none")
+            for end, value in (("low", low), ("high", high)):
+                _check_value(f"{key}.{end}", field, value)
+            if low >= high:
+                raise ParamsError(f"{key}: expected low below high, got low {low} and high {high}")
+            if searched.log and low <= 0:
+                raise ParamsError(f"{key}.low: expected a number above 0, as log is true, got {low}")
+        elif low is not None or high is not None or searched.log:
+            raise ParamsError(f"{key}: expected low and high or choices, got both")
+        else:
+            for value in searched.choices:
+                _check_value(f"{key}.choices", field, value)
+            if len({*map(str, searched.choices)}) < max(2, len(searched.choices)):
+                raise ParamsError(f"{key}.choices: expected two different ones or more, got {_shown(searched.choices)}")
+
+
+def _check_value(place: str, field: FieldInfo, value: Any) -> None:
+    kind: Any = Annotated[field.annotation, *field.metadata]
+    try:
+        TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
+    except ValidationError:
+        text = "none" if value is None else _shown(value) + _yaml_trap(value, place)
+        near = _nearest(value, get_args(field.annotation), 0.6)
+        raise ParamsError(f"{place}: expected {_expected(field)}, got {text}{near}") from None
+
+
+def _search_error(place: str, path: Sequence[str], kind: str, got: Any) -> ParamsError:
+    """Name a fault in the form of what is to be searched."""
+    name = f"{place}{'.'.join(path)}"
+    if kind == "extra_forbidden":
+        near = _nearest(path[-1], list(Range.model_fields), 0.5) or f"; expected {', '.join(Range.model_fields)}"
+        return ParamsError(f"{name}: unknown key, got {_shown(got)}{near}")
+    forms = {"bool_type": "true or false", "list_type": "a list, as in [2, 4, 8]",
+             "too_short": "a line for each parameter that is searched"}  # fmt: skip
+    form = forms.get(kind, "a range for each parameter, as in max_depth: {low: 2, high: 8}")
+    return ParamsError(f"{name}: expected {form}, got {'none' if kind == 'missing' else _shown(got)}")
 
 
 def _expected(field: FieldInfo) -> str:

@@ -48,7 +48,7 @@ def importance(table: pd.DataFrame, n_features: int = 15) -> Figure:
     table : DataFrame
         From `model.BattleWinner.importance`.
     """
-    return _bars(table["gain"].head(n_features), "share of the total gain", "Importance of the features")
+    return bars(table["gain"].head(n_features), "share of the total gain", "Importance of the features")
 
 
 def mean_contributions(contributions: pd.Series, n_features: int = 15) -> Figure:
@@ -59,7 +59,7 @@ def mean_contributions(contributions: pd.Series, n_features: int = 15) -> Figure
     contributions : Series
         Mean absolute contribution (log-odds) by feature, largest first.
     """
-    return _bars(contributions.head(n_features), "mean distance from 0, log-odds", "What moves the predictions")
+    return bars(contributions.head(n_features), "mean distance from 0, log-odds", "What moves the predictions")
 
 
 def explanations(table: pd.DataFrame) -> Figure:
@@ -233,7 +233,7 @@ def win_counts(table: pd.DataFrame) -> Figure:
     return _done(figure)
 
 
-def _bars(values: pd.Series, xlabel: str, title: str) -> Figure:
+def bars(values: pd.Series, xlabel: str, title: str) -> Figure:
     """Draw a bar for every feature, the first on top."""
     shown = values[::-1]
     with plt.rc_context(STYLE):

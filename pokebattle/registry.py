@@ -77,6 +77,18 @@ def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float
     return _register(model, params, battles.training[known].head(3), facts, execution.uri)
 
 
+def keep(model: "BattleWinner", params: "Params") -> str:
+    """Keep a model without registering it: with the run, as `best_model`, or under `build/models`; say where it is."""
+    execution = current()
+    if execution is None:
+        return _save(model, params, "tracking is off").text
+    with tempfile.TemporaryDirectory() as folder:
+        for file in sorted(model.save(folder).iterdir()):
+            if staged := execution.journal.stage(file.read_bytes()):
+                execution.emit("artifact", path=f"{execution.start['root']}/best_model/{file.name}", file=staged)
+    return "The best model is kept with the run, as best_model; train.ipynb registers."
+
+
 def metadata(model: "BattleWinner", params: "Params", battles: "BattleSet") -> dict[str, Any]:
     """Return what a reader of the run must know about model and data."""
     sizes = battles.sizes().groupby(level="part").sum()

@@ -85,7 +85,8 @@ class Call(Item):
     """A request of MLflow's API.
 
     ``token`` is the local id under which the answer is noted, ``creates`` what it creates (experiment, run, model,
-    registered or version), ``root`` the local id of the artifact folder that comes with it.
+    registered or version), ``root`` the local id of the artifact folder that comes with it. What is ``shared`` may have
+    been created by another execution, and is looked for first.
     """
 
     method: str
@@ -94,6 +95,7 @@ class Call(Item):
     token: str = ""
     creates: str = ""
     root: str = ""
+    shared: bool = False
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} {json.dumps(self.body)[:200]}"
@@ -241,8 +243,8 @@ class Delivery:
         body = self.translate(call.body)
         answer: dict[str, Any] | None = None
         try:
-            if self._resumed or call.since:
-                if call not in self._doubtful:
+            if self._resumed or call.since or call.shared:
+                if call not in self._doubtful and not call.shared:  # a search mends its own doubles
                     self._doubtful.append(call)
                 answer = next(iter(self._created(call, body)), None)
             if answer is None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pokebattle.tracking import trials
 from pokebattle.tracking.git import code_diff, code_version, is_committed, lock_digest
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID
 from pokebattle.tracking.journal import Progress, execution_folder, read_events, read_json, write_atomically
@@ -289,6 +290,21 @@ class Story:
         for name, values in event.get("history", {}).items():
             points += [point(f"fit/{prefix}/{name}", v, event["time"], step) for step, v in enumerate(values)]
         self._metrics(points, of_fit=True)
+
+    def on_tags(self, event: dict[str, Any]) -> None:
+        """Queue tags, of the notebook's own run unless another one is named."""
+        self._put(Batch(event.get("run") or self.run, tags=event["values"]))
+
+    def on_trial(self, event: dict[str, Any]) -> None:
+        """Queue the run of a trial, below the notebook's own run unless that of another notebook is named."""
+        token, root = trials.local_ids(event["study"], event["number"])
+        tags = trials.tags(event, event.get("parent") or self.run, self.start["user"])
+        call = self._creation(token, root, event["name"], event["began"], tags)
+        call.shared = True
+        self.delivery.put(call)
+        self._put(Batch(token, trials.points(event), event["params"], {trials.PARENT: tags[trials.PARENT]}))
+        ended = {"run_id": token, "status": trials.STATUS[event["state"]], "end_time": event["ended"]}
+        self.delivery.put(Call("POST", "runs/update", ended))
 
     # -- what cells told mlflow ------------------------------------------------------------------
 

@@ -1,0 +1,140 @@
+"""The trials of a search as runs: children of the run of the notebook that made them, findable by study and number.
+
+The search's own storage is what counts; the runs are made from it, and made again from it where they are missing.
+Nothing here knows how a search works. Standard library only.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from pokebattle.tracking.ids import LOCAL_ID
+from pokebattle.tracking.shipping.rest import MlflowRest, pairs
+
+STUDY, TRIAL, STATE, EXECUTION = "pokebattle.study", "pokebattle.trial", "pokebattle.state", "pokebattle.execution"
+BEST = "pokebattle.best"  # on the notebook's run: the best values as JSON
+STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+PARENT = "mlflow.parentRunId"
+LABEL = 10  # characters of a word that MLflow's parallel coordinates tell apart
+SHOWN = 40  # of the best, and as many of the others, are shown where there are more
+ML = "workflowType=machine_learning"  # keeps MLflow's page out of its GenAI mode
+
+
+def label(value: Any, choices: Sequence[Any] | None) -> str:
+    """Return a parameter's value as text; words that MLflow's page would cut to the same one get a number before."""
+    words = [str(choice) for choice in choices or []]
+    if len({word[:LABEL] for word in words}) == len(words):
+        return str(value)
+    return f"{words.index(str(value)) + 1} {value}"
+
+
+def local_ids(study: str, number: int) -> tuple[str, str]:
+    """Return the ids of a trial's run and of its artifact folder, the same whoever delivers it."""
+    first, second = ("10ca1" + hashlib.sha256(f"{study} {number} {what}".encode()).hexdigest()[:27]
+                     for what in ("run", "root"))  # fmt: skip
+    return first, second
+
+
+def tags(trial: Mapping[str, Any], parent: str, user: str) -> dict[str, str]:
+    """Return the tags of a trial's run."""
+    return {PARENT: parent, "mlflow.user": user, STUDY: trial["study"], TRIAL: str(trial["number"]),
+            STATE: trial["state"], LOCAL_ID: local_ids(trial["study"], trial["number"])[0]}  # fmt: skip
+
+
+def points(trial: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the metric points of a trial: its figures, and its learning curve by round."""
+    whole = [(name, value, 0) for name, value in trial["metrics"].items()]
+    whole += [(trial["curve"], value, step) for step, value in trial["steps"] or [(0, None)]]
+    return [{"key": key, "value": "NaN" if value is None else value, "timestamp": trial["ended"], "step": step}
+            for key, value, step in whole]  # fmt: skip
+
+
+def deliver(rest: MlflowRest, trial: Mapping[str, Any], parent: Mapping[str, Any]) -> None:
+    """Make the run of a trial below the run ``parent`` at once; raises what `MlflowRest.call` does."""
+    info = parent["info"]
+    named = pairs(tags(trial, info["run_id"], info.get("user_id", "")))
+    made = rest.call("POST", "runs/create", experiment_id=info["experiment_id"], run_name=trial["name"],
+                     start_time=trial["began"], tags=named)  # fmt: skip
+    run_id = made["run"]["info"]["run_id"]
+    rest.log_batch(run_id, points(trial), trial["params"])
+    rest.call("POST", "runs/update", run_id=run_id, status=STATUS[trial["state"]], end_time=trial["ended"])
+
+
+def search(rest: MlflowRest, filter_string: str, order_by: str = "attributes.start_time ASC") -> list[dict[str, Any]]:
+    """Return all runs of a server that the filter lets through; raises what `MlflowRest.call` does."""
+    experiments = rest.call("POST", "experiments/search", max_results=1000).get("experiments", [])
+    found: list[dict[str, Any]] = []
+    asked = {"experiment_ids": [one["experiment_id"] for one in experiments], "filter": filter_string,
+             "order_by": [order_by], "max_results": 1000}  # fmt: skip
+    while True:
+        answer = rest.call("POST", "runs/search", **asked)
+        found += answer.get("runs", [])
+        if not answer.get("next_page_token"):
+            return found
+        asked["page_token"] = answer["next_page_token"]
+
+
+def of_study(rest: MlflowRest, study: str) -> dict[int, list[dict[str, Any]]]:
+    """Return the runs of a study's trials by number, more than one where a trial was delivered twice."""
+    runs: dict[int, list[dict[str, Any]]] = {}
+    for run in search(rest, f"tags.`{STUDY}` = '{study}'"):
+        if TRIAL in (told := tags_of(run)):
+            runs.setdefault(int(told[TRIAL]), []).append(run)
+    return runs
+
+
+def tags_of(run: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of a run as the server tells it."""
+    return {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
+
+
+def metric_of(run: Mapping[str, Any], name: str) -> float:
+    """Return a metric of a run as the server tells it; infinite where it has none."""
+    values = [metric["value"] for metric in run["data"].get("metrics", []) if metric["key"] == name]
+    return float(values[0]) if values and str(values[0]) != "NaN" else float("inf")
+
+
+def shown_first(runs: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
+    """Return the ids of the runs to compare: all, or the best ones and an even sample of the others, best first."""
+    order = [run["info"]["run_id"] for run in sorted(runs, key=lambda run: metric_of(run, metric))]
+    best, others = order[:SHOWN], order[SHOWN:]
+    if len(others) > SHOWN:
+        others = [others[round(i * (len(others) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
+    return best + others
+
+
+def view(study: str, filter_string: str, params: Sequence[str], metrics: Sequence[str]) -> tuple[str, str]:
+    """Return name and value of the experiment's tag in which MLflow's page looks a shared view up.
+
+    It shows one chart, parallel coordinates with these axes; the last metric colours the lines. MLflow documents no
+    way to such a link, so a test looks at it in a browser.
+    """
+    chart = {"uuid": "pokebattle-trials", "type": "PARALLEL", "metricSectionId": "pokebattle",
+             "selectedParams": list(params), "selectedMetrics": list(metrics), "showAllRuns": True,
+             "runsCountToCompare": 100, "deleted": False, "isGenerated": False}  # fmt: skip
+    section = {"uuid": "pokebattle", "name": f"Trials of {study}", "display": True, "columns": 1, "cardHeight": 650,
+               "isReordered": False, "deleted": False, "isGenerated": False}  # fmt: skip
+    state = {"searchFilter": filter_string, "orderByKey": f"metrics.`{metrics[-1]}`", "orderByAsc": True,
+             "startTime": "ALL", "lifecycleFilter": "Active", "datasetsFilter": [], "modelVersionFilter": "All Runs",
+             "runsHiddenMode": "SHOWALL", "runListHidden": True, "hideEmptyCharts": True, "compareRunCharts": [chart],
+             "compareRunSections": [section]}  # fmt: skip
+    return f"mlflow.sharedViewState.{view_key(study)}", json.dumps(state, separators=(",", ":"))
+
+
+def view_key(study: str) -> str:
+    """Return the key of a study's shared view."""
+    return hashlib.sha256(study.encode()).hexdigest()[:24]
+
+
+def view_link(uri: str, experiment_id: str, study: str) -> str:
+    """Return the address that opens the shared view."""
+    key = view_key(study)
+    return f"{uri}/#/experiments/{experiment_id}/runs?viewStateShareKey={key}&compareRunsMode=CHART&{ML}"
+
+
+def compare_link(uri: str, experiment_id: str, run_ids: Sequence[str]) -> str:
+    """Return the address of MLflow's own page that compares runs."""
+    runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), [experiment_id]))
+    return f"{uri}/#/compare-runs?runs={runs}&experiments={experiments}&{ML}"

@@ -1,0 +1,1 @@
+"""Searches a version's settings by Optuna, which nothing else imports; the trials become runs in `tracking`."""

@@ -1,0 +1,141 @@
+"""What a trial is judged by: log-loss over inner folds of the train part, with pruning while the trees grow."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+import xgboost
+from optuna.trial import Trial
+
+from pokebattle import splits
+from pokebattle.datasets import BattleSet
+from pokebattle.features import matchup_features
+from pokebattle.model import BattleWinner
+from pokebattle.params import Params
+
+N_REPORTS = 10  # values that the pruner sees of the longest trial: each is a write to the storage
+REPEATS = 3  # predictions are timed so often, and the quickest counts
+
+
+class Fold(NamedTuple):
+    """What one fold is fitted on, and what it is judged by."""
+
+    fit: xgboost.DMatrix
+    validate: xgboost.DMatrix
+    numbers: np.ndarray
+    wins: np.ndarray
+    n: np.ndarray
+
+
+class Objective:
+    """Fits and judges the settings of a trial on inner folds, all folds growing tree by tree together.
+
+    A trial ends early where more trees have not helped for `early_stopping_rounds` (its value is that of its best
+    round), and is pruned where it lags behind half of the trials before it. It goes to other processes as arrays.
+
+    Parameters
+    ----------
+    params : Params
+        The version: what is searched, and the settings that are not.
+    battles : BattleSet
+        Only its train part is used.
+    """
+
+    def __init__(self, params: Params, battles: BattleSet) -> None:
+        self.params = params
+        training = battles.training
+        self.species = battles.species
+        self.wins, self.n = training["wins_a"].to_numpy(float), training["n_battles"].to_numpy(float)
+        self.folds = list(splits.folds(training, params.protocol, battles.families, params.n_folds))
+        searched = params.search.get("features")
+        self.features = {name: matchup_features(name, battles.species).fit(training)
+                         for name in (searched and searched.choices) or [params.features]}  # fmt: skip
+        self.numbers = {name: features.both_orientations(training) for name, features in self.features.items()}
+        highest = params.search["n_estimators"].high if "n_estimators" in params.search else params.n_estimators
+        self.interval = max(1, highest // N_REPORTS)
+        self._prepared: dict[str, list[Fold]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_prepared": {}}  # XGBoost's matrices stay in their process
+
+    def fit(self, values: dict[str, Any]) -> BattleWinner:
+        """Return a model with these values, fitted on the whole train part."""
+        model = BattleWinner.from_params(self.params.model_copy(update=values))
+        return model.fit(self.numbers[model.features], self.wins, self.n, self.species)
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the version's own values of what is searched."""
+        return {name: getattr(self.params, name) for name in self.params.search}
+
+    def suggest(self, trial: Trial) -> dict[str, Any]:
+        """Draw the trial's value of everything that is searched."""
+        values: dict[str, Any] = {}
+        for name, searched in self.params.search.items():
+            if searched.choices is not None:
+                values[name] = trial.suggest_categorical(name, searched.choices)
+            else:
+                integer = Params.model_fields[name].annotation is int
+                suggest = trial.suggest_int if integer else trial.suggest_float
+                values[name] = suggest(name, searched.low, searched.high, log=searched.log)
+        return values
+
+    def __call__(self, trial: Trial) -> float:
+        """Return the trial's log-loss in nats a battle; its attributes tell best round and seconds."""
+        began = time.perf_counter()
+        model = BattleWinner.from_params(self.params.model_copy(update=self.suggest(trial)))
+        folds, settings = self._folds(model), model.settings()
+        boosters = [xgboost.Booster(settings, [fold.fit, fold.validate]) for fold in folds]
+        best, rounds, pruned = np.inf, 0, False
+        for number in range(1, model.n_estimators + 1):
+            for booster, fold in zip(boosters, folds, strict=True):
+                booster.update(fold.fit, number - 1)
+            loss = _log_loss(boosters, folds)
+            if loss < best:
+                best, rounds = loss, number
+            if number % self.interval == 0:
+                trial.report(loss, number)
+                pruned = trial.should_prune()
+            if pruned or number - rounds >= self.params.early_stopping_rounds:
+                break
+        told = {"rounds": rounds, "steps": rounds * model.max_depth, "predict_us": _predict_us(boosters, folds, rounds),
+                "log_loss": best, "fit_seconds": round(time.perf_counter() - began, 3)}  # fmt: skip
+        for name, value in told.items():
+            trial.set_user_attr(name, value)
+        if pruned:
+            raise optuna.TrialPruned
+        return best
+
+    def _folds(self, model: BattleWinner) -> list[Fold]:
+        """Return the folds of the model's features as XGBoost wants them, made once."""
+        if model.features not in self._prepared:
+            model.features_, numbers = self.features[model.features], self.numbers[model.features]
+            self._prepared[model.features] = [
+                Fold(model.rows(numbers[:, fit], self.wins[fit], self.n[fit]),
+                     model.rows(numbers[:, judge], self.wins[judge], self.n[judge]), numbers[:, judge].reshape(
+                         -1, numbers.shape[-1]), self.wins[judge], self.n[judge])
+                for fit, judge in self.folds
+            ]  # fmt: skip
+        return self._prepared[model.features]
+
+
+def _log_loss(boosters: list[xgboost.Booster], folds: list[Fold]) -> float:
+    """Return the log-loss over all folds in nats a battle, as `BattleWinner` predicts: both orientations agree."""
+    total = 0.0
+    for booster, fold in zip(boosters, folds, strict=True):
+        forward, backward = booster.predict(fold.validate, output_margin=True).astype(float).reshape(2, -1)
+        margin = (forward - backward) / 2
+        total += fold.wins @ np.logaddexp(0, -margin) + (fold.n - fold.wins) @ np.logaddexp(0, margin)
+    return float(total / sum(fold.n.sum() for fold in folds))
+
+
+def _predict_us(boosters: list[xgboost.Booster], folds: list[Fold], rounds: int) -> float:
+    """Return the microseconds that a prediction of one matchup takes, features apart."""
+    seconds = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        boosters[0].inplace_predict(folds[0].numbers, iteration_range=(0, rounds))
+        seconds.append(time.perf_counter() - began)
+    return round(1e6 * min(seconds) / len(folds[0].n), 3)

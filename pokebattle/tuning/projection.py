@@ -1,0 +1,147 @@
+"""A study in MLflow: every trial that has ended is a run, made from the storage, which alone counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from pokebattle.params import Params
+from pokebattle.tracking import processes, trials
+from pokebattle.tracking.kernel.extension import current
+from pokebattle.tracking.server import answers
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+
+METRICS = ("rounds", "predict_us", "fit_seconds", "log_loss")  # the last one colours the lines
+CURVE = "log_loss_by_round"
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+TIMEOUT = 10.0  # seconds that a question to the server may take
+
+
+class Projection:
+    """Tells the execution under way of a study's trials; without one nothing happens.
+
+    Parameters
+    ----------
+    study : optuna.Study
+    params : Params
+        What is searched.
+    """
+
+    def __init__(self, study: optuna.Study, params: Params) -> None:
+        self.study, self.params = study, params
+        self.key = str(study.user_attrs["key"])
+        self.execution = current()
+        self._told: set[int] = set()
+
+    def note(self) -> None:
+        """Write down the trials of this execution that have ended since: below a millisecond each."""
+        if self.execution is None:
+            return
+        for trial in self.study.get_trials(deepcopy=False, states=tuple(STATES)):
+            if trial.number not in self._told and trial.user_attrs.get("execution") == self.execution.id:
+                self.execution.emit("trial", **told(trial, self.key, self.params))
+                self._told.add(trial.number)
+
+    def repair(self) -> None:
+        """Make up for what is missing in MLflow, or there twice, of the trials of earlier executions."""
+        if self.execution is not None and answers(self.execution.uri):
+            repair(MlflowRest(self.execution.uri, TIMEOUT), self.study, self.params, self._tell)
+
+    def _tell(self, trial: Mapping[str, Any], parent: Mapping[str, Any] | None) -> bool:
+        assert self.execution is not None
+        below = {"parent": parent["info"]["run_id"]} if parent else {}
+        return self.execution.emit("trial", **trial, **below)
+
+    def publish(self, best: Mapping[str, Any], default_log_loss: float | None) -> str:
+        """Put what was found on the notebook's run; return the links to the trials, or why there are none."""
+        execution = self.execution
+        if execution is None:
+            return "tracking is off: the trials are in the study alone"
+        figures = {"best_log_loss": self.study.best_value, "default_log_loss": default_log_loss or float("nan"),
+                   "n_trials": len(self.study.get_trials(deepcopy=False, states=tuple(STATES)))}  # fmt: skip
+        execution.emit("metrics", values=figures)
+        execution.emit("tags", values={trials.STUDY: self.key, trials.BEST: json.dumps(best)})
+        place = execution.run()["experiment_id"]
+        try:
+            settled = execution.settled()
+            runs = trials.of_study(MlflowRest(execution.uri, TIMEOUT), self.key) if settled else {}
+        except (OSError, ServerError):
+            settled = False
+        if not settled:
+            return f"{execution.uri} does not answer now: `python -m pokebattle sync` delivers the trials later"
+        first = trials.shown_first([found[0] for found in runs.values()], METRICS[-1])
+        whole = len(first) == len(runs)
+        chosen = f"tags.`{trials.STUDY}` = '{self.key}' AND tags.`{trials.TRIAL}` != ''" if whole else (
+            f"attributes.run_id IN ({','.join(repr(run) for run in first)})")  # fmt: skip
+        name, state = trials.view(self.key, chosen, list(self.params.search), METRICS)
+        body = {"experiment_id": place, "key": name, "value": state}
+        execution.emit("call", method="POST", path="/api/2.0/mlflow/experiments/set-experiment-tag", body=body)
+        shown = f"{len(runs)} trials" if whole else f"{len(first)} of {len(runs)} trials, the best and a sample"
+        links = {"parallel coordinates": trials.view_link(execution.uri, place, self.key),
+                 "side by side": trials.compare_link(execution.uri, place, first)}  # fmt: skip
+        note = " · ".join(f"[{name}]({link})" for name, link in links.items())
+        execution.emit("tags", values={"mlflow.note.content": f"{shown} of study {self.key}: {note}"})
+        return "\n".join([f"{shown} of study {self.key}", *(f"{name}: {link}" for name, link in links.items())])
+
+
+def told(trial: FrozenTrial, key: str, params: Params) -> dict[str, Any]:
+    """Return what MLflow is told of a trial: under the same keys whatever became of it."""
+    choices = {name: searched.choices for name, searched in params.search.items()}
+    began, ended = (int(moment.timestamp() * 1000) if moment else 0
+                    for moment in (trial.datetime_start, trial.datetime_complete))  # fmt: skip
+    return {
+        "study": key, "number": trial.number, "name": f"trial {trial.number}", "state": STATES[trial.state],
+        "params": {name: trials.label(trial.params.get(name, ""), values) if name in trial.params else ""
+                   for name, values in choices.items()},
+        "metrics": {name: trial.user_attrs.get(name) for name in METRICS},
+        "curve": CURVE, "steps": sorted(trial.intermediate_values.items()), "began": began or ended, "ended": ended,
+    }  # fmt: skip
+
+
+def repair(
+    rest: MlflowRest, study: optuna.Study, params: Params,
+    tell: Callable[[dict[str, Any], Mapping[str, Any] | None], object],
+) -> tuple[int, int]:  # fmt: skip
+    """Compare a study with its runs: tell of trials that have none, delete the later ones where there are several.
+
+    Parameters
+    ----------
+    rest : MlflowRest
+        The server.
+    tell : callable
+        Called with each missing trial and the run of the notebook that made it, None where the server has none.
+
+    Returns
+    -------
+    missing, doubled : int
+
+    Raises
+    ------
+    OSError, ServerError
+        The server does not answer, or refuses.
+    """
+    key = str(study.user_attrs["key"])
+    runs = trials.of_study(rest, key)
+    doubled = [run["info"]["run_id"] for found in runs.values() for run in found[1:]]
+    for run_id in doubled:
+        rest.call("POST", "runs/delete", run_id=run_id)
+    missing = [trial for trial in study.get_trials(deepcopy=False, states=tuple(STATES))
+               if trial.number not in runs and _left_alone(trial)]  # fmt: skip
+    parents: dict[str, Mapping[str, Any] | None] = {}
+    for trial in missing:
+        execution = trial.user_attrs.get("execution", "")
+        if execution and execution not in parents:
+            found = trials.search(rest, f"tags.`{trials.EXECUTION}` = '{execution}'")
+            parents[execution] = found[0] if found else None
+        tell(told(trial, key, params), parents.get(execution))
+    return len(missing), len(doubled)
+
+
+def _left_alone(trial: FrozenTrial) -> bool:
+    """Tell whether the process that made a trial has ended or is elsewhere, so that nobody here is at delivering it."""
+    worker = trial.user_attrs.get("worker")
+    return not worker or processes.state_of(worker) != "alive"

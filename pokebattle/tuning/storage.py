@@ -1,0 +1,121 @@
+"""Where studies are kept: a file of this checkout, or a database that a team shares."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+
+from pokebattle.params import ParamsError
+from pokebattle.places import state_dir
+from pokebattle.tracking import processes
+
+HEARTBEAT, GRACE = 30, 180  # seconds between two signs of life of a trial, and without one until it counts as lost
+PATIENCE = 600.0  # seconds for which a database may be away
+PAUSE = 1.0  # seconds between two attempts to reach it
+MAX_RETRY = 2  # times that a trial is begun again whose process was killed
+
+
+def url_of(storage: str) -> str:
+    """Return the storage's address: what is given, else ``POKEBATTLE_STORAGE``, else a file in the state folder."""
+    return storage or os.environ.get("POKEBATTLE_STORAGE") or f"sqlite:///{state_dir() / 'studies.db'}"
+
+
+def connect(url: str) -> RDBStorage:
+    """Open a storage.
+
+    Raises
+    ------
+    ParamsError
+        It cannot be reached, or is none of Optuna's.
+    """
+    shown = url
+    try:
+        address = sqlalchemy.make_url(url)
+        shown = address.render_as_string(hide_password=True)
+        local = address.get_backend_name() == "sqlite"
+        if local:
+            state_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
+        engine = {"connect_args": {"timeout": 60} if local else {"connect_timeout": 10}, "pool_pre_ping": True}
+        probe = sqlalchemy.create_engine(address, **engine)
+        probe.connect().close()
+        probe.dispose()
+        return _opened(url, engine)
+    except (SQLAlchemyError, ImportError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise ParamsError("storage: expected a database that answers, as in postgresql+psycopg2://host/name, got "
+                          f"{shown} ({reason})") from None
+
+
+def _opened(url: str, engine: dict[str, Any], attempts: int = 5) -> RDBStorage:
+    """Open a storage that answers; several who come at once to an empty one disturb each other."""
+    while True:
+        attempts -= 1
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return PatientStorage(url, engine_kwargs=engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE,
+                                      heartbeat_stale_trial_callback=retry)  # fmt: skip
+        except SQLAlchemyError:
+            if not attempts:
+                raise
+            time.sleep(PAUSE)
+
+
+def retry(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial again whose process was killed, some times at most."""
+    trial.user_attrs = {}  # they tell of that process
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRY)(study, trial)
+
+
+def release(study: optuna.Study) -> None:
+    """Mark and queue again, without waiting for their heartbeat, the trials whose process on this host has ended."""
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        worker = trial.user_attrs.get("worker")
+        if worker and processes.state_of(worker) == "ended":
+            try:
+                study.tell(trial.number, state=TrialState.FAIL)
+            except (ValueError, UpdateFinishedTrialError):  # somebody else was quicker
+                continue
+            retry(study, trial)
+
+
+class PatientStorage(RDBStorage):
+    """Optuna's storage in a database; while that is away, whoever uses it waits instead of losing the trial."""
+
+
+def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        deadline, again = time.monotonic() + PATIENCE, False
+        while True:
+            try:
+                return method(*args, **kwargs)
+            except UpdateFinishedTrialError:
+                if again:  # the first attempt was carried out, only its answer was lost
+                    return True
+                raise
+            except (StorageInternalError, DBAPIError) as error:
+                cause = error if isinstance(error, DBAPIError) else error.__cause__
+                if not isinstance(cause, OperationalError | InterfaceError) or time.monotonic() > deadline:
+                    raise
+            again = True
+            time.sleep(PAUSE)
+
+    return call
+
+
+for _name in [*BaseStorage.__abstractmethods__, "record_heartbeat", "_get_stale_trial_ids"]:
+    setattr(PatientStorage, _name, _patient(getattr(RDBStorage, _name)))
