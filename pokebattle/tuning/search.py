@@ -23,8 +23,8 @@ import pandas as pd
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from pokebattle.datasets import BattleSet
 from pokebattle import registry
+from pokebattle.datasets import BattleSet
 from pokebattle.params import SEARCHABLE, Params, ParamsError
 from pokebattle.registry import Published
 from pokebattle.tracking import processes
@@ -245,8 +245,8 @@ class Search:
         """
         model = self.objective.fit(self.best())
         kept = registry.keep(model, self.objective.params)
-        links = Projection(self.study, self.objective.params).publish(self.best(), self.compared().loc["log_loss", "own"])
-        return Published(kept, links)
+        projection = Projection(self.study, self.objective.params)
+        return Published(kept, projection.publish(self.best(), self.compared().loc["log_loss", "own"]))
 
 
 def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "") -> Search:
