@@ -101,27 +101,32 @@ class BattleWinner(BaseEstimator):
         self.booster_ = xgboost.train(self.settings(), rows, num_boost_round=self.n_estimators)
         return self
 
-    def rows(self, numbers: np.ndarray, wins_a: ArrayLike, n_battles: ArrayLike, **options: Any) -> xgboost.DMatrix:
+    def rows(
+        self,
+        numbers: np.ndarray,
+        wins_a: ArrayLike,
+        n_battles: ArrayLike,
+        kind: type[xgboost.DMatrix] = xgboost.QuantileDMatrix,
+    ) -> xgboost.DMatrix:
         """Return what the trees learn from: all matchups from A's side, then all from B's.
 
         Parameters
         ----------
         numbers : ndarray of shape (2, n, n_features)
         wins_a, n_battles : array-like of shape (n,)
-        **options
-            More for `xgboost.QuantileDMatrix`.
+        kind : type
+            What is to be predicted needs an `xgboost.DMatrix`: the other knows the numbers by their bins only.
         """
         n_battles = np.asarray(n_battles, dtype=float)
         share = np.asarray(wins_a) / n_battles
         numbers = numbers.reshape(-1, numbers.shape[-1])
-        return xgboost.QuantileDMatrix(
+        return kind(
             numbers,
             label=np.append(share, 1 - share),
             weight=np.append(n_battles, n_battles),
             base_margin=self._offset(numbers),
             feature_names=self.feature_names,
             nthread=self.n_jobs,
-            **options,
         )
 
     def settings(self) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def view(study: str, filter_string: str, params: Sequence[str], metrics: Sequenc
     chart = {"uuid": "pokebattle-trials", "type": "PARALLEL", "metricSectionId": "pokebattle",
              "selectedParams": list(params), "selectedMetrics": list(metrics), "showAllRuns": True,
              "runsCountToCompare": 100, "deleted": False, "isGenerated": False}  # fmt: skip
-    section = {"uuid": "pokebattle", "name": f"Trials of {study}", "display": True, "columns": 1, "cardHeight": 650,
+    section = {"uuid": "pokebattle", "name": f"Trials of {study}", "display": True, "columns": 1, "cardHeight": 450,
                "isReordered": False, "deleted": False, "isGenerated": False}  # fmt: skip
     state = {"searchFilter": filter_string, "orderByKey": f"metrics.`{metrics[-1]}`", "orderByAsc": True,
              "startTime": "ALL", "lifecycleFilter": "Active", "datasetsFilter": [], "modelVersionFilter": "All Runs",

@@ -113,9 +113,11 @@ class Objective:
         if model.features not in self._prepared:
             model.features_, numbers = self.features[model.features], self.numbers[model.features]
             self._prepared[model.features] = [
-                Fold(model.rows(numbers[:, fit], self.wins[fit], self.n[fit]),
-                     model.rows(numbers[:, judge], self.wins[judge], self.n[judge]), numbers[:, judge].reshape(
-                         -1, numbers.shape[-1]), self.wins[judge], self.n[judge])
+                Fold(
+                    model.rows(numbers[:, fit], self.wins[fit], self.n[fit]),
+                    model.rows(numbers[:, judge], self.wins[judge], self.n[judge], xgboost.DMatrix),
+                    numbers[:, judge].reshape(-1, numbers.shape[-1]), self.wins[judge], self.n[judge],
+                )
                 for fit, judge in self.folds
             ]  # fmt: skip
         return self._prepared[model.features]

@@ -56,12 +56,12 @@ class Projection:
         below = {"parent": parent["info"]["run_id"]} if parent else {}
         return self.execution.emit("trial", **trial, **below)
 
-    def publish(self, best: Mapping[str, Any], default_log_loss: float | None) -> str:
+    def publish(self, best: Mapping[str, Any], default_log_loss: float) -> str:
         """Put what was found on the notebook's run; return the links to the trials, or why there are none."""
         execution = self.execution
         if execution is None:
             return "tracking is off: the trials are in the study alone"
-        figures = {"best_log_loss": self.study.best_value, "default_log_loss": default_log_loss or float("nan"),
+        figures = {"best_log_loss": self.study.best_value, "default_log_loss": default_log_loss,
                    "n_trials": len(self.study.get_trials(deepcopy=False, states=tuple(STATES)))}  # fmt: skip
         execution.emit("metrics", values=figures)
         execution.emit("tags", values={trials.STUDY: self.key, trials.BEST: json.dumps(best)})

