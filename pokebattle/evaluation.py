@@ -235,6 +235,38 @@ def evaluate_policies(matchups: pd.DataFrame, predictions: Mapping[str, np.ndarr
     return pd.concat(tables, keys=parts, names=["policy"]).reset_index(level="policy").reset_index(drop=True)
 
 
+def gain(
+    matchups: pd.DataFrame, before: np.ndarray, after: np.ndarray, *, n_bootstrap: int, random_state: int,
+    families: pd.Series | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Compare two predictors on the same battles and the same resamples, so that the luck of both is one.
+
+    Parameters
+    ----------
+    matchups, families
+        As in `evaluate`.
+    before, after : ndarray of shape (n_matchups,)
+        P(A wins) by each of them.
+
+    Returns
+    -------
+    DataFrame
+        Index figure (of `MAIN`, where it is defined); columns before, after, gain (what is better counts as positive),
+        low, high (95 % interval of the gain), n_matchups.
+    """
+    weights = species_bootstrap(matchups, n_bootstrap, random_state, families)
+    one, other = (figures_of_merit(matchups, p, weights)[list(MAIN)] for p in (before, after))
+    difference = _with_interval((one - other) * [-1 if figure == "accuracy" else 1 for figure in MAIN])
+    table = pd.DataFrame({"before": one.iloc[0], "after": other.iloc[0], "gain": difference["value"]})
+    return table.join(difference[["low", "high"]]).dropna().rename_axis("figure").assign(n_matchups=len(matchups))
+
+
+def gain_metrics(table: pd.DataFrame) -> dict[str, float]:
+    """Flatten the result of `gain` to named numbers for a run; none of an empty table."""
+    columns = {"gain": "", "low": "_low", "high": "_high"}
+    return {f"gain_{figure}{end}": row[column] for figure, row in table.iterrows() for column, end in columns.items()}
+
+
 def result_table(scores: pd.DataFrame, figures: Mapping[str, int]) -> pd.DataFrame:
     """Lay the result of `evaluate` out for reading: one row a predictor, `value [low, high]` in the cells.
 

@@ -204,10 +204,10 @@ def validate(notebook_name: str, cell_source: str, overrides: Mapping[str, Any])
 
 def versions() -> list[str]:
     """Names that ``version`` may have: the files in params/."""
-    return sorted(file.stem for file in _folder().glob("*.yaml"))
+    return sorted(file.stem for file in folder().glob("*.yaml"))
 
 
-def _folder() -> Path:
+def folder() -> Path:
     """POKEBATTLE_PARAMS, else params/ in the checkout, else params/ in the working directory."""
     return Path(os.environ.get("POKEBATTLE_PARAMS") or project() / "params")
 
@@ -220,7 +220,7 @@ def _resolve(cell: Mapping[str, Assigned], overrides: Mapping[str, Any], noteboo
     given = {name: value for name, (_, value) in cell.items()} | overrides
     given = {name: value for name, value in given.items() if value is not UNKNOWN}
     version = _known_version(given.get("version", UNKNOWN), places.get("version", cell_place))
-    file = _folder() / f"{version}.yaml"
+    file = folder() / f"{version}.yaml"
     stored = _read(file)
     controls = {name: _control(name, assigned.annotation, cell_place)
                 for name, assigned in cell.items() if _is_control(name, assigned)}
@@ -291,7 +291,7 @@ def _known_version(version: Any, place: str) -> str:
     if version in known:
         return version
     if not known:
-        raise ParamsError(f"{_place(_folder())}version: expected a file for each version here, got none")
+        raise ParamsError(f"{_place(folder())}version: expected a file for each version here, got none")
     got = "none" if version is UNKNOWN else _shown(version)
     near = _nearest(version, known, 0.5)
     raise ParamsError(f"{place}version: expected one of {', '.join(known)}, got {got}{near}")

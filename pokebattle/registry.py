@@ -232,5 +232,5 @@ def requirements() -> list[str]:
 def _copy_code(target: Path) -> None:
     """Copy the package's modules and game tables, without battles, notebooks' tooling or caches."""
     package = Path(__file__).parent
-    left_out = shutil.ignore_patterns("__pycache__", "battles", "node_modules", "tracking", "cli", "engine")
+    left_out = shutil.ignore_patterns("__pycache__", "battles", "node_modules", "tracking", "cli", "engine", "tuning")
     shutil.copytree(package, target, ignore=left_out)

@@ -12,6 +12,7 @@ VERBS = {
     "runs": "show this machine's recent executions",
     "report": "show an executed notebook's result and the address of its run",
     "reference": "execute notebooks and store the outputs that nbval compares with",
+    "adopt": "write what a search found into a new version",
     "dex": "extract the game tables from the battle engine",
 }
 

@@ -1,10 +1,13 @@
 """``python -m pokebattle sync``: deliver what waits, and say what was done."""
 
 import argparse
+import os
 import shutil
 import sys
 from collections import Counter
+from importlib.util import find_spec
 
+from pokebattle.places import state_dir
 from pokebattle.tracking import health
 from pokebattle.tracking.journal import execution_folder, read_json, run_address
 from pokebattle.tracking.settings import tracking_uri
@@ -47,4 +50,23 @@ def run(arguments: argparse.Namespace) -> int:
     counts = Counter(result.partition(":")[0] for result in results.values())
     running = sum(one.state == "running" for one in spool.waiting())
     say(f"{counts['delivered']} delivered, {len(results) - counts['delivered']} still wait, {running} running\n")
+    try:
+        for line in _mend_trials():
+            say(line + "\n")
+    except (OSError, ServerError) as error:
+        sys.stderr.write(f"Error: trials at {tracking_uri()}: {error}\n")
+        return 1
     return 0 if set(counts) <= {"delivered"} else 1
+
+
+def _mend_trials() -> list[str]:
+    """Compare the studies that this machine uses with their runs, if there are any; say what was mended."""
+    if not os.environ.get("POKEBATTLE_STORAGE") and not (state_dir() / "studies.db").is_file():
+        return []
+    if find_spec("optuna") is None:
+        return ["trials are not looked at: optuna is not installed"]
+    from pokebattle.tuning.projection import mend
+
+    missing, doubled, orphans = mend(tracking_uri())
+    left = f", {orphans} wait for the run of their notebook" if orphans else ""
+    return [f"{missing} trials made up for, {doubled} removed that were there twice{left}"]

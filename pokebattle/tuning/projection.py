@@ -9,11 +9,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from pokebattle.params import Params
 from pokebattle.tracking import processes, trials
 from pokebattle.tracking.kernel.extension import current
 from pokebattle.tracking.server import answers
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+from pokebattle.tuning import storage
 
 METRICS = ("rounds", "predict_us", "fit_seconds", "log_loss")  # the last one colours the lines
 CURVE = "log_loss_by_round"
@@ -27,12 +27,11 @@ class Projection:
     Parameters
     ----------
     study : optuna.Study
-    params : Params
-        What is searched.
+        Its attributes name it in MLflow, and what it searches.
     """
 
-    def __init__(self, study: optuna.Study, params: Params) -> None:
-        self.study, self.params = study, params
+    def __init__(self, study: optuna.Study) -> None:
+        self.study = study
         self.key = str(study.user_attrs["key"])
         self.execution = current()
         self._told: set[int] = set()
@@ -43,13 +42,13 @@ class Projection:
             return
         for trial in self.study.get_trials(deepcopy=False, states=tuple(STATES)):
             if trial.number not in self._told and trial.user_attrs.get("execution") == self.execution.id:
-                self.execution.emit("trial", **told(trial, self.key, self.params))
+                self.execution.emit("trial", **told(trial, self.study))
                 self._told.add(trial.number)
 
     def repair(self) -> None:
         """Make up for what is missing in MLflow, or there twice, of the trials of earlier executions."""
         if self.execution is not None and answers(self.execution.uri):
-            repair(MlflowRest(self.execution.uri, TIMEOUT), self.study, self.params, self._tell)
+            repair(MlflowRest(self.execution.uri, TIMEOUT), self.study, self._tell)
 
     def _tell(self, trial: Mapping[str, Any], parent: Mapping[str, Any] | None) -> bool:
         assert self.execution is not None
@@ -77,7 +76,7 @@ class Projection:
         whole = len(first) == len(runs)
         chosen = f"tags.`{trials.STUDY}` = '{self.key}' AND tags.`{trials.TRIAL}` != ''" if whole else (
             f"attributes.run_id IN ({','.join(repr(run) for run in first)})")  # fmt: skip
-        name, state = trials.view(self.key, chosen, list(self.params.search), METRICS)
+        name, state = trials.view(self.key, chosen, list(self.study.user_attrs["identity"]["search"]), METRICS)
         body = {"experiment_id": place, "key": name, "value": state}
         execution.emit("call", method="POST", path="/api/2.0/mlflow/experiments/set-experiment-tag", body=body)
         shown = f"{len(runs)} trials" if whole else f"{len(first)} of {len(runs)} trials, the best and a sample"
@@ -88,13 +87,15 @@ class Projection:
         return "\n".join([f"{shown} of study {self.key}", *(f"{name}: {link}" for name, link in links.items())])
 
 
-def told(trial: FrozenTrial, key: str, params: Params) -> dict[str, Any]:
+def told(trial: FrozenTrial, study: optuna.Study) -> dict[str, Any]:
     """Return what MLflow is told of a trial: under the same keys whatever became of it."""
-    choices = {name: searched.choices for name, searched in params.search.items()}
+    space = study.user_attrs["identity"]["search"]
+    choices = {name: searched.get("choices") for name, searched in space.items()}
     began, ended = (int(moment.timestamp() * 1000) if moment else 0
                     for moment in (trial.datetime_start, trial.datetime_complete))  # fmt: skip
     return {
-        "study": key, "number": trial.number, "name": f"trial {trial.number}", "state": STATES[trial.state],
+        "study": study.user_attrs["key"], "number": trial.number, "name": f"trial {trial.number}",
+        "state": STATES[trial.state],
         "params": {name: trials.label(trial.params.get(name, ""), values) if name in trial.params else ""
                    for name, values in choices.items()},
         "metrics": {name: trial.user_attrs.get(name) for name in METRICS},
@@ -103,8 +104,7 @@ def told(trial: FrozenTrial, key: str, params: Params) -> dict[str, Any]:
 
 
 def repair(
-    rest: MlflowRest, study: optuna.Study, params: Params,
-    tell: Callable[[dict[str, Any], Mapping[str, Any] | None], object],
+    rest: MlflowRest, study: optuna.Study, tell: Callable[[dict[str, Any], Mapping[str, Any] | None], object]
 ) -> tuple[int, int]:  # fmt: skip
     """Compare a study with its runs: tell of trials that have none, delete the later ones where there are several.
 
@@ -137,8 +137,37 @@ def repair(
         if execution and execution not in parents:
             found = trials.search(rest, f"tags.`{trials.EXECUTION}` = '{execution}'")
             parents[execution] = found[0] if found else None
-        tell(told(trial, key, params), parents.get(execution))
+        tell(told(trial, study), parents.get(execution))
     return len(missing), len(doubled)
+
+
+def mend(uri: str) -> tuple[int, int, int]:
+    """Repair the runs of all studies in the storage of this machine, without a notebook.
+
+    Returns
+    -------
+    missing, doubled, orphans : int
+        Trials made up for, runs deleted, and trials left out since the run of their notebook is not on the server.
+
+    Raises
+    ------
+    OSError, ServerError
+        The server does not answer, or refuses.
+    """
+    rest, orphans, sums = MlflowRest(uri, TIMEOUT), 0, [0, 0]
+
+    def tell(trial: Mapping[str, Any], parent: Mapping[str, Any] | None) -> None:
+        nonlocal orphans
+        orphans += parent is None
+        if parent:
+            trials.deliver(rest, trial, parent)
+
+    kept = storage.connect(storage.url_of(""))
+    for name in optuna.get_all_study_names(kept):
+        study = optuna.load_study(study_name=name, storage=kept)
+        if "key" in study.user_attrs:
+            sums = [total + count for total, count in zip(sums, repair(rest, study, tell), strict=True)]
+    return sums[0] - orphans, sums[1], orphans
 
 
 def _left_alone(trial: FrozenTrial) -> bool:

@@ -136,7 +136,7 @@ class Search:
             If trials fail one after the other, or workers end by themselves.
         """
         execution = current()
-        goal, projection = Goal(n_trials, stop_after), Projection(self.study, self.objective.params)
+        goal, projection = Goal(n_trials, stop_after), Projection(self.study)
         task = Task(self.objective, execution.id if execution else "")
         deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
         storage.release(self.study)
@@ -218,9 +218,11 @@ class Search:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
 
     def best(self) -> dict[str, Any]:
-        """Return the values of the best trial as a version holds them: as many trees as its best round had."""
+        """Return the values of the best trial as a version holds them: four digits, the trees of its best round."""
         best = self.study.best_trial
-        return {**best.params, "n_estimators": best.user_attrs["rounds"]}
+        values = {name: float(f"{value:.4g}") if isinstance(value, float) else value
+                  for name, value in best.params.items()}  # fmt: skip
+        return values | {"n_estimators": best.user_attrs["rounds"]}
 
     def compared(self) -> pd.DataFrame:
         """Return the version's own values beside the best ones, and what a trial of each has reached."""
@@ -243,7 +245,7 @@ class Search:
         """
         model = self.objective.fit(self.best())
         kept = registry.keep(model, self.objective.params)
-        projection = Projection(self.study, self.objective.params)
+        projection = Projection(self.study)
         return Published(kept, projection.publish(self.best(), dict(self.compared()["own"])["log_loss"]))
 
 
@@ -264,6 +266,7 @@ def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "
     ParamsError
         If the storage is out of reach, or the study of that name searches something else.
     """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = storage.url_of(url)
     kept = storage.connect(url)
     objective, identity = Objective(params, battles), _identity(params, battles)
@@ -342,7 +345,6 @@ class NumberedSampler(optuna.samplers.TPESampler):
 
 
 def _optimize(study: optuna.Study, task: Task, goal: Goal, left: float, *more: Callable[..., None]) -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     timeout = None if left == float("inf") else left
     study.optimize(task, timeout=timeout, callbacks=[*more, goal], catch=(Exception,))
 
@@ -351,6 +353,7 @@ def _worker(url: str, name: str, task: Task, goal: Goal, left: float) -> None:
     """Make trials until the goal is reached: what a process of its own does. It ends with the one that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     objective = task.objective
     study = optuna.load_study(storage=storage.connect(url), study_name=name, pruner=_pruner(objective),
                               sampler=NumberedSampler(objective.params.random_state))  # fmt: skip

@@ -58,7 +58,7 @@ def test_parameters_cell_holds_the_version_and_typed_controls(notebook, cells):
         assert declared, line
         assert isinstance(ast.literal_eval(declared["value"]), (int, float, str, bool))
     assert validate(notebook.path.name, cells[0].source, {}).version == "sample"
-    assert any("load_params(globals())" in cell.source for cell in cells)
+    assert any("load_params(globals()" in cell.source for cell in cells)
 
 
 def test_metadata_declares_schema_kernel_and_names(notebook, cells):

@@ -1,0 +1,117 @@
+"""What a search has found, for those who train with it: Optuna is not needed here."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from pokebattle import params
+from pokebattle.params import ParamsError
+from pokebattle.tracking import trials
+from pokebattle.tracking.journal import run_address
+from pokebattle.tracking.kernel.extension import current
+from pokebattle.tracking.settings import tracking_uri
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+
+TIMEOUT = 10.0  # seconds that a question to the server may take
+LATEST = "latest"
+
+
+class Tuned(NamedTuple):
+    """The values that a run of tune.ipynb found, and that run; empty without one."""
+
+    run_id: str = ""
+    link: str = ""
+    values: Mapping[str, Any] = {}
+
+
+def find(tuned_from: str, version: str) -> Tuned:
+    """Look up what a run of tune.ipynb has found.
+
+    Parameters
+    ----------
+    tuned_from : str
+        The run's id, or "latest" for the latest one of the version that found something; "" for none.
+    version : str
+        The version that was tuned.
+
+    Raises
+    ------
+    ParamsError
+        If no server answers, or there is no such run, or it has tuned another version.
+    """
+    if not tuned_from:
+        return Tuned()
+    uri = tracking_uri()
+    rest = MlflowRest(uri, TIMEOUT)
+    try:
+        if tuned_from == LATEST:
+            wanted = f"tags.`{trials.BEST}` != '' AND params.version = '{version}'"
+            found = trials.search(rest, wanted, "attributes.start_time DESC")
+        else:
+            found = [rest.call("GET", "runs/get", run_id=tuned_from)["run"]]
+    except (OSError, ServerError) as error:
+        raise ParamsError(f"tuned_from: expected a run of tune.ipynb that {uri} knows, got {tuned_from!r} ({error})"
+                          ) from None  # fmt: skip
+    if not found:
+        raise ParamsError(f"tuned_from: {uri} has no run of tune.ipynb that found values for {version}; "
+                          f"papermill notebooks/tune.ipynb out.ipynb -p version {version} makes one")
+    info, best = found[0]["info"], trials.tags_of(found[0]).get(trials.BEST)
+    if not best:
+        raise ParamsError(f"tuned_from: expected a run of tune.ipynb, got {tuned_from!r}, which found no values")
+    told = [one["value"] for one in found[0]["data"].get("params", []) if one["key"] == "version"]
+    if told != [version]:
+        raise ParamsError(f"tuned_from: expected a run that tuned {version}, got {tuned_from!r}, which tuned {told}")
+    link = run_address({"uri": uri, "run_id": info["run_id"], "experiment_id": info["experiment_id"]})
+    return Tuned(info["run_id"], link, json.loads(best))
+
+
+def take(tuned_from: str, version: str) -> Tuned:
+    """Look up what was found, as `find`, to train with it: both runs say so."""
+    tuned, execution = find(tuned_from, version), current()
+    if tuned.run_id and execution:
+        note = f"Settings from [the search of {version}]({tuned.link})"
+        execution.emit("tags", values={"pokebattle.tuned_from": tuned.run_id, "mlflow.note.content": note})
+        execution.emit("tags", run=tuned.run_id, values={"pokebattle.trained_by": execution.start["run"]})
+    return tuned
+
+
+def write_version(new: str, tuned: Tuned, version: str) -> Path:
+    """Write a version that differs from another one by the values that were found; comments stay.
+
+    Raises
+    ------
+    ParamsError
+        If there is a version of that name, or the name is none.
+    """
+    folder = params.folder()
+    file = folder / f"{new}.yaml"
+    if not re.fullmatch(r"[A-Za-z0-9_]+", new):
+        raise ParamsError(f"version: expected a name of letters, digits and _, got {new!r}")
+    if file.exists():
+        raise ParamsError(f"version: expected a name that is free, got {new!r}; params/{new}.yaml is there")
+    text = (folder / f"{version}.yaml").read_text(encoding="utf-8")
+    description = f"{version} with the settings that run {tuned.run_id} of tune.ipynb found"
+    for name, value in {"version": new, "description": description, **tuned.values}.items():
+        text = re.sub(rf"(?m)^({name}: +)(.*?)( +#.*)?$", functools.partial(_line, value=value), text, count=1)
+    file.write_text(text, encoding="utf-8")
+    try:
+        params.validate(file.name, f'version: str = "{new}"', {})
+    except ParamsError:
+        file.unlink()
+        raise
+    return file
+
+
+def _line(line: re.Match[str], value: Any) -> str:
+    """Return a line of a version's file with another value, its comment in the same column."""
+    comment = (line[3] or "").lstrip()
+    column = len(line[0]) - len(comment)
+    written = yaml.safe_dump(value, width=1000).partition("\n")[0]
+    return f"{line[1] + written:<{column - 2}}  {comment}".rstrip()
