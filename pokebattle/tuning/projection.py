@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from pokebattle.tuning import storage
 METRICS = ("rounds", "predict_us", "fit_seconds", "log_loss")  # the last one colours the lines
 CURVE = "log_loss_by_round"
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+STANDSTILL = 5.0  # seconds without progress after which the links are not waited for
 TIMEOUT = 10.0  # seconds that a question to the server may take
 
 
@@ -66,7 +68,7 @@ class Projection:
         execution.emit("tags", values={trials.STUDY: self.key, trials.BEST: json.dumps(best)})
         place = execution.run()["experiment_id"]
         try:
-            settled = execution.settled()
+            settled = self._delivered()
             runs = trials.of_study(MlflowRest(execution.uri, TIMEOUT), self.key) if settled else {}
         except (OSError, ServerError):
             settled = False
@@ -85,6 +87,20 @@ class Projection:
         note = " · ".join(f"[{name}]({link})" for name, link in links.items())
         execution.emit("tags", values={"mlflow.note.content": f"{shown} of study {self.key}: {note}"})
         return "\n".join([f"{shown} of study {self.key}", *(f"{name}: {link}" for name, link in links.items())])
+
+
+    def _delivered(self) -> bool:
+        """Wait, as long as the server is getting on, until it has all trials; tell whether it has."""
+        assert self.execution is not None
+        progress, seen, since = self.execution.progress, -1, time.monotonic()
+        while not self.execution.settled():
+            if progress.offset != seen:
+                seen, since = progress.offset, time.monotonic()
+            away = progress.facts.get("away") or progress.facts.get("refused")
+            if away or time.monotonic() - since > STANDSTILL:
+                return False
+            time.sleep(0.1)
+        return True
 
 
 def told(trial: FrozenTrial, study: optuna.Study) -> dict[str, Any]:
