@@ -9,7 +9,7 @@ UV_VERSION := 0.13.9
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600
 SIDE_BY_SIDE := --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: help train test lab server stop reference dex dataset bench results chaos clean
+.PHONY: help train tune test lab server stop reference dex dataset bench results chaos clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,11 @@ train: $(READY)  ## train v3 from the command line and show the result and its r
 	@$(BIN)/python -m pokebattle server start --background
 	$(BIN)/papermill notebooks/train.ipynb out.ipynb -p version v3
 	@$(BIN)/python -m pokebattle report out.ipynb
+
+tune: $(READY)  ## search better settings for v3 (100 trials, two processes); the same again goes on
+	@$(BIN)/python -m pokebattle server start --background
+	$(BIN)/papermill notebooks/tune.ipynb out-tune.ipynb -p version v3 -p n_trials 100 -p workers 2
+	@$(BIN)/python -m pokebattle report out-tune.ipynb
 
 test: $(READY)  ## lint, unit tests, tracking tests on a real server, nbval on every notebook
 	$(BIN)/ruff check . && $(BIN)/mypy

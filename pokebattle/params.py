@@ -429,7 +429,7 @@ def _check_search(params: Params, place: str) -> None:
 
 
 def _check_value(place: str, field: FieldInfo, value: Any) -> None:
-    kind: Any = Annotated[field.annotation, *field.metadata]
+    kind: Any = Annotated[field.annotation, Field(), *field.metadata]
     try:
         TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
     except ValidationError:

@@ -1,7 +1,9 @@
 """``python -m pokebattle reference notebook.ipynb ...``: execute notebooks and store what nbval compares with."""
 
 import argparse
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -20,7 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
         notebook = nbformat.read(path, as_version=4)
         client = NotebookClient(notebook, record_timing=False, resources={"metadata": {"path": str(path.parent)}})
-        client.execute()
+        with tempfile.TemporaryDirectory() as studies:  # a search is to begin, not to go on
+            client.execute(env=os.environ | {"POKEBATTLE_STORAGE": f"sqlite:///{studies}/studies.db"})
         nbformat.write(without_noise(notebook), path)
     return 0
 

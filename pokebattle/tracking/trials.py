@@ -17,15 +17,17 @@ STUDY, TRIAL, STATE, EXECUTION = "pokebattle.study", "pokebattle.trial", "pokeba
 BEST = "pokebattle.best"  # on the notebook's run: the best values as JSON
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 PARENT = "mlflow.parentRunId"
-LABEL = 10  # characters of a word that MLflow's parallel coordinates tell apart
 SHOWN = 40  # of the best, and as many of the others, are shown where there are more
 ML = "workflowType=machine_learning"  # keeps MLflow's page out of its GenAI mode
 
 
 def label(value: Any, choices: Sequence[Any] | None) -> str:
-    """Return a parameter's value as text; words that MLflow's page would cut to the same one get a number before."""
+    """Return a parameter's value as text; words that MLflow's pages would cut to the same one get a number before.
+
+    One page keeps the first ten characters, the other the first three and the last three.
+    """
     words = [str(choice) for choice in choices or []]
-    if len({word[:LABEL] for word in words}) == len(words):
+    if len({word[:10] for word in words}) == len({(word[:3], word[-3:]) for word in words}) == len(words):
         return str(value)
     return f"{words.index(str(value)) + 1} {value}"
 
