@@ -9,6 +9,7 @@ seconds until a study of 1,000 trials is open.
 
 import argparse
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -115,12 +116,14 @@ def _in_kernel(uri: str, switch: str, options: argparse.Namespace) -> list[float
         manager, client = jupyter_client.manager.start_new_kernel(env=env, cwd=str(Path(__file__).parent))
         url = f"sqlite:///{folder}/studies.db"
         texts: list[str] = []
-        reply = client.execute_interactive(
-            SEARCH.format(seconds=options.seconds, url=url, trials=options.trials), timeout=3600,
-            output_hook=lambda message: texts.append(message["content"].get("text", "")),
-        )  # fmt: skip
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+        try:
+            reply = client.execute_interactive(
+                SEARCH.format(seconds=options.seconds, url=url, trials=options.trials), timeout=3600,
+                output_hook=lambda message: texts.append(message["content"].get("text", "")),
+            )  # fmt: skip
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
     if reply["content"]["status"] != "ok":
         raise RuntimeError(reply["content"]["evalue"])
     return [float(word) for word in "".join(texts).split()]
@@ -181,6 +184,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="that a trial computes")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that server and kernels are ended
     uri = ""
     if "tracked" in options.only:
         server.DEFAULT_URI, server.tracking_uri = "http://127.0.0.1:0", lambda: "http://127.0.0.1:9"
