@@ -237,12 +237,13 @@ def test_an_interrupt_keeps_everything_and_the_trial_is_made_again(quick: Any, f
 
 
 def test_two_notebooks_on_one_storage_take_each_trial_once_and_a_killed_workers_trial_is_made_again(
-    quick: Any, shared: str, monkeypatch: pytest.MonkeyPatch
+    quick: Any, shared: str
 ) -> None:
-    monkeypatch.setattr(Quick, "seconds", 0.6)
     one, other = (open_search(PARAMS, BATTLES, shared) for _ in range(2))
+    for search in (one, other):
+        search.objective.seconds = 1.0  # type: ignore[attr-defined]  # of the object, which goes to the workers
     crew = in_background(one, 8, workers=2)
-    victim = running(shared, one.study.study_name, 2)[0]
+    victim = running(shared, one.study.study_name)[0]
     os.kill(victim.user_attrs["worker"]["pid"], signal.SIGKILL)
     other.run(8)  # the other notebook, in this process
     crew.join(SECONDS)
