@@ -222,8 +222,12 @@ def test_an_interrupt_keeps_everything_and_the_trial_is_made_again(quick: Any, f
     search = open_search(PARAMS, BATTLES, file)
     search.run(2)
     monkeypatch.setattr(Quick, "seconds", 2.0)
-    timer = threading.Timer(0.7, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
+
+    def interrupt() -> None:
+        running(file, search.study.study_name)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
     search.run(4)
     assert search.notes[-1].startswith("interrupted") and states(search) == {"COMPLETE": 2, "FAIL": 1, "WAITING": 1}
     monkeypatch.setattr(Quick, "seconds", 0.0)
@@ -272,7 +276,8 @@ def test_a_database_that_is_away_costs_no_trial(
         postgres.start()
         time.sleep(0.5)
     crew.join(SECONDS)
-    assert states(search) == {"COMPLETE": 8}
+    errors = [trial.user_attrs["error"] for trial in search.study.trials if "error" in trial.user_attrs]
+    assert errors == [] and states(search) == {"COMPLETE": 8}
 
 
 def test_a_trial_of_a_host_that_is_gone_is_made_again_after_its_heartbeat(

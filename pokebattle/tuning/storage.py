@@ -14,7 +14,15 @@ import sqlalchemy
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    ResourceClosedError,
+    SQLAlchemyError,
+)
 
 from pokebattle.params import ParamsError
 from pokebattle.places import state_dir
@@ -96,6 +104,16 @@ class PatientStorage(RDBStorage):
     """Optuna's storage in a database; while that is away, whoever uses it waits instead of losing the trial."""
 
 
+def _passes(error: BaseException | None) -> bool:
+    """Tell whether an error comes from a connection that was lost, and not from what was asked."""
+    if isinstance(error, StorageInternalError):
+        error = error.__cause__
+    if isinstance(error, OperationalError | InterfaceError | PendingRollbackError | ResourceClosedError):
+        return True
+    # a server that shuts down in the middle of an answer leaves psycopg2 with an error of no kind
+    return isinstance(error, DBAPIError) and (error.connection_invalidated or type(error) is DatabaseError)
+
+
 def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -107,9 +125,8 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
                 if again:  # the first attempt was carried out, only its answer was lost
                     return True
                 raise
-            except (StorageInternalError, DBAPIError) as error:
-                cause = error if isinstance(error, DBAPIError) else error.__cause__
-                if not isinstance(cause, OperationalError | InterfaceError) or time.monotonic() > deadline:
+            except (StorageInternalError, SQLAlchemyError) as error:
+                if not _passes(error) or time.monotonic() > deadline:
                     raise
             again = True
             time.sleep(PAUSE)
