@@ -25,3 +25,8 @@ def state_dir() -> Path:
     if root := checkout():
         return root / ".pokebattle"
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pokebattle"
+
+
+def studies_file() -> Path:
+    """Return the file of the searches of this checkout, unless ``POKEBATTLE_STORAGE`` names a database."""
+    return state_dir() / "studies.db"

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from importlib.util import find_spec
 
-from pokebattle.places import state_dir
+from pokebattle.places import studies_file
 from pokebattle.tracking import health
 from pokebattle.tracking.journal import execution_folder, read_json, run_address
 from pokebattle.tracking.settings import tracking_uri
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _mend_trials() -> list[str]:
     """Compare the studies that this machine uses with their runs, if there are any; say what was mended."""
-    if not os.environ.get("POKEBATTLE_STORAGE") and not (state_dir() / "studies.db").is_file():
+    if not os.environ.get("POKEBATTLE_STORAGE") and not studies_file().is_file():
         return []
     if find_spec("optuna") is None:
         return ["trials are not looked at: optuna is not installed"]

@@ -12,7 +12,7 @@ from pokebattle.tracking import processes, server
 from pokebattle.tracking.journal import executions_dir, read_json, spool_size
 from pokebattle.tracking.settings import deliver_to, enabled, spool_limit, switched_on, tracking_uri
 from pokebattle.tracking.shipping import spool
-from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, tags_of
 
 STALE = 3 * 300.0  # seconds without a sign of life after which a run of another host is called stale
 
@@ -93,7 +93,7 @@ def _open_runs(rest: MlflowRest) -> list[Finding]:
         some = experiments[first : first + 100]
         found_runs = rest.call("POST", "runs/search", experiment_ids=some, filter=wanted, max_results=200)
         for run in found_runs.get("runs", []):
-            tags = {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
+            tags = tags_of(run)
             if tags["pokebattle.execution"] not in here:
                 found += _open_run(run["info"], tags)
     return found
@@ -178,7 +178,7 @@ def close_stranded(run_id: str) -> str:
     """End a run whose kernel on this host is gone together with its record; return what was done."""
     rest = MlflowRest(tracking_uri())
     run = rest.call("GET", "runs/get", run_id=run_id)["run"]
-    tags = {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
+    tags = tags_of(run)
     if run["info"]["status"] != "RUNNING":
         return f"run {run_id} is {run['info']['status']} already"
     kernel = _kernel(tags)

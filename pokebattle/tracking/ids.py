@@ -1,5 +1,6 @@
 """Ids that this side gives to what no server knows yet."""
 
+import hashlib
 import re
 import uuid
 
@@ -10,3 +11,9 @@ LOCAL = re.compile(r"(mlflow-artifacts:/)?((?:m-)?10ca1[0-9a-f]{27})")
 def new_local_id() -> str:
     """Return an id of the shape of MLflow's that tells that no server gave it."""
     return "10ca1" + uuid.uuid4().hex[:27]
+
+
+def local_ids(name: str) -> tuple[str, str]:
+    """Return such an id of a run and one of its artifact folder that follow from a name, whoever delivers it when."""
+    run, root = ("10ca1" + hashlib.sha256(f"{name} {what}".encode()).hexdigest()[:27] for what in ("run", "root"))
+    return run, root

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from pokebattle.tracking.ids import LOCAL_ID
-from pokebattle.tracking.shipping.rest import MlflowRest, pairs
+from pokebattle.tracking.ids import LOCAL_ID, local_ids
+from pokebattle.tracking.shipping.rest import MlflowRest, pairs, tags_of
 
 STUDY, TRIAL, STATE, EXECUTION = "pokebattle.study", "pokebattle.trial", "pokebattle.state", "pokebattle.execution"
 BEST = "pokebattle.best"  # on the notebook's run: the best values as JSON
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 PARENT = "mlflow.parentRunId"
+TIMEOUT = 10.0  # seconds that a question to the server may take
 SHOWN = 40  # of the best, and as many of the others, are shown where there are more
 ML = "workflowType=machine_learning"  # keeps MLflow's page out of its GenAI mode
 
@@ -32,17 +33,15 @@ def label(value: Any, choices: Sequence[Any] | None) -> str:
     return f"{words.index(str(value)) + 1} {value}"
 
 
-def local_ids(study: str, number: int) -> tuple[str, str]:
-    """Return the ids of a trial's run and of its artifact folder, the same whoever delivers it."""
-    first, second = ("10ca1" + hashlib.sha256(f"{study} {number} {what}".encode()).hexdigest()[:27]
-                     for what in ("run", "root"))  # fmt: skip
-    return first, second
+def ids(study: str, number: int) -> tuple[str, str]:
+    """Return the local ids of a trial's run and of its artifact folder."""
+    return local_ids(f"{study} {number}")
 
 
 def tags(trial: Mapping[str, Any], parent: str, user: str) -> dict[str, str]:
     """Return the tags of a trial's run."""
     return {PARENT: parent, "mlflow.user": user, STUDY: trial["study"], TRIAL: str(trial["number"]),
-            STATE: trial["state"], LOCAL_ID: local_ids(trial["study"], trial["number"])[0]}  # fmt: skip
+            STATE: trial["state"], LOCAL_ID: ids(trial["study"], trial["number"])[0]}  # fmt: skip
 
 
 def points(trial: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -85,11 +84,6 @@ def of_study(rest: MlflowRest, study: str) -> dict[int, list[dict[str, Any]]]:
         if TRIAL in (told := tags_of(run)):
             runs.setdefault(int(told[TRIAL]), []).append(run)
     return runs
-
-
-def tags_of(run: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags of a run as the server tells it."""
-    return {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
 
 
 def metric_of(run: Mapping[str, Any], name: str) -> float:

@@ -17,9 +17,8 @@ from pokebattle.tracking import trials
 from pokebattle.tracking.journal import run_address
 from pokebattle.tracking.kernel.extension import current
 from pokebattle.tracking.settings import tracking_uri
-from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, tags_of
 
-TIMEOUT = 10.0  # seconds that a question to the server may take
 LATEST = "latest"
 
 
@@ -49,7 +48,7 @@ def find(tuned_from: str, version: str) -> Tuned:
     if not tuned_from:
         return Tuned()
     uri = tracking_uri()
-    rest = MlflowRest(uri, TIMEOUT)
+    rest = MlflowRest(uri, trials.TIMEOUT)
     try:
         if tuned_from == LATEST:
             wanted = f"tags.`{trials.BEST}` != '' AND params.version = '{version}'"
@@ -62,7 +61,7 @@ def find(tuned_from: str, version: str) -> Tuned:
     if not found:
         raise ParamsError(f"tuned_from: {uri} has no run of tune.ipynb that found values for {version}; "
                           f"papermill notebooks/tune.ipynb out.ipynb -p version {version} makes one")
-    info, best = found[0]["info"], trials.tags_of(found[0]).get(trials.BEST)
+    info, best = found[0]["info"], tags_of(found[0]).get(trials.BEST)
     if not best:
         raise ParamsError(f"tuned_from: expected a run of tune.ipynb, got {tuned_from!r}, which found no values")
     told = [one["value"] for one in found[0]["data"].get("params", []) if one["key"] == "version"]

@@ -20,7 +20,6 @@ METRICS = ("rounds", "predict_us", "fit_seconds", "log_loss")  # the last one co
 CURVE = "log_loss_by_round"
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 STANDSTILL = 5.0  # seconds without progress after which the links are not waited for
-TIMEOUT = 10.0  # seconds that a question to the server may take
 
 
 class Projection:
@@ -50,7 +49,7 @@ class Projection:
     def repair(self) -> None:
         """Make up for what is missing in MLflow, or there twice, of the trials of earlier executions."""
         if self.execution is not None and answers(self.execution.uri):
-            repair(MlflowRest(self.execution.uri, TIMEOUT), self.study, self._tell)
+            repair(MlflowRest(self.execution.uri, trials.TIMEOUT), self.study, self._tell)
 
     def _tell(self, trial: Mapping[str, Any], parent: Mapping[str, Any] | None) -> bool:
         assert self.execution is not None
@@ -69,7 +68,7 @@ class Projection:
         place = execution.run()["experiment_id"]
         try:
             settled = self._delivered()
-            runs = trials.of_study(MlflowRest(execution.uri, TIMEOUT), self.key) if settled else {}
+            runs = trials.of_study(MlflowRest(execution.uri, trials.TIMEOUT), self.key) if settled else {}
         except (OSError, ServerError):
             settled = False
         if not settled:
@@ -87,7 +86,6 @@ class Projection:
         note = " · ".join(f"[{name}]({link})" for name, link in links.items())
         execution.emit("tags", values={"mlflow.note.content": f"{shown} of study {self.key}: {note}"})
         return "\n".join([f"{shown} of study {self.key}", *(f"{name}: {link}" for name, link in links.items())])
-
 
     def _delivered(self) -> bool:
         """Wait, as long as the server is getting on, until it has all trials; tell whether it has."""
@@ -170,7 +168,7 @@ def mend(uri: str) -> tuple[int, int, int]:
     OSError, ServerError
         The server does not answer, or refuses.
     """
-    rest, orphans, sums = MlflowRest(uri, TIMEOUT), 0, [0, 0]
+    rest, orphans, sums = MlflowRest(uri, trials.TIMEOUT), 0, [0, 0]
 
     def tell(trial: Mapping[str, Any], parent: Mapping[str, Any] | None) -> None:
         nonlocal orphans

@@ -25,7 +25,7 @@ from sqlalchemy.exc import (
 )
 
 from pokebattle.params import ParamsError
-from pokebattle.places import state_dir
+from pokebattle.places import state_dir, studies_file
 from pokebattle.tracking import processes
 
 HEARTBEAT, GRACE = 30, 180  # seconds between two signs of life of a trial, and without one until it counts as lost
@@ -36,7 +36,7 @@ MAX_RETRY = 2  # times that a trial is begun again whose process was killed
 
 def url_of(storage: str) -> str:
     """Return the storage's address: what is given, else ``POKEBATTLE_STORAGE``, else a file in the state folder."""
-    return storage or os.environ.get("POKEBATTLE_STORAGE") or f"sqlite:///{state_dir() / 'studies.db'}"
+    return storage or os.environ.get("POKEBATTLE_STORAGE") or f"sqlite:///{studies_file()}"
 
 
 def connect(url: str) -> RDBStorage:

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import random
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -351,10 +350,8 @@ class Server:
     def kill(self) -> None:
         """End it with SIGKILL, its workers included."""
         if self._process:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
             self._guard.close()
+            self._process.wait()
             self._process = None
 
 

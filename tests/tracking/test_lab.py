@@ -1,5 +1,6 @@
 """A person's way: open the notebook in a real JupyterLab in a real browser, run all cells."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -54,12 +55,10 @@ def lab(tracked: Any) -> Iterator[str]:
             except OSError:
                 time.sleep(0.3)
         yield url
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+    process.wait()
 
 
 @pytest.fixture

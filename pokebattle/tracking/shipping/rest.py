@@ -11,7 +11,7 @@ import json
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -207,6 +207,11 @@ def file_chunks(file: Path) -> Chunks:
 def pairs(values: dict[str, Any]) -> list[dict[str, str]]:
     """Return a mapping as MLflow's list of keys and values."""
     return [{"key": str(key), "value": str(value)} for key, value in values.items()]
+
+
+def tags_of(run: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of a run as the server tells it."""
+    return {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
 
 
 def credentials() -> dict[str, str]:

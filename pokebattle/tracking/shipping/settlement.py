@@ -88,6 +88,11 @@ class Settlement:
         self.record(refused=why)
         self.delivery.progress.note(refused=why)
 
+    def undeliverable(self, error: Exception) -> str:
+        """Tell that of one that is broken, as what stands behind it is delivered all the same; return why."""
+        self.refused(why := f"it cannot be delivered ({type(error).__name__}: {error})")
+        return why
+
     def settle(self) -> None:
         """Deliver all that is left and end the run; raises as `Delivery.flush` does."""
         story, delivery = self.story, self.delivery

@@ -94,8 +94,7 @@ class Shipper:
                 self._say(f"no MLflow server answers at {self.settlement.uri} ({error})")
         except Exception as error:  # this one is lost to us, but not the spool behind it
             self._refused = True
-            self.settlement.refused(why := f"it cannot be delivered ({type(error).__name__}: {error})")
-            self._say(why)
+            self._say(self.settlement.undeliverable(error))
 
     def _say(self, what: str) -> None:
         if not self._said:

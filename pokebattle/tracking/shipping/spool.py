@@ -96,8 +96,7 @@ def deliver(one: Waiting) -> str:
             settlement.away(error)
             return f"away: {error}"
         except Exception as error:  # a broken record, an address that is none: the next one is delivered all the same
-            settlement.refused(why := f"it cannot be delivered ({type(error).__name__}: {error})")
-            return f"refused: {why}"
+            return f"refused: {settlement.undeliverable(error)}"
     return "delivered"
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from pokebattle.tracking import trials
 from pokebattle.tracking.git import code_diff, code_version, is_committed, lock_digest
-from pokebattle.tracking.ids import LOCAL, LOCAL_ID
+from pokebattle.tracking.ids import LOCAL, LOCAL_ID, local_ids
 from pokebattle.tracking.journal import Progress, execution_folder, read_events, read_json, write_atomically
 from pokebattle.tracking.secrets import Masker
 from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, Experiment, File
@@ -133,7 +132,7 @@ class Story:
         if parent := start.get("parent_execution"):
             tags["pokebattle.parent_execution"] = parent
             if known := read_json(execution_folder(parent) / "run.json").get("run_id"):
-                tags["mlflow.parentRunId"] = known
+                tags[trials.PARENT] = known
         code = self.code()
         if code.get("commit"):
             tags |= {"mlflow.source.git.commit": code["commit"], "pokebattle.git.dirty": str(code["dirty"]).lower()}
@@ -228,11 +227,8 @@ class Story:
     def _open_attempt(self, number: int) -> str:
         """Queue a child run for an attempt and return its local id, the same whenever the journal is read."""
         name = f"attempt {number}"
-        token, root = (
-            "10ca1" + hashlib.sha256(f"{self.start['execution']} {name} {what}".encode()).hexdigest()[:27]
-            for what in ("run", "root")
-        )
-        tags = {"mlflow.parentRunId": self.run, "mlflow.user": self.start["user"],
+        token, root = local_ids(f"{self.start['execution']} {name}")
+        tags = {trials.PARENT: self.run, "mlflow.user": self.start["user"],
                 "pokebattle.attempt": str(number)}  # fmt: skip
         self.delivery.put(self._creation(token, root, name, self.last_time, tags))
         self.children[token] = "RUNNING" if number > 1 else "FINISHED"
@@ -297,7 +293,7 @@ class Story:
 
     def on_trial(self, event: dict[str, Any]) -> None:
         """Queue the run of a trial, below the notebook's own run unless that of another notebook is named."""
-        token, root = trials.local_ids(event["study"], event["number"])
+        token, root = trials.ids(event["study"], event["number"])
         tags = trials.tags(event, event.get("parent") or self.run, self.start["user"])
         call = self._creation(token, root, event["name"], event["began"], tags)
         call.shared = True
