@@ -20,6 +20,7 @@ from pokebattle.tracking import server
 from pokebattle.tracking.settings import server_record
 
 BIN = Path(sys.executable).parent
+PORT_TAKEN = "zmq.error.ZMQError: Address already in use"
 WAIT = 60.0  # seconds for a run to be closed by its shipper
 
 
@@ -51,9 +52,14 @@ class Tracked:
         return path
 
     def execute(self, *command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a program of the environment in the folder."""
+        """Run a program of the environment in the folder, once more where somebody took a port of its kernel.
+
+        Jupyter chooses ports a second before the kernel binds them, and other tests start kernels at the same time.
+        """
         words = [str(BIN / str(command[0])), *map(str, command[1:])]
-        return subprocess.run(words, cwd=self.folder, env=self.env | env, capture_output=True, text=True, timeout=180)
+        how: Any = {"cwd": self.folder, "env": self.env | env, "capture_output": True, "text": True, "timeout": 180}
+        done = subprocess.run(words, **how)
+        return subprocess.run(words, **how) if PORT_TAKEN in done.stderr else done
 
     def papermill(self, path: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Type ``papermill path out.ipynb options``."""
