@@ -15,12 +15,12 @@ import nbformat
 import pytest
 from guard import guarded
 from mlflow.entities import Run
+from ports import PORT_TAKEN
 
 from pokebattle.tracking import server
 from pokebattle.tracking.settings import server_record
 
 BIN = Path(sys.executable).parent
-PORT_TAKEN = "zmq.error.ZMQError: Address already in use"
 WAIT = 60.0  # seconds for a run to be closed by its shipper
 
 
@@ -52,10 +52,7 @@ class Tracked:
         return path
 
     def execute(self, *command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a program of the environment in the folder, once more where somebody took a port of its kernel.
-
-        Jupyter chooses ports a second before the kernel binds them, and other tests start kernels at the same time.
-        """
+        """Run a program of the environment in the folder, once more where somebody took a port of its kernel."""
         words = [str(BIN / str(command[0])), *map(str, command[1:])]
         how: Any = {"cwd": self.folder, "env": self.env | env, "capture_output": True, "text": True, "timeout": 180}
         done = subprocess.run(words, **how)
@@ -110,9 +107,16 @@ class LabKernel:
 
     def __init__(self, tracked: Any, path: Path | None) -> None:
         session = {"JPY_SESSION_NAME": str(path)} if path else {}
-        self.manager, self.client = jupyter_client.manager.start_new_kernel(
-            env=tracked.env | session, cwd=str(tracked.folder), stderr=subprocess.DEVNULL
-        )
+        said = tracked.folder / "kernel.log"
+        how: Any = {"env": tracked.env | session, "cwd": str(tracked.folder)}
+        with said.open("w") as log:
+            try:
+                started = jupyter_client.manager.start_new_kernel(**how, stderr=log)
+            except RuntimeError:
+                if PORT_TAKEN not in said.read_text():
+                    raise
+                started = jupyter_client.manager.start_new_kernel(**how, stderr=log)
+        self.manager, self.client = started
 
     def run(self, source: str, cell_id: str) -> None:
         """Execute one cell as Lab does, and wait for it; again when it came too soon after one that failed.
