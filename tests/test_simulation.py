@@ -3,13 +3,14 @@
 import subprocess
 import sys
 
+import numba
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import chi2
 
 from pokebattle import attacks, battles, dex, engine
-from pokebattle.simulation import simulate
+from pokebattle.simulation import estimates, simulate
 from pokebattle.simulation.estimates import SIDES
 
 MIRROR = {"species_a": "species_b", "species_b": "species_a", "move_a": "move_b", "move_b": "move_a"}
@@ -118,6 +119,15 @@ def test_a_row_depends_on_its_matchup_and_the_seed_alone() -> None:
     for name in rows.index[[0, 17, 39]]:
         pd.testing.assert_frame_equal(simulate(rows.loc[[name]], 100), got.loc[[name]])
     assert (simulate(rows, 100, random_state=1) != got).to_numpy().any()
+
+
+def test_threads_change_nothing(monkeypatch) -> None:
+    rows = pd.concat([drawn(30, 0), drawn(10, 1, "random")], ignore_index=True)
+    got = simulate(rows, 100)
+    monkeypatch.setattr(estimates, "TURN", 3)
+    for n_threads in (1, 4):
+        monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", n_threads)
+        pd.testing.assert_frame_equal(simulate(rows, 100), got)
 
 
 def test_more_simulations_agree_with_fewer() -> None:
