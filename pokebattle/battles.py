@@ -5,6 +5,7 @@ A matchup is two species at level 50 with individual values of 31, no awakening 
 draws one each turn.
 """
 
+import difflib
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -29,6 +30,26 @@ CONDITIONS = {
 }
 
 Ids = Sequence[str] | pd.Series | pd.Index | NDArray[np.object_]
+
+
+def positions(matchups: pd.DataFrame, column: str, known: pd.Index) -> NDArray[np.int16]:
+    """Return where the ids of a column stand among the known ones, shape (n_matchups,).
+
+    Raises
+    ------
+    ValueError
+        If the column is missing, or an id is not known; the nearest known one is named.
+    """
+    if column not in matchups:
+        raise ValueError(f"matchups: column {column} is missing, got {', '.join(map(str, matchups.columns))}")
+    codes, found = pd.factorize(matchups[column], use_na_sentinel=False)
+    names = [str(name) for name in found]
+    rows = known.get_indexer(pd.Index(names, dtype=known.dtype))
+    if (rows < 0).any():
+        name = names[int(np.argmax(rows < 0))]
+        near = difflib.get_close_matches(name, known, n=1)
+        raise ValueError(f"{column}: unknown id, got {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return rows.astype(np.int16)[codes]
 
 
 def battle_stats() -> pd.DataFrame:

@@ -9,7 +9,6 @@ not average: its knock-outs are those of the mixture.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import chain
@@ -21,7 +20,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from pokebattle import dex
 from pokebattle.attacks import IMMUNE, REACHED_BY, TURNS, attacks, damage_of_use, knock_outs, mixed_knock_outs, stages
-from pokebattle.battles import RANDOM, STATS, battle_stats, damaging_moves, type_effectiveness
+from pokebattle.battles import RANDOM, STATS, battle_stats, damaging_moves, positions, type_effectiveness
 from pokebattle.simulation import N_SIMULATIONS, simulate
 from pokebattle.stat_features import StatFeatures
 
@@ -398,9 +397,8 @@ def sides(matchups: pd.DataFrame) -> dict[str, np.ndarray]:
         If a column is missing, an id is not in the game tables, or a species has no move to draw.
     """
     species, moves = _known()
-    a, b = _codes(matchups, "species_a", species), _codes(matchups, "species_b", species)
-    used = np.stack([_codes(matchups, "move_a", moves), _codes(matchups, "move_b", moves)])
-    attacker = np.stack([a, b])
+    attacker = np.stack([positions(matchups, name, species) for name in ("species_a", "species_b")])
+    used = np.stack([positions(matchups, name, moves) for name in ("move_a", "move_b")])
     idle = set(species[np.unique(attacker[used == len(moves) - 1])]) - set(_pools())
     if idle:
         raise ValueError(f"move: {RANDOM} draws from the damaging moves of its user, and {min(idle)} has none")
@@ -411,18 +409,6 @@ def sides(matchups: pd.DataFrame) -> dict[str, np.ndarray]:
 def _known() -> tuple[pd.Index, pd.Index]:
     """Return the ids of species, and of moves with `RANDOM` behind them."""
     return pd.Index(dex.species().index, dtype=object), pd.Index([*dex.moves().index, RANDOM], dtype=object)
-
-
-def _codes(matchups: pd.DataFrame, column: str, known: pd.Index) -> np.ndarray:
-    if column not in matchups:
-        raise ValueError(f"matchups: column {column} is missing, got {', '.join(map(str, matchups.columns))}")
-    codes, found = pd.factorize(matchups[column], use_na_sentinel=False)
-    positions = known.get_indexer(pd.Index(np.asarray(found, dtype=object)))
-    if (positions < 0).any():
-        name = str(found[positions < 0][0])
-        near = difflib.get_close_matches(name, known, n=1)
-        raise ValueError(f"{column}: unknown id, got {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    return positions.astype(np.int16)[codes]
 
 
 def _distinct(codes: dict[str, np.ndarray], roles: tuple[str, ...]) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -6,12 +6,13 @@ A feature describes side A (`a_...`), side B by the same rule (`b_...`), or tell
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
+
+from pokebattle.battles import positions
 
 TYPES = ["type_1", "type_2"]
 
@@ -82,18 +83,7 @@ class StatFeatures(TransformerMixin, BaseEstimator):
 
     def _rows(self, X: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the species table that A and B have."""
-        found = []
-        for column in ("species_a", "species_b"):
-            if column not in X:
-                raise ValueError(f"matchups: column {column} is missing, got {', '.join(map(str, X.columns))}")
-            rows = self.species.index.get_indexer(pd.Index(X[column], dtype="str"))
-            if (rows < 0).any():
-                name = str(X[column].to_numpy()[rows < 0][0])
-                near = difflib.get_close_matches(name, self.species.index, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"{column}: unknown id, got {name!r}{hint}")
-            found.append(rows)
-        return found[0], found[1]
+        return positions(X, "species_a", self.species.index), positions(X, "species_b", self.species.index)
 
     def _numbers(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         values = self.species[stats(self.species)].to_numpy(float)
