@@ -84,8 +84,21 @@ class Range(_Strict):
     choices: list[Any] | None = None
 
 
+class Gates(_Strict):
+    """What a registered version must reach to be promoted, see `registry.gates`."""
+
+    fresh_battles: int = Field(ge=0, le=1000)
+    ahead_of_baselines: float = Field(ge=-1, le=1)
+    calibration_error: float = Field(gt=0, le=1)
+    behind_production: float = Field(ge=0, le=1)
+    mirror_error: float = Field(ge=0, le=1)
+    load_seconds: float = Field(gt=0)
+    answer_ms: float = Field(gt=0)
+    memory_mb: float = Field(gt=0)
+
+
 class Params(_Strict):
-    """Everything a notebook may be told, checked: complete, frozen, and flat but for `tables` and `search`.
+    """Everything a notebook may be told, checked: complete, frozen, and flat but for `tables`, `search` and `gates`.
 
     Types are strict: an int passes for a float, nothing else is converted; True is not 1, nor "8" a number.
     """
@@ -121,6 +134,8 @@ class Params(_Strict):
 
     register_model: bool
     model_name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+
+    gates: Gates
 
 
 # What a search may vary.
@@ -200,6 +215,28 @@ def validate(notebook_name: str, cell_source: str, overrides: Mapping[str, Any])
         As in `load_params`.
     """
     return _resolve(_assignments(cell_source), overrides, f"{notebook_name}, ")
+
+
+def recorded(values: Mapping[str, Any]) -> Params:
+    """Return the parameters of an earlier execution, with what its version's file says of gates today.
+
+    Parameters
+    ----------
+    values : mapping
+        What the execution was told, typed, as `parameters.json` on its run has it. Names that the schema does not have
+        are left out, what it did not know yet is the file's.
+
+    Raises
+    ------
+    ParamsError
+        If there is no such version here, or a value is none any more.
+    """
+    place = "parameters.json, "
+    version = _known_version(values.get("version", UNKNOWN), place)
+    stored = _read(folder() / f"{version}.yaml")
+    told = {name: value for name, value in values.items() if name in Params.model_fields and name != "gates"}
+    return _checked(Params, stored | told, dict.fromkeys(stored, _place(folder() / f"{version}.yaml")) |
+                    dict.fromkeys(told, place))  # fmt: skip
 
 
 def versions() -> list[str]:
@@ -351,6 +388,8 @@ def _checked(model: type[Params], values: Mapping[str, Any], places: Mapping[str
     name, kind, got = str(faults[0]["loc"][0]), faults[0]["type"], faults[0]["input"]
     if name == "search":
         raise _search_error(places.get(name, ""), [str(part) for part in faults[0]["loc"]], kind, got)
+    if name == "gates":
+        raise _gate_error(places.get(name, ""), [str(part) for part in faults[0]["loc"]], kind, got)
     if name == "tables":
         raise _table_error(places[name], [str(part) for part in faults[0]["loc"]], kind, got)
     if kind == "extra_forbidden":
@@ -448,6 +487,19 @@ def _search_error(place: str, path: Sequence[str], kind: str, got: Any) -> Param
              "too_short": "a line for each parameter that is searched"}  # fmt: skip
     form = forms.get(kind, "a range for each parameter, as in max_depth: {low: 2, high: 8}")
     return ParamsError(f"{name}: expected {form}, got {'none' if kind == 'missing' else _shown(got)}")
+
+
+def _gate_error(place: str, path: Sequence[str], kind: str, got: Any) -> ParamsError:
+    """Name a fault in the bounds of the gates."""
+    name = f"{place}{'.'.join(path)}"
+    if len(path) == 1:
+        return ParamsError(f"{name}: expected a line for each of {', '.join(Gates.model_fields)}, got "
+                           f"{'none' if kind == 'missing' else _shown(got)}")  # fmt: skip
+    if kind == "extra_forbidden":
+        near = _nearest(path[-1], list(Gates.model_fields), 0.5) or f"; expected {', '.join(Gates.model_fields)}"
+        return ParamsError(f"{name}: unknown key, got {_shown(got)}{near}")
+    text = "none" if kind == "missing" else _shown(got) + _yaml_trap(got, place)
+    return ParamsError(f"{name}: expected {_expected(Gates.model_fields[path[1]])}, got {text}")
 
 
 def _expected(field: FieldInfo) -> str:

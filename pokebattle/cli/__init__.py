@@ -13,6 +13,11 @@ VERBS = {
     "report": "show an executed notebook's result and the address of its run",
     "reference": "execute notebooks and store the outputs that nbval compares with",
     "adopt": "write what a search found into a new version",
+    "promote": "judge a registered version and move it to Staging or Production",
+    "rollback": "return Production to the version before",
+    "history": "show who moved which version where, when and why, and what does not agree",
+    "gate": "judge a registered version by the gates of promotion",
+    "reproduce": "execute a run again from its own record and compare the figures",
     "dex": "extract the game tables from the battle engine",
 }
 

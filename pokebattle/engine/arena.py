@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import sha256
@@ -15,6 +16,7 @@ from pokebattle import battles
 from pokebattle.engine.process import Answer, EngineProcess, Request, fingerprint
 
 STREAMS = ("training", "test", "gate")
+FRESH = "fresh-"  # how the names of streams begin whose battles nobody has seen
 SEEDS = "sha256(stream/species_a/move_a/species_b/move_b/repetition), first 64 bits"
 DRAWS = "of the same hash the next 64 bits for the moves that A draws, the next for B's"
 CHUNK_BATTLES = 4000  # about a second
@@ -28,6 +30,11 @@ def watch(species_a: str, move_a: str, species_b: str, move_b: str, n_battles: i
     with EngineProcess() as process:
         logs: list[list[str]] = process.ask(_request(matchup, n_battles, stream) | {"log": True})["logs"][0]
         return logs
+
+
+def fresh_stream() -> str:
+    """Return the name of a stream of battles that were never fought: its seeds cannot have been seen by anyone."""
+    return FRESH + secrets.token_hex(8)
 
 
 def fight(
@@ -48,7 +55,7 @@ def fight(
     n_battles : int, optional
         Battles of each matchup, at least 1; without it the column n_battles says how many.
     stream : {"training", "test", "gate"}
-        Which of the independent sequences of battles.
+        Which of the independent sequences of battles; or one from `fresh_stream`.
     cache : Path
         Folder of fought chunks; created when missing. A chunk is used again when engine, programs and request agree.
     cluster : str, default ""
@@ -71,7 +78,7 @@ def fight(
     ValueError
         If the stream is unknown or a number is below 1.
     """
-    if stream not in STREAMS:
+    if stream not in STREAMS and not stream.startswith(FRESH):
         raise ValueError(f"stream: unknown, got {stream!r}; there is {', '.join(STREAMS)}")
     fights = matchups["n_battles"] if n_battles is None else pd.Series(n_battles, index=matchups.index)
     for name, number in (("n_battles", fights.min() if len(fights) else 1), ("n_workers", n_workers)):

@@ -1,4 +1,4 @@
-"""The commit a notebook ran from, and what had changed since."""
+"""The commit a notebook ran from, what had changed since, and the packages that it ran with."""
 
 import hashlib
 import json
@@ -62,6 +62,13 @@ def lock_digest(folder: Path) -> str:
         if (parent / ".git").exists():
             break
     return ""
+
+
+def installed(prefix: Path) -> list[str]:
+    """Return the packages of an environment as ``name==version``, sorted, by what their installers have left there."""
+    folders = prefix.glob("lib/python3*/site-packages/*.dist-info")
+    found = (folder.name.removesuffix(".dist-info").partition("-") for folder in folders)
+    return sorted({f"{name.replace('_', '-').lower()}=={version}" for name, _, version in found})
 
 
 def _changed(root: Path) -> list[str]:

@@ -184,6 +184,8 @@ class Settlement:
             texts["fits.json"] = _json(story.masker.json(story.fits))
         if patch := story.code().get("diff"):
             texts["code.patch"] = patch
+        if packages := story.code().get("packages"):
+            texts["packages.txt"] = "\n".join(packages) + "\n"
         for manifest in story.manifests:
             texts[f"data/{manifest.get('name', 'manifest')}.json"] = _json(manifest)
         for name, text in texts.items():

@@ -3,12 +3,13 @@
 import contextlib
 import functools
 import json
+import platform
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking import trials
-from pokebattle.tracking.git import code_diff, code_version, is_committed, lock_digest
+from pokebattle.tracking.git import code_diff, code_version, installed, is_committed, lock_digest
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID, local_ids
 from pokebattle.tracking.journal import Progress, execution_folder, read_events, read_json, write_atomically
 from pokebattle.tracking.secrets import Masker
@@ -138,6 +139,8 @@ class Story:
             tags |= {"mlflow.source.git.commit": code["commit"], "pokebattle.git.dirty": str(code["dirty"]).lower()}
         if code.get("lock"):
             tags["pokebattle.lock"] = code["lock"]
+        if code.get("python"):
+            tags["pokebattle.python"] = code["python"]
         return tags
 
     def _await_parent(self) -> None:
@@ -155,7 +158,7 @@ class Story:
         return read_json(self.folder / "notebook.json")
 
     def code(self) -> dict[str, Any]:
-        """Return commit, dirty flag, patch and lock as they were when the execution began."""
+        """Return commit, dirty flag, patch, lock, Python and its packages as they were when the execution began."""
         file = self.folder / "code.json"
         if not self._code and not (known := read_json(file)):
             notebook = Path(self.start["notebook"]) if self.start["notebook"] else None
@@ -164,7 +167,10 @@ class Story:
             patch = self.masker.text(code_diff(place)) if dirty else ""
             if commit and notebook and not is_committed(notebook):
                 dirty, patch = True, f"# notebook that no commit holds: {notebook.name}\n{patch}"
-            self._code = {"commit": commit, "dirty": dirty, "diff": patch, "lock": lock_digest(place)}
+            prefix = self.start.get("prefix")
+            self._code = {"commit": commit, "dirty": dirty, "diff": patch, "lock": lock_digest(place),
+                          "python": platform.python_version(),
+                          "packages": installed(Path(prefix)) if prefix else []}  # fmt: skip
             with contextlib.suppress(OSError):  # a full disk
                 write_atomically(file, json.dumps(self._code))
         elif not self._code:

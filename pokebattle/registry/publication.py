@@ -1,4 +1,4 @@
-"""Publishes a trained model, to MLflow's registry or to a local folder, and loads it again."""
+"""Publishes a trained model, to MLflow's registry or to a local folder."""
 
 import contextlib
 import io
@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pokebattle.battles import MATCHUP
-from pokebattle.params import ParamsError
 from pokebattle.places import project
+from pokebattle.registry import files
 from pokebattle.tracking.kernel.extension import current
-from pokebattle.tracking.server import answers
-from pokebattle.tracking.settings import enabled, tracking_uri
 
 if TYPE_CHECKING:
     from pokebattle.datasets import BattleSet
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from pokebattle.params import Params
 
 NEEDED = ["xgboost-cpu", "xgboost", "scikit-learn", "scipy", "pandas", "numpy", "numba"]  # when it predicts
+NOT_SERVED = ("battles", "node_modules", "tracking", "registry", "shared", "cli", "engine", "tuning")  # folders
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float
     facts = metadata(model, params, battles)
     if execution:
         execution.emit("metrics", values=dict(metrics))
-        execution.emit("params", values=facts)
+        execution.emit("params", values=facts | {files.DIGEST: _digest(model)})
     if not params.register_model:
         return _save(model, params, "register_model is false")
     if execution is None:
@@ -140,84 +139,6 @@ def _register(
     return Published(f"{params.model_name} is registered as version {number}.", f"{page}/versions/{number}")
 
 
-def load_registered(model: str, battles: "BattleSet") -> "BattleWinner":
-    """Load a model from the MLflow server's registry, to judge it on the battles that it was not trained on.
-
-    Parameters
-    ----------
-    model : str
-        Name and version, as `battle_winner/3`.
-    battles : BattleSet
-        What it is to be judged on: the set, protocol and matchups that it was trained under, or its test part might
-        hold what it has learned.
-
-    Returns
-    -------
-    BattleWinner
-        Read from the files that `publish` wrote; nothing is unpickled.
-
-    Raises
-    ------
-    ParamsError
-        If no server answers, there is no such version, it is none of ours, or it was trained under other battles.
-    """
-    from mlflow import MlflowClient
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import Model
-
-    from pokebattle.model import CONFIG, BattleWinner
-
-    name, _, number = model.partition("/")
-    if not number.isdigit():
-        raise ParamsError(f"model: expected name/version, as in battle_winner/3, got {model!r}")
-    uri = tracking_uri()
-    if not answers(uri):
-        raise ParamsError(f"model: expected an MLflow server at {uri} that has {model}, and none answers")
-    client = MlflowClient(uri, uri)
-    try:
-        source = client.get_model_version_download_uri(name, number)
-    except MlflowException as error:
-        found = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"])
-        known = ", ".join(str(one.version) for one in found) or "none"
-        raise ParamsError(f"model: {uri} has no {model}; versions of {name}: {known} ({error.error_code})") from None
-    with tempfile.TemporaryDirectory() as folder:
-        local = Path(download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=uri))
-        facts = Model.load(local).metadata or {}
-        if "dataset_digest" not in facts:
-            raise ParamsError(f"model: expected one that train.ipynb registered, got {model}, which names no battles")
-        if facts["dataset_digest"] != battles.digest:
-            given = f"{facts['dataset_version']} under {facts.get('protocol', '?')}, {facts['dataset_digest']}"
-            raise ParamsError(
-                f"model: {model} was trained on other battles than these; its version is {facts['version']} ({given}), "
-                f"here is {battles.name} under {battles.protocol}, {battles.digest}"
-            )
-        return BattleWinner.load(next(local.rglob(CONFIG)).parent)
-
-
-def registered_versions(name: str) -> pd.DataFrame:
-    """Return the registered versions of a model with their main figures; empty where no server is asked or answers.
-
-    Returns
-    -------
-    DataFrame
-        Index version, newest first; columns params (the file's name), dataset, protocol, features, log_loss,
-        excess_percent, accuracy. What a version's run does not tell is missing. Empty as well when tracking is off.
-    """
-    columns = ["params", "dataset", "protocol", "features", "log_loss", "excess_percent", "accuracy"]
-    uri, rows = tracking_uri(), {}
-    if enabled() and answers(uri):
-        from mlflow import MlflowClient
-
-        client = MlflowClient(uri, uri)
-        for version_ in client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"]):
-            data = client.get_run(version_.run_id).data
-            told = [data.params.get(key) for key in ("version", "dataset_version", "protocol", "features")]
-            figures = [data.metrics.get(key) for key in ("log_loss", "excess_percent", "test_accuracy")]
-            rows[int(version_.version)] = told + figures
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("version")
-
-
 def requirements() -> list[str]:
     """Return the pinned packages that a loaded model needs, as they are installed here."""
     found = []
@@ -229,8 +150,12 @@ def requirements() -> list[str]:
     return found
 
 
+def _digest(model: "BattleWinner") -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return files.digest(model.save(folder))
+
+
 def _copy_code(target: Path) -> None:
     """Copy the package's modules and game tables, without battles, notebooks' tooling or caches."""
-    package = Path(__file__).parent
-    left_out = shutil.ignore_patterns("__pycache__", "battles", "node_modules", "tracking", "cli", "engine", "tuning")
-    shutil.copytree(package, target, ignore=left_out)
+    left_out = shutil.ignore_patterns("__pycache__", *NOT_SERVED)
+    shutil.copytree(Path(__file__).parents[1], target, ignore=left_out)

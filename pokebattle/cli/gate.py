@@ -1,0 +1,30 @@
+"""``python -m pokebattle gate 3``: judge a registered version, and write the report to its page."""
+
+import argparse
+import sys
+
+from pokebattle.cli.promote import say
+from pokebattle.registry import gates, promotion, stages
+from pokebattle.tracking.shipping.rest import ServerError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("version", type=int, help="number of the registered version")
+    parser.add_argument("--model-name", default=promotion.NAME, help=f"the registered model ({promotion.NAME})")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write a line for each gate and the verdict; 1 when the version is refused."""
+    try:
+        report = gates.judge(arguments.version, arguments.model_name, tell=say)
+    except ServerError as error:
+        refusal = promotion.explained(error, stages.connect(), arguments.model_name)
+        sys.stderr.write(f"Error: {refusal}\n")
+        return 1
+    except (stages.RegistryError, OSError) as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 1
+    for line in (*report.notes, report.battles, f"{report.name} version {report.version}: {report.verdict}"):
+        sys.stdout.write(f"{line}\n" if line else "")
+    return 0 if report.passed else 1

@@ -1,0 +1,36 @@
+"""``python -m pokebattle promote 3 --to Staging``: judge a registered version and move it to the next stage."""
+
+import argparse
+import sys
+
+from pokebattle.registry import promotion
+from pokebattle.registry.gates import Gate
+from pokebattle.registry.stages import PRODUCTION, STAGING, RegistryError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("version", type=int, help="number of the registered version")
+    parser.add_argument("--to", required=True, choices=[STAGING, PRODUCTION], help="Staging comes before Production")
+    parser.add_argument("--why", default="", metavar="TEXT", help="the reason, which stands in the history")
+    parser.add_argument("--dry-run", action="store_true", help="judge it, say what would happen, and change nothing")
+    parser.add_argument("--model-name", default=promotion.NAME, help=f"the registered model ({promotion.NAME})")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write a line for each gate and what was done; 1 when the version is refused or cannot be moved."""
+    try:
+        outcome = promotion.promote(arguments.model_name, arguments.version, arguments.to, arguments.why,
+                                    arguments.dry_run, tell=say)  # fmt: skip
+    except (RegistryError, OSError) as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 1
+    notes = [f"mended: {line}" for line in outcome.mended]
+    sys.stdout.write("\n".join([*notes, outcome.text]) + "\n")
+    return 0 if outcome.report is None or outcome.report.passed else 1
+
+
+def say(gate: Gate) -> None:
+    """Write one gate's line."""
+    sys.stdout.write(f"{gate}\n")
+    sys.stdout.flush()

@@ -1,0 +1,20 @@
+"""The model registry: publishing and loading models, what a version must reach, and its way to Production.
+
+What imports this pays for what it uses: the names below are looked up when they are asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pokebattle.registry.loading import load_registered, registered_versions
+    from pokebattle.registry.publication import Published, keep, metadata, publish, requirements
+
+__all__ = ["Published", "keep", "load_registered", "metadata", "publish", "registered_versions", "requirements"]
+LOADING = {"load_registered", "registered_versions"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{'loading' if name in LOADING else 'publication'}"), name)

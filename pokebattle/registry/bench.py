@@ -1,0 +1,282 @@
+"""A version on trial: loaded where that is safe, and measured gate by gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from xgboost.core import XGBoostError
+
+from pokebattle import evaluation, leaks, params, splits
+from pokebattle.baselines import baselines
+from pokebattle.battles import MATCHUP
+from pokebattle.datasets import OWN, BattleSet, DatasetError
+from pokebattle.features import mirror
+from pokebattle.model import BattleWinner
+from pokebattle.params import Gates, Params, ParamsError
+from pokebattle.registry import files, ground, probe, reproduction
+from pokebattle.registry.artifacts import read_json
+from pokebattle.registry.gates import MEANINGLESS, PASSED, REFUSED, UNKNOWN, Gate
+from pokebattle.registry.ground import FEWEST, Ground
+from pokebattle.registry.stages import PRODUCTION, Model, RegistryError, Version
+from pokebattle.sheets import TablesError
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, tags_of
+
+ASKED = 40  # matchups that the fresh process answers, one by one
+SLACK = 60.0  # seconds beyond its bound after which the fresh process is ended
+LOOKED_AT = 3000  # matchups of the train part whose features are looked at for leaks
+ROUNDING = 1e-9  # between answers about one matchup and about many
+GAIN = ["gain", "low", "high"]  # of `evaluation.gain`
+Row = tuple[str, str, str]  # measured, bound, verdict
+UNUSABLE = (DatasetError, TablesError, ParamsError)  # why battles cannot be had
+
+
+class MissingError(Exception):
+    """What a gate needs cannot be had."""
+
+
+class MeaninglessError(Exception):
+    """A gate tells nothing of this version."""
+
+
+class Bench:
+    """One registered version and what is needed to measure it.
+
+    Parameters
+    ----------
+    rest : MlflowRest
+    registered : Model
+        The registered model, with the version that is in Production.
+    version : Version
+        The one on trial.
+    folder : Path
+        An empty one, for files.
+
+    Raises
+    ------
+    RegistryError
+        If the version's run does not tell what it was made of.
+    """
+
+    def __init__(self, rest: MlflowRest, registered: Model, version: Version, folder: Path) -> None:
+        self.rest, self.registered, self.version, self.folder = rest, registered, version, folder
+        title = f"{registered.name} version {version.number}"
+        try:
+            self.run: dict[str, Any] = rest.call("GET", "runs/get", run_id=version.run_id)["run"]
+            self.params: Params = params.recorded(read_json(rest, self.run, "parameters.json"))
+        except ServerError as error:
+            if error.denied or not error.permanent:
+                raise
+            raise RegistryError(f"{title} cannot be judged: its run {version.run_id or ''} is gone") from None
+        except (ParamsError, FileNotFoundError, ValueError) as error:
+            raise RegistryError(f"{title} cannot be judged by what its run tells: {error}") from None
+
+    @property
+    def judged_on(self) -> str:
+        """On which battles, in a sentence."""
+        own = self.__dict__.get("ground")
+        if own is None:
+            return ""
+        n = int(own.matchups["n_battles"].sum()) if len(own.matchups) else 0
+        return f"On {own.n_pairs:,} pairs of species, {n:,} battles: {own.source}."
+
+    def measured(self) -> Iterator[Gate]:
+        """Yield every gate as soon as it is measured."""
+        for name, measure in {
+            "no leak": self.leak, "clean commit": self.clean, "ahead of baselines": self.ahead,
+            "calibration": self.calibration, "not behind Production": self.production, "mirrored": self.mirrored,
+            "loads and answers": self.loads, "executed again": self.executed_again,
+        }.items():  # fmt: skip
+            try:
+                yield Gate(name, *measure())
+            except leaks.LeakError as error:
+                yield Gate(name, str(error), "", REFUSED)
+            except MissingError as error:
+                yield Gate(name, str(error), "", UNKNOWN)
+            except MeaninglessError as error:
+                yield Gate(name, str(error), "", MEANINGLESS)
+
+    # -- what can be had of it ---------------------------------------------------------------------
+
+    @property
+    def bounds(self) -> Gates:
+        """The bounds, as its version in params/ has them."""
+        return self.params.gates
+
+    @cached_property
+    def files(self) -> files.ModelFiles:
+        """The checked files of the model."""
+        try:
+            return files.fetch(self.rest, self.version, self.registered.name, self.folder)
+        except files.ForeignModelError as error:
+            raise MissingError(str(error).removeprefix("model: ")) from None
+
+    @cached_property
+    def battles(self) -> BattleSet:
+        """The battles that it was trained on; the parts that judge are sealed."""
+        try:
+            battles = ground.battles_of(self.params)
+        except UNUSABLE as error:
+            raise MissingError(f"its battles cannot be had: {error}") from None
+        told = {one["key"]: one["value"] for one in self.run["data"].get("params", [])}
+        if told.get("dataset_digest") != battles.digest:
+            raise MissingError(f"its battles are others now: digest {told.get('dataset_digest')} when it was trained, "
+                               f"here {battles.digest}")  # fmt: skip
+        return battles
+
+    @cached_property
+    def ground(self) -> Ground:
+        """The battles that judge it by itself; that they are opened is noted before."""
+        ground.opened(self.rest, self.run["info"]["run_id"], self.battles)
+        return ground.gate_ground(self.battles, self.bounds.fresh_battles)
+
+    @cached_property
+    def model(self) -> BattleWinner:
+        """The model, once it has been loaded by a process that may die of it."""
+        if error := self._probed.get("error"):
+            raise MissingError(error)
+        return _load(self.files.folder)
+
+    def had(self) -> tuple[BattleWinner, BattleSet]:
+        """Return the model and its battles; MissingError says what of them cannot be had."""
+        return self.model, self.battles
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """Its P(A wins) on the battles that judge."""
+        self._enough(self.ground)
+        return self.model.predict_proba(self.ground.matchups)[:, 1]
+
+    def _enough(self, battles: Ground) -> None:
+        if battles.n_pairs < FEWEST:
+            raise MeaninglessError(f"{battles.n_pairs} pairs of species are in its gate part; {FEWEST} would tell "
+                                   "something")  # fmt: skip
+
+    @property
+    def _bootstrap(self) -> dict[str, Any]:
+        """How species, or families where these are unseen, are drawn again."""
+        families = None if self.params.protocol == "pair" else self.battles.families
+        return {"n_bootstrap": self.params.n_bootstrap, "random_state": self.params.random_state, "families": families}
+
+    @cached_property
+    def _probed(self) -> dict[str, Any]:
+        """What a fresh process tells of the model; under "error" why it does not answer."""
+        training = self.battles.training
+        asked = training[[name for name in MATCHUP if name in training]].head(ASKED)
+        return probe.ask(self.files.folder, asked, self.bounds.load_seconds + SLACK)
+
+    # -- the gates: measured value, bound, verdict ---------------------------------------------------
+
+    def leak(self) -> Row:
+        """No pair of species, nor an unseen family, is on both sides; no feature follows the results down to luck."""
+        training = splits.subset(self.battles.training, LOOKED_AT)
+        features = self.model.features_
+        closest = leaks.check_columns(features.both_orientations(training)[0], self.model.feature_names,
+                                      training["wins_a"], training["n_battles"])["follows_result"]  # fmt: skip
+        return (f"0 shared pairs; {closest.index[0]} follows the result by {closest.iloc[0]:.3f}",
+                f"0; below {leaks.TIGHT}, without luck {leaks.TELLS}", PASSED)  # fmt: skip
+
+    def clean(self) -> Row:
+        """Its notebook ran from top to bottom, and a commit holds all of it."""
+        tags = tags_of(self.run)
+        order, commit = tags.get("pokebattle.order", "order unknown"), tags.get("mlflow.source.git.commit", "")
+        state = {"false": "clean", "true": "dirty"}.get(tags.get("pokebattle.git.dirty", ""), "unknown state")
+        status = self.run["info"]["status"]
+        good = order == "top to bottom" and commit and state == "clean" and status == "FINISHED"
+        return (f"{order}; {f'commit {commit[:10]}, {state}' if commit else 'no commit'}; {status}",
+                "top to bottom; a clean commit; FINISHED", PASSED if good else REFUSED)  # fmt: skip
+
+    def ahead(self) -> Row:
+        """Its log-loss is below that of every baseline, by the low end of the interval."""
+        predicted, matchups = self.predicted, self.ground.matchups
+        rivals = baselines(self.battles.training, matchups, species=self.battles.species)
+        rows = {name: self._gain(matchups, p, predicted) for name, p in rivals.items()}
+        name, gain = min(rows.items(), key=lambda row: row[1]["low"])
+        bound = self.bounds.ahead_of_baselines
+        return (f"{_interval(gain)} nats ahead of {name}, the closest of {len(rows)}", f"low end above {bound:g}",
+                PASSED if gain["low"] > bound else REFUSED)  # fmt: skip
+
+    def calibration(self) -> Row:
+        """Its chances are what they say."""
+        figures = evaluation.figures_of_merit(self.ground.matchups, self.predicted, n_bins=self.params.calibration_bins)
+        error, bound = figures["calibration_error"].iloc[0], self.bounds.calibration_error
+        return f"{error:.4f}", f"at most {bound:g}", PASSED if error <= bound else REFUSED
+
+    def production(self) -> Row:
+        """It is not behind the version in Production on battles that neither has learned from."""
+        holder = self.registered.holder(PRODUCTION)
+        if holder in (None, self.version.number):
+            raise MeaninglessError("no other version is in Production")
+        other = self._rival(holder)
+        own = self.ground
+        if other.params.dataset != self.params.dataset:
+            own = ground.common_ground(self.params, own, self.rest, self.run["info"]["run_id"])
+        shared = own.without(other.battles).without(self.battles)
+        if shared.n_pairs < FEWEST:
+            raise MissingError(f"{shared.n_pairs} pairs of species are new to it and to version {holder} in Production")
+        try:
+            before = other.model.predict_proba(shared.matchups)[:, 1]
+        except ValueError as error:
+            raise MeaninglessError(f"version {holder} in Production knows other species ({error})") from None
+        gain = self._gain(shared.matchups, before, self.model.predict_proba(shared.matchups)[:, 1])
+        bound = self.bounds.behind_production
+        return (f"{_interval(gain)} nats ahead of version {holder}, {shared.n_pairs:,} pairs",
+                f"low end at least {-bound:g}", PASSED if gain["low"] >= -bound else REFUSED)  # fmt: skip
+
+    def _rival(self, number: int) -> Bench:
+        """Return the version in Production, or say why nothing can be compared with it."""
+        folder = self.folder / "production"
+        folder.mkdir(exist_ok=True)
+        try:
+            other = Bench(self.rest, self.registered, self.registered.version(number), folder)
+            if (other.params.dataset == OWN) != (self.params.dataset == OWN):
+                raise MissingError("it is of other species")
+            other.had()
+        except (RegistryError, MissingError) as error:
+            raise MeaninglessError(f"version {number} in Production cannot be compared: {error}") from None
+        return other
+
+    def mirrored(self) -> Row:
+        """With the sides swapped the chances add up to 1."""
+        back = self.model.predict_proba(mirror(self.ground.matchups))[:, 1]
+        error, bound = float(np.abs(self.predicted + back - 1).max()), self.bounds.mirror_error
+        return f"{error:.1e} off 1 at most", f"at most {bound:.0e}", PASSED if error <= bound else REFUSED
+
+    def loads(self) -> Row:
+        """A fresh process loads it and answers as many at once are answered, in time and memory."""
+        told, bounds = self._probed, self.bounds
+        bound = f"at most {bounds.load_seconds:g} s, {bounds.answer_ms:g} ms, {bounds.memory_mb:g} MB"
+        if "error" in told:
+            return told["error"], bound, REFUSED
+        training = self.battles.training.head(len(told["answers"]))
+        apart = float(np.abs(self.model.predict_proba(training)[:, 1] - told["answers"]).max())
+        ms = float(np.median(told["ms"]))
+        good = (told["seconds"] <= bounds.load_seconds and ms <= bounds.answer_ms
+                and told["memory_mb"] <= bounds.memory_mb and apart <= ROUNDING)  # fmt: skip
+        alone = "" if apart <= ROUNDING else f"; one by one its answers are up to {apart:.1e} others"
+        return (f"{told['seconds']:.1f} s, {ms:.1f} ms, {told['memory_mb']:.0f} MB{alone}", bound,
+                PASSED if good else REFUSED)  # fmt: skip
+
+    def executed_again(self) -> Row:
+        """Executed again from its own record, its notebook gives the same figures."""
+        again = reproduction.reproduce(self.run["info"]["run_id"], self.rest)
+        return again.text, "the same metrics", PASSED if again.same else REFUSED
+
+    def _gain(self, matchups: pd.DataFrame, before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+        table = evaluation.gain(matchups, before, after, **self._bootstrap)
+        return dict(zip(GAIN, table.loc[["log_loss"], GAIN].to_numpy(float)[0], strict=True))
+
+
+def _load(folder: Path) -> BattleWinner:
+    try:
+        return BattleWinner.load(folder)
+    except (ValueError, TypeError, KeyError, XGBoostError) as error:
+        raise MissingError(f"the model does not load: {' '.join(str(error).split())[:300]}") from None
+
+
+def _interval(gain: dict[str, float]) -> str:
+    return f"{gain['gain']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"

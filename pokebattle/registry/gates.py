@@ -1,0 +1,139 @@
+"""What a registered version must reach before it is promoted: one row a gate, with what was measured and the bound.
+
+The bounds stand under `gates` in params/*.yaml, as the checkout of whoever judges has them, not as the version's own
+run had them. A gate that has no meaning for a version says so and lets it pass. What could not be measured, because the
+model or its battles cannot be had, does not pass.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pokebattle.registry import page, stages
+from pokebattle.registry.stages import RegistryError
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+
+PASSED, REFUSED, MEANINGLESS, UNKNOWN = "passed", "refused", "no meaning", "not measured"
+FOLDER = "gates"  # of reports, on the version's run
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One row: what was looked at, what was measured, what it had to be, and whether it was."""
+
+    name: str
+    value: str
+    bound: str
+    verdict: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict:<12} {self.name}: {self.value}" + (f" (expected {self.bound})" if self.bound else "")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the gates say of a version.
+
+    Attributes
+    ----------
+    battles : str
+        What it was judged on.
+    file : str
+        The report on the version's run; "" where it was not written.
+    notes : tuple of str
+        What was not written, and why.
+    """
+
+    name: str
+    version: int
+    when: str
+    gates: tuple[Gate, ...]
+    battles: str = ""
+    file: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def refused(self) -> list[Gate]:
+        """The gates that do not let it pass."""
+        return [gate for gate in self.gates if gate.verdict in (REFUSED, UNKNOWN)]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all gates let it pass."""
+        return not self.refused
+
+    @property
+    def verdict(self) -> str:
+        """In a few words, and who does not let it pass."""
+        return "passed" if self.passed else f"refused by {', '.join(gate.name for gate in self.refused)}"
+
+    def markdown(self) -> str:
+        """Return the report for MLflow's page."""
+        rows = [(gate.name, gate.value, gate.bound, gate.verdict) for gate in self.gates]
+        told = f"Judged {self.when[:19].replace('T', ' ')} UTC: **{self.verdict}**. {self.battles}".strip()
+        return f"{told}\n\n{page.table(('gate', 'measured', 'bound', 'verdict'), rows)}"
+
+
+def judge(
+    version: int, name: str = "battle_winner", *, tell: Callable[[Gate], object] | None = None, record: bool = True
+) -> Report:
+    """Measure all gates of a registered version.
+
+    That the gate part is opened is noted on the version's run before it is done, always.
+
+    Parameters
+    ----------
+    version : int
+    name : str
+        The registered model.
+    tell : callable, optional
+        Hears of every gate as soon as it is measured.
+    record : bool, default True
+        Write the report to the version's page and to its run.
+
+    Raises
+    ------
+    RegistryError
+        If there is no such version, or its run does not tell what it was made of.
+    ServerError, OSError
+        If the server does not answer, or not this account.
+    """
+    from pokebattle.registry.bench import Bench
+
+    rest = stages.connect()
+    model = stages.read(rest, name)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(rest, model, model.version(version), Path(folder))
+        gates = []
+        for gate in bench.measured():
+            gates.append(gate)
+            if tell:
+                tell(gate)
+        report = Report(name, version, stages.moment(), tuple(gates), bench.judged_on)
+    return _recorded(report, rest, bench.run) if record else report
+
+
+def _recorded(report: Report, rest: MlflowRest, run: dict) -> Report:
+    """Write a report to the version's run and, where this account may, to the version's page."""
+    from pokebattle.registry.artifacts import write_json
+
+    file = f"{FOLDER}/{report.name}_{report.version}_{report.when.replace(':', '')}.json"
+    write_json(rest, run, file, {"passed": report.passed, **asdict(report), "file": file})
+    writer = stages.Writer(rest, report.name, lambda: None)
+    try:
+        version = stages.read(rest, report.name).version(report.version)
+        text = page.of_version(version.description, version.events, report.markdown())
+        writer.describe(report.version, text)
+        writer.tag(report.version, "gates", f"{report.when}: {report.verdict}")
+    except ServerError as error:
+        if not error.denied:
+            raise
+        return replace(report, file=file, notes=(f"the version's page was not changed: this account may not "
+                                                 f"(HTTP {error.status})",))  # fmt: skip
+    return replace(report, file=file)
+
+
+__all__ = ["Gate", "RegistryError", "Report", "judge"]

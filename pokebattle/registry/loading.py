@@ -1,0 +1,97 @@
+"""Registered models for those who judge them: loaded from checked files, and listed with their figures."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pokebattle.model import BattleWinner
+from pokebattle.params import ParamsError
+from pokebattle.registry import stages
+from pokebattle.registry.files import fetch
+from pokebattle.tracking.server import answers
+from pokebattle.tracking.settings import enabled, tracking_uri
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+
+if TYPE_CHECKING:
+    from pokebattle.datasets import BattleSet
+
+
+def load_registered(model: str, battles: BattleSet) -> BattleWinner:
+    """Load a model from the MLflow server's registry, to judge it on the battles that it was not trained on.
+
+    Parameters
+    ----------
+    model : str
+        Name and version, as `battle_winner/3`.
+    battles : BattleSet
+        What it is to be judged on: the set, protocol and matchups that it was trained under, or its test part might
+        hold what it has learned.
+
+    Returns
+    -------
+    BattleWinner
+        Read from the files that `publish` wrote; nothing is unpickled.
+
+    Raises
+    ------
+    ParamsError
+        If no server answers, there is no such version, it is none of ours, or it was trained under other battles.
+    """
+    name, _, number = model.partition("/")
+    if not number.isdigit():
+        raise ParamsError(f"model: expected name/version, as in battle_winner/3, got {model!r}")
+    uri = tracking_uri()
+    if not answers(uri):
+        raise ParamsError(f"model: expected an MLflow server at {uri} that has {model}, and none answers")
+    rest = MlflowRest(uri, stages.TIMEOUT)
+    version = _version(rest, name, int(number))
+    with tempfile.TemporaryDirectory() as folder:
+        files = fetch(rest, version, name, Path(folder))
+        facts = files.metadata
+        if facts.get("dataset_digest") != battles.digest:
+            given = f"{facts.get('dataset_version')} under {facts.get('protocol', '?')}, {facts.get('dataset_digest')}"
+            raise ParamsError(
+                f"model: {model} was trained on other battles than these; its version is {facts.get('version')} "
+                f"({given}), here is {battles.name} under {battles.protocol}, {battles.digest}"
+            )
+        return BattleWinner.load(files.folder)
+
+
+def _version(rest: MlflowRest, name: str, number: int) -> stages.Version:
+    try:
+        known = stages.read(rest, name).versions
+    except stages.RegistryError:
+        known = {}
+    except ServerError as error:
+        raise ParamsError(f"model: {rest.uri} does not tell of {name} ({error})") from None
+    if number not in known:
+        numbers = ", ".join(map(str, sorted(known, reverse=True))) or "none"
+        raise ParamsError(f"model: {rest.uri} has no {name}/{number}; versions of {name}: {numbers}")
+    return known[number]
+
+
+def registered_versions(name: str) -> pd.DataFrame:
+    """Return the registered versions of a model with their main figures; empty where no server is asked or answers.
+
+    Returns
+    -------
+    DataFrame
+        Index version, newest first; columns params (the file's name), dataset, protocol, features, log_loss,
+        excess_percent, accuracy. What a version's run does not tell is missing. Empty as well when tracking is off.
+    """
+    columns = ["params", "dataset", "protocol", "features", "log_loss", "excess_percent", "accuracy"]
+    uri, rows = tracking_uri(), {}
+    if enabled() and answers(uri):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(uri, uri)
+        for version_ in client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"]):
+            data = client.get_run(version_.run_id).data
+            told = [data.params.get(key) for key in ("version", "dataset_version", "protocol", "features")]
+            figures = [data.metrics.get(key) for key in ("log_loss", "excess_percent", "test_accuracy")]
+            rows[int(version_.version)] = told + figures
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("version")

@@ -1,0 +1,290 @@
+"""A run once more, from its own record: its commit, notebook and parameters, executed here and compared.
+
+The notebook runs in a worktree of the recorded commit, with that commit's package, as a run of its own (experiment and
+name are the notebook's, the tag `pokebattle.reproduces` names the first run) that registers nothing. What is the
+environment's, Python, packages and the lock file, is compared and named where it is another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pokebattle.places import project, state_dir
+from pokebattle.registry import artifacts
+from pokebattle.registry.stages import RegistryError, moment
+from pokebattle.registry.worktree import WorktreeError, apply_patch, worktree
+from pokebattle.tracking import trials
+from pokebattle.tracking.cells import cell_source, is_untracked
+from pokebattle.tracking.git import lock_digest
+from pokebattle.tracking.secrets import MASK
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, tags_of
+
+REPRODUCES, REPRODUCED, DRIFT = "pokebattle.reproduces", "pokebattle.reproduced", "pokebattle.drift"
+SAME, DIFFERENT, IMPOSSIBLE = "same", "different", "impossible"
+TIMES = ("seconds",)  # how the names of metrics end that measure the machine
+FACTS = ("dataset_digest", "model_digest")  # parameters that identify what was read and what was made
+PATIENCE = 180.0  # seconds for the new run to be closed
+LONGEST = 3600.0  # seconds that a notebook may take, or ten times as long as the first time
+SHOWN = 5  # differences in one line
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of executing a run again.
+
+    Attributes
+    ----------
+    run_id, again : str
+        The run, and the new one ("" where none was made).
+    verdict : {"same", "different", "impossible"}
+    compared : int
+        Metrics that were compared.
+    differences : tuple of str
+        The metrics and digests that differ, with both values; or why it is impossible.
+    drift : tuple of str
+        What is not as it was: lock, python, packages, data, parameters, files in no commit.
+    """
+
+    run_id: str
+    again: str
+    verdict: str
+    compared: int
+    differences: tuple[str, ...]
+    drift: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether all metrics are the same, to the last digit."""
+        return self.verdict == SAME
+
+    @property
+    def text(self) -> str:
+        """The verdict in one line."""
+        drift = f"; drifted: {_shown(self.drift)}" if self.drift else ""
+        if self.verdict == IMPOSSIBLE:
+            return f"impossible: {_shown(self.differences)}{drift}"
+        if self.same:
+            return f"{self.compared} metrics, all the same{drift}"
+        return f"{len(self.differences)} of {self.compared} metrics differ: {_shown(self.differences)}{drift}"
+
+
+def reproduce(run_id: str, rest: MlflowRest) -> Reproduction:
+    """Execute a run's notebook again from its record, compare, and write the verdict on the run.
+
+    Raises
+    ------
+    RegistryError
+        If there is no such run, or no tracked notebook made it.
+    ServerError, OSError
+        If the server does not answer, or not this account.
+    """
+    try:
+        run = rest.call("GET", "runs/get", run_id=run_id)["run"]
+    except ServerError as error:
+        if error.denied or not error.permanent:
+            raise
+        raise RegistryError(f"{rest.uri} has no run {run_id}") from None
+    if "pokebattle.execution" not in tags_of(run):
+        raise RegistryError(f"run {run_id} cannot be executed again: no tracked notebook made it")
+    drift: list[str] = []
+    again: dict[str, Any] | None = None
+    try:
+        again = _executed_again(run, rest, drift)
+        verdict, compared, differences = _compared(run, again)
+        drift += _environment_drift(run, again, rest)
+    except (WorktreeError, FileNotFoundError) as error:
+        verdict, compared, differences = IMPOSSIBLE, 0, [" ".join(str(error).split())]
+    new = again["info"]["run_id"] if again else ""
+    result = Reproduction(run_id, new, verdict, compared, tuple(differences), tuple(drift))
+    _note(result, rest)
+    return result
+
+
+def _note(result: Reproduction, rest: MlflowRest) -> None:
+    """Write the verdict on the run."""
+    by = f" by run {result.again}" if result.again else ""
+    tags = {REPRODUCED: f"{result.verdict} {moment()}{by}: {result.text}", DRIFT: "; ".join(result.drift) or "none"}
+    rest.log_batch(result.run_id, tags={key: value[:5000] for key, value in tags.items()})
+
+
+# -- executing -----------------------------------------------------------------------------------------
+
+
+def _executed_again(run: dict[str, Any], rest: MlflowRest, drift: list[str]) -> dict[str, Any]:
+    """Return the run that the notebook made now; what cannot be as it was goes into ``drift``."""
+    tags = tags_of(run)
+    commit, source = tags.get("mlflow.source.git.commit", ""), Path(tags.get("mlflow.source.name", ""))
+    if not commit:
+        raise WorktreeError("its run names no commit")
+    if source.suffix != ".ipynb":
+        raise WorktreeError("its run names no notebook")
+    with worktree(commit) as folder:
+        if tags.get("pokebattle.git.dirty") == "true":
+            drift += apply_patch(folder, artifacts.read(rest, run, "code.patch").decode("utf-8"))
+        executed = artifacts.read_json(rest, run, source.name)
+        notebook = _place(folder, source)
+        if _differs(executed, notebook):
+            drift.append(f"{source.name} is not what the commit has")
+            notebook.parent.mkdir(parents=True, exist_ok=True)
+            notebook.write_text(json.dumps(_clean(executed)), "utf-8")
+        given = _parameters(executed, tags)
+        if masked := [name for name, value in given.items() if value == MASK]:
+            raise WorktreeError(f"the parameter {masked[0]} was masked")
+        _provide_version(folder, run, rest, drift)
+        execution = _run(folder, notebook, given, run, rest.uri)
+        again = _closed(rest, execution)
+    rest.log_batch(again["info"]["run_id"], tags={REPRODUCES: run["info"]["run_id"]})
+    return again
+
+
+def _place(folder: Path, source: Path) -> Path:
+    """Return where in a worktree a notebook lies that lay elsewhere when it ran."""
+    parts = source.parts
+    inside = [folder.joinpath(*parts[number:]) for number in range(1, len(parts))]
+    return next((path for path in inside if path.is_file()), folder / "notebooks" / source.name)
+
+
+def _clean(executed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an executed notebook as it was before: no outputs, no injected parameters."""
+    cells = []
+    for cell in executed["cells"]:
+        if "injected-parameters" in cell.get("metadata", {}).get("tags", []):
+            continue
+        emptied: dict[str, Any] = {"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {}
+        cells.append({**cell, **emptied})
+    return {**executed, "cells": cells}
+
+
+def _differs(executed: Mapping[str, Any], notebook: Path) -> bool:
+    """Tell whether other code ran than a notebook has; cells that were not tracked are taken for the same."""
+    if not notebook.is_file():
+        return True
+    stored = json.loads(notebook.read_text("utf-8"))
+    ran, has = ([cell_source(cell).strip() for cell in document["cells"] if cell["cell_type"] == "code"]
+                for document in (_clean(executed), stored))  # fmt: skip
+    return len(ran) != len(has) or any(a != b and not is_untracked(a) for a, b in zip(ran, has, strict=True))
+
+
+def _parameters(executed: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return what papermill is to be given: what it was given, a search by its run's id, and to register nothing."""
+    metadata = executed.get("metadata", {})
+    given = dict(metadata.get("papermill", {}).get("parameters", {}))
+    if found := tags.get("pokebattle.tuned_from"):
+        given["tuned_from"] = found
+    if (metadata.get("pokebattle") or {}).get("schema") == "params":
+        given["register_model"] = False
+    return given
+
+
+def _provide_version(folder: Path, run: dict[str, Any], rest: MlflowRest, drift: list[str]) -> None:
+    """Write the version's file from the run's record where no commit holds it."""
+    try:
+        told = artifacts.read_json(rest, run, "parameters.json")
+    except FileNotFoundError:  # it has no parameters
+        return
+    file = folder / "params" / f"{told.get('version')}.yaml"
+    if "model_name" not in told or file.is_file():
+        return
+    sample = yaml.safe_load((folder / "params" / "sample.yaml").read_text("utf-8"))
+    known = {name: value for name, value in told.items() if name in {*sample, "tables"}}
+    file.write_text(yaml.safe_dump(known, allow_unicode=True, sort_keys=False), "utf-8")
+    drift.append(f"params/{file.name} is in no commit: it was made from the run's parameters")
+
+
+def _run(folder: Path, notebook: Path, given: Mapping[str, Any], run: dict[str, Any], uri: str) -> str:
+    """Execute a notebook in a worktree, with the worktree's package; return its execution's id."""
+    out, state = folder.parent / "out.ipynb", folder.parent / "state"
+    state.mkdir(mode=0o700)
+    if (engine := state_dir() / "engine").is_dir():  # it is not to be installed again
+        (state / "engine").symlink_to(engine)
+    own = {key: value for key, value in os.environ.items()
+           if not key.startswith(("POKEBATTLE_", "MLFLOW_RUN", "MLFLOW_EXPERIMENT", "GIT_", "PYTEST_"))}  # fmt: skip
+    own |= {"PYTHONPATH": str(folder), "POKEBATTLE_STATE": str(state), "MLFLOW_TRACKING_URI": uri}
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), str(out), "-y",
+               yaml.safe_dump(dict(given))]  # fmt: skip
+    info = run["info"]
+    took = (int(info.get("end_time") or 0) - int(info["start_time"])) / 1000
+    try:
+        done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, check=False,
+                              timeout=max(LONGEST, 10 * took))  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise WorktreeError(f"its notebook was stopped after {error.timeout:.0f} s") from None
+    if done.returncode:
+        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
+        raise WorktreeError(f"its notebook fails now: {last.strip()[:300]}")
+    return str(json.loads(out.read_text("utf-8"))["metadata"]["pokebattle"]["execution"])
+
+
+def _closed(rest: MlflowRest, execution: str) -> dict[str, Any]:
+    """Return the run of an execution, once it is closed."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found = trials.search(rest, f"tags.`pokebattle.execution` = '{execution}'")
+        if found and found[0]["info"]["status"] not in {"RUNNING", "SCHEDULED"}:
+            return found[0]
+        if time.monotonic() > deadline:
+            raise WorktreeError(f"its new run was not closed in {PATIENCE:.0f} s")
+        time.sleep(0.5)
+
+
+# -- comparing -----------------------------------------------------------------------------------------
+
+
+def _compared(run: dict[str, Any], again: dict[str, Any]) -> tuple[str, int, list[str]]:
+    """Return the verdict, how many metrics were compared, and which figures and digests differ."""
+    before, after = (_figures(one) for one in (run, again))
+    differences = [f"{name} {before.get(name, 'missing')} → {after.get(name, 'missing')}"
+                   for name in sorted({*before, *after}) if before.get(name) != after.get(name)]  # fmt: skip
+    return DIFFERENT if differences or not before else SAME, len({*before, *after}), differences
+
+
+def _figures(run: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's metrics, other than of time, and what identifies its data and its model."""
+    data = run["data"]
+    figures: dict[str, Any] = {one["key"]: one["value"] for one in data.get("metrics", [])
+                               if not one["key"].endswith(TIMES)}  # fmt: skip
+    return figures | {one["key"]: one["value"] for one in data.get("params", []) if one["key"] in FACTS}
+
+
+def _environment_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowRest) -> list[str]:
+    """Name what of the environment and of the parameters is not as it was."""
+    before, after = tags_of(run), tags_of(again)
+    drift = []
+    lock, here = before.get("pokebattle.lock", ""), lock_digest(project())
+    if lock != here:
+        drift.append(f"lock: {lock[:40] or 'none'} → {here[:40] or 'none'}")
+    if (then := before.get("pokebattle.python")) and then != after.get("pokebattle.python"):
+        drift.append(f"python: {then} → {after.get('pokebattle.python')}")
+    drift += _package_drift(run, again, rest)
+    told, now = ({one["key"]: one["value"] for one in one_run["data"].get("params", [])} for one_run in (run, again))
+    meant = {"register_model", "tuned_from", *FACTS}
+    others = [name for name in sorted(told) if told[name] != now.get(name) and "." not in name and name not in meant]
+    drift += [f"parameter {name}: {told[name]} → {now.get(name, 'missing')}" for name in others]
+    if told.get("dataset_digest") != now.get("dataset_digest"):
+        drift.append(f"data: {told.get('dataset_digest')} → {now.get('dataset_digest')}")
+    return drift
+
+
+def _package_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowRest) -> list[str]:
+    try:
+        before, after = (dict(line.split("==") for line in artifacts.read(rest, one, "packages.txt").decode().split())
+                         for one in (run, again))  # fmt: skip
+    except FileNotFoundError:  # from before this was noted
+        return []
+    return [f"{name}: {before.get(name, 'missing')} → {after.get(name, 'missing')}"
+            for name in sorted({*before, *after} - {"pokebattle"}) if before.get(name) != after.get(name)]  # fmt: skip
+
+
+def _shown(lines: tuple[str, ...]) -> str:
+    more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return "; ".join(lines[:SHOWN]) + more

@@ -1,0 +1,262 @@
+"""What the registry says of a model's versions, and how stage, alias and tag are kept the same. No mlflow needed.
+
+The stage is what counts: the server moves a version into one and the former one out of it in one step. Alias and tag
+follow from it. What a promotion is about to do stands on its version before it does it, so that whoever comes next can
+complete what was killed in the middle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pokebattle.registry import page
+from pokebattle.tracking.server import answers
+from pokebattle.tracking.settings import tracking_uri
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+
+NONE, STAGING, PRODUCTION, ARCHIVED = "None", "Staging", "Production", "Archived"
+ALIASES = {STAGING: "staging", PRODUCTION: "production"}
+TAG = "stage"
+PENDING = "pokebattle.pending"  # a tag: the move that is under way
+EVENT = "history."  # tags, one a move, whose names end with its moment
+TIMEOUT = 10.0  # seconds that one request may take
+
+
+class RegistryError(Exception):
+    """What the registry or its server does not allow, in one line."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version, as the server has it.
+
+    Attributes
+    ----------
+    stage, tag : str
+        The stage, and what the tag says of it; a missing tag says None.
+    aliases : tuple of str
+        Those of `ALIASES` and any others.
+    updated : int
+        Milliseconds since 1970.
+    """
+
+    number: int
+    stage: str
+    aliases: tuple[str, ...]
+    tags: Mapping[str, str] = field(repr=False)
+    run_id: str
+    source: str
+    description: str = field(repr=False)
+    updated: int
+
+    @property
+    def tag(self) -> str:
+        """What the tag says of the stage."""
+        return self.tags.get(TAG, NONE)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The moves of this version, oldest first."""
+        return [json.loads(self.tags[key]) for key in sorted(self.tags) if key.startswith(EVENT)]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered model with all its versions, by number."""
+
+    name: str
+    description: str = field(repr=False)
+    versions: Mapping[int, Version]
+
+    def version(self, number: int) -> Version:
+        """Return a version, or say which there are."""
+        if number not in self.versions:
+            known = ", ".join(map(str, sorted(self.versions))) or "none"
+            raise RegistryError(f"{self.name} has no version {number}; there is {known}")
+        return self.versions[number]
+
+    def within(self, stage: str) -> list[Version]:
+        """Return the versions in a stage, that with its alias first, then the one that was moved last."""
+        found = [version for version in self.versions.values() if version.stage == stage]
+        return sorted(found, key=lambda v: (ALIASES.get(stage) in v.aliases, v.updated), reverse=True)
+
+    def holder(self, stage: str) -> int | None:
+        """Return the number of the version in a stage; None where there is none."""
+        return next((version.number for version in self.within(stage)), None)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the moves of all versions, oldest first."""
+        found = [event for version in self.versions.values() for event in version.events]
+        return sorted(found, key=lambda event: (event["when"], event["to"] != ARCHIVED))
+
+    def disagreements(self) -> list[str]:
+        """Say where stage, alias and tag are not the same, and which moves were not completed."""
+        said = []
+        for number, version in sorted(self.versions.items()):
+            if version.tag != version.stage:
+                said.append(f"version {number} is in {version.stage}, its tag {TAG} says {version.tag}")
+            for stage, alias in ALIASES.items():
+                if (alias in version.aliases) != (version.stage == stage):
+                    has = "has" if alias in version.aliases else "lacks"
+                    said.append(f"version {number} is in {version.stage} and {has} the alias {alias}")
+            if PENDING in version.tags:
+                move = json.loads(version.tags[PENDING])
+                said.append(f"version {number}: the move to {move['to']} that {move['by']} began at {move['when']} was "
+                            "not completed")  # fmt: skip
+        for stage in ALIASES:
+            if len(holders := self.within(stage)) > 1:
+                numbers = " and ".join(str(version.number) for version in holders)
+                said.append(f"{stage} holds the versions {numbers}")
+        return said
+
+
+def connect(uri: str = "") -> MlflowRest:
+    """Return a connection to the server of this checkout, or to another one.
+
+    Raises
+    ------
+    RegistryError
+        If none answers there.
+    """
+    uri = uri or tracking_uri()
+    if not answers(uri):
+        raise RegistryError(f"no MLflow server answers at {uri}: `make server` starts one, MLFLOW_TRACKING_URI names "
+                            "another")  # fmt: skip
+    return MlflowRest(uri, TIMEOUT)
+
+
+def read(rest: MlflowRest, name: str) -> Model:
+    """Return what the registry knows of a model.
+
+    Raises
+    ------
+    RegistryError
+        If there is no such model.
+    """
+    try:
+        found = rest.call("GET", "registered-models/get", name=name)["registered_model"]
+    except ServerError as error:
+        if error.code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise RegistryError(f"{rest.uri} has no registered model {name}: train.ipynb registers one") from None
+    aliases: dict[int, list[str]] = {}
+    for one in found.get("aliases", []):
+        aliases.setdefault(int(one["version"]), []).append(one["alias"])
+    asked = {"filter": f"name='{name}'", "max_results": 1000}
+    versions: dict[int, Version] = {}
+    while True:
+        answer = rest.call("GET", "model-versions/search", **asked)
+        for one in answer.get("model_versions", []):
+            number = int(one["version"])
+            versions[number] = Version(
+                number, one.get("current_stage", NONE), tuple(aliases.get(number, ())),
+                {tag["key"]: tag.get("value", "") for tag in one.get("tags", [])}, one.get("run_id", ""),
+                one.get("source", ""), one.get("description", ""), int(one.get("last_updated_timestamp", 0)),
+            )  # fmt: skip
+        if not answer.get("next_page_token"):
+            return Model(name, found.get("description", ""), dict(sorted(versions.items())))
+        asked["page_token"] = answer["next_page_token"]
+
+
+class Writer:
+    """Changes versions of one model; before every change it asks whether it still may.
+
+    Parameters
+    ----------
+    rest : MlflowRest
+    name : str
+        The registered model.
+    allowed : callable
+        Raises when the claim to change stages has run out.
+    """
+
+    def __init__(self, rest: MlflowRest, name: str, allowed: Callable[[], None]) -> None:
+        self.rest, self.name, self.allowed = rest, name, allowed
+
+    def tag(self, number: int, key: str, value: str) -> None:
+        """Set a tag of a version."""
+        self._call("POST", "model-versions/set-tag", version=str(number), key=key, value=value)
+
+    def untag(self, number: int, key: str) -> None:
+        """Remove a tag of a version."""
+        self._call("DELETE", "model-versions/delete-tag", version=str(number), key=key)
+
+    def transition(self, number: int, stage: str) -> None:
+        """Move a version into a stage, and every other one out of it into the archive, in one step of the server's."""
+        self._call("POST", "model-versions/transition-stage", version=str(number), stage=stage,
+                   archive_existing_versions=stage in ALIASES)  # fmt: skip
+
+    def alias(self, stage: str, number: int | None) -> None:
+        """Let the alias of a stage name a version, or none."""
+        if number is None:
+            self._call("DELETE", "registered-models/alias", alias=ALIASES[stage])
+        else:
+            self._call("POST", "registered-models/alias", alias=ALIASES[stage], version=str(number))
+
+    def describe(self, number: int, text: str) -> None:
+        """Write a version's description."""
+        self._call("PATCH", "model-versions/update", version=str(number), description=text)
+
+    def describe_model(self, text: str) -> None:
+        """Write the registered model's description."""
+        self._call("PATCH", "registered-models/update", description=text)
+
+    def _call(self, method: str, path: str, **fields: Any) -> None:
+        self.allowed()
+        self.rest.call(method, path, name=self.name, **fields)
+
+
+def moment() -> str:
+    """Return the present, UTC, such that later ones sort behind it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def mend(writer: Writer) -> list[str]:
+    """Complete or drop what was begun, and let aliases and tags say what the stages are; return what was not so.
+
+    It can be killed and done again at any point.
+    """
+    model = read(writer.rest, writer.name)
+    said = model.disagreements()
+    for stage in ALIASES:
+        holders = model.within(stage)
+        if len(holders) > 1:  # somebody moved one by hand
+            writer.transition(holders[0].number, stage)
+    model = read(writer.rest, writer.name) if said else model
+    for stage, alias in ALIASES.items():
+        holder = model.holder(stage)
+        aliased = [version.number for version in model.versions.values() if alias in version.aliases]
+        if aliased != ([] if holder is None else [holder]):
+            writer.alias(stage, holder)
+    for number, version in model.versions.items():
+        if version.tag != version.stage:
+            writer.tag(number, TAG, version.stage)
+    for number, version in model.versions.items():
+        if PENDING in version.tags:
+            _settle(writer, model, number, json.loads(version.tags[PENDING]))
+    return said
+
+
+def _settle(writer: Writer, model: Model, number: int, move: dict[str, Any]) -> None:
+    """Write down a move that has happened on all versions that it moved; forget one that has not."""
+    if model.versions[number].stage == move["to"]:
+        moved = {number: move} | {
+            other: {"version": other, "from": move["to"], "to": ARCHIVED, "by": move["by"], "when": move["when"],
+                    "why": f"version {number} took its place", "kind": move["kind"]}
+            for other in move["archived"] if other in model.versions
+        }  # fmt: skip
+        for one, event in moved.items():
+            writer.tag(one, EVENT + event["when"], json.dumps(event, ensure_ascii=False))
+            for key in ("by", "when", "why"):
+                writer.tag(one, f"{TAG}.{key}", event[key])
+        model = read(writer.rest, writer.name)
+        for one in moved:
+            version = model.versions[one]
+            writer.describe(one, page.of_version(version.description, version.events))
+        holders = {stage: model.versions[holder] for stage in ALIASES if (holder := model.holder(stage)) is not None}
+        writer.describe_model(page.of_model(model, holders))
+    writer.untag(number, PENDING)

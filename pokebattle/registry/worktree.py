@@ -1,0 +1,76 @@
+"""A commit of this checkout in a folder of its own, with the changes that a run had beyond it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pokebattle.places import checkout
+
+
+class WorktreeError(Exception):
+    """A commit, or the changes to it, cannot be had here; in one line."""
+
+
+@contextlib.contextmanager
+def worktree(commit: str) -> Iterator[Path]:
+    """Check a commit out into a temporary folder; files, index and branch of the checkout stay as they are.
+
+    Raises
+    ------
+    WorktreeError
+        If the checkout does not have the commit.
+    """
+    root = checkout()
+    if root is None:
+        raise WorktreeError("this package is installed, and not run from a checkout that has commits")
+    if _git(root, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+        raise WorktreeError(f"commit {commit[:12]} is missing here: `git fetch` the branch that has it")
+    with tempfile.TemporaryDirectory(prefix="pokebattle-again-") as scratch:
+        folder = Path(scratch) / "checkout"
+        added = _git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", str(folder), commit)
+        if added is None:
+            raise WorktreeError(f"git cannot check out commit {commit[:12]}")
+        try:
+            yield folder
+        finally:
+            _git(root, "worktree", "remove", "--force", str(folder))
+
+
+def apply_patch(folder: Path, patch: str) -> list[str]:
+    """Apply what a run had beyond its commit (`code.patch`); return what the patch names and does not hold.
+
+    Raises
+    ------
+    WorktreeError
+        If it cannot be applied.
+    """
+    lines = patch.splitlines(keepends=True)
+    if cut := [line for line in lines if line.startswith("# cut:")]:
+        raise WorktreeError(f"code.patch is not whole ({cut[0][2:].strip()})")
+    named = [line[2:].strip() for line in lines if line.startswith(("# in no commit:", "# notebook that no commit"))]
+    start = next((number for number, line in enumerate(lines) if line.startswith("diff --git ")), None)
+    if start is not None and (fault := _apply(folder, "".join(lines[start:]))):
+        raise WorktreeError(f"code.patch does not apply to the commit ({fault})")
+    return named
+
+
+def _apply(folder: Path, text: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), "apply", "--whitespace=nowarn"], input=text, text=True,
+                          capture_output=True, check=False, env=_environment())  # fmt: skip
+    return " ".join(done.stderr.split())[:200] if done.returncode else ""
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False,
+                          env=_environment())  # fmt: skip
+    return done.stdout if done.returncode == 0 else None
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without what would lead git to another repository, as inside a hook."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}

@@ -1,0 +1,120 @@
+"""A real MLflow server with a registry of its own, and a version that train.ipynb has registered from a commit."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pokebattle import engine
+from pokebattle.registry import stages
+from pokebattle.tracking.shipping.rest import MlflowRest
+
+TRACKING = Path(__file__).parents[1] / "tracking"
+sys.path.insert(0, str(TRACKING))  # its conftest and ours import what lies there
+_spec = importlib.util.spec_from_file_location("tracking_conftest", TRACKING / "conftest.py")
+_tracking = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_tracking)
+mlflow_server = _tracking.mlflow_server
+SMALL = {"max_matchups": 800, "max_judging_pairs": 60, "n_estimators": 40, "n_bootstrap": 50,
+         "learning_curve_points": 2, "register_model": True}  # fmt: skip
+SKIPPED = {".venv", ".git", "build", ".pokebattle", ".mypy_cache", ".ruff_cache", ".pytest_cache", "__pycache__"}
+
+
+@pytest.fixture
+def rest(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> MlflowRest:
+    """A connection to the server, which the package's own functions use as well."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    return MlflowRest(mlflow_server)
+
+
+@pytest.fixture
+def shelf(rest: MlflowRest, request: pytest.FixtureRequest) -> str:
+    """The name of a registered model with four versions, which belongs to one test."""
+    name = re.sub(r"\W", "_", request.node.name)[:80]
+    rest.call("POST", "registered-models/create", name=name)
+    for _ in range(4):
+        rest.call("POST", "model-versions/create", name=name, source="mlflow-artifacts:/nothing")
+    return name
+
+
+@pytest.fixture
+def seen(rest: MlflowRest) -> Callable[[str], dict[int, tuple[str, tuple[str, ...], str]]]:
+    """What the server says of a model's versions: stage, aliases, tag."""
+
+    def look(name: str) -> dict[int, tuple[str, tuple[str, ...], str]]:
+        return {number: (version.stage, version.aliases, version.tag)
+                for number, version in stages.read(rest, name).versions.items()}  # fmt: skip
+
+    return look
+
+
+@dataclass
+class Checkout:
+    """A checkout with a commit, in which the project's programs are run as a user would."""
+
+    folder: Path
+    env: dict[str, str]
+
+    def run(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment there."""
+        words = [str(Path(sys.executable).parent / command[0]), *command[1:]]
+        return subprocess.run(words, cwd=self.folder, env=self.env | env, capture_output=True, text=True, timeout=600)
+
+    def verb(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Type ``python -m pokebattle words``."""
+        return self.run("python", "-m", "pokebattle", *words, **env)
+
+    def git(self, *words: str) -> str:
+        """Run git there and return what it says."""
+        who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+        return subprocess.run(["git", *who, *words], cwd=self.folder, check=True, capture_output=True, text=True).stdout
+
+    def train(self, **chosen: Any) -> str:
+        """Execute train.ipynb, which must succeed, and return its run's id once it is closed."""
+        options = [word for name, value in (SMALL | chosen).items() for word in ("-p", name, str(value))]
+        done = self.run("papermill", "--no-progress-bar", "notebooks/train.ipynb", "out.ipynb", *options)
+        assert done.returncode == 0, done.stderr
+        told = self.verb("report", "out.ipynb")
+        (run_id,) = re.findall(r"/runs/([0-9a-f]{32})\S* \(FINISHED\)", told.stdout)
+        return run_id
+
+
+def _checkout(folder: Path, root: Path, uri: str) -> Checkout:
+    for path in root.iterdir():
+        if path.name not in SKIPPED:
+            copy = shutil.copytree if path.is_dir() else shutil.copy
+            copy(path, folder / path.name, **({"ignore": shutil.ignore_patterns(*SKIPPED)} if path.is_dir() else {}))
+    env = {key: value for key, value in os.environ.items()
+           if not key.startswith(("MLFLOW_", "POKEBATTLE_", "PYTEST_", "GIT_"))}  # fmt: skip
+    env |= {"PYTHONPATH": str(folder), "MLFLOW_TRACKING_URI": uri, "POKEBATTLE_LINGER": "0"}
+    (folder / ".pokebattle").mkdir()
+    (folder / ".pokebattle" / "engine").symlink_to(engine.install().parent)
+    made = Checkout(folder, env)
+    made.git("init", "--quiet")
+    made.git("add", "--all")
+    made.git("commit", "--quiet", "--message", "All of it")
+    return made
+
+
+@pytest.fixture(scope="session")
+def checkout(
+    tmp_path_factory: pytest.TempPathFactory, root: Path, mlflow_server: str, installed_engine: None
+) -> Checkout:
+    """A checkout of the project as it is here, all of it in a commit."""
+    return _checkout(tmp_path_factory.mktemp("checkout"), root, mlflow_server)
+
+
+@pytest.fixture(scope="session")
+def trained(checkout: Checkout) -> str:
+    """The id of a run of train.ipynb, which registered version 1 of `battle_winner`."""
+    return checkout.train()

@@ -1,0 +1,190 @@
+"""A version is judged by what its own record, its files and fresh battles tell, and goes on when all gates let it."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import yaml
+
+from pokebattle.registry import gates, ground, stages
+from pokebattle.registry.bench import Bench
+from pokebattle.registry.gates import MEANINGLESS, PASSED, REFUSED
+
+NAMES = ["no leak", "clean commit", "ahead of baselines", "calibration", "not behind Production", "mirrored",
+         "loads and answers", "executed again"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def promoted(checkout: Any, trained: str) -> str:
+    """What the command line says when version 1 goes to Staging, which it does."""
+    done = checkout.verb("promote", "1", "--to", "Staging", "--why", "the first one")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.fixture
+def bench(rest: Any, trained: str, tmp_path: Path) -> Bench:
+    """Version 1 on trial."""
+    model = stages.read(rest, "battle_winner")
+    return Bench(rest, model, model.version(1), tmp_path)
+
+
+def test_a_good_version_passes_every_gate_and_its_page_shows_them(rest: Any, promoted: str, trained: str) -> None:
+    lines = promoted.splitlines()
+    assert [re.split(r"  +|: ", line)[1] for line in lines[:-1]] == NAMES
+    assert {line.split()[0] for line in lines[:-1]} == {"passed", "no"}
+    assert "no meaning   not behind Production: no other version is in Production" in lines
+    assert re.search(r"executed again: \d\d+ metrics, all the same", promoted)
+    assert lines[-1] == "battle_winner version 1: None → Staging"
+    version = stages.read(rest, "battle_winner").versions[1]
+    assert (version.stage, version.aliases, version.tag) == ("Staging", ("staging",), "Staging")
+    table = [line for line in version.description.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0][2:] for line in table[2:10]] == NAMES
+    assert all(line.count(" | ") == 3 for line in table[2:10])
+    assert "pairs of species" in version.description and "seeds of the stream fresh-" in version.description
+    assert "| None → Staging |" in version.description and "the first one" in version.description
+    assert version.tags["gates"].endswith(": passed")
+
+
+def test_the_report_and_the_opening_of_the_gate_part_stand_on_the_run(
+    rest: Any, promoted: str, trained: str, tmp_path: Path
+) -> None:
+    client = mlflow.MlflowClient(rest.uri)
+    run = client.get_run(trained)
+    assert re.fullmatch(r"20\S+Z", run.data.tags["pokebattle.opened.gate"])
+    inputs = {item.tags[0].value: item.dataset.name for item in run.inputs.dataset_inputs}
+    assert inputs["gate"] == "v3-gate"
+    (entry,) = client.list_artifacts(trained, gates.FOLDER)
+    before = mlflow.get_tracking_uri()
+    try:
+        mlflow.set_tracking_uri(rest.uri)
+        file = mlflow.artifacts.download_artifacts(run_id=trained, artifact_path=entry.path, dst_path=str(tmp_path))
+    finally:
+        mlflow.set_tracking_uri(before)
+    report = json.loads(Path(file).read_text())
+    assert report["passed"] and [gate["name"] for gate in report["gates"]] == NAMES
+    assert stages.read(rest, "battle_winner").events()[0]["report"] == entry.path
+    assert run.data.tags["pokebattle.reproduced"].startswith("same 20")
+    again = re.search(r"by run ([0-9a-f]{32})", run.data.tags["pokebattle.reproduced"])[1]
+    assert client.get_run(again).data.tags["pokebattle.reproduces"] == trained
+    assert client.get_run(again).data.metrics["log_loss"] == run.data.metrics["log_loss"]
+
+
+def test_the_checkout_is_left_as_it_was(checkout: Any, promoted: str) -> None:
+    assert checkout.git("status", "--porcelain") == ""
+    assert len(checkout.git("worktree", "list").splitlines()) == 1
+
+
+def test_every_judgement_has_battles_of_its_own(rest: Any, bench: Bench) -> None:
+    first, second = (ground.gate_ground(bench.battles, 2) for _ in range(2))
+    assert first.source != second.source
+    assert list(first.matchups["species_a"]) == list(second.matchups["species_a"])
+    assert not first.matchups["wins_a"].equals(second.matchups["wins_a"])
+    assert (first.matchups["n_battles"] == 2).all()
+    assert first.without(bench.battles).n_pairs == first.n_pairs > 50
+
+
+@pytest.mark.parametrize(("bound", "value", "gate", "measured"), [
+    ("calibration_error", 1e-6, "calibration", r"0\.\d{4}"),
+    ("ahead_of_baselines", 0.9, "ahead", r"[+-]\d\.\d{4} \[.*\] nats ahead of .*, the closest of 5"),
+    ("mirror_error", 0.0, "mirrored", r"\d\.\de-1\d off 1 at most"),
+    ("memory_mb", 10.0, "loads", r"\d+\.\d s, \d+\.\d ms, \d+ MB"),
+])  # fmt: skip
+def test_a_bound_that_is_missed_refuses_with_value_and_bound(
+    bench: Bench, bound: str, value: float, gate: str, measured: str
+) -> None:
+    bench.params = bench.params.model_copy(update={"gates": bench.bounds.model_copy(update={bound: value})})
+    found, expected, verdict = getattr(bench, gate)()
+    assert re.fullmatch(measured, found), found
+    assert verdict == REFUSED
+    assert f"{value:g}".replace("e-0", "e-0") in expected or f"{value:.0e}" in expected
+
+
+def test_a_dirty_or_disordered_run_is_refused(bench: Bench) -> None:
+    assert bench.clean()[2] == PASSED
+    tags = {tag["key"]: tag for tag in bench.run["data"]["tags"]}
+    for key, value in (("pokebattle.order", "out of order"), ("pokebattle.git.dirty", "true"),
+                       ("mlflow.source.git.commit", "")):  # fmt: skip
+        kept = tags[key]["value"]
+        tags[key]["value"] = value
+        assert bench.clean()[2] == REFUSED
+        tags[key]["value"] = kept
+
+
+def test_other_battles_than_it_was_trained_on_are_no_ground(bench: Bench) -> None:
+    bench.params = bench.params.model_copy(update={"max_matchups": 700})
+    rows = {}
+    for gate in bench.measured():
+        rows[gate.name] = gate
+        if gate.name == "mirrored":
+            break
+    assert rows["calibration"].verdict == "not measured"
+    assert rows["calibration"].value.startswith("its battles are others now: digest ")
+    assert rows["not behind Production"].verdict == MEANINGLESS
+
+
+def test_what_does_not_load_is_refused_and_everything_else_is_not_measured(bench: Bench, tmp_path: Path) -> None:
+    (bench.files.folder / "booster.ubj").write_bytes(b"{\"broken\": " + b"x" * 100)
+    assert bench.loads()[2] == REFUSED and "failed" in bench.loads()[0]
+    rows = {gate.name: gate for gate in _until(bench, "loads and answers")}
+    assert {rows[name].verdict for name in ("no leak", "calibration", "mirrored")} == {"not measured"}
+
+
+@pytest.fixture
+def lost_commit(rest: Any, promoted: str) -> Iterator[None]:
+    """The run of version 1 names a commit that no checkout has."""
+    key = "mlflow.source.git.commit"
+    run_id = stages.read(rest, "battle_winner").versions[1].run_id
+    tags = rest.call("GET", "runs/get", run_id=run_id)["run"]["data"]["tags"]
+    commit = next(tag["value"] for tag in tags if tag["key"] == key)
+    rest.call("POST", "runs/set-tag", run_id=run_id, key=key, value="0" * 40)
+    yield
+    rest.call("POST", "runs/set-tag", run_id=run_id, key=key, value=commit)
+
+
+def test_a_refused_version_stays_where_it_is_and_says_why(
+    rest: Any, checkout: Any, lost_commit: None, tmp_path: Path
+) -> None:
+    for file in (checkout.folder / "params").glob("*.yaml"):
+        text = file.read_text()
+        (tmp_path / file.name).write_text(re.sub(r"calibration_error: \S+", "calibration_error: 1.0e-6", text))
+    before = stages.read(rest, "battle_winner")
+    command = ["promote", "1", "--to", "Production"]
+    for options in (["--dry-run"], []):
+        done = checkout.verb(*command, *options, POKEBATTLE_PARAMS=str(tmp_path))
+        assert done.returncode == 1
+        said = done.stdout if options else done.stderr
+        assert "refused by calibration: 0." in said and ", expected at most 1e-06" in said
+        assert "executed again: impossible: commit 000000000000 is missing here" in said
+        assert not options or stages.read(rest, "battle_winner") == before
+    assert done.stderr.count("\n") == 1
+    version = stages.read(rest, "battle_winner").versions[1]
+    assert (version.stage, version.events) == ("Staging", before.versions[1].events)
+    assert "**refused by calibration, executed again**" in version.description
+    assert "refused by calibration" in version.tags["gates"]
+
+
+def test_bounds_come_from_the_checkout_and_not_from_the_run(
+    rest: Any, bench: Bench, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = yaml.safe_load((root / "params" / "sample.yaml").read_text())
+    stored["gates"]["answer_ms"] = 0.5
+    (tmp_path / "sample.yaml").write_text(yaml.safe_dump(stored))
+    monkeypatch.setenv("POKEBATTLE_PARAMS", str(tmp_path))
+    other = Bench(rest, bench.registered, bench.version, tmp_path)
+    assert other.bounds.answer_ms == 0.5 and bench.bounds.answer_ms == 100
+    assert other.params.n_estimators == 40  # and the rest from the run
+
+
+def _until(bench: Bench, last: str) -> list[gates.Gate]:
+    found = []
+    for gate in bench.measured():
+        found.append(gate)
+        if gate.name == last:
+            return found
+    raise AssertionError(last)

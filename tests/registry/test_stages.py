@@ -1,0 +1,227 @@
+"""Stage, alias and tag are one thing, moves keep their order, and of two promoters at once one wins."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pokebattle.cli import main
+from pokebattle.registry import claim, promotion, stages
+from pokebattle.registry.stages import ARCHIVED, NONE, PRODUCTION, STAGING
+
+Seen = Callable[[str], dict[int, tuple[str, tuple[str, ...], str]]]
+ALONE = {NONE: (NONE, (), NONE), STAGING: (STAGING, ("staging",), STAGING),
+         PRODUCTION: (PRODUCTION, ("production",), PRODUCTION), ARCHIVED: (ARCHIVED, (), ARCHIVED)}  # fmt: skip
+MOVE = """
+import os, sys
+from pokebattle.registry import promotion, stages
+from pokebattle.tracking.shipping.rest import MlflowRest
+uri, name, version, stage, who, limit = sys.argv[1:]
+rest, calls = MlflowRest(uri), [0]
+planned = promotion.plan(stages.read(rest, name), int(version), stage)
+print("planned", flush=True)
+sys.stdin.readline()
+
+def counted(self, method, path, /, _call=MlflowRest.call, **fields):
+    answer = _call(self, method, path, **fields)
+    calls[0] += method != "GET" and not path.endswith("search")
+    if calls[0] == int(limit):
+        os.kill(os.getpid(), 9)
+    return answer
+
+MlflowRest.call = counted
+try:
+    promotion.move(rest, planned, f"{who} wants it", who=who)
+except stages.RegistryError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+print(calls[0])
+"""
+
+
+def mover(uri: str, name: str, version: int, stage: str, who: str, limit: int = 0) -> subprocess.Popen[str]:
+    """A process that has planned a move, and makes it when it is told to; it is killed after `limit` changes."""
+    command = [sys.executable, "-c", MOVE, uri, name, str(version), stage, who, str(limit)]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(command, text=True, **pipes)
+    assert process.stdout.readline() == "planned\n"
+    return process
+
+
+def move(rest: Any, name: str, version: int, stage: str, why: str = "it is good") -> list[str]:
+    return promotion.move(rest, promotion.plan(stages.read(rest, name), version, stage), why, who="ana")
+
+
+def test_stage_alias_and_tag_go_together_on_all_that_move(rest: Any, shelf: str, seen: Seen) -> None:
+    move(rest, shelf, 1, STAGING)
+    assert seen(shelf) == {1: ALONE[STAGING], **dict.fromkeys((2, 3, 4), ALONE[NONE])}
+    move(rest, shelf, 1, PRODUCTION)
+    move(rest, shelf, 2, STAGING)
+    move(rest, shelf, 3, STAGING)
+    assert seen(shelf) == {1: ALONE[PRODUCTION], 2: ALONE[ARCHIVED], 3: ALONE[STAGING], 4: ALONE[NONE]}
+    move(rest, shelf, 3, PRODUCTION, "fewer errors")
+    assert seen(shelf) == {1: ALONE[ARCHIVED], 2: ALONE[ARCHIVED], 3: ALONE[PRODUCTION], 4: ALONE[NONE]}
+    version = stages.read(rest, shelf).versions[3]
+    assert {key: version.tags[f"stage.{key}"] for key in ("by", "why")} == {"by": "ana", "why": "fewer errors"}
+    assert "| Staging → Production | ana | fewer errors |" in version.description
+    assert "version 3 took its place" in stages.read(rest, shelf).versions[1].description
+    assert f"[version 3](#/models/{shelf}/versions/3)" in stages.read(rest, shelf).description
+    assert stages.read(rest, shelf).disagreements() == []
+
+
+@pytest.mark.parametrize(("steps", "version", "stage", "expected"), [
+    ([], 1, PRODUCTION, "is in None and cannot go to Production: Staging comes before Production"),
+    ([STAGING, PRODUCTION], 1, STAGING, "is in Production and cannot go to Staging: another version is promoted"),
+    ([], 9, STAGING, "has no version 9; there is 1, 2, 3, 4"),
+])  # fmt: skip
+def test_no_step_is_left_out(
+    rest: Any, shelf: str, seen: Seen, steps: list[str], version: int, stage: str, expected: str
+) -> None:
+    for step in steps:
+        move(rest, shelf, 1, step)
+    before = seen(shelf)
+    with pytest.raises(stages.RegistryError) as error:
+        promotion.promote(shelf, version, stage)
+    assert expected in str(error.value) and "\n" not in str(error.value)
+    assert seen(shelf) == before
+
+
+def test_a_model_that_is_not_there_is_named(rest: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["promote", "1", "--to", "Staging", "--model-name", "nobody"]) == 1
+    assert capsys.readouterr().err == f"Error: {rest.uri} has no registered model nobody: train.ipynb registers one\n"
+
+
+def test_rollback_goes_back_step_by_step_and_says_why(
+    rest: Any, shelf: str, seen: Seen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version in (1, 2, 3):
+        move(rest, shelf, version, STAGING)
+        move(rest, shelf, version, PRODUCTION)
+    for now, was in ((2, 3), (1, 2)):
+        planned = promotion.plan_back(stages.read(rest, shelf))
+        assert (planned.version, planned.holders[PRODUCTION]) == (now, was)
+        promotion.move(rest, planned, "it was worse", who="ben")
+        assert seen(shelf) == {one: ALONE[PRODUCTION if one == now else ARCHIVED] for one in (1, 2, 3)} | {
+            4: ALONE[NONE]}  # fmt: skip
+    with pytest.raises(stages.RegistryError, match="version 1 is the first in Production"):
+        promotion.plan_back(stages.read(rest, shelf))
+    move(rest, shelf, 4, STAGING)
+    move(rest, shelf, 4, PRODUCTION)
+    assert promotion.plan_back(stages.read(rest, shelf)).version == 1
+    assert main(["history", "--model-name", shelf]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("Archived → Production" in line and line.endswith("ben: it was worse") for line in lines) == 2
+    assert lines[-2:] == ["Production: version 4", "Staging: none"]
+
+
+def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(rest: Any, shelf: str, seen: Seen) -> None:
+    for version, other in ((1, 2), (3, 4)):
+        both = [mover(rest.uri, shelf, version, STAGING, "ana"), mover(rest.uri, shelf, other, STAGING, "ben")]
+        for process in both:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        said = [process.communicate(timeout=60) for process in both]
+        codes = sorted(process.returncode for process in both)
+        assert codes == [0, 1], said
+        ((_, told),) = [text for text, process in zip(said, both, strict=True) if process.returncode]
+        assert told.startswith(("BusyError: stages of", "MeanwhileError: the stages of")) and told.count("\n") == 1
+        assert sum(stage == STAGING for stage, _, _ in seen(shelf).values()) == 1
+        assert stages.read(rest, shelf).disagreements() == []
+
+
+def test_whoever_comes_late_is_told_that_stages_have_changed(rest: Any, shelf: str, seen: Seen) -> None:
+    planned = promotion.plan(stages.read(rest, shelf), 2, STAGING)
+    move(rest, shelf, 1, STAGING)
+    with pytest.raises(promotion.MeanwhileError, match=r"changed meanwhile by ana at .*: Staging holds version 1"):
+        promotion.move(rest, planned, "too late", who="ben")
+    assert seen(shelf)[2] == ALONE[NONE]
+
+
+def test_killed_anywhere_it_is_as_before_or_completed_by_the_next(
+    rest: Any, shelf: str, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (STAGING, PRODUCTION):
+        move(rest, shelf, 1, step)
+    move(rest, shelf, 2, STAGING)
+    whole = mover(rest.uri, shelf, 3, STAGING, "eve")
+    n_changes = int(whole.communicate("\n", timeout=60)[0])
+    assert n_changes > 10
+    limits, halves = list(range(1, n_changes + 1)), 0
+    for turn, limit in enumerate(limits):
+        version = (2, 3)[turn % 2]
+        before = seen(shelf)
+        killed = mover(rest.uri, shelf, version, STAGING, "eve", limit)
+        killed.communicate("\n", timeout=60)
+        assert killed.returncode == -9
+        disagreed = bool(stages.read(rest, shelf).disagreements())
+        halves += disagreed
+        if limit < n_changes:
+            with monkeypatch.context() as patch, pytest.raises(claim.BusyError, match="being changed by eve since"):
+                patch.setattr(claim, "LEASE", 3600.0)
+                with claim.claim(rest, shelf, "ana"):
+                    pass
+        with monkeypatch.context() as patch:
+            patch.setattr(claim, "LEASE", 0.05)
+            time.sleep(0.1)
+            said = promotion.complete(rest, shelf)
+        assert bool(said) == disagreed
+        model = stages.read(rest, shelf)
+        assert model.disagreements() == []
+        after = seen(shelf)
+        if after == before:
+            with monkeypatch.context() as patch:
+                patch.setattr(claim, "LEASE", 0.05)
+                move(rest, shelf, version, STAGING, "once more")
+        else:
+            assert after[version] == ALONE[STAGING] and model.events()[-1]["by"] == "eve"
+        assert seen(shelf)[version] == ALONE[STAGING]
+        assert seen(shelf)[1] == ALONE[PRODUCTION]
+    assert halves >= 5
+
+
+def test_what_a_hand_has_moved_is_said_and_mended(
+    rest: Any, shelf: str, seen: Seen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    move(rest, shelf, 1, STAGING)
+    rest.call("POST", "registered-models/alias", name=shelf, alias="staging", version="2")
+    rest.call("POST", "model-versions/set-tag", name=shelf, version="3", key="stage", value="Production")
+    rest.call("POST", "model-versions/transition-stage", name=shelf, version="4", stage="Staging",
+              archive_existing_versions=False)  # fmt: skip
+    assert main(["history", "--model-name", shelf]) == 1
+    said = capsys.readouterr().out
+    for line in ("version 2 is in None and has the alias staging",
+                 "version 3 is in None, its tag stage says Production",
+                 "version 4 is in Staging, its tag stage says None", "Staging holds the versions"):  # fmt: skip
+        assert f"DISAGREES {line}" in said
+    assert main(["promote", "4", "--to", "Staging", "--model-name", shelf]) == 0
+    said = capsys.readouterr().out
+    assert "mended: version 3 is in None, its tag stage says Production" in said
+    assert said.splitlines()[-1] == f"{shelf} version 4 is in Staging already"
+    assert seen(shelf) == {1: ALONE[ARCHIVED], 2: ALONE[NONE], 3: ALONE[NONE], 4: ALONE[STAGING]}
+
+
+def test_a_claim_that_runs_out_changes_nothing_more(
+    rest: Any, shelf: str, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim, "WORK", -1.0)
+    with pytest.raises(claim.BusyError, match="took too long"):
+        move(rest, shelf, 1, STAGING)
+    assert seen(shelf) == dict.fromkeys((1, 2, 3, 4), ALONE[NONE])
+    monkeypatch.undo()
+    move(rest, shelf, 1, STAGING)  # the claim was given back
+
+
+def test_what_people_wrote_stays_and_the_page_keeps_to_its_size(rest: Any, shelf: str) -> None:
+    words = "A person's words.\n\nMore | of it."
+    rest.call("PATCH", "model-versions/update", name=shelf, version="1", description=words)
+    for turn in range(12):
+        move(rest, shelf, 1 + turn % 2, STAGING, f"reason {turn}: " + "why | not, " * 40)
+    model = stages.read(rest, shelf)
+    assert model.versions[1].description.startswith(f"{words}\n\n## History")
+    assert all(len(version.description) <= 5000 for version in model.versions.values())
+    assert "reason 10" in model.versions[1].description
+    assert len(model.events()) == 12 + 11
+    assert json.loads(model.versions[2].tags[max(key for key in model.versions[2].tags if key.startswith("history."))])
