@@ -43,7 +43,7 @@ def shelf(rest: MlflowRest, request: pytest.FixtureRequest) -> str:
     name = re.sub(r"\W", "_", request.node.name)[:80]
     rest.call("POST", "registered-models/create", name=name)
     for _ in range(4):
-        rest.call("POST", "model-versions/create", name=name, source="mlflow-artifacts:/nothing")
+        rest.call("POST", "model-versions/create", name=name, source="s3://a/bucket")
     return name
 
 

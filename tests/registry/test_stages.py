@@ -18,10 +18,12 @@ ALONE = {NONE: (NONE, (), NONE), STAGING: (STAGING, ("staging",), STAGING),
          PRODUCTION: (PRODUCTION, ("production",), PRODUCTION), ARCHIVED: (ARCHIVED, (), ARCHIVED)}  # fmt: skip
 MOVE = """
 import os, sys
-from pokebattle.registry import promotion, stages
+from pokebattle.registry import claim, promotion, stages
 from pokebattle.tracking.shipping.rest import MlflowRest
 uri, name, version, stage, who, limit = sys.argv[1:]
 rest, calls = MlflowRest(uri), [0]
+if int(limit) > 0:
+    claim.LEASE = 0.05  # nobody else is there but who was killed before
 planned = promotion.plan(stages.read(rest, name), int(version), stage)
 print("planned", flush=True)
 sys.stdin.readline()
@@ -42,7 +44,7 @@ print(calls[0])
 """
 
 
-def mover(uri: str, name: str, version: int, stage: str, who: str, limit: int = 0) -> subprocess.Popen[str]:
+def mover(uri: str, name: str, version: int, stage: str, who: str, limit: int = -1) -> subprocess.Popen[str]:
     """A process that has planned a move, and makes it when it is told to; it is killed after `limit` changes."""
     command = [sys.executable, "-c", MOVE, uri, name, str(version), stage, who, str(limit)]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
