@@ -9,10 +9,10 @@ UV_VERSION := 0.13.9
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600
 SIDE_BY_SIDE := --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: help train tune test lab server stop reference dex dataset bench results chaos clean
+.PHONY: help train tune test lab server stop reference dex dataset bench results chaos check-release clean
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(READY): requirements.lock pyproject.toml
 	@bash .ci/environment "$(PYTHON)" "$(UV_VERSION)"
@@ -59,6 +59,9 @@ results: $(READY)  ## fit every version, protocol and feature set, and print the
 
 chaos: $(READY)  ## the whole fault matrix, shippers killed at random, many notebooks at once (half an hour)
 	POKEBATTLE_TRACKING=off $(BIN)/python tests/tracking/chaos.py
+
+check-release: $(READY)  ## whole ways to Production on a real server: promotions, rollback, runs executed again (minutes)
+	POKEBATTLE_TRACKING=off $(BIN)/pytest tests/registry/release.py
 
 clean:  ## remove what make produced, except the environment and the server's store
 	rm -rf build out*.ipynb .pytest_cache .mypy_cache .ruff_cache

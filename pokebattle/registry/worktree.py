@@ -30,7 +30,7 @@ def worktree(commit: str) -> Iterator[Path]:
         raise WorktreeError("this package is installed, and not run from a checkout that has commits")
     if _git(root, "cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise WorktreeError(f"commit {commit[:12]} is missing here: `git fetch` the branch that has it")
-    with tempfile.TemporaryDirectory(prefix="pokebattle-again-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="pokebattle-again-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / "checkout"
         added = _git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", str(folder), commit)
         if added is None:
