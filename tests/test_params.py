@@ -14,7 +14,7 @@ from nbclient.exceptions import CellExecutionError
 from papermill.parameterize import parameterize_notebook
 from traitlets.config import Config
 
-from pokebattle.params import Params, ParamsError, load_params, validate, versions
+from pokebattle.params import Params, ParamsError, load_params, recorded, validate, versions
 
 CELL = 'version: str = "sample"  # a file in params/\nn_workers: int = 20  # battles a matchup\n'
 SETUP = "from pokebattle.params import load_params\nparams = load_params(globals())"
@@ -110,6 +110,19 @@ def test_sample_registers_nothing_and_is_small():
         ("n_jobs: 1", "on: 1", "params/v3.yaml, on: expected a name, got what YAML does not read as text"),
         ("  max_depth: {low: 2", "  max_dept: {low: 2",
          "params/v3.yaml, search.max_dept: unknown parameter, got {'low': 2, 'high': 8}; did you mean max_depth?"),
+        ("  calibration_error: 0.015", "  calibration_eror: 0.015",
+         "params/v3.yaml, gates.calibration_eror: unknown key, got 0.015; did you mean calibration_error?"),
+        ("  calibration_error: 0.015", "  calibration_error: 0",
+         "params/v3.yaml, gates.calibration_error: expected a number above 0 and at most 1, got 0"),
+        ("  fresh_battles: 10", "  fresh_battles: 2.5",
+         "params/v3.yaml, gates.fresh_battles: expected an integer at least 0 and at most 1000, got 2.5"),
+        ("  mirror_error: 1.0e-9", "  mirror_error: 1e-9",
+         "params/v3.yaml, gates.mirror_error: expected a number at least 0 and at most 1, got '1e-9', "
+         "which YAML reads as text: write it as in 1.0e-3"),
+        ("  memory_mb: 1000", "", "params/v3.yaml, gates.memory_mb: expected a number above 0, got none"),
+        ("gates:  ", "gats:  ",
+         "params/v3.yaml, gats: unknown parameter, got {'fresh_battles': 10, 'ahead_of_baselines': 0, "
+         "'calibration_error': 0.015, 'b...; did you mean gates?"),
         ("max_depth: {low: 2, high: 8}", "max_depth: {low: 8, high: 2}",
          "params/v3.yaml, search.max_depth: expected low below high, got low 8 and high 2"),
         ("max_depth: {low: 2, high: 8}", "max_depth: {low: 2, hihg: 8}",
@@ -150,6 +163,18 @@ def test_an_unreadable_file_is_one_line(folder, content):
 def test_a_folder_without_versions_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("POKEBATTLE_PARAMS", str(tmp_path / "params"))
     assert refusal(CELL, {}).endswith("params, version: expected a file for each version here, got none")
+
+
+def test_an_earlier_execution_has_its_own_values_and_todays_gates(folder):
+    before = load_params({"version": "v3"}).model_dump() | {"max_depth": 7, "n_trials": 30}
+    before["gates"] = before["gates"] | {"calibration_error": 1.0}
+    del before["n_folds"]
+    params = recorded(before)
+    assert (params.max_depth, params.n_folds, params.gates.calibration_error) == (7, 3, 0.015)
+    with pytest.raises(ParamsError, match=r"parameters.json, max_depth: expected an integer at least 1 .* got 70"):
+        recorded(before | {"max_depth": 70})
+    with pytest.raises(ParamsError, match=r"parameters.json, version: expected one of .*, got 'v0'"):
+        recorded(before | {"version": "v0"})
 
 
 # What papermill is given
