@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import tempfile
 from pathlib import Path
@@ -18,18 +20,29 @@ def read(rest: MlflowRest, run: dict[str, Any], path: str) -> bytes:
     FileNotFoundError
         If the run has no such file.
     """
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    store = get_artifact_repository(run["info"]["artifact_uri"], tracking_uri=rest.uri, registry_uri=rest.uri)
-    folder = path.rpartition("/")[0]
-    if path not in {entry.path for entry in store.list_artifacts(folder or None)}:
+    store = store_at(rest, run["info"]["artifact_uri"])
+    if path not in {entry.path for entry in store.list_artifacts(path.rpartition("/")[0] or None)}:
         raise FileNotFoundError(f"run {run['info']['run_id']} has no {path}")
     with tempfile.TemporaryDirectory() as scratch:
-        try:
-            return Path(store.download_artifacts(path, dst_path=scratch)).read_bytes()
-        except MlflowException as error:
-            raise OSError(f"{path} of run {run['info']['run_id']}: {error}") from error
+        return download(store, path, Path(scratch)).read_bytes()
+
+
+def store_at(rest: MlflowRest, uri: str) -> Any:
+    """Return MLflow's view on a folder of files."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(uri, tracking_uri=rest.uri, registry_uri=rest.uri)
+
+
+def download(store: Any, path: str, folder: Path) -> Path:
+    """Download one file; raises OSError when it cannot be had."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # MLflow's progress bars
+            return Path(store.download_artifacts(path, dst_path=str(folder)))
+    except MlflowException as error:
+        raise OSError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def read_json(rest: MlflowRest, run: dict[str, Any], path: str) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from pokebattle.params import ParamsError
+from pokebattle.registry import artifacts
 from pokebattle.registry.stages import Version
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 
@@ -80,14 +81,17 @@ def fetch(rest: MlflowRest, version: Version, name: str, folder: Path) -> ModelF
     title = f"{name}/{version.number}"
     expected = _recorded_digest(rest, version, title)
     store = _store(rest, version, title)
-    for path in sorted(_paths(store)):
+    paths = sorted(_paths(store))
+    for path in paths:
         if PICKLED.search(path):
             raise _foreign(title, f"it holds a pickle, {path}")
         if path not in DESCRIBED and path not in {f"{DATA}/{one}" for one in MODEL} and not CODE.fullmatch(path):
             raise _foreign(title, f"it holds {path}, which no model of ours has")
-    metadata = _described(_download(store, "MLmodel", folder, title), title)
-    for one in MODEL:
-        _download(store, f"{DATA}/{one}", folder, title)
+    needed = ["MLmodel", *(f"{DATA}/{one}" for one in MODEL)]
+    if missing := [path for path in needed if path not in paths]:
+        raise _foreign(title, f"{missing[0]} is missing")
+    got = [artifacts.download(store, path, folder) for path in needed]
+    metadata = _described(got[0], title)
     if (found := digest(folder / DATA)) != expected:
         raise _foreign(title, f"its files are not the ones that were registered: digest expected {expected[:12]}…, "
                               f"got {found[:12]}…")  # fmt: skip
@@ -114,8 +118,6 @@ def _recorded_digest(rest: MlflowRest, version: Version, title: str) -> str:
 
 def _store(rest: MlflowRest, version: Version, title: str) -> Any:
     """Return MLflow's view on the folder of a version's files."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     found = re.fullmatch(r"models:/(m-[0-9a-f]+)", version.source)
     if not found:
         raise _foreign(title, f"its source is {version.source or 'none'}, and no model that a run has logged")
@@ -127,7 +129,7 @@ def _store(rest: MlflowRest, version: Version, title: str) -> Any:
         raise _foreign(title, f"its source {version.source} is gone") from None
     if model["info"].get("source_run_id") != version.run_id:
         raise _foreign(title, f"its source was logged by another run than {version.run_id or 'none'}")
-    return get_artifact_repository(model["info"]["artifact_uri"], tracking_uri=rest.uri, registry_uri=rest.uri)
+    return artifacts.store_at(rest, model["info"]["artifact_uri"])
 
 
 def _paths(store: Any, folder: str = "") -> Iterator[str]:
@@ -136,17 +138,6 @@ def _paths(store: Any, folder: str = "") -> Iterator[str]:
             yield from _paths(store, entry.path)
         else:
             yield entry.path
-
-
-def _download(store: Any, path: str, folder: Path, title: str) -> Path:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return Path(store.download_artifacts(path, dst_path=str(folder)))
-    except MlflowException as error:
-        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"}:
-            raise
-        raise _foreign(title, f"{path} is missing") from None
 
 
 def _described(file: Path, title: str) -> dict[str, str]:

@@ -35,6 +35,10 @@ def measured(said: str, gate: str) -> str:
 
 
 def test_two_versions_go_to_production_and_one_comes_back(rest: Any, checkout: Any, trained: str) -> None:
+    before = stages.read(rest, "battle_winner")
+    said = promote(checkout, 1, "Staging", "--dry-run")
+    assert said.endswith("battle_winner version 1: None → Staging (dry run: nothing was changed)\n")
+    assert stages.read(rest, "battle_winner") == before
     promote(checkout, 1, "Staging")
     promote(checkout, 1, "Production")
     better = version_of(rest, "battle_winner", checkout.train(features="simulation", max_matchups=400, max_depth=3))
