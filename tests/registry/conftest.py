@@ -1,4 +1,4 @@
-"""A real MLflow server with a registry of its own, and a version that train.ipynb has registered from a commit."""
+"""A real MLflow server with a registry of its own, and a version that a notebook has registered from a commit."""
 
 import importlib.util
 import os
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from pokebattle import engine
@@ -25,6 +26,21 @@ _spec.loader.exec_module(_tracking)
 mlflow_server = _tracking.mlflow_server
 SMALL = {"max_matchups": 800, "max_judging_pairs": 60, "n_estimators": 40, "n_bootstrap": 50,
          "learning_curve_points": 2, "register_model": True}  # fmt: skip
+QUICK = (  # a notebook that trains, judges and registers as train.ipynb does, without its pictures
+    'version: str = "sample"  # a file in params/',
+    """from pokebattle import evaluation
+from pokebattle.datasets import load_battles, open_part
+from pokebattle.model import BattleWinner
+from pokebattle.params import load_params
+from pokebattle.registry import publish
+params = load_params(globals())
+battles = load_battles(params.dataset, params.protocol, params.max_matchups, params.max_judging_pairs)""",
+    """model = BattleWinner.from_params(params)
+model.fit(battles.training, battles.training["wins_a"], battles.training["n_battles"])
+test = evaluation.single_orientation(open_part(battles, "test"))
+figures = evaluation.figures_of_merit(test, model.predict_proba(test)[:, 1]).iloc[0].to_dict()""",
+    "publish(model, params, figures, battles)",
+)
 SKIPPED = {".venv", ".git", "build", ".pokebattle", ".mypy_cache", ".ruff_cache", ".pytest_cache", "__pycache__"}
 
 
@@ -79,10 +95,10 @@ class Checkout:
         who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
         return subprocess.run(["git", *who, *words], cwd=self.folder, check=True, capture_output=True, text=True).stdout
 
-    def train(self, **chosen: Any) -> str:
-        """Execute train.ipynb, which must succeed, and return its run's id once it is closed."""
+    def train(self, notebook: str = "train", **chosen: Any) -> str:
+        """Execute a notebook that registers, which must succeed, and return its run's id once it is closed."""
         options = [word for name, value in (SMALL | chosen).items() for word in ("-p", name, str(value))]
-        done = self.run("papermill", "--no-progress-bar", "notebooks/train.ipynb", "out.ipynb", *options)
+        done = self.run("papermill", "--no-progress-bar", f"notebooks/{notebook}.ipynb", "out.ipynb", *options)
         assert done.returncode == 0, done.stderr
         told = self.verb("report", "out.ipynb")
         (run_id,) = re.findall(r"/runs/([0-9a-f]{32})\S* \(FINISHED\)", told.stdout)
@@ -99,6 +115,9 @@ def _checkout(folder: Path, root: Path, uri: str) -> Checkout:
     env |= {"PYTHONPATH": str(folder), "MLFLOW_TRACKING_URI": uri, "POKEBATTLE_LINGER": "0"}
     (folder / ".pokebattle").mkdir()
     (folder / ".pokebattle" / "engine").symlink_to(engine.install().parent)
+    metadata = {"pokebattle": {"schema": "params", "experiment": "battle_winner_{version}"}}
+    quick = _tracking.notebook(*QUICK[1:], parameters=QUICK[0], metadata=metadata)
+    nbformat.write(quick, folder / "notebooks" / "quick.ipynb")
     made = Checkout(folder, env)
     made.git("init", "--quiet")
     made.git("add", "--all")
@@ -116,5 +135,5 @@ def checkout(
 
 @pytest.fixture(scope="session")
 def trained(checkout: Checkout) -> str:
-    """The id of a run of train.ipynb, which registered version 1 of `battle_winner`."""
-    return checkout.train()
+    """The id of the run that registered version 1 of `battle_winner`."""
+    return checkout.train("quick")

@@ -18,6 +18,12 @@ def proxy(mlflow_server: str) -> Iterator[FaultProxy]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def trained(checkout: Any) -> str:
+    """The id of a run of train.ipynb, which registered version 1 of `battle_winner`."""
+    return checkout.train()
+
+
 def version_of(rest: Any, name: str, run_id: str) -> int:
     return next(one.number for one in stages.read(rest, name).versions.values() if one.run_id == run_id)
 

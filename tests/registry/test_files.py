@@ -43,6 +43,9 @@ def copied(rest: Any, client: mlflow.MlflowClient, trained: str, tmp_path: Path)
     def register(spoil: Callable[[Path], None] = lambda folder: None, name: str = "spoilt") -> str:
         good = stages.read(rest, "battle_winner").versions[1]
         folder = Path(mlflow.artifacts.download_artifacts("models:/battle_winner/1", dst_path=str(tmp_path / "model")))
+        for file in (folder / "code").rglob("*.*"):
+            if file.name != "__init__.py":  # a few will do
+                file.unlink()
         (folder / "registered_model_meta").unlink(missing_ok=True)
         spoil(folder)
         digest = client.get_run(good.run_id).data.params[files.DIGEST]
@@ -132,7 +135,7 @@ def test_real_pickles_of_mlflow_are_refused(rest: Any, client: mlflow.MlflowClie
 
 def test_a_version_without_a_run_that_vouches_is_refused(rest: Any, client: mlflow.MlflowClient, trained: str) -> None:
     client.create_registered_model("unvouched")
-    client.create_model_version("unvouched", "mlflow-artifacts:/1/models/elsewhere")
+    client.create_model_version("unvouched", "s3://a/bucket")
     assert refusal("unvouched/1") == "no run vouches for its files"
     other = stages.read(rest, "battle_winner").versions[1]
     with mlflow.start_run() as run:
