@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pokebattle.registry import page, stages
-from pokebattle.registry.stages import RegistryError
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 
 PASSED, REFUSED, MEANINGLESS, UNKNOWN = "passed", "refused", "no meaning", "not measured"
@@ -116,7 +116,7 @@ def judge(
     return _recorded(report, rest, bench.run) if record else report
 
 
-def _recorded(report: Report, rest: MlflowRest, run: dict) -> Report:
+def _recorded(report: Report, rest: MlflowRest, run: dict[str, Any]) -> Report:
     """Write a report to the version's run and, where this account may, to the version's page."""
     from pokebattle.registry.artifacts import write_json
 
@@ -134,6 +134,3 @@ def _recorded(report: Report, rest: MlflowRest, run: dict) -> Report:
         return replace(report, file=file, notes=(f"the version's page was not changed: this account may not "
                                                  f"(HTTP {error.status})",))  # fmt: skip
     return replace(report, file=file)
-
-
-__all__ = ["Gate", "RegistryError", "Report", "judge"]
