@@ -34,11 +34,12 @@ from pokebattle.model import BattleWinner
 from pokebattle.params import load_params
 from pokebattle.registry import publish
 params = load_params(globals())
-battles = load_battles(params.dataset, params.protocol, params.max_matchups, params.max_judging_pairs)""",
+limits = params.max_matchups, params.max_judging_pairs
+battles = load_battles(params.dataset, params.protocol, *limits, tables=params.tables)""",
     """model = BattleWinner.from_params(params)
-model.fit(battles.training, battles.training["wins_a"], battles.training["n_battles"])
+model.fit(battles.training, battles.training["wins_a"], battles.training["n_battles"], battles.species)
 test = evaluation.single_orientation(open_part(battles, "test"))
-figures = evaluation.figures_of_merit(test, model.predict_proba(test)[:, 1]).iloc[0].to_dict()""",
+figures = evaluation.figures_of_merit(test, model.predict_proba(test)[:, 1]).iloc[0].dropna().to_dict()""",
     "publish(model, params, figures, battles)",
 )
 SKIPPED = {".venv", ".git", "build", ".pokebattle", ".mypy_cache", ".ruff_cache", ".pytest_cache", "__pycache__"}

@@ -47,11 +47,12 @@ def test_two_versions_go_to_production_and_one_comes_back(rest: Any, checkout: A
     assert stages.read(rest, "battle_winner") == before
     promote(checkout, 1, "Staging")
     promote(checkout, 1, "Production")
-    better = version_of(rest, "battle_winner", checkout.train(features="simulation", max_matchups=400, max_depth=3))
+    simulating = checkout.train("quick", features="simulation", max_matchups=400, max_depth=3)
+    better = version_of(rest, "battle_winner", simulating)
     said = promote(checkout, better, "Staging", "--why", "it simulates")
     assert re.search(r"passed +not behind Production: \+0\.\d{4} \[.*\] nats ahead of version 1, 60 pairs", said)
     assert "version 1, which is in Production, goes to the archive" in promote(checkout, better, "Production")
-    worse = version_of(rest, "battle_winner", checkout.train(n_estimators=1))
+    worse = version_of(rest, "battle_winner", checkout.train("quick", n_estimators=1))
     said = promote(checkout, worse, "Staging", code=1)
     assert measured(said, "not behind Production").startswith("refused")
     assert f"nats ahead of version {better}" in said
@@ -71,7 +72,7 @@ def test_two_versions_go_to_production_and_one_comes_back(rest: Any, checkout: A
 
 
 def test_versions_of_other_data_meet_on_battles_of_the_game(rest: Any, checkout: Any, trained: str) -> None:
-    run_id = checkout.train(version="v1", max_matchups=2000, max_judging_pairs=0, n_estimators=60)
+    run_id = checkout.train("quick", version="v1", max_matchups=2000, max_judging_pairs=0, n_estimators=60)
     said = promote(checkout, version_of(rest, "battle_winner", run_id), "Staging", code=1)
     for gate in ("no leak", "clean commit", "ahead of baselines", "calibration", "mirrored", "executed again"):
         assert measured(said, gate).startswith("passed"), said
@@ -83,7 +84,7 @@ def test_versions_of_other_data_meet_on_battles_of_the_game(rest: Any, checkout:
 def test_battles_of_ones_own_are_judged_as_far_as_that_means_something(rest: Any, checkout: Any) -> None:
     chosen = {"version": "own", "max_matchups": 0, "max_judging_pairs": 0, "n_estimators": 300}
     for turn in (1, 2):
-        number = version_of(rest, "own_battle_winner", checkout.train(**chosen))
+        number = version_of(rest, "own_battle_winner", checkout.train("quick", **chosen))
         for stage in ("Staging", "Production"):
             said = promote(checkout, number, stage, "--model-name", "own_battle_winner")
             compared = measured(said, "not behind Production")
