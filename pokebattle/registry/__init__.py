@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pokebattle.registry.loading import load_registered, registered_versions
-    from pokebattle.registry.publication import Published, keep, metadata, publish, requirements
+    from pokebattle.registry.publication import Published, keep, log_model, metadata, publish, requirements
 
-__all__ = ["Published", "keep", "load_registered", "metadata", "publish", "registered_versions", "requirements"]
+__all__ = ["Published", "keep", "load_registered", "log_model", "metadata", "publish", "registered_versions",
+           "requirements"]  # fmt: skip
 LOADING = {"load_registered", "registered_versions"}
 
 

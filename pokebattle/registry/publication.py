@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -113,30 +113,53 @@ def _save(model: "BattleWinner", params: "Params", reason: str) -> Published:
 def _register(
     model: "BattleWinner", params: "Params", example: pd.DataFrame, facts: dict[str, Any], uri: str
 ) -> Published:
-    """Log the model to the run and register it: booster, feature configuration and code, nothing pickled."""
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("string", name) for name in example]),
-        outputs=Schema([ColSpec("double", "win_probability")]),
-    )
-    with tempfile.TemporaryDirectory() as staging:
-        data, code = Path(staging) / "model", Path(staging) / "code" / "pokebattle"
-        model.save(data)
-        _copy_code(code)
-        with contextlib.redirect_stderr(io.StringIO()):  # MLflow's log lines; what goes wrong is raised
-            logged = mlflow.pyfunc.log_model(
-                name="model", loader_module="pokebattle.model", data_path=str(data), code_paths=[str(code)],
-            signature=signature, input_example=example, pip_requirements=requirements(),
-            registered_model_name=params.model_name,
+    """Log the model to the run and register it."""
+    with contextlib.redirect_stderr(io.StringIO()):  # MLflow's log lines; what goes wrong is raised
+        logged = log_model(
+            model, [str(name) for name in example], input_example=example, registered_model_name=params.model_name,
             metadata={key: str(value) for key, value in facts.items()} | {"version": params.version},
         )  # fmt: skip
     page, number = f"{uri}/#/models/{params.model_name}", str(logged.registered_model_version)
     if not number.isdigit():  # the server takes its time, or is away
         return Published(f"{params.model_name} will be registered as soon as the server has taken it.", page)
     return Published(f"{params.model_name} is registered as version {number}.", f"{page}/versions/{number}")
+
+
+def log_model(model: "BattleWinner", columns: Sequence[str] = (), name: str = "model", **options: Any) -> Any:
+    """Log a model to the active run: booster, feature configuration and code, nothing pickled.
+
+    Parameters
+    ----------
+    model : BattleWinner
+        A fitted model.
+    columns : sequence of str
+        What a matchup is told by; without them all that the features may ask for.
+    name : str
+        The model's name on the run.
+    **options
+        More for `mlflow.pyfunc.log_model`.
+
+    Returns
+    -------
+    mlflow.models.model.ModelInfo
+    """
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    columns = columns or (MATCHUP if model.species_ is None else MATCHUP[:2])
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("string", column) for column in columns]),
+        outputs=Schema([ColSpec("double", "win_probability")]),
+    )
+    with tempfile.TemporaryDirectory() as staging:
+        data, code = Path(staging) / "model", Path(staging) / "code" / "pokebattle"
+        model.save(data)
+        _copy_code(code)
+        return mlflow.pyfunc.log_model(
+            name=name, loader_module="pokebattle.model", data_path=str(data), code_paths=[str(code)],
+            **{"signature": signature, "pip_requirements": requirements()} | options,
+        )  # fmt: skip
 
 
 def requirements() -> list[str]:

@@ -8,7 +8,6 @@ the server as ever. Nothing here imports mlflow.
 
 import functools
 import json
-import os
 import re
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from urllib.parse import unquote
 
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID, new_local_id
 from pokebattle.tracking.kernel.execution import Execution
-from pokebattle.tracking.kernel.imports import after_import
+from pokebattle.tracking.kernel.imports import after_import, replace
 from pokebattle.tracking.notice import say_once
 
 API = re.compile(r"/api/[23]\.0/mlflow/")
@@ -43,7 +42,7 @@ def install(current: Callable[[], Execution | None]) -> None:
     def attach(module: Any) -> None:
         global _journalled
         _journalled = JournalledRequests(module, current)
-        module.http_request = _journalled.wrap(module.http_request)
+        replace(module, "http_request", _journalled.wrap(module.http_request))
 
     after_import("mlflow.utils.rest_utils", attach)
 
@@ -53,7 +52,6 @@ class JournalledRequests:
 
     def __init__(self, module: Any, current: Callable[[], Execution | None]) -> None:
         self.module, self.current = module, current
-        self.pid = os.getpid()
         self.mirror: dict[tuple[str, str], dict[str, Any]] = {}  # what this kernel created, by kind and id
 
     def wrap(self, plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,7 +61,7 @@ class JournalledRequests:
         def http_request(host_creds: Any, endpoint: str, method: str, *args: Any, **kwargs: Any) -> Any:
             execution = self.current()
             url = host_creds.host.rstrip("/") + endpoint
-            if execution is None or os.getpid() != self.pid or not url.startswith(execution.uri + "/api/"):
+            if execution is None or not url.startswith(execution.uri + "/api/"):
                 return plain(host_creds, endpoint, method, *args, **kwargs)
             path = url[len(execution.uri) :]
             answer = self._handled(execution, method, path, kwargs)

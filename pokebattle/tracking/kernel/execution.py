@@ -13,6 +13,23 @@ PROMPT = 0.1  # seconds within which an answer counts as the cell's own call, an
 QUIET = 0.05  # seconds between two rings that are not urgent
 RESTART = 1.0  # seconds between two starts of a shipper that was killed
 
+_under_way: "Execution | None" = None
+
+
+def current() -> "Execution | None":
+    """Return the execution that this process is part of; None when nothing is tracked.
+
+    It takes what cells tell mlflow also when its cells are no longer watched: a run without a server has no other way.
+    """
+    execution = _under_way
+    return execution if execution and execution.pid == os.getpid() else None
+
+
+def go_over_to(execution: "Execution | None") -> None:
+    """Make an execution the one that this process is part of; None: there is none any more."""
+    global _under_way
+    _under_way = execution
+
 
 class Execution:
     """An execution that has begun.
@@ -21,6 +38,8 @@ class Execution:
     ----------
     id : str
         The execution's own id; the run carries it as the tag ``pokebattle.execution``.
+    pid : int
+        The process that the execution belongs to.
     uri : str
         Address of the MLflow server that the run goes to.
     names : tuple of str or None
@@ -30,7 +49,7 @@ class Execution:
     """
 
     def __init__(self, start: dict[str, Any], execution_id: str | None = None) -> None:
-        self.id = execution_id or new_execution_id()
+        self.id, self.pid = execution_id or new_execution_id(), os.getpid()
         self.start = opening(self.id, **start)
         self.uri = str(self.start["uri"])
         self.names: tuple[str, str] | None = None
@@ -135,8 +154,8 @@ class Execution:
         return found
 
     def end(self) -> None:
-        """End this execution while the kernel lives on."""
-        self.emit("kernel_end", cause="the kernel went over to another run", signal=None)
+        """End this execution while the process lives on."""
+        self.emit("kernel_end", cause="the process went over to another run", signal=None)
         with contextlib.suppress(OSError):
             os.close(self._bell)
         self.journal.close()

@@ -17,7 +17,7 @@ from pokebattle.tracking.cells import ANSI, NO_TRACK, is_untracked, literals, wi
 from pokebattle.tracking.context import PARENT, Context, detect, parent_pid
 from pokebattle.tracking.journal import secretless
 from pokebattle.tracking.kernel import autolog, fluent
-from pokebattle.tracking.kernel.execution import Execution
+from pokebattle.tracking.kernel.execution import Execution, current, go_over_to
 from pokebattle.tracking.kernel.imports import after_import
 from pokebattle.tracking.notice import say
 from pokebattle.tracking.settings import enabled, switched_on, tracking_uri
@@ -37,15 +37,6 @@ def watch(shell: Any) -> None:
         _tracker.install()
     else:
         say(f"notebooks are tracked on http(s) servers, not at {tracking_uri()}: this one has mlflow to itself")
-
-
-def current() -> "Execution | None":
-    """Return the execution that this process is part of; None when nothing is tracked.
-
-    It takes what cells tell mlflow also when its cells are no longer watched: a run without a server has no other way.
-    """
-    tracker = _tracker
-    return tracker.execution if tracker and tracker.pid == os.getpid() else None
 
 
 def guarded(hook: Callable[..., None]) -> Callable[..., None]:
@@ -135,6 +126,7 @@ class KernelTracker:
         start = context.opening(names) | {"parent": _parent_process()}
         execution = Execution(start, context.execution_id)
         context.execution_id = None  # a second run of this kernel needs an id of its own
+        go_over_to(execution)
         os.environ[PARENT] = execution.id
         if context.parameters:
             execution.emit("params", values=context.parameters)

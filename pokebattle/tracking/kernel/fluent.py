@@ -12,7 +12,7 @@ from typing import Any
 
 from pokebattle.tracking.kernel import calls
 from pokebattle.tracking.kernel.execution import Execution
-from pokebattle.tracking.kernel.imports import after_import
+from pokebattle.tracking.kernel.imports import after_import, replace
 from pokebattle.tracking.notice import say_once
 
 
@@ -38,8 +38,8 @@ class Attachment:
         atexit.unregister(fluent._safe_end_run)  # the shipper ends what is open, when it can
         self._stack = fluent._active_run_stack.get
         fluent._active_run_stack.get = self.stack
-        fluent.start_run = self._nesting(fluent.start_run)
-        fluent.end_run = self._sparing(fluent.end_run)
+        replace(fluent, "start_run", self._nesting(fluent.start_run))
+        replace(fluent, "end_run", self._sparing(fluent.end_run))
         if (execution := current()) and not is_tracking_uri_set():
             set_tracking_uri(execution.uri)
 

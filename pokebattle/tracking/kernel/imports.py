@@ -25,6 +25,14 @@ def after_import(name: str, callback: Callback) -> None:
     finder.callbacks[name] = callback
 
 
+def replace(module: Any, name: str, value: Any) -> None:
+    """Set an attribute of a module, also where the rest of its package has imported it by that name already."""
+    plain, package = getattr(module, name), module.__name__.partition(".")[0]
+    for other, loaded in list(sys.modules.items()):
+        if other.partition(".")[0] == package and vars(loaded).get(name) is plain:
+            setattr(loaded, name, value)
+
+
 class _Finder(importlib.abc.MetaPathFinder):
     def __init__(self) -> None:
         self.callbacks: dict[str, Callback] = {}

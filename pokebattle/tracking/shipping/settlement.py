@@ -134,9 +134,9 @@ class Settlement:
             tags["pokebattle.order"] = order(story.cells, document["cells"])
         if failed := ending.failed:
             error = failed.error or {"ename": "", "evalue": "", "traceback": []}
-            tags = {
-                "pokebattle.failed_cell": str(self._notebook.index(failed)),
-                "pokebattle.failed_source": failed.source,
+            place = {"pokebattle.failed_cell": str(self._notebook.index(failed)),
+                     "pokebattle.failed_source": failed.source}  # fmt: skip
+            tags = ({} if story.is_script else place) | {
                 "pokebattle.error": f"{error['ename']}: {error['evalue']}",
                 "pokebattle.traceback": self._traceback(error),
             } | tags  # fmt: skip
@@ -160,18 +160,17 @@ class Settlement:
         return ExecutedNotebook(self.folder, story.document, story.cells, story.masker.json)
 
     def _artifacts(self, ending: Verdict) -> Iterator[File]:
-        """Yield the executed notebook, its figures, the cells' story, typed parameters, patch and data manifests."""
+        """Yield the executed notebook, its figures, the cells' story, typed parameters, patch and data manifests.
+
+        Of a script there is its own text instead of what comes from cells.
+        """
         story, root = self.story, self.start["root"]
-        notebook, stem = self._notebook, Path(self.start["notebook"]).stem or "notebook"
-        yield File(root, f"{stem}.ipynb", notebook.chunks)
-        if notebook.ran_again:
-            yield File(root, f"{stem}_in_order.ipynb", notebook.in_order().chunks)
-        cells = [
-            {"cell": n, "id": cell.id, "index": notebook.index(cell), "source": cell.source, "seconds": cell.seconds,
-             "ok": cell.ok, "started": cell.started, "ended": cell.ended, "error": cell.error}
-            for n, cell in enumerate(story.cells)
-        ]  # fmt: skip
-        texts = {"cells.json": _json(story.masker.json(cells))}
+        texts = self._script() if story.is_script else {"cells.json": _json(story.masker.json(self._cells()))}
+        if not story.is_script:
+            notebook, stem = self._notebook, Path(self.start["notebook"]).stem or "notebook"
+            yield File(root, f"{stem}.ipynb", notebook.chunks)
+            if notebook.ran_again:
+                yield File(root, f"{stem}_in_order.ipynb", notebook.in_order().chunks)
         if ending.failed and ending.failed.error:
             error = ending.failed.error
             whole = "\n".join([*(error["traceback"] or []), f"{error['ename']}: {error['evalue']}"])
@@ -190,8 +189,21 @@ class Settlement:
             texts[f"data/{manifest.get('name', 'manifest')}.json"] = _json(manifest)
         for name, text in texts.items():
             yield _bytes(root, name, text.encode("utf-8", "replace"))
-        for name, picture in notebook.figures():
+        for name, picture in () if story.is_script else self._notebook.figures():
             yield _bytes(root, f"figures/{name}", picture)
+
+    def _cells(self) -> list[dict[str, Any]]:
+        """Return the story of the cells."""
+        return [
+            {"cell": n, "id": cell.id, "index": self._notebook.index(cell), "source": cell.source,
+             "seconds": cell.seconds, "ok": cell.ok, "started": cell.started, "ended": cell.ended, "error": cell.error}
+            for n, cell in enumerate(self.story.cells)
+        ]  # fmt: skip
+
+    def _script(self) -> dict[str, str]:
+        """Return the script as it was when its block began, by its name."""
+        source = self.story.cells[0].source if self.story.cells else ""
+        return {Path(self.start["notebook"]).name: self.story.masker.text(source)} if source else {}
 
 
 def settle_aside(folder: Path) -> str:

@@ -20,6 +20,7 @@ from pokebattle.tracking.shipping import spool
 from pokebattle.tracking.shipping.delivery import Batch, RefusedError
 from pokebattle.tracking.shipping.rest import ServerError
 from pokebattle.tracking.shipping.settlement import Settlement
+from pokebattle.tracking.shipping.story import SCRIPT
 
 DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to say how they ended, once the kernel is gone
 PACE = 0.3  # seconds between two deliveries that nobody waits for, so that many small cells make few requests
@@ -99,7 +100,8 @@ class Shipper:
     def _say(self, what: str) -> None:
         if not self._said:
             self._said = True
-            say(f"{what}; the notebook goes on, its record waits in {self.folder} (`python -m pokebattle doctor`)")
+            what_runs = "script" if self.start["executor"] == SCRIPT else "notebook"
+            say(f"{what}; the {what_runs} goes on, its record waits in {self.folder} (`python -m pokebattle doctor`)")
 
     def _note_end(self) -> None:
         """Write down how the kernel ended, and wait for what its driver has to say."""

@@ -18,6 +18,7 @@ from pokebattle.tracking.shipping.executed import ExecutedCell
 from pokebattle.tracking.shipping.rest import LIMIT, file_chunks, pairs
 
 NAMED_FITS = 10  # fits of one model class that get keys of their own; ``fits.json`` holds all
+SCRIPT = "script"  # the executor of what `MLflowTracker` opens
 UNSEEN = "# not written down: there was no space left"
 COPIED_POINTS = 10_000  # metric points of the first attempt that its own run repeats
 
@@ -66,6 +67,11 @@ class Story:
     def run(self) -> str:
         """The local id of the execution's run."""
         return str(self.start["run"])
+
+    @property
+    def is_script(self) -> bool:
+        """Whether a script's block was executed, as one cell, and no notebook."""
+        return bool(self.start.get("executor") == SCRIPT)
 
     def read(self) -> None:
         """Take in what the journal has gained, and deliver it; raises as `Delivery.flush` does."""
@@ -123,7 +129,7 @@ class Story:
         """Return the tags that are known when the run begins."""
         start, notebook = self.start, self.start["notebook"]
         tags = {
-            "mlflow.source.type": "NOTEBOOK",
+            "mlflow.source.type": "LOCAL" if self.is_script else "NOTEBOOK",
             "mlflow.source.name": notebook or start["executor"],
             "mlflow.user": start["user"],
             "pokebattle.executor": start["executor"],
@@ -388,7 +394,8 @@ class Story:
     def on_cell_end(self, event: dict[str, Any]) -> None:
         """A cell is done; its duration is a metric whose step is the cell's turn."""
         self._cell(event, event["cell"]).end(event)
-        self._put(Batch(self.run, [point("cell/seconds", event["seconds"], event["time"], event["cell"])]))
+        if not self.is_script:
+            self._put(Batch(self.run, [point("cell/seconds", event["seconds"], event["time"], event["cell"])]))
 
     def on_mismatch(self, event: dict[str, Any]) -> None:
         """A test of the notebook found another output than the stored one."""

@@ -1,0 +1,299 @@
+"""MLflow for scripts: a thin layer over ``mlflow`` whose runs hold what notebooks' runs hold, see `MLflowTracker`."""
+
+import atexit
+import contextlib
+import functools
+import io
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pokebattle.tracking.context import PARENT, Context
+from pokebattle.tracking.kernel import calls, fluent
+from pokebattle.tracking.kernel.execution import Execution, current, go_over_to
+from pokebattle.tracking.notice import say
+from pokebattle.tracking.settings import enabled, switched_on
+from pokebattle.tracking.shipping.rest import LIMIT
+from pokebattle.tracking.shipping.story import SCRIPT
+
+if TYPE_CHECKING:
+    from mlflow import ActiveRun
+
+EXPERIMENT = "pokebattle.experiment"  # what a script asked for, on a run that its parent's experiment holds
+
+
+@functools.cache
+def get_mlflow_tracker(experiment_name: str) -> "MLflowTracker":
+    """Return the process's tracker for an experiment."""
+    return MLflowTracker(experiment_name)
+
+
+class MLflowTracker:
+    """Log what a script does as runs of one experiment.
+
+    A run holds what a notebook's does: commit, dirty flag and lock; FINISHED, FAILED with the traceback, or KILLED with
+    the cause; the script itself as an artifact. Everything that is logged inside ``start_run``, by these methods or by
+    ``mlflow``'s own functions, is written to a journal first: a call takes less than half a second whatever the server
+    does, and what it cannot take now is delivered once, by itself or by ``python -m pokebattle sync``. Secrets are
+    masked. Processes that the script starts are not part of its run; notebooks that they execute are its children.
+
+    The server is the notebooks' one: ``MLFLOW_TRACKING_URI``, else what ``make server`` wrote down, else port 5000.
+    With ``POKEBATTLE_TRACKING=off`` nothing is logged; where the address is no server's (a file, a database) ``mlflow``
+    logs there by its own rules, without these guarantees.
+
+    Parameters
+    ----------
+    experiment_name : str
+        Created when its first run begins. In a tracked notebook, and inside another ``start_run``, a run is a child of
+        that one and belongs to its experiment; the tag ``pokebattle.experiment`` then holds this name.
+
+    Examples
+    --------
+    >>> tracker = MLflowTracker(experiment_name="battle_winner_v3")
+    >>> with tracker.start_run(run_name="quick look"):
+    ...     tracker.log_params({"max_depth": 6})
+    ...     tracker.log_metrics({"log_loss": 0.143})
+    ...     tracker.log_model(model, "model")
+    """
+
+    def __init__(self, experiment_name: str) -> None:
+        if not isinstance(experiment_name, str) or not experiment_name.strip():
+            raise ValueError(f"experiment_name: expected a name, got {experiment_name!r}")
+        self.experiment_name = experiment_name
+        self._silent = 0  # runs that are under way and not tracked
+
+    @contextlib.contextmanager
+    def start_run(self, run_name: str | None = None) -> Iterator["ActiveRun | None"]:
+        """Begin a run, which ends with the ``with`` block; without a name it has the script's.
+
+        Yields
+        ------
+        mlflow.ActiveRun or None
+            MLflow's run, whose ids are local ones while the server is away. None when nothing is logged.
+        """
+        execution = self._open(run_name) if enabled() and current() is None else None
+        if execution:
+            with _whole(execution) as run:
+                yield run
+        elif switched_on() and (current() or not enabled()):
+            with self._child(run_name) as run:
+                yield run
+        else:
+            self._silent += 1
+            try:
+                yield None
+            finally:
+                self._silent -= 1
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log parameters; as everywhere in MLflow, one that the run has already cannot change."""
+        if self._logs():
+            _mlflow().log_params(dict(params))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log figures, of a step (0, 1, ...) if they are a curve's."""
+        if self._logs():
+            _mlflow().log_metrics(dict(metrics), step=step)
+
+    def log_model(
+        self, model: Any, artifact_path: str = "model", model_type: str | None = None, **options: Any
+    ) -> None:
+        """Log a fitted model with the packages that it needs, pinned; nothing is pickled.
+
+        - `model.BattleWinner`: XGBoost's own format and JSON, with the package's code, as ``train.ipynb`` registers it.
+        - XGBoost's ``Booster`` and its estimators (``XGBClassifier``, ...): XGBoost's own format, UBJSON.
+        - scikit-learn: the skops format, which holds arrays and the names of known types. A model with types that skops
+          does not know is refused; after looking at them, name them: ``skops_trusted_types=[...]``.
+
+        Parameters
+        ----------
+        model : object
+        artifact_path : str
+            Name of the model on the run.
+        model_type : {"xgboost", "sklearn"}, optional
+            What the model is taken to be; checked. How it is stored depends on the model alone.
+        **options
+            More for ``mlflow.<flavor>.log_model``, as ``signature`` and ``input_example``.
+
+        Raises
+        ------
+        ValueError
+            An unknown ``model_type``, or a model that is none of it.
+        mlflow.exceptions.MlflowException
+            Types that skops does not know.
+        """
+        log = _logging(model, model_type)
+        if self._logs():
+            with contextlib.redirect_stderr(io.StringIO()):  # MLflow's log lines; what goes wrong is raised
+                log(model, artifact_path, options)
+
+    def _open(self, run_name: str | None) -> Execution | None:
+        """Open a run of this process's own; None, and one line, where nothing can be written."""
+        _mlflow()  # what its import takes is no time of the run's
+        script = _script()
+        names = (self.experiment_name, run_name or (script.stem if script else self.experiment_name))
+        try:
+            source = script.read_text("utf-8", "replace") if script else ""
+            execution = Execution(Context(SCRIPT, script).opening(names) | {"parent": None})
+        except OSError as error:
+            say(f"this run is not tracked ({type(error).__name__}: {error})")
+            return None
+        execution.fix_names(names)
+        execution.emit("cell_start", cell=0, cell_id=None, source=source)
+        return execution
+
+    @contextlib.contextmanager
+    def _child(self, run_name: str | None) -> Iterator["ActiveRun"]:
+        """Begin a run below the one that is under way, or one of mlflow's own where there is no server."""
+        mlflow, process = _mlflow(), os.getpid()
+        if current() is None and mlflow.active_run() is None:
+            mlflow.set_experiment(self.experiment_name)
+        _may_wait()
+        run = mlflow.start_run(run_name=run_name, nested=mlflow.active_run() is not None)
+        mlflow.set_tag(EXPERIMENT, self.experiment_name)
+        try:
+            yield run
+        except BaseException as error:
+            told = _told(error)
+            if os.getpid() == process:
+                if told:
+                    last, whole = f"{told['ename']}: {told['evalue']}", "\n".join(told["traceback"])
+                    mlflow.set_tag("pokebattle.error", last[: LIMIT["tags"]])
+                    mlflow.set_tag("pokebattle.traceback", whole[-LIMIT["tags"] :])
+                stopped = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+                mlflow.end_run(stopped if told else "FINISHED")
+            raise
+        mlflow.end_run()
+
+    def _logs(self) -> bool:
+        """Tell whether something is logged now; every call may wait anew for the server.
+
+        Raises
+        ------
+        RuntimeError
+            No run is under way.
+        """
+        if self._silent or not switched_on():
+            return False
+        if _mlflow().active_run() is None:
+            raise RuntimeError("no run is under way: log inside `with tracker.start_run(...):`")
+        _may_wait()
+        return True
+
+
+@contextlib.contextmanager
+def _whole(execution: Execution) -> Iterator["ActiveRun"]:
+    """Make an execution what mlflow logs to, and note how the block ended: it is the run's only cell."""
+    began, before = time.perf_counter(), os.environ.get(PARENT)
+    go_over_to(execution)
+    os.environ[PARENT] = execution.id
+    told: dict[str, Any] | None = None
+    try:
+        yield _join_mlflow(execution.uri)
+    except BaseException as error:
+        told = _told(error)
+        raise
+    finally:
+        if os.getpid() == execution.pid:  # a fork's end is not the script's
+            if told:
+                execution.emit("output", cell=0, output="error", content=told)
+            execution.emit("cell_end", cell=0, seconds=round(time.perf_counter() - began, 6), ok=told is None,
+                           execution_count=1, error=told["ename"] if told else None)  # fmt: skip
+            go_over_to(None)
+            del os.environ[PARENT]
+            os.environ |= {PARENT: before} if before else {}
+            execution.end()
+
+
+def _join_mlflow(uri: str) -> "ActiveRun":
+    """Let mlflow's own functions log to the execution under way; return its run as they know it."""
+    mlflow = _mlflow()
+    if calls.requests() is None:
+        fluent.install(current)
+        atexit.register(mlflow.tracking.fluent._safe_end_run)  # kernels leave runs that are open at their end to others
+    named = "MLFLOW_TRACKING_URI" in os.environ
+    mlflow.set_tracking_uri(uri)
+    if not named:  # mlflow has written it there, where it reads as the user's own choice
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return mlflow.active_run()
+
+
+def _may_wait() -> None:
+    """Let the next call wait anew for the server."""
+    if execution := current():
+        execution.begin_cell()
+
+
+def _told(error: BaseException) -> dict[str, Any] | None:
+    """Return what ended a block as notebooks hold errors; None for a program's orderly exit."""
+    if isinstance(error, SystemExit) and not error.code:
+        return None
+    behind = error.__traceback__
+    while behind and behind.tb_frame.f_code.co_filename == __file__:
+        behind = behind.tb_next
+    lines = traceback.format_exception(type(error), error, behind)
+    return {"ename": type(error).__name__, "evalue": str(error), "traceback": [line.rstrip("\n") for line in lines]}
+
+
+def _script() -> Path | None:
+    """Return the file that this process executes; None for a program of the environment, or what was typed."""
+    named = getattr(sys.modules["__main__"], "__file__", None)
+    file = Path(named).absolute() if named else None
+    return file if file and file.is_file() and not file.is_relative_to(sys.prefix) else None
+
+
+def _mlflow() -> Any:
+    import mlflow  # takes a second, so not before a run begins
+
+    return mlflow
+
+
+def _logging(model: Any, model_type: str | None) -> Callable[[Any, str, dict[str, Any]], None]:
+    """Return the function that logs a model of its kind."""
+    from sklearn.base import BaseEstimator
+    from xgboost import Booster, XGBModel
+
+    from pokebattle.model import BattleWinner
+
+    is_xgboost = isinstance(model, Booster | XGBModel | BattleWinner)
+    fits = {"xgboost": is_xgboost, "sklearn": isinstance(model, BaseEstimator)}
+    if model_type not in (None, *fits):
+        near = get_close_matches(str(model_type), fits, 1, 0.0)[0]
+        raise ValueError(f"model_type: expected one of {', '.join(fits)}, got {model_type!r}; nearest is {near!r}")
+    if not (fits[model_type] if model_type else any(fits.values())):
+        wanted = f"a fitted {model_type} model" if model_type else "a BattleWinner, an XGBoost or a scikit-learn model"
+        raise ValueError(f"model: expected {wanted}, got {type(model).__module__}.{type(model).__qualname__}")
+    if isinstance(model, BattleWinner):
+        return _log_winner
+    return _log_xgboost if is_xgboost else _log_sklearn
+
+
+def _log_winner(model: Any, name: str, options: dict[str, Any]) -> None:
+    from pokebattle.registry import log_model  # it knows this package, so not before it is needed
+
+    log_model(model, name=name, **options)
+
+
+def _log_xgboost(model: Any, name: str, options: dict[str, Any]) -> None:
+    import mlflow.xgboost
+
+    from pokebattle.registry import requirements
+
+    mlflow.xgboost.log_model(model, name=name, **{"pip_requirements": requirements()} | options)
+
+
+def _log_sklearn(model: Any, name: str, options: dict[str, Any]) -> None:
+    import mlflow.sklearn
+
+    from pokebattle.registry import requirements
+
+    needed = [*requirements(), f"skops=={version('skops')}"]
+    mlflow.sklearn.log_model(
+        model, name=name, **{"pip_requirements": needed, "serialization_format": "skops"} | options
+    )
