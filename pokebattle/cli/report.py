@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking.journal import execution_folder, read_json, run_address
+from pokebattle.tracking.settings import server_is_starting
 
 PATIENCE = 200.0  # seconds that the shipper may need while the server comes up
+AWAY = 10.0  # seconds that are waited for a server that is away
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,9 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     if execution is None:
         sys.stdout.write("run: none, this execution was not tracked\n")
         return 0
-    record = _closed_run(execution_folder(execution))
+    record = closed_run(execution_folder(execution))
     if "status" not in record:
-        reason = record.get("unfinished") or record.get("away") or "the server has not answered yet"
+        reason = record.get("away") or "the server has not answered yet"
         sys.stdout.write(f"run: not on the server ({reason})\n")
         return 1
     sys.stdout.write(f"run: {run_address(record)} ({record['status']})\n")
@@ -48,10 +50,12 @@ def _texts(cell: dict[str, Any]) -> list[str]:
     return found
 
 
-def _closed_run(folder: Path) -> dict[str, Any]:
-    deadline = time.monotonic() + PATIENCE
+def closed_run(folder: Path) -> dict[str, Any]:
+    """Wait until the run of an execution's folder is closed; return what is known of it then, or when it takes long."""
+    began = time.monotonic()
     while True:
         record = read_json(folder / "run.json")
-        if "status" in record or "unfinished" in record or time.monotonic() > deadline:
+        away = record.get("away") and not server_is_starting(record["uri"])
+        if "status" in record or time.monotonic() - began > (AWAY if away else PATIENCE):
             return record
         time.sleep(0.1)
