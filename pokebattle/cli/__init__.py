@@ -10,6 +10,8 @@ VERBS = {
     "doctor": "is tracking on, where do runs go, what waits, what is wrong, how to mend it",
     "sync": "deliver executions that wait for their server",
     "runs": "show this machine's recent executions",
+    "train": "train a version by train.ipynb, for people who think in scripts",
+    "retrain": "train, gate and promote a version without anybody watching, and write a report",
     "report": "show an executed notebook's result and the address of its run",
     "reference": "execute notebooks and store the outputs that nbval compares with",
     "adopt": "write what a search found into a new version",
