@@ -9,7 +9,8 @@ UV_VERSION := 0.13.9
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600
 SIDE_BY_SIDE := --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: help train tune test lab server stop reference dex dataset bench results chaos check-release clean
+.PHONY: help train retrain tune check test check-retrain check-release images lab server stop reference dex dataset bench \
+	results chaos clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,14 +24,30 @@ train: $(READY)  ## train v3 from the command line and show the result and its r
 	$(BIN)/papermill notebooks/train.ipynb out.ipynb -p version v3
 	@$(BIN)/python -m pokebattle report out.ipynb
 
+retrain: export VERSION ?= v3
+retrain: $(READY)  ## train VERSION (v3) and bring it through its gates to Production, on the server of MLFLOW_TRACKING_URI
+	@$(BIN)/python -m pokebattle retrain --version "$$VERSION"
+
 tune: $(READY)  ## search better settings for v3 (100 trials, two processes); the same again goes on
 	@$(BIN)/python -m pokebattle server start --background
 	$(BIN)/papermill notebooks/tune.ipynb out-tune.ipynb -p version v3 -p n_trials 100 -p workers 2
 	@$(BIN)/python -m pokebattle report out-tune.ipynb
 
-test: $(READY)  ## lint, unit tests, tracking tests on a real server, nbval on every notebook
+check: $(READY)  ## lint code, types, workflows and shell scripts
 	$(BIN)/ruff check . && $(BIN)/mypy
+	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck -pyflakes ""
+	$(BIN)/zizmor --quiet --offline .github/workflows
+	$(BIN)/shellcheck .ci/run .ci/environment
+
+test: check  ## lint, unit tests, tracking tests on a real server, nbval on every notebook
 	POKEBATTLE_TRACKING=off $(BIN)/pytest $(NBVAL) $(SIDE_BY_SIDE) tests notebooks
+
+check-retrain: $(READY)  ## retraining of the sample version for real: without a shared server, with one, refused (minutes)
+	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/test_workflows.py tests/tracking/test_tracker.py \
+		tests/tracking/test_train.py
+
+images: env  ## build the images with Docker Compose
+	docker compose build
 
 lab: $(READY)  ## JupyterLab on the notebooks, every execution tracked
 	@$(BIN)/python -m pokebattle server start --background
