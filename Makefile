@@ -9,8 +9,8 @@ UV_VERSION := 0.13.9
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600
 SIDE_BY_SIDE := --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: help train retrain tune check test check-retrain check-release images lab server stop reference dex dataset bench \
-	results chaos clean
+.PHONY: help train retrain tune check test check-release check-retrain check-shared check-images lab server stop env \
+	images shared shared-stop backup restore reference dex dataset bench results chaos clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,12 +42,18 @@ check: $(READY)  ## lint code, types, workflows and shell scripts
 test: check  ## lint, unit tests, tracking tests on a real server, nbval on every notebook
 	POKEBATTLE_TRACKING=off $(BIN)/pytest $(NBVAL) $(SIDE_BY_SIDE) tests notebooks
 
+check-release: $(READY)  ## whole ways to Production on a real server: promotions, rollback, runs executed again (minutes)
+	POKEBATTLE_TRACKING=off $(BIN)/pytest tests/registry/release.py
+
 check-retrain: $(READY)  ## retraining of the sample version for real: without a shared server, with one, refused (minutes)
 	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/test_workflows.py tests/tracking/test_tracker.py \
 		tests/tracking/test_train.py
 
-images: env  ## build the images with Docker Compose
-	docker compose build
+check-shared: $(READY)  ## the team's server under load, with its database and itself failing, on S3, lost and restored
+	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/shared
+
+check-images: $(READY)  ## build the images with buildah from a stand-in base and run the main job in them (Debian, root)
+	$(BIN)/python docker/check_images.py
 
 lab: $(READY)  ## JupyterLab on the notebooks, every execution tracked
 	@$(BIN)/python -m pokebattle server start --background
@@ -58,6 +64,24 @@ server: $(READY)  ## start the local MLflow server and say where it is
 
 stop: $(READY)  ## stop the local MLflow server
 	@$(BIN)/python -m pokebattle server stop
+
+env:  ## write .env with random secrets for the team's server; what it has stays
+	@$$(command -v $(BIN)/python || command -v python3) -m pokebattle shared env
+
+images: env  ## build the images with Docker Compose
+	docker compose build
+
+shared: $(READY)  ## start the team's server without Docker: PostgreSQL, and MLflow with accounts on it
+	@$(BIN)/python -m pokebattle shared start
+
+shared-stop: $(READY)  ## stop it; data stay
+	@$(BIN)/python -m pokebattle shared stop
+
+backup: $(READY)  ## write the team's server, databases and artifacts, to a file in backups/ (TO=FILE)
+	@$(BIN)/python -m pokebattle backup $(if $(TO),--to "$(TO)")
+
+restore: $(READY)  ## put the stopped server back to what FROM=FILE holds (OVERWRITE=1 when it has runs)
+	@$(BIN)/python -m pokebattle restore "$(FROM)" $(if $(OVERWRITE),--overwrite)
 
 reference: $(READY)  ## execute the notebooks and store their outputs: the reference that nbval compares with
 	POKEBATTLE_TRACKING=off $(BIN)/python -m pokebattle reference notebooks/*.ipynb
@@ -76,9 +100,6 @@ results: $(READY)  ## fit every version, protocol and feature set, and print the
 
 chaos: $(READY)  ## the whole fault matrix, shippers killed at random, many notebooks at once (half an hour)
 	POKEBATTLE_TRACKING=off $(BIN)/python tests/tracking/chaos.py
-
-check-release: $(READY)  ## whole ways to Production on a real server: promotions, rollback, runs executed again (minutes)
-	POKEBATTLE_TRACKING=off $(BIN)/pytest tests/registry/release.py
 
 clean:  ## remove what make produced, except the environment and the server's store
 	rm -rf build out*.ipynb .pytest_cache .mypy_cache .ruff_cache

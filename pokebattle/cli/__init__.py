@@ -7,6 +7,10 @@ from collections.abc import Sequence
 
 VERBS = {
     "server": "start, stop or show the local MLflow server",
+    "shared": "start, stop or show the team's server: PostgreSQL, and MLflow with accounts on it",
+    "accounts": "who may log in to the team's server, and as what",
+    "backup": "write the team's server, databases and artifacts, to one file",
+    "restore": "put the team's server back to what such a file holds",
     "doctor": "is tracking on, where do runs go, what waits, what is wrong, how to mend it",
     "sync": "deliver executions that wait for their server",
     "runs": "show this machine's recent executions",

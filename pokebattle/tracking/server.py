@@ -124,12 +124,13 @@ def _free_port() -> tuple[int, list[str]]:
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 taken = probe.getsockname()[1]
-                remark = f"port {wanted} is held by {_holder(wanted)}: taking port {taken}"
+                remark = f"port {wanted} is held by {holder(wanted)}: taking port {taken}"
                 return taken, [] if port == wanted else [remark]
     raise ServerStartError("no free port on 127.0.0.1")
 
 
-def _holder(port: int) -> str:
+def holder(port: int) -> str:
+    """Return the program that listens on a port of this machine."""
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
@@ -155,6 +156,12 @@ def stop() -> str | None:
     (state_dir() / "server.json").unlink(missing_ok=True)
     if running is None:
         return None
+    end(running)
+    return str(record["uri"])
+
+
+def end(running: psutil.Process) -> None:
+    """End a server that leads its process group, first by asking."""
     group = os.getpgid(running.pid)
     for sign in (signal.SIGTERM, signal.SIGKILL):  # its parent alone would leave the workers serving
         with contextlib.suppress(ProcessLookupError):
@@ -164,7 +171,6 @@ def stop() -> str | None:
             time.sleep(0.1)
         if not _group_is_alive(group):
             break
-    return str(record["uri"])
 
 
 def _group_is_alive(group: int) -> bool:

@@ -1,0 +1,67 @@
+"""``python -m pokebattle shared start|stop|status|env|serve``: the team's server without Docker."""
+
+import argparse
+import os
+import sys
+
+from pokebattle.places import project
+from pokebattle.shared import settings as s
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "action", choices=["start", "stop", "status", "env", "serve"],
+        help="env writes .env with random secrets; serve runs MLflow in the foreground, from the environment alone",
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it; 1 when a setting is wrong or a part is not well."""
+    try:
+        return {"start": _start, "stop": _stop, "status": _status, "env": _env, "serve": _serve}[arguments.action]()
+    except s.SettingsError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 1
+
+
+def _env() -> int:
+    filled = s.write_env(s.env_file(), project() / ".env.example")
+    made = f"random secrets for {', '.join(filled)}" if filled else "nothing to fill"
+    sys.stdout.write(f"{s.env_file()}: {made}; keep it to yourself\n")
+    return 0
+
+
+def _start() -> int:
+    from pokebattle.shared import stack
+
+    uri, remarks = stack.start()
+    for remark in remarks:
+        sys.stdout.write(f"{remark}\n")
+    sys.stdout.write(f"MLflow serves at {uri}; the accounts and their passwords are in {s.env_file()}\n")
+    return 0
+
+
+def _stop() -> int:
+    from pokebattle.shared import stack
+
+    stopped = stack.stop()
+    text = f"stopped {' and '.join(stopped)}; data stay in {s.folder()}" if stopped else "nothing to stop"
+    sys.stdout.write(f"{text}\n")
+    return 0
+
+
+def _status() -> int:
+    from pokebattle.shared import stack
+
+    parts = stack.status()
+    for part in parts:
+        sys.stdout.write(f"{'ok  ' if part.well else 'BAD '} {part.name:<10} {part.text}\n")
+    return 0 if all(part.well for part in parts) else 1
+
+
+def _serve() -> int:
+    from pokebattle.shared.serve import serve
+
+    serve(dict(os.environ))
+    return 0

