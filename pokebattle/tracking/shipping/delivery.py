@@ -240,7 +240,7 @@ class Delivery:
             self.spent.append(item.staged)
 
     def _call(self, call: Call) -> None:
-        body = self.translate(call.body)
+        path, body = self.translate(call.path), self.translate(call.body)
         answer: dict[str, Any] | None = None
         try:
             if self._resumed or call.since or call.shared:
@@ -248,7 +248,7 @@ class Delivery:
                     self._doubtful.append(call)
                 answer = next(iter(self._created(call, body)), None)
             if answer is None:
-                answer = self.rest.call(call.method, call.path, **body)
+                answer = self.rest.call(call.method, path, **body)
         except ServerError as error:
             if call.token and error.permanent:
                 said = {"error_code": error.code, "message": error.message}
@@ -301,7 +301,8 @@ class Delivery:
         entry: dict[str, Any] = {"what": str(item), "error": error}
         if isinstance(item, Call) and _registers(item):
             with contextlib.suppress(ServerError):  # it names what is not there
-                fields = (item.method, item.path, self.translate(item.body), item.token, item.creates, item.root)
+                path, body = self.translate(item.path), self.translate(item.body)
+                fields = (item.method, path, body, item.token, item.creates, item.root)
                 entry["call"] = fields
         line = json.dumps(entry) + "\n"
         if line not in self.aside():
