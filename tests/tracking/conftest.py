@@ -109,13 +109,13 @@ class LabKernel:
         session = {"JPY_SESSION_NAME": str(path)} if path else {}
         said = tracked.folder / "kernel.log"
         how: Any = {"env": tracked.env | session, "cwd": str(tracked.folder)}
-        with said.open("w") as log:
-            try:
-                started = jupyter_client.manager.start_new_kernel(**how, stderr=log)
-            except RuntimeError:
-                if PORT_TAKEN not in said.read_text():
-                    raise
-                started = jupyter_client.manager.start_new_kernel(**how, stderr=log)
+        self.log = said.open("w")  # a kernel that is restarted writes to it too
+        try:
+            started = jupyter_client.manager.start_new_kernel(**how, stderr=self.log)
+        except RuntimeError:
+            if PORT_TAKEN not in said.read_text():
+                raise
+            started = jupyter_client.manager.start_new_kernel(**how, stderr=self.log)
         self.manager, self.client = started
 
     def run(self, source: str, cell_id: str) -> None:
@@ -136,6 +136,7 @@ class LabKernel:
         """End the kernel at once, as a restart does."""
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
+        self.log.close()
 
 
 @pytest.fixture
