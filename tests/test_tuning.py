@@ -293,3 +293,4 @@ def test_a_trial_of_a_host_that_is_gone_is_made_again_after_its_heartbeat(
     monkeypatch.setattr(Quick, "seconds", 0.8)
     search.run(6)
     assert states(search) == {"COMPLETE": 6, "FAIL": 1} and search.study.trials[0].state == TrialState.FAIL
+    assert sum(trial.params == lost.params for trial in search.study.trials[1:]) == 1
