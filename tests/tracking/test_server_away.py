@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import nbformat
+import psutil
 import pytest
 
 from pokebattle.tracking import server, settings
@@ -17,7 +18,7 @@ from pokebattle.tracking.journal import read_json, run_address
 
 
 def test_without_a_server_a_notebook_ends_undelayed_and_says_so_once(away: Any, make_notebook: Any) -> None:
-    path = away.write("alone.ipynb", make_notebook("print('here')", "1 + 1"))
+    path = away.write("alone.ipynb", make_notebook("print('here')", "import time\ntime.sleep(2.5)\n1 + 1"))
     began = time.monotonic()
     done = away.papermill(path)
     took = time.monotonic() - began
@@ -140,6 +141,9 @@ def test_a_stale_record_is_not_taken_for_the_server(own_state: Any) -> None:
     ended.wait()
     record = {"uri": "http://127.0.0.1:9", "pid": ended.pid, "created": 0.0}
     assert server.process(record) is None
+    alive = psutil.Process()
+    assert server.process(record | {"pid": alive.pid}) is None  # another program has got the number since
+    assert server.process(record | {"pid": alive.pid, "created": alive.create_time()}) == alive
 
 
 def test_a_store_that_is_no_server_is_left_to_mlflow(away: Any, make_notebook: Any) -> None:
