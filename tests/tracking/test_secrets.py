@@ -9,6 +9,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -291,7 +292,14 @@ def test_a_coloured_traceback_shows_no_password(masker, tmp_path):
     'token="' * 20_000,
 ], ids=lambda line: line[:12].strip())  # fmt: skip
 def test_a_very_long_text_is_no_trap(masker, line):
-    assert isinstance(masker.text(line), str)
+    """Four times the text may take four times as long, by no means sixteen times."""
+    before = None
+    for size in (len(line) // 64, len(line) // 16, len(line) // 4, len(line)):
+        began = time.process_time()
+        assert isinstance(masker.text(line[: size // 2] + line[-(size // 2) :]), str)
+        seconds = time.process_time() - began
+        assert before is None or seconds < 8 * before + 0.1, f"{size} characters"
+        before = seconds
 
 
 def test_this_project_loses_nothing(masker):
