@@ -18,7 +18,8 @@ def test_mlflow_calls_of_cells_land_in_the_run(tracked: Any, make_notebook: Any)
         "import mlflow\nmlflow.log_param('depth', 3)\nmlflow.log_metric('score', 0.5, step=7)",
         "with mlflow.start_run(run_name='inner'):\n    mlflow.log_metric('inner_score', 1.0)",
         "import threading\nt = threading.Thread(target=mlflow.log_metric, args=('threaded', 2.0)); t.start(); t.join()",
-        "mlflow.end_run()\nmlflow.log_metric('after_end', 3.0)\nmlflow.active_run().info.run_id",
+        "mlflow.end_run()\nmlflow.log_metric('after_end', 3.0)\n"
+        "assert mlflow.get_run(mlflow.active_run().info.run_id).info.status == 'RUNNING'",
         "mlflow.start_run(run_name='left open');",
     )
     path = tracked.write("own_calls.ipynb", make_notebook(*cells))
@@ -54,7 +55,8 @@ def test_what_is_logged_can_be_read_at_once(tracked: Any, make_notebook: Any) ->
         "for step in range(20):\n    mlflow.log_metric('loss', step, step=step)",
         "print(len(client.get_metric_history(run_id, 'loss')), mlflow.get_run(run_id).data.metrics['loss'])",
         "mlflow.log_text('content', 'a.txt')\nprint(mlflow.artifacts.load_text(f'runs:/{run_id}/a.txt'))",
-        "print(mlflow.search_runs(search_all_experiments=True, filter_string='metrics.loss = 19').run_id.tolist())",
+        "mlflow.log_metric('loss', 20, step=20)\n"
+        "print(mlflow.search_runs(search_all_experiments=True, filter_string='metrics.loss = 20').run_id.tolist())",
     )
     run = tracked.run_of("read_back.ipynb", make_notebook(*cells))
     texts = [cell["outputs"][-1]["text"] for n, cell in enumerate(tracked.artifact(run, "read_back.ipynb")["cells"])
