@@ -37,15 +37,16 @@ def begin(tracked: Any, path: Path, *options: str) -> subprocess.Popen[bytes]:
     deadline = time.monotonic() + 60
     while not (tracked.folder / "reached").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    (folder,) = tracked.executions()
+    folder = tracked.executions()[0]
     while not (folder / "run.json").exists() and time.monotonic() < deadline:  # who opens it watches papermill
         time.sleep(0.05)
     return process
 
 
-def shippers(tracked: Any) -> list[int]:
-    """Return the processes that ship what lies in the folder's state."""
-    found = subprocess.run(["pgrep", "-f", str(tracked.folder / "state")], capture_output=True, text=True, check=False)
+def shippers(tracked: Any, execution: str = "") -> list[int]:
+    """Return the processes that ship what lies in the folder's state, of all executions or of one."""
+    place = str(tracked.folder / "state" / "executions" / execution)
+    found = subprocess.run(["pgrep", "-f", place], capture_output=True, text=True, check=False)
     return [int(pid) for pid in found.stdout.split()]
 
 
@@ -231,6 +232,33 @@ def test_a_notebook_that_executes_notebooks_is_their_parent(tracked: Any, make_n
     outer = "import papermill\npapermill.execute_notebook('inner_one.ipynb', 'inner_out.ipynb', progress_bar=False);"
     assert tracked.papermill(tracked.write("outer_one.ipynb", make_notebook(outer))).returncode == 0
     (parent,), (child,) = tracked.runs("outer_one"), tracked.runs("inner_one")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
+def test_a_notebook_is_not_delivered_before_the_run_of_the_one_that_executes_it(
+    tracked: Any, make_notebook: Any, mlflow_server: str
+) -> None:
+    """The server is back, but the shipper that would open the parent's run stands still."""
+    tracked.write("early_inner.ipynb", make_notebook("1 + 1"))
+    outer = "import papermill\npapermill.execute_notebook('early_inner.ipynb', 'in.ipynb', progress_bar=False);"
+    path = tracked.write("late_outer.ipynb", make_notebook(outer, LONG))
+    with FaultProxy(mlflow_server) as proxy:
+        proxy.mode = "refuse"
+        tracked.env["MLFLOW_TRACKING_URI"] = proxy.uri
+        process = begin(tracked, path)
+        while len(shippers(tracked)) > 1:  # the child's has tried, and leaves
+            time.sleep(0.05)
+        (shipper,) = shippers(tracked, tracked.executions()[0].name)
+        os.kill(shipper, signal.SIGSTOP)
+        proxy.mode = "pass"
+        told, early = sync(tracked).stdout, tracked.client.get_experiment_by_name("early_inner")
+        os.kill(shipper, signal.SIGCONT)
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        assert "not open yet" in told and early is None
+        (parent,) = tracked.runs("late_outer")
+        sync(tracked)
+        (child,) = tracked.runs("early_inner")
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
 
 
