@@ -186,7 +186,7 @@ def test_bounds_come_from_the_checkout_and_not_from_the_run(
     (tmp_path / "sample.yaml").write_text(yaml.safe_dump(stored))
     monkeypatch.setenv("POKEBATTLE_PARAMS", str(tmp_path))
     other = Bench(rest, bench.registered, bench.version, tmp_path)
-    assert other.bounds.answer_ms == 0.5 and bench.bounds.answer_ms == 100
+    assert other.bounds.answer_ms == 0.5 and bench.bounds.answer_ms == 300
     assert other.params.n_estimators == 40  # and the rest from the run
 
 
