@@ -81,12 +81,3 @@ def test_every_difference_and_drift_is_named() -> None:
     assert differences == ["dataset_digest a → b", f"log_loss 0.1 → {0.1 + 1e-16}", "only 1.0 → missing"]
     assert reproduction._compared(before, before)[:2] == ("same", 3)
     assert reproduction._compared(run({}), run({}))[0] == "different"
-
-
-def test_what_no_notebook_made_is_refused_in_one_line(rest: Any, checkout: Any, trained: str) -> None:
-    experiment = rest.call("POST", "experiments/create", name="by hand")["experiment_id"]
-    run = rest.call("POST", "runs/create", experiment_id=experiment)["run"]["info"]["run_id"]
-    for run_id, expected in ((run, f"run {run} cannot be executed again: no tracked notebook made it"),
-                             ("0" * 32, f"{rest.uri} has no run {'0' * 32}")):  # fmt: skip
-        done = checkout.verb("reproduce", run_id)
-        assert (done.returncode, done.stderr) == (1, f"Error: {expected}\n")
