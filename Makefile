@@ -92,8 +92,8 @@ dex: $(READY)  ## extract the game tables from the battle engine
 dataset: $(READY)  ## fight all battles of v3 (about a quarter of an hour on two free cores) into build/battles/v3
 	$(BIN)/papermill notebooks/simulate.ipynb out-simulate.ipynb -p version v3
 
-bench: $(READY)  ## measure generation, features, training, searches, and what tracking costs, side by side (about two hours)
-	@for what in generation features training simulation tracking tuning; do $(BIN)/python benchmarks/$$what.py; done
+bench: $(READY)  ## measure generation, features, training, searches, tracking and the team's server, side by side (about two hours)
+	@for what in generation features training simulation tracking tuning shared; do $(BIN)/python benchmarks/$$what.py; done
 
 results: $(READY)  ## fit every version, protocol and feature set, and print the result tables (half an hour)
 	@$(BIN)/python benchmarks/results.py

@@ -245,6 +245,7 @@ def test_a_restore_that_fails_changes_nothing(make_team, tmp_path):
         [sys.executable, "-c", HOLD], env=team.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:  # somebody looks into the database all the time, so it cannot be replaced
         assert holder.stdout.readline() == "connected\n"
+        team.guards.enter_context(guarded(team.database_pid()))
         said = team.type("restore", str(tmp_path / "before.tar"), "--overwrite", status=1)
         assert "the databases are not replaced" in said
         holder.communicate("")
