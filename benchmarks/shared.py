@@ -62,6 +62,7 @@ def crowd(clients: list[MlflowRest], experiment: str) -> tuple[float, float]:
 @contextlib.contextmanager
 def team(folder: Path, workers: int) -> Iterator[list[MlflowRest]]:
     """Give clients of a team's server, each with an account of its own."""
+    folder.mkdir()
     env = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "POSTGRES_"))}
     env |= {"POKEBATTLE_STATE": str(folder), "POKEBATTLE_ENV_FILE": str(folder / ".env"),
             "MLFLOW_PORT": str(free_port()), "MLFLOW_WORKERS": str(workers)}  # fmt: skip
