@@ -3,13 +3,17 @@
 import contextlib
 import os
 import subprocess
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pokebattle.shared.settings import SettingsError
 
+PATIENCE = 120  # seconds for a busy machine to start or stop the server
 ACCESS = "local all all scram-sha-256\n"  # no TCP, nobody without a password
 
 
@@ -31,11 +35,13 @@ def start(folder: Path, user: str, password: str, database: str) -> str:
         The folder of its socket.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _wait(lambda: _state(folder) != "stopping")
     try:
-        server = _wheel().get_server(folder, cleanup_mode=None)
+        _wheel().get_server(folder, cleanup_mode=None)
     except subprocess.SubprocessError as error:
-        raise SettingsError(f"PostgreSQL does not start; its log is {folder / 'log'} ({error})") from None
-    socket = str(server.get_postmaster_info().socket_dir)
+        if not _wait(lambda: runs(folder)):  # the wheel waits ten seconds, a busy machine takes longer
+            raise SettingsError(f"PostgreSQL does not start; its log is {folder / 'log'} ({error})") from None
+    socket = _socket(folder)
     access = folder / "pg_hba.conf"
     if access.read_text() != ACCESS:
         _first_role(socket, user, password, database)
@@ -87,14 +93,36 @@ def _socket(folder: Path) -> str:
     return (folder / "postmaster.pid").read_text().splitlines()[4]
 
 
+def _state(folder: Path) -> str:
+    """Return what the running server wrote of its state; empty when there is none."""
+    with contextlib.suppress(OSError, IndexError):
+        return (folder / "postmaster.pid").read_text().splitlines()[7].strip()
+    return ""
+
+
+def _wait(condition: Callable[[], bool]) -> bool:
+    """Wait until a condition holds; tell whether it came to that."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
 def stop(folder: Path) -> bool:
     """Stop the database server; tell whether there was one."""
-    if not (folder / "postmaster.pid").exists():
+    try:
+        pid = int((folder / "postmaster.pid").read_text().splitlines()[0])
+    except (OSError, ValueError, IndexError):
         return False
-    with contextlib.suppress(subprocess.CalledProcessError):  # a stale file of a server that was killed
-        control(folder, "stop", "-w", "-m", "fast")
-        return True
-    return False
+    try:
+        control(folder, "stop", "-w", "-t", str(PATIENCE), "-m", "fast")
+    except subprocess.CalledProcessError as error:
+        if psutil.pid_exists(pid) and _state(folder):
+            raise SettingsError(f"PostgreSQL does not stop: {str(error.stderr).strip().splitlines()[-1:]}") from None
+        return False  # a stale file of a server that was killed
+    return True
 
 
 def control(folder: Path, *words: str) -> None:
