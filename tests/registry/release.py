@@ -72,6 +72,9 @@ def test_two_versions_go_to_production_and_one_comes_back(rest: Any, checkout: A
 
 
 def test_versions_of_other_data_meet_on_battles_of_the_game(rest: Any, checkout: Any, trained: str) -> None:
+    if stages.read(rest, "battle_winner").holder("Production") is None:
+        for stage in ("Staging", "Production"):
+            promote(checkout, 1, stage)
     run_id = checkout.train("quick", version="v1", max_matchups=2000, max_judging_pairs=0, n_estimators=60)
     said = promote(checkout, version_of(rest, "battle_winner", run_id), "Staging", code=1)
     for gate in ("no leak", "clean commit", "calibration", "mirrored", "executed again"):
