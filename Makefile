@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV_VERSION := 0.13.9
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600
-SIDE_BY_SIDE := --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: help train retrain tune check test check-release check-retrain check-shared check-images lab server stop env \
 	images shared shared-stop backup restore reference dex dataset bench results chaos clean

@@ -14,6 +14,7 @@ from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 
 MODEL = "battle_winner"
 PREFIXES = ("/api/2.0/mlflow/", "/ajax-api/2.0/mlflow/")
+LATER = "new-has-a-long-one"
 
 
 def status_of(call, *args, **fields):
@@ -204,8 +205,8 @@ def test_two_accounts_write_one_experiment(people, experiment):
 
 
 def test_an_account_without_a_role_sees_nothing(team, people, experiment):
-    people["admin"].call("POST", "users/create", username="new", password="new-has-a-long-password")
-    new = team.account(Login("new", "new-has-a-long-password"))
+    people["admin"].call("POST", "users/create", username="new", password=LATER)
+    new = team.account(Login("new", LATER))
     assert new.call("POST", "experiments/search", max_results=10).get("experiments", []) == []
     assert status_of(new.call, "GET", "experiments/get", experiment_id=experiment) == 403
 
@@ -310,7 +311,7 @@ def test_doctor_logs_in_with_mlflows_own_variables(team):
     login = team.login("TEAM")
     said = team.type("doctor", status=None, **team.tracked(login))
     assert re.search(rf"(?m)^ok +server +{team.uri} answers", said)
-    for change in ({"MLFLOW_TRACKING_PASSWORD": "wrong"}, {"MLFLOW_TRACKING_USERNAME": "", "HOME": str(team.folder)}):
+    for change in ({"MLFLOW_TRACKING_PASSWORD": LATER}, {"MLFLOW_TRACKING_USERNAME": "", "HOME": str(team.folder)}):
         said = team.type("doctor", status=1, **team.tracked(login) | change)
         assert re.search(r"(?m)^BAD +server .*401", said) and "set MLFLOW_TRACKING_USERNAME" in said
 

@@ -7,7 +7,8 @@ import pytest
 from pokebattle.shared import serve
 from pokebattle.shared import settings as s
 
-GOOD = {"POSTGRES_USER": "u", "POSTGRES_PASSWORD": "p@ss/word:1?", "POSTGRES_DB": "m"}
+WORD, QUOTED = "p@ss/word:1?", "p%40ss%2Fword%3A1%3F"
+GOOD = {"POSTGRES_USER": "u", "POSTGRES_PASSWORD": WORD, "POSTGRES_DB": "m"}
 
 
 def test_make_env_fills_what_is_empty_and_leaves_what_is_there(tmp_path, root):
@@ -42,7 +43,7 @@ def test_the_environment_goes_before_the_file(tmp_path, monkeypatch):
 
 
 def test_addresses_keep_every_character_of_a_password():
-    assert s.database(GOOD) == "postgresql+psycopg2://u:p%40ss%2Fword%3A1%3F@db:5432/m"
+    assert s.database(GOOD) == f"postgresql+psycopg2://u:{QUOTED}@db:5432/m"
     uri = s.database(GOOD, "/a b")
     assert s.accounts_database(uri) == "postgresql+psycopg2://u:p%40ss%2Fword%3A1%3F@/m_auth?host=/a%20b"
 

