@@ -52,6 +52,7 @@ def bench(rest: Any, loaded: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return loaded
 
 
+@pytest.mark.long
 def test_a_good_version_passes_every_gate_and_its_page_shows_them(rest: Any, promoted: str, trained: str) -> None:
     lines = promoted.splitlines()
     assert [re.split(r"  +|: ", line)[1] for line in lines[:-1]] == NAMES
@@ -69,6 +70,7 @@ def test_a_good_version_passes_every_gate_and_its_page_shows_them(rest: Any, pro
     assert version.tags["gates"].endswith(": passed")
 
 
+@pytest.mark.long
 def test_the_report_and_the_opening_of_the_gate_part_stand_on_the_run(
     rest: Any, promoted: str, trained: str, tmp_path: Path
 ) -> None:
@@ -93,6 +95,7 @@ def test_the_report_and_the_opening_of_the_gate_part_stand_on_the_run(
     assert client.get_run(again).data.metrics["log_loss"] == run.data.metrics["log_loss"]
 
 
+@pytest.mark.long
 def test_the_checkout_is_left_as_it_was(checkout: Any, promoted: str) -> None:
     assert checkout.git("status", "--porcelain") == ""
     assert len(checkout.git("worktree", "list").splitlines()) == 1
@@ -167,6 +170,7 @@ def lost_commit(rest: Any, promoted: str) -> Iterator[None]:
     rest.call("POST", "runs/set-tag", run_id=run_id, key=key, value=commit)
 
 
+@pytest.mark.long
 def test_a_refused_version_stays_where_it_is_and_says_why(
     rest: Any, lost_commit: None, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

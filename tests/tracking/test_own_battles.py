@@ -38,6 +38,7 @@ def outputs(folder: Path) -> str:
                    for text in output.get("data", {}).get("text/plain", []))  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_model_of_own_battles_is_registered_and_predicts_elsewhere(tracked: Any, copied: Path) -> None:
     tracked.folder = copied
     done = tracked.papermill(copied / "train.ipynb", "-p", "version", "own", "-p", "n_bootstrap", "20")

@@ -71,6 +71,7 @@ def test_nothing_in_a_registered_model_is_pickled(tracked: Any, copied: Path) ->
     assert not [line for line in requirements if line.startswith("xgboost==")] or len(requirements) > 1
 
 
+@pytest.mark.long
 def test_off_saves_the_model_to_a_folder_and_says_so(tracked: Any, copied: Path, root: Path) -> None:
     tracked.folder = copied
     options = ["-p", "register_model", "True", "-p", "n_estimators", "5", "-p", "n_bootstrap", "20"]
@@ -86,6 +87,7 @@ def test_off_saves_the_model_to_a_folder_and_says_so(tracked: Any, copied: Path,
     shutil.rmtree(folder)
 
 
+@pytest.mark.long
 def test_where_a_formula_decides_no_excess_is_published(tracked: Any, copied: Path, root: Path) -> None:
     tracked.folder = copied
     small = {"max_matchups": 2000, "n_estimators": 5, "n_bootstrap": 20}

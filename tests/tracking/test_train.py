@@ -15,6 +15,7 @@ QUICK = ["-p", "n_estimators", "5", "-p", "n_bootstrap", "20", "-p", "max_matchu
 TRAIN = ["python", "-m", "pokebattle", "train", "--model-type", "xgboost", "--version", "sample"]
 
 
+@pytest.mark.long
 def test_tracked_it_shows_the_result_and_the_run(tracked: Any) -> None:
     done = tracked.execute(*TRAIN, "--mlflow-tracking", *QUICK, "-p", "max_depth", "3", POKEBATTLE_TRACKING="off")
     assert done.returncode == 0, done.stderr
