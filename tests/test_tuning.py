@@ -94,11 +94,11 @@ def in_background(search: Search, *args: Any, **kwargs: Any) -> threading.Thread
 
 
 def running(url: str, name: str, count: int = 1) -> list[Any]:
-    """Trials that are under way and say who is at them, as another process sees them."""
+    """Trials that are under way, say who is at them and have their values, as another process sees them."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         trials = optuna.load_study(study_name=name, storage=url).get_trials(states=(TrialState.RUNNING,))
-        if len(found := [trial for trial in trials if "worker" in trial.user_attrs]) >= count:
+        if len(found := [one for one in trials if "worker" in one.user_attrs and one.params]) >= count:
             return found
         time.sleep(0.1)
     raise AssertionError("no trial began")
