@@ -24,7 +24,7 @@ from pokebattle.registry.gates import MEANINGLESS, PASSED, REFUSED, UNKNOWN, Gat
 from pokebattle.registry.ground import FEWEST, Ground
 from pokebattle.registry.stages import PRODUCTION, Model, RegistryError, Version
 from pokebattle.sheets import TablesError
-from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, tags_of
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, params_of, tags_of
 
 ASKED = 20  # matchups that the fresh process answers, one by one
 SLACK = 20  # times its bound for the first answer, after which the fresh process is ended
@@ -122,7 +122,7 @@ class Bench:
             battles = ground.battles_of(self.params)
         except UNUSABLE as error:
             raise MissingError(f"its battles cannot be had: {error}") from None
-        told = {one["key"]: one["value"] for one in self.run["data"].get("params", [])}
+        told = params_of(self.run)
         if told.get("dataset_digest") != battles.digest:
             raise MissingError(f"its battles are others now: digest {told.get('dataset_digest')} when it was trained, "
                                f"here {battles.digest}")  # fmt: skip

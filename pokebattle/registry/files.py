@@ -20,7 +20,7 @@ import yaml
 from pokebattle.params import ParamsError
 from pokebattle.registry import artifacts
 from pokebattle.registry.stages import Version
-from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, params_of
 
 LOADER = "pokebattle.model"
 DATA = "data/model"
@@ -110,10 +110,10 @@ def _recorded_digest(rest: MlflowRest, version: Version, title: str) -> str:
         if error.denied or not error.permanent:
             raise
         raise _foreign(title, "no run vouches for its files") from None
-    told = [one["value"] for one in run["data"].get("params", []) if one["key"] == DIGEST]
-    if not told:
+    told = params_of(run).get(DIGEST)
+    if told is None:
         raise _foreign(title, f"its run names no {DIGEST}: train.ipynb did not register it, or before this was noted")
-    return str(told[0])
+    return told
 
 
 def _store(rest: MlflowRest, version: Version, title: str) -> Any:

@@ -27,7 +27,7 @@ from pokebattle.tracking import trials
 from pokebattle.tracking.cells import cell_source, is_untracked
 from pokebattle.tracking.git import lock_digest
 from pokebattle.tracking.secrets import MASK
-from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, tags_of
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, params_of, tags_of
 
 REPRODUCES, REPRODUCED, DRIFT = "pokebattle.reproduces", "pokebattle.reproduced", "pokebattle.drift"
 SAME, DIFFERENT, IMPOSSIBLE = "same", "different", "impossible"
@@ -250,10 +250,9 @@ def _compared(run: dict[str, Any], again: dict[str, Any]) -> tuple[str, int, lis
 
 def _figures(run: dict[str, Any]) -> dict[str, Any]:
     """Return a run's metrics, other than of time, and what identifies its data and its model."""
-    data = run["data"]
-    figures: dict[str, Any] = {one["key"]: one["value"] for one in data.get("metrics", [])
+    figures: dict[str, Any] = {one["key"]: one["value"] for one in run["data"].get("metrics", [])
                                if not one["key"].endswith(TIMES)}  # fmt: skip
-    return figures | {one["key"]: one["value"] for one in data.get("params", []) if one["key"] in FACTS}
+    return figures | {key: value for key, value in params_of(run).items() if key in FACTS}
 
 
 def _environment_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowRest) -> list[str]:
@@ -266,7 +265,7 @@ def _environment_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowR
     if (then := before.get("pokebattle.python")) and then != after.get("pokebattle.python"):
         drift.append(f"python: {then} → {after.get('pokebattle.python')}")
     drift += _package_drift(run, again, rest)
-    told, now = ({one["key"]: one["value"] for one in one_run["data"].get("params", [])} for one_run in (run, again))
+    told, now = params_of(run), params_of(again)
     meant = {"register_model", "tuned_from", *FACTS}
     others = [name for name in sorted(told) if told[name] != now.get(name) and "." not in name and name not in meant]
     drift += [f"parameter {name}: {told[name]} → {now.get(name, 'missing')}" for name in others]

@@ -209,6 +209,11 @@ def pairs(values: dict[str, Any]) -> list[dict[str, str]]:
     return [{"key": str(key), "value": str(value)} for key, value in values.items()]
 
 
+def params_of(run: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parameters of a run as the server tells it."""
+    return {one["key"]: one["value"] for one in run["data"].get("params", [])}
+
+
 def tags_of(run: Mapping[str, Any]) -> dict[str, str]:
     """Return the tags of a run as the server tells it."""
     return {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
