@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kernel_ports import reserve_ports
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script: tests interrupt programs
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+reserve_ports()
 
 ROOT = Path(__file__).resolve().parent.parent
 

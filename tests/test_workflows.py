@@ -92,7 +92,8 @@ def retrain(folder: Path, *options: str, **env: str) -> subprocess.CompletedProc
 def clean_environment(folder: Path) -> dict[str, str]:
     """Return the environment of a job: secrets that the repository does not have are empty."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "POKEBATTLE_", "MAKE"))}
-    own |= {"PYTHONPATH": str(folder), "GITHUB_STEP_SUMMARY": str(folder.parent / "summary.md"),
+    path = os.pathsep.join([str(folder), own["PYTHONPATH"]])
+    own |= {"PYTHONPATH": path, "GITHUB_STEP_SUMMARY": str(folder.parent / "summary.md"),
             "POKEBATTLE_STATE": str(folder / ".pokebattle"), "MLFLOW_TRACKING_URI": "", "MLFLOW_TRACKING_USERNAME": "",
             "MLFLOW_TRACKING_PASSWORD": ""}  # fmt: skip
     own.pop("PYTEST_CURRENT_TEST", None)

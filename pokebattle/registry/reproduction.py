@@ -209,7 +209,8 @@ def _run(folder: Path, notebook: Path, given: Mapping[str, Any], run: dict[str, 
         (state / "engine").symlink_to(engine)
     own = {key: value for key, value in os.environ.items()
            if not key.startswith(("POKEBATTLE_", "MLFLOW_RUN", "MLFLOW_EXPERIMENT", "GIT_", "PYTEST_"))}  # fmt: skip
-    own |= {"PYTHONPATH": str(folder), "POKEBATTLE_STATE": str(state), "MLFLOW_TRACKING_URI": uri}
+    path = os.pathsep.join(filter(None, [str(folder), own.get("PYTHONPATH")]))
+    own |= {"PYTHONPATH": path, "POKEBATTLE_STATE": str(state), "MLFLOW_TRACKING_URI": uri}
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), str(out), "-y",
                yaml.safe_dump(dict(given))]  # fmt: skip
     info = run["info"]

@@ -113,7 +113,8 @@ def _checkout(folder: Path, root: Path, uri: str) -> Checkout:
             copy(path, folder / path.name, **({"ignore": shutil.ignore_patterns(*SKIPPED)} if path.is_dir() else {}))
     env = {key: value for key, value in os.environ.items()
            if not key.startswith(("MLFLOW_", "POKEBATTLE_", "PYTEST_", "GIT_"))}  # fmt: skip
-    env |= {"PYTHONPATH": str(folder), "MLFLOW_TRACKING_URI": uri, "POKEBATTLE_LINGER": "0"}
+    path = os.pathsep.join([str(folder), env["PYTHONPATH"]])
+    env |= {"PYTHONPATH": path, "MLFLOW_TRACKING_URI": uri, "POKEBATTLE_LINGER": "0"}
     (folder / ".pokebattle").mkdir()
     (folder / ".pokebattle" / "engine").symlink_to(engine.install().parent)
     metadata = {"pokebattle": {"schema": "params", "experiment": "battle_winner_{version}"}}

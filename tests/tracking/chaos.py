@@ -179,6 +179,10 @@ def table(lines: dict[str, Line]) -> str:
 @click.option("--seed", type=int, help="Of everything that is drawn; without it drawn and said.")
 @click.option("--only", multiple=True, type=click.Choice([*ROWS, KILLED, CROWD]), help="Only these.")
 def main(kills: int, notebooks: int, seed: int | None, only: tuple[str, ...]) -> None:
+    sys.path.append(str(Path(__file__).parents[1] / "kernel_ports"))
+    from kernel_ports import reserve_ports
+
+    reserve_ports()
     seed = random.randrange(10**6) if seed is None else seed
     progress(f"seed {seed}")
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"

@@ -15,7 +15,6 @@ import nbformat
 import pytest
 from guard import guarded
 from mlflow.entities import Run
-from ports import PORT_TAKEN
 
 from pokebattle.tracking import server
 from pokebattle.tracking.settings import server_record
@@ -52,11 +51,11 @@ class Tracked:
         return path
 
     def execute(self, *command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a program of the environment in the folder, once more where somebody took a port of its kernel."""
+        """Run a program of the environment in the folder."""
         words = [str(BIN / str(command[0])), *map(str, command[1:])]
-        how: Any = {"cwd": self.folder, "env": self.env | env, "capture_output": True, "text": True, "timeout": 180}
-        done = subprocess.run(words, **how)
-        return subprocess.run(words, **how) if PORT_TAKEN in done.stderr else done
+        return subprocess.run(
+            words, cwd=self.folder, env=self.env | env, capture_output=True, text=True, timeout=180
+        )
 
     def papermill(self, path: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Type ``papermill path out.ipynb options``."""
@@ -107,16 +106,10 @@ class LabKernel:
 
     def __init__(self, tracked: Any, path: Path | None) -> None:
         session = {"JPY_SESSION_NAME": str(path)} if path else {}
-        said = tracked.folder / "kernel.log"
-        how: Any = {"env": tracked.env | session, "cwd": str(tracked.folder)}
-        self.log = said.open("w")  # a kernel that is restarted writes to it too
-        try:
-            started = jupyter_client.manager.start_new_kernel(**how, stderr=self.log)
-        except RuntimeError:
-            if PORT_TAKEN not in said.read_text():
-                raise
-            started = jupyter_client.manager.start_new_kernel(**how, stderr=self.log)
-        self.manager, self.client = started
+        self.log = (tracked.folder / "kernel.log").open("w")  # a kernel that is restarted writes to it too
+        self.manager, self.client = jupyter_client.manager.start_new_kernel(
+            env=tracked.env | session, cwd=str(tracked.folder), stderr=self.log
+        )
 
     def run(self, source: str, cell_id: str) -> None:
         """Execute one cell as Lab does, and wait for it; again when it came too soon after one that failed.

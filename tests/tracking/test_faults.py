@@ -19,14 +19,12 @@ import mlflow
 import nbformat
 import pytest
 from faults import FaultProxy, Plan, Server, compare, database_away, environment
-from ports import PORT_TAKEN
 
 from pokebattle.places import state_dir
 
 BIN = Path(sys.executable).parent
 PATIENCE = 240.0  # seconds that a notebook may take
 STRIKES = 10.0  # seconds that a fault waits for a request that it strikes
-APART = 0.5  # seconds between the starts of two notebooks
 LOCKED = 21.0  # seconds after which a server whose database is away says so
 DELAY = 0.5  # seconds that a call may delay its cell, except log_model, which serializes the model there and then
 
@@ -81,13 +79,8 @@ class Case:
             process.wait()
 
     def begin(self, *plans: Plan) -> None:
-        """Start papermill on these notebooks, on all without any.
-
-        They start a moment apart: kernels that choose their ports in the same instant now and then choose the same.
-        """
+        """Start papermill on these notebooks, on all without any."""
         for plan in plans or self.plans:
-            if self._running:
-                time.sleep(APART)
             nbformat.write(plan.notebook(self.pause), self.folder / f"{plan.stem}.ipynb")
             command = [BIN / "papermill", f"{plan.stem}.ipynb", f"{plan.stem}.out.ipynb", "--no-progress-bar"]
             mine = self.env | {"FAULTS_NOTEBOOK": plan.stem}  # the shipper inherits it: so it is known whose it is
@@ -357,7 +350,7 @@ class Outcome:
 
 
 def execute(name: str, folder: Path, uri: str, database: Path, seed: int, models: bool | None = None) -> Outcome:
-    """Execute a row on a real server, deliver what waits and compare; all once more where a kernel lost a port.
+    """Execute a row on a real server, deliver what waits and compare.
 
     Parameters
     ----------
@@ -371,13 +364,6 @@ def execute(name: str, folder: Path, uri: str, database: Path, seed: int, models
     models : bool, optional
         Whether the notebooks log models; without it as the row says.
     """
-    outcome = _execute(name, folder, uri, database, seed, models)
-    if any(PORT_TAKEN in said for said in outcome.deviations):
-        return _execute(name, folder.with_name(f"{folder.name}-again"), uri, database, seed, models)
-    return outcome
-
-
-def _execute(name: str, folder: Path, uri: str, database: Path, seed: int, models: bool | None) -> Outcome:
     row = ROWS[name]
     with contextlib.ExitStack() as stack:
         own = stack.enter_context(Server(folder / "server")) if row.own_server else None

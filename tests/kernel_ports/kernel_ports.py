@@ -1,0 +1,66 @@
+"""Kernels that never choose the ports of another one, however many tests start kernels at the same time.
+
+Jupyter chooses five free ports a second before the kernel binds them, and knows of one process's kernels only. Among
+hundreds of kernels that tests start side by side a few lose a port by that and die at birth. Here a chosen port is
+locked until its kernel is gone. Jupyter finds the class as it finds everybody's: by an entry point of an installed
+package, which the folder beside this module is to whoever has it on the path.
+"""
+
+import fcntl
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, TextIO
+
+from jupyter_client.connect import LocalPortCache
+from jupyter_client.provisioning import LocalProvisioner
+
+LOCKS = Path(tempfile.gettempdir()) / f"kernel-ports-{os.getuid()}"
+SOCKETS = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
+
+
+def reserve_ports() -> None:
+    """Let this process and its children start kernels so."""
+    here = str(Path(__file__).parent)
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, paths), here])
+    os.environ["JUPYTER_DEFAULT_PROVISIONER_NAME"] = "reserved-ports"
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+class ReservedPorts(LocalProvisioner):
+    """Jupyter's local kernels on ports that no other process of this class has chosen."""
+
+    _locks: tuple[TextIO, ...] = ()
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Choose the ports and lock them, once in a kernel's life: a restarted one keeps them."""
+        manager = self.parent
+        if manager is not None and manager.cache_ports and not self.ports_cached:
+            for socket in SOCKETS:
+                setattr(manager, socket, self._reserve(manager.ip))
+            self.ports_cached = True
+        return await super().pre_launch(**kwargs)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Give the ports back when the kernel is gone for good."""
+        await super().cleanup(restart)
+        if not restart:
+            for lock in self._locks:
+                lock.close()
+            self._locks = ()
+
+    def _reserve(self, ip: str) -> int:
+        LOCKS.mkdir(exist_ok=True)
+        while True:
+            port = LocalPortCache.instance().find_available_port(ip)
+            lock = (LOCKS / str(port)).open("w")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                continue
+            self._locks = (*self._locks, lock)
+            return port
