@@ -5,7 +5,6 @@ import sys
 
 from pokebattle.cli.promote import say
 from pokebattle.registry import gates, promotion, stages
-from pokebattle.tracking.shipping.rest import ServerError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,11 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write a line for each gate and the verdict; 1 when the version is refused."""
     try:
-        report = gates.judge(arguments.version, arguments.model_name, tell=say)
-    except ServerError as error:
-        refusal = promotion.explained(error, stages.connect(), arguments.model_name)
-        sys.stderr.write(f"Error: {refusal}\n")
-        return 1
+        with promotion.connected(arguments.model_name) as rest:
+            report = gates.judge(rest, arguments.version, arguments.model_name, tell=say)
     except (stages.RegistryError, OSError) as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1

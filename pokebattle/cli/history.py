@@ -4,7 +4,6 @@ import argparse
 import sys
 
 from pokebattle.registry import promotion, stages
-from pokebattle.tracking.shipping.rest import ServerError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,11 +15,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Write a line a move, oldest first, the stages, and where stage, alias and tag disagree; 1 when they do."""
     name = arguments.model_name
     try:
-        rest = stages.connect()
-        try:
+        with promotion.connected(name) as rest:
             model = stages.read(rest, name)
-        except ServerError as error:
-            raise promotion.explained(error, rest, name) from None
     except (stages.RegistryError, OSError) as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1

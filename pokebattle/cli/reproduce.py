@@ -5,7 +5,6 @@ import sys
 
 from pokebattle.registry import promotion, reproduction, stages
 from pokebattle.tracking.journal import run_address
-from pokebattle.tracking.shipping.rest import ServerError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,12 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the verdict, every difference and what drifted; 1 when the figures are others or cannot be had."""
     try:
-        rest = stages.connect()
-        try:
+        with promotion.connected("its runs") as rest:
             found = reproduction.reproduce(arguments.run, rest)
             experiment = rest.call("GET", "runs/get", run_id=found.again)["run"]["info"] if found.again else {}
-        except ServerError as error:
-            raise promotion.explained(error, rest, "its runs") from None
     except (stages.RegistryError, OSError) as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1

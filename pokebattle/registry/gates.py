@@ -78,7 +78,7 @@ class Report:
 
 
 def judge(
-    version: int, name: str = "battle_winner", *, tell: Callable[[Gate], object] | None = None, record: bool = True
+    rest: MlflowRest, version: int, name: str, *, tell: Callable[[Gate], object] | None = None, record: bool = True
 ) -> Report:
     """Measure all gates of a registered version.
 
@@ -86,6 +86,8 @@ def judge(
 
     Parameters
     ----------
+    rest : MlflowRest
+        The server whose registry has it.
     version : int
     name : str
         The registered model.
@@ -103,7 +105,6 @@ def judge(
     """
     from pokebattle.registry.bench import Bench
 
-    rest = stages.connect()
     model = stages.read(rest, name)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(rest, model, model.version(version), Path(folder))

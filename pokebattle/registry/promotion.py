@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,8 +111,7 @@ def promote(
     """
     from pokebattle.registry.gates import judge
 
-    rest = stages.connect()
-    try:
+    with connected(name) as rest:
         model = stages.read(rest, name)
         if model.version(version).stage == stage:
             mended = complete(rest, name, dry_run)
@@ -119,15 +119,13 @@ def promote(
         planned = plan(model, version, stage)
         if not dry_run:
             check_permission(rest, name)
-        report = judge(version, name, tell=tell, record=not dry_run)
+        report = judge(rest, version, name, tell=tell, record=not dry_run)
         if dry_run:
             verdict = str(planned) if report.passed else str(RefusedError(report))
             return Outcome(False, f"{verdict} (dry run: nothing was changed)", report)
         if not report.passed:
             raise RefusedError(report)
         mended = move(rest, planned, why or "its gates let it pass", report.file)
-    except ServerError as error:
-        raise explained(error, rest, name) from None
     return Outcome(True, str(planned), report, mended)
 
 
@@ -143,16 +141,13 @@ def rollback(name: str, why: str, dry_run: bool = False) -> Outcome:
     """
     from pokebattle.registry import files
 
-    rest = stages.connect()
-    try:
+    with connected(name) as rest:
         model = stages.read(rest, name)
         planned = plan_back(model)
         files.check(rest, model.version(planned.version), name)
         if dry_run:
             return Outcome(False, f"{planned} (dry run: nothing was changed)")
         mended = move(rest, planned, why)
-    except ServerError as error:
-        raise explained(error, rest, name) from None
     return Outcome(True, str(planned), mended=mended)
 
 
@@ -251,8 +246,28 @@ def account() -> str:
     return os.environ.get("MLFLOW_TRACKING_USERNAME") or user_name()
 
 
-def explained(error: ServerError, rest: MlflowRest, name: str) -> RegistryError:
-    """Say in one line what a server's refusal means here."""
+@contextlib.contextmanager
+def connected(name: str) -> Iterator[MlflowRest]:
+    """Connect to the server of this checkout; what it refuses is said in one line.
+
+    Parameters
+    ----------
+    name : str
+        What is asked for, a registered model or "its runs".
+
+    Raises
+    ------
+    RegistryError
+        If no server answers, or it refuses something.
+    """
+    rest = stages.connect()
+    try:
+        yield rest
+    except ServerError as error:
+        raise _explained(error, rest, name) from None
+
+
+def _explained(error: ServerError, rest: MlflowRest, name: str) -> RegistryError:
     if error.status == 401:
         return RegistryError(f"{rest.uri} wants a name and a password: set MLFLOW_TRACKING_USERNAME and "
                              "MLFLOW_TRACKING_PASSWORD")  # fmt: skip

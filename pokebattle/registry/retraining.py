@@ -11,7 +11,6 @@ from typing import Any
 from pokebattle.registry import gates, page, promotion, stages
 from pokebattle.registry.stages import PRODUCTION, STAGING, RegistryError
 from pokebattle.tracking.journal import run_address
-from pokebattle.tracking.shipping.rest import ServerError
 
 PROMOTED, STOPPED, REFUSED, BROKEN = "promoted", "stopped after the gate", "refused by a gate", "broken"
 EXIT_CODES = {PROMOTED: 0, STOPPED: 0, REFUSED: 1, BROKEN: 2}
@@ -86,7 +85,8 @@ def advance(told: Retraining, shared: bool, why: str, tell: Callable[[gates.Gate
     try:
         told.name, told.version = _registered(told.run)
         if not shared:
-            report = gates.judge(told.version, told.name, tell=tell)
+            with promotion.connected(told.name) as rest:
+                report = gates.judge(rest, told.version, told.name, tell=tell)
             told.reports.append(("Gates", report))
             told.outcome, told.reason = (STOPPED, "There is no shared server, so nothing was promoted.") \
                 if report.passed else (REFUSED, str(promotion.RefusedError(report)))
@@ -96,7 +96,7 @@ def advance(told: Retraining, shared: bool, why: str, tell: Callable[[gates.Gate
         told.outcome, told.reason = PROMOTED, f"It is in {PRODUCTION}."
     except promotion.RefusedError as error:
         told.outcome, told.reason = REFUSED, str(error)
-    except (RegistryError, ServerError, OSError) as error:
+    except (RegistryError, OSError) as error:
         told.outcome, told.reason = BROKEN, str(error)
 
 
@@ -114,12 +114,9 @@ def _promote(told: Retraining, stage: str, why: str, tell: Callable[[gates.Gate]
 def _registered(run: Mapping[str, Any]) -> tuple[str, int]:
     """Return name and number of the version that a run has registered."""
     name = str(run["params"]["model_name"])
-    rest = stages.connect()
-    try:
+    with promotion.connected(name) as rest:
         found = [version.number for version in stages.read(rest, name).versions.values()
                  if version.run_id == run["run_id"]]  # fmt: skip
-    except ServerError as error:
-        raise promotion.explained(error, rest, name) from None
     if not found:
         raise RegistryError(f"run {run['run_id']} has registered no version of {name}: `python -m pokebattle doctor`")
     return name, max(found)
