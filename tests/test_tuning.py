@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -19,6 +21,7 @@ from optuna.trial import TrialState
 from pokebattle.datasets import load_battles
 from pokebattle.evaluation import figures_of_merit
 from pokebattle.params import ParamsError, Range, load_params
+from pokebattle.tracking import processes
 from pokebattle.tuning import search as searches
 from pokebattle.tuning import storage
 from pokebattle.tuning.objective import Objective
@@ -260,6 +263,20 @@ def test_two_notebooks_on_one_storage_take_each_trial_once_and_a_killed_workers_
     assert [trial.number for trial in trials] == list(range(len(trials)))
     makers = {trial.user_attrs["worker"]["pid"] for trial in trials if trial.state == TrialState.COMPLETE}
     assert os.getpid() in makers and len(makers) >= 2
+
+
+def test_a_trial_whose_process_is_killed_at_its_birth_is_made_again_at_once(quick: Any, file: str) -> None:
+    born = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owner = {"worker": processes.identity(born.pid), "execution": "of the killed one"}
+    search = open_search(PARAMS, BATTLES, file)
+    search.kept.owner = owner
+    queued, new = search.study.ask(), search.study.ask()  # nothing more comes of them
+    born.communicate(b"\n")
+    other = open_search(PARAMS, BATTLES, file)
+    storage.release(other.study)
+    assert states(other) == {"FAIL": 2, "WAITING": 2}
+    assert [other.study.trials[trial.number].user_attrs for trial in (queued, new)] == [owner, owner]
+    assert all(trial.user_attrs == {} for trial in other.study.get_trials(states=(TrialState.WAITING,)))
 
 
 def test_a_database_that_is_away_costs_no_trial(

@@ -51,9 +51,9 @@ class Goal:
     def reached(self, study: optuna.Study) -> bool:
         """Tell whether no further trial is to begin; one that another process is at counts."""
         trials = study.get_trials(deepcopy=False)
-        if sum(_counts(trial) or trial.state == TrialState.RUNNING for trial in trials) >= self.n_trials:
+        if sum(storage.counts(trial) or trial.state == TrialState.RUNNING for trial in trials) >= self.n_trials:
             return True
-        judged = [trial for trial in trials if _counts(trial)]
+        judged = [trial for trial in trials if storage.counts(trial)]
         if len(judged) >= FAILURES and all("error" in trial.user_attrs for trial in judged[-FAILURES:]):
             return True
         values = [trial.value if trial.state == TrialState.COMPLETE else float("inf") for trial in judged]
@@ -69,15 +69,17 @@ class Goal:
 
 @dataclass
 class Task:
-    """The objective as a process carries it out: the trial says who is at it, and what went wrong."""
+    """The objective as a process carries it out: the trial says whose it is, and what went wrong."""
 
     objective: Objective
     execution: str = ""
 
+    def owner(self) -> dict[str, Any]:
+        """Return what is noted on every trial that this process begins."""
+        return {"worker": processes.identity(os.getpid()), "execution": self.execution}
+
     def __call__(self, trial: Trial) -> float:
         """Return the objective's value."""
-        trial.set_user_attr("worker", processes.identity(os.getpid()))
-        trial.set_user_attr("execution", self.execution)
         try:
             return self.objective(trial)
         except optuna.TrialPruned:
@@ -94,14 +96,17 @@ class Search:
     Attributes
     ----------
     study : optuna.Study
+    kept : PatientStorage
+        Where it is.
     url : str
-        Of its storage.
+        Of that storage.
     objective : Objective
     notes : list of str
         What a reader should know: whether it is new or goes on, and which others there are.
     """
 
     study: optuna.Study
+    kept: storage.PatientStorage
     url: str
     objective: Objective
     notes: list[str] = field(default_factory=list)
@@ -146,7 +151,7 @@ class Search:
         def note() -> None:
             nonlocal done
             projection.note()
-            before, done = done, sum(map(_counts, self.study.get_trials(deepcopy=False)))
+            before, done = done, sum(map(storage.counts, self.study.get_trials(deepcopy=False)))
             progress(done - before)
 
         note()
@@ -160,12 +165,13 @@ class Search:
         finally:
             storage.release(self.study)
             note()
-        last = [trial for trial in self.study.get_trials(deepcopy=False) if _counts(trial)][-FAILURES:]
+        last = [trial for trial in self.study.get_trials(deepcopy=False) if storage.counts(trial)][-FAILURES:]
         if last and all("error" in trial.user_attrs for trial in last):
             raise TuningError(f"the last {len(last)} trials failed; the last one with {last[-1].user_attrs['error']}")
 
     def _work(self, goal: Goal, task: Task, deadline: float, note: Callable[[], None]) -> None:
         """Make trials in this process."""
+        self.kept.owner = task.owner()
         while not goal.reached(self.study) and (left := deadline - time.monotonic()) > 0:
             began = len(self.study.get_trials(deepcopy=False))
             try:
@@ -289,7 +295,7 @@ def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "
             notes.append(f"study {one.study_name} with {one.n_trials} trials stays as it is: its {what} differs")
     study = _study(kept, name, identity, objective)
     study.sampler = NumberedSampler(params.random_state)
-    return Search(study, url, objective, notes)
+    return Search(study, kept, url, objective, notes)
 
 
 def _identity(params: Params, battles: BattleSet) -> dict[str, Any]:
@@ -355,7 +361,9 @@ def _worker(url: str, name: str, task: Task, goal: Goal, left: float) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     objective = task.objective
-    study = optuna.load_study(storage=storage.connect(url), study_name=name, pruner=_pruner(objective),
+    kept = storage.connect(url)
+    kept.owner = task.owner()
+    study = optuna.load_study(storage=kept, study_name=name, pruner=_pruner(objective),
                               sampler=NumberedSampler(objective.params.random_state))  # fmt: skip
     if not goal.reached(study):
         _optimize(study, task, goal, left)
@@ -366,8 +374,3 @@ def _end_with_parent() -> None:
     if parent:
         wait([parent.sentinel])
         os._exit(1)
-
-
-def _counts(trial: FrozenTrial) -> bool:
-    """Tell whether a trial is one of those that were asked for: it came to an end of its own, or failed by itself."""
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "error" in trial.user_attrs

@@ -6,14 +6,15 @@ import functools
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import (
     DatabaseError,
     DBAPIError,
@@ -39,7 +40,7 @@ def url_of(storage: str) -> str:
     return storage or os.environ.get("POKEBATTLE_STORAGE") or f"sqlite:///{studies_file()}"
 
 
-def connect(url: str) -> RDBStorage:
+def connect(url: str) -> PatientStorage:
     """Open a storage.
 
     Raises
@@ -65,7 +66,7 @@ def connect(url: str) -> RDBStorage:
                           f"{shown} ({reason})") from None
 
 
-def _opened(url: str, engine: dict[str, Any], attempts: int = 5) -> RDBStorage:
+def _opened(url: str, engine: dict[str, Any], attempts: int = 5) -> PatientStorage:
     """Open a storage that answers; several who come at once to an empty one disturb each other."""
     while True:
         attempts -= 1
@@ -100,8 +101,34 @@ def release(study: optuna.Study) -> None:
             retry(study, trial)
 
 
+def counts(trial: FrozenTrial) -> bool:
+    """Tell whether a trial is one of those that were asked for: it came to an end of its own, or failed by itself."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "error" in trial.user_attrs
+
+
 class PatientStorage(RDBStorage):
-    """Optuna's storage in a database; while that is away, whoever uses it waits instead of losing the trial."""
+    """Optuna's storage in a database; while that is away, whoever uses it waits instead of losing the trial.
+
+    Attributes
+    ----------
+    owner : mapping
+        User attributes of every trial that this process begins: a new one has them from its first moment, so that it
+        is known whose it was when the process is killed in the next.
+    """
+
+    owner: Mapping[str, Any] = MappingProxyType({})
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        own = template_trial or create_trial(state=TrialState.RUNNING, user_attrs=dict(self.owner))
+        return super()._create_new_trial(study_id, own)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """Set it; a trial that was waiting, and is this process's now, gets its attributes."""
+        done = super().set_trial_state_values(trial_id, state, values)
+        if done and state == TrialState.RUNNING:
+            for name, value in self.owner.items():
+                self.set_trial_user_attr(trial_id, name, value)
+        return done
 
 
 def _passes(error: BaseException | None) -> bool:
@@ -134,5 +161,6 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-for _name in [*BaseStorage.__abstractmethods__, "record_heartbeat", "_get_stale_trial_ids"]:
-    setattr(PatientStorage, _name, _patient(getattr(RDBStorage, _name)))
+_OTHERS = ("_create_new_trial", "record_heartbeat", "_get_stale_trial_ids")  # which Optuna calls past the interface
+for _name in (*BaseStorage.__abstractmethods__, *_OTHERS):
+    setattr(PatientStorage, _name, _patient(getattr(PatientStorage, _name)))
