@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pokebattle.params import Params
 
 NEEDED = ["xgboost-cpu", "xgboost", "scikit-learn", "scipy", "pandas", "numpy", "numba"]  # when it predicts
+SAID = {"excess_percent": ("excess", ".1f", " %"), "log_loss": ("log-loss", ".3f", ""),
+        "calibration_error": ("calibration error", ".4f", ""), "test_accuracy": ("accuracy", ".3f", "")}  # fmt: skip
 NOT_SERVED = ("battles", "node_modules", "tracking", "registry", "shared", "cli", "engine", "tuning")  # folders
 
 
@@ -68,12 +70,24 @@ def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float
     if execution:
         execution.emit("metrics", values=dict(metrics))
         execution.emit("params", values=facts | {files.DIGEST: _digest(model)})
+        execution.describe("result", _in_words(metrics, battles.protocol))
     if not params.register_model:
         return _save(model, params, "register_model is false")
     if execution is None:
         return _save(model, params, "tracking is off")
     known = [name for name in MATCHUP if name in battles.training]
     return _register(model, params, battles.training[known].head(3), facts, execution.uri)
+
+
+def _in_words(metrics: Mapping[str, float], protocol: str) -> str:
+    """Return the main figures, with their intervals, in a line."""
+    told = []
+    for key, (name, form, unit) in SAID.items():
+        if key in metrics:
+            ends = ", ".join(format(metrics[end], form) for end in (f"{key}_low", f"{key}_high") if end in metrics)
+            told.append(f"{name} **{metrics[key]:{form}}{unit}**" + (f" [{ends}]" if ends else ""))
+    limit = f"; the best possible accuracy {metrics['bayes_accuracy']:.3f}" if "bayes_accuracy" in metrics else ""
+    return f"Test part, protocol {protocol}: {', '.join(told)}{limit}."
 
 
 def keep(model: "BattleWinner", params: "Params") -> str:

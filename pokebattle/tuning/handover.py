@@ -75,8 +75,8 @@ def take(tuned_from: str, version: str) -> Tuned:
     """Look up what was found, as `find`, to train with it: both runs say so."""
     tuned, execution = find(tuned_from, version), current()
     if tuned.run_id and execution:
-        note = f"Settings from [the search of {version}]({tuned.link})"
-        execution.emit("tags", values={"pokebattle.tuned_from": tuned.run_id, "mlflow.note.content": note})
+        execution.describe("settings", f"Settings from [the search of {version}]({tuned.link})")
+        execution.emit("tags", values={"pokebattle.tuned_from": tuned.run_id})
         execution.emit("tags", run=tuned.run_id, values={"pokebattle.trained_by": execution.start["run"]})
     return tuned
 

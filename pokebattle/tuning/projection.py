@@ -62,7 +62,7 @@ class Projection:
         if execution is None:
             return "tracking is off: the trials are in the study alone"
         figures = {"best_log_loss": self.study.best_value, "default_log_loss": default_log_loss,
-                   "n_trials": len(self.study.get_trials(deepcopy=False, states=tuple(STATES)))}  # fmt: skip
+                   "n_trials": sum(map(storage.counts, self.study.get_trials(deepcopy=False)))}  # fmt: skip
         execution.emit("metrics", values=figures)
         execution.emit("tags", values={trials.STUDY: self.key, trials.BEST: json.dumps(best)})
         place = execution.run()["experiment_id"]
@@ -84,8 +84,9 @@ class Projection:
         links = {"parallel coordinates": trials.view_link(execution.uri, place, self.key),
                  "side by side": trials.compare_link(execution.uri, place, first)}  # fmt: skip
         note = " · ".join(f"[{name}]({link})" for name, link in links.items())
-        execution.emit("tags", values={"mlflow.note.content": f"{shown} of study {self.key}: {note}"})
-        return "\n".join([f"{shown} of study {self.key}", *(f"{name}: {link}" for name, link in links.items())])
+        shown += f" of study {self.study.study_name}"
+        execution.describe("trials", f"{shown}: {note}")
+        return "\n".join([shown, *(f"{name}: {link}" for name, link in links.items())])
 
     def _delivered(self) -> bool:
         """Wait, as long as the server is getting on, until it has all trials; tell whether it has."""

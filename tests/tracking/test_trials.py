@@ -136,6 +136,8 @@ def test_a_search_is_a_run_with_its_trials_below_repaired_by_sync_and_handed_ove
     parent = tracked.client.get_run(parent.info.run_id)
     assert trained.data.tags["pokebattle.tuned_from"] == parent.info.run_id
     assert parent.data.tags["pokebattle.trained_by"] == trained.info.run_id
+    settings, result = trained.data.tags["mlflow.note.content"].split("\n\n")
+    assert parent.info.run_id in settings and result.startswith("Test part, protocol pair: excess **")
     values = json.loads(parent.data.tags[trials.BEST])
     given = {name: value for name, value in values.items() if name not in SMALL}
     assert given and {name: float(trained.data.params[name]) for name in given} == given

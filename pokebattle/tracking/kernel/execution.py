@@ -63,6 +63,7 @@ class Execution:
         self._started = 0.0
         self._bell = -1
         self._rung = 0.0
+        self._described: dict[str, str] = {}
         self._start_shipper()
 
     def _start_shipper(self) -> None:
@@ -84,6 +85,11 @@ class Execution:
             self._rung = now
             self.ring(BELL)
         return kept
+
+    def describe(self, subject: str, text: str) -> None:
+        """Put a paragraph of Markdown on top of the run's page, below those on other subjects."""
+        self._described[subject] = text
+        self.emit("tags", values={"mlflow.note.content": "\n\n".join(self._described.values())})
 
     def ring(self, how: bytes) -> None:
         """Tell the shipper that there is something; one that was killed is started again."""
