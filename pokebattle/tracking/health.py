@@ -59,7 +59,7 @@ def _spool() -> Finding:
     if not root.is_dir():
         return Finding("spool", True, f"{root} is empty")
     size, limit = spool_size(root), spool_limit()
-    text = f"{root} holds {size / 1e6:.1f} MB of at most {limit / 1e6:.0f} MB"
+    text = f"{root} holds {size / 2**20:.1f} MB of at most {limit / 2**20:.0f} MB"
     if root.stat().st_mode & 0o077:
         return Finding("spool", False, f"{text}, and others can read it", f"chmod 700 {root}")
     if size > 0.9 * limit:
@@ -80,7 +80,8 @@ def _server() -> list[Finding]:
     except OSError as error:
         mend = "`make server`, or set MLFLOW_TRACKING_URI"
         return [Finding("server", False, f"{uri} does not answer ({error})", mend)]
-    return [Finding("server", True, f"{uri} answers{server.whose(uri)}"), *_open_runs(rest)]
+    remark = server.whose(uri)
+    return [Finding("server", True, f"{uri} answers{f', {remark}' if remark else ''}"), *_open_runs(rest)]
 
 
 def _open_runs(rest: MlflowRest) -> list[Finding]:
@@ -126,7 +127,9 @@ def _waiting() -> list[Finding]:
         what = Path(one.start["notebook"]).name or one.start["executor"]
         name = f"{one.folder.name} ({what}) for {deliver_to(one.start)}"
         if one.state == "refused":
-            mend = "mend that, then `python -m pokebattle sync`"
+            denied = "HTTP 403" in one.reason
+            what = "have an administrator let this account write (role team)" if denied else "mend that"
+            mend = f"{what}, then `python -m pokebattle sync`"
             found.append(Finding("refused", False, f"{name}: {one.reason}", mend))
         elif one.state == "elsewhere":
             found.append(Finding("waiting", True, f"{name}: {one.start['kernel']['host']} has to deliver it"))

@@ -40,9 +40,10 @@ def answers(uri: str, timeout: float = 2.0) -> bool:
 
 def whose(uri: str) -> str:
     """Return a remark, if nobody named the server at ``uri`` and this checkout has not started it."""
-    if os.environ.get("MLFLOW_TRACKING_URI") or uri == server_record().get("uri"):
+    record = server_record()
+    if os.environ.get("MLFLOW_TRACKING_URI") or (uri == record.get("uri") and process(record)):
         return ""
-    return ", not started from here; runs go there, `python -m pokebattle server start --own` starts another"
+    return "not started from here; runs go there, `python -m pokebattle server start --own` starts another"
 
 
 def process(record: dict[str, Any]) -> psutil.Process | None:
@@ -78,7 +79,7 @@ def start(wait: bool = True, own: bool = False) -> tuple[str, list[str]]:
     """
     uri, remarks = tracking_uri(), []
     if answers(uri) and not (own and whose(uri)):
-        return uri, [f"an MLflow server answers at {uri}{whose(uri)}"]
+        return uri, [f"the MLflow server at {uri} was {remark}"] if (remark := whose(uri)) else []
     if named := os.environ.get("MLFLOW_TRACKING_URI"):
         remarks.append(f"MLFLOW_TRACKING_URI names {named}, which does not answer")
     record = server_record()
@@ -111,14 +112,16 @@ def _spawn() -> tuple[dict[str, Any], list[str]]:
         )  # fmt: skip
     record = {"uri": f"http://127.0.0.1:{port}", "pid": child.pid, "created": psutil.Process(child.pid).create_time()}
     write_atomically(state_dir() / "server.json", json.dumps(record))
+    (folder / "port").write_text(f"{port}\n")
     return record, remarks
 
 
 def _free_port() -> tuple[int, list[str]]:
-    """Return MLflow's port if it is free, else any free one and who holds MLflow's."""
-    wanted = urlsplit(DEFAULT_URI).port
+    """Return MLflow's port if it is free, else the one of last time or any free one, and who holds MLflow's."""
+    wanted, last = urlsplit(DEFAULT_URI).port, state_dir() / "server" / "port"
     assert wanted is not None
-    for port in (wanted, 0):
+    known = [int(text)] if last.is_file() and (text := last.read_text().strip()).isdigit() else []
+    for port in (wanted, *known, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):

@@ -1,6 +1,7 @@
 """Every way of executing a notebook gives exactly one run, and the notebook does not notice."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +151,13 @@ def test_bad_parameters_are_refused_before_a_kernel_starts(tracked: Any, make_no
     assert run.data.params == {"max_dept": "8"}
 
 
-def test_an_unknown_version_is_refused_without_an_experiment_of_its_own(tracked: Any, make_notebook: Any) -> None:
+def test_an_unknown_version_is_refused_into_no_versions_experiment(tracked: Any, make_notebook: Any) -> None:
     metadata = {"pokebattle": {"schema": "params", "experiment": "refused_{version}"}}
     document = make_notebook("1", parameters='version: str = "sample"', metadata=metadata)
     assert tracked.papermill(tracked.write("unknown.ipynb", document), "-p", "version", "v33").returncode == 1
-    (run,) = tracked.runs("refused_sample")
+    (run,) = tracked.runs("refused_unknown")
     assert (run.info.status, run.data.params) == ("FAILED", {"version": "v33"})
-    assert tracked.client.get_experiment_by_name("refused_v33") is None
+    assert all(tracked.client.get_experiment_by_name(f"refused_{version}") is None for version in ("v33", "sample"))
 
 
 def test_off_leaves_no_trace(tracked: Any, make_notebook: Any) -> None:
@@ -171,6 +172,11 @@ def test_an_idle_kernel_is_no_run(tracked: Any, lab_kernel: Any) -> None:
     assert tracked.executions() == []
 
 
+def _told(tracked: Any) -> list[str]:
+    """What the log of a kernel says of runs: JupyterLab's users see it on its terminal."""
+    return [line for line in (tracked.folder / "kernel.log").read_text().splitlines() if "MLflow run: http" in line]
+
+
 def test_a_changed_version_starts_a_new_run(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
     metadata = {"pokebattle": {"experiment": "lab_{version}", "run_name": "work_{version}"}}
     document = make_notebook("version", parameters='version: str = "one"', metadata=metadata)
@@ -182,6 +188,9 @@ def test_a_changed_version_starts_a_new_run(tracked: Any, make_notebook: Any, la
         kernel.run("version", "cell-0")
         kernel.run('version: str = "two"', "params")  # edited, not saved
         kernel.run("version", "cell-0")
+        deadline = time.monotonic() + 30
+        while len(told := _told(tracked)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
     finally:
         kernel.stop()
     (one,), (two,) = tracked.runs("lab_one"), tracked.runs("lab_two")
@@ -191,6 +200,7 @@ def test_a_changed_version_starts_a_new_run(tracked: Any, make_notebook: Any, la
     ran = tracked.artifact(one, "cells.json")
     assert [cell["ok"] for cell in ran] == [True, True, False, True]
     assert one.data.tags["pokebattle.executor"] == "jupyterlab"
+    assert [run.info.run_id in line for run, line in zip((one, two), told, strict=True)] == [True, True]
 
 
 def test_the_extension_is_in_no_other_program(tracked: Any) -> None:

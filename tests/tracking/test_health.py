@@ -78,6 +78,23 @@ def test_runs_lists_what_was_executed(tracked: Any, make_notebook: Any) -> None:
     assert "Traceback" not in done.stderr
 
 
+LOOKS = """
+import subprocess, sys, time
+row, deadline = "", time.monotonic() + 30
+while "v9" not in row and time.monotonic() < deadline:
+    row = subprocess.run([sys.executable, "-m", "pokebattle", "runs"], capture_output=True, text=True).stdout
+print(row)
+"""
+
+
+def test_runs_tells_the_version_of_what_is_running(tracked: Any, make_notebook: Any) -> None:
+    path = tracked.write("looks.ipynb", make_notebook(LOOKS, parameters="version = 'v9'"))
+    assert tracked.papermill(path).returncode == 0
+    (row,) = [line for line in (tracked.folder / "out.ipynb").read_text().splitlines() if "looks.ipynb" in line
+              and "RUNNING" in line]  # fmt: skip
+    assert "v9" in row and tracked.runs("looks")[0].info.run_id in row
+
+
 def test_what_waits_for_an_address_of_its_own_is_told_so(away: Any, make_notebook: Any, mlflow_server: str) -> None:
     assert away.papermill(away.write("pinned.ipynb", make_notebook("1"))).returncode == 0
     told = verb(away, "doctor", MLFLOW_TRACKING_URI=mlflow_server)

@@ -58,6 +58,7 @@ def test_the_executed_notebook_is_papermills(shared: Any, runs: dict[str, Run]) 
     ours = shared.artifact(runs["rich"], "rich.ipynb")["cells"]
     theirs = nbformat.read(shared.folder / "out.ipynb", 4).cells
     assert [cell["outputs"] for cell in ours] == [cell.outputs for cell in theirs]
+    assert all("seconds" in cell["metadata"] and "papermill" not in cell["metadata"] for cell in ours)
     assert "third" in str(ours[1]["outputs"]) and "gone" not in str(ours[2]["outputs"])
 
 

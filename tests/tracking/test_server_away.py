@@ -89,6 +89,9 @@ def test_a_port_held_by_something_else_is_named_and_another_taken(
         port = held.getsockname()[1]
         monkeypatch.setattr(server, "DEFAULT_URI", f"http://127.0.0.1:{port}")
         taken, (remark,) = server._free_port()
+        (own_state / "server").mkdir()
+        (own_state / "server" / "port").write_text(f"{taken}\n")
+        assert server._free_port()[0] == taken  # what a terminal has learned stays true
     assert taken != port
     assert f"port {port} is held by" in remark and f"process {os.getpid()}" in remark and str(taken) in remark
 
@@ -122,8 +125,11 @@ def test_a_server_that_was_not_started_here_is_called_so(
     monkeypatch.setattr(server, "tracking_uri", lambda: mlflow_server)
     uri, (remark,) = server.start()
     assert uri == mlflow_server and "not started from here" in remark and "--own" in remark
-    (own_state / "server.json").write_text(json.dumps({"uri": mlflow_server}))
-    assert server.start() == (mlflow_server, [f"an MLflow server answers at {mlflow_server}"])
+    gone = {"uri": mlflow_server, "pid": os.getpid(), "created": 0.0}  # ours, which had that port before
+    (own_state / "server.json").write_text(json.dumps(gone))
+    assert server.start() == (mlflow_server, [remark])
+    (own_state / "server.json").write_text(json.dumps(gone | {"created": psutil.Process().create_time()}))
+    assert server.start() == (mlflow_server, [])
 
 
 def test_the_recorded_server_may_come_up_elsewhere(own_state: Any, monkeypatch: pytest.MonkeyPatch) -> None:

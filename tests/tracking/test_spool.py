@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pokebattle.tracking import health, processes
-from pokebattle.tracking.journal import Journal, execution_folder
+from pokebattle.tracking.journal import Journal, execution_folder, read_json, run_address
 from pokebattle.tracking.opening import opening
 from pokebattle.tracking.settings import SPOOL_RESERVE
 from pokebattle.tracking.shipping import spool
@@ -39,7 +41,9 @@ def test_only_the_latest_executions_are_kept_and_all_that_wait(
     assert left == ["20260101-waits", "20260102-set-aside", "20260105-settled", "20260106-settled"]
 
 
-def test_what_stands_behind_a_broken_record_is_delivered(tracked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def write(tracked: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`write("name", event, …, uri=…)` leaves an execution whose kernel has ended and which nobody delivers."""
     monkeypatch.setenv("POKEBATTLE_STATE", tracked.env["POKEBATTLE_STATE"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracked.uri)
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -55,6 +59,40 @@ def test_what_stands_behind_a_broken_record_is_delivered(tracked: Any, monkeypat
             journal.append(**event)
         journal.close()
 
+    return write
+
+
+def test_one_process_waits_for_a_server_that_is_away_and_others_leave(tracked: Any, write: Any) -> None:
+    write("20260101-away", uri="http://127.0.0.1:9")
+    command = [sys.executable, "-c", "from pokebattle.tracking.shipping import spool; spool.drain_until_empty()"]
+    env = tracked.env | {"POKEBATTLE_LINGER": "600"}
+    with subprocess.Popen(command, env=env) as first:
+        try:
+            while "away" not in read_json(execution_folder("20260101-away") / "run.json"):
+                assert first.poll() is None
+                time.sleep(0.05)
+            time.sleep(0.5)  # it waits now
+            subprocess.run(command, env=env, check=True, timeout=30)
+            assert first.poll() is None
+        finally:
+            first.kill()
+
+
+def test_the_page_of_a_run_moves_with_the_own_server_and_with_no_other(tracked: Any, write: Any) -> None:
+    """A server that is not this checkout's may have been at the default address; the own one comes up elsewhere."""
+    moved = Path(tracked.env["POKEBATTLE_STATE"]) / "server.json"
+    write("20260101-guest", uri=tracked.uri, local_server=True)
+    assert set(spool.drain().values()) == {"delivered"}
+    moved.write_text(json.dumps({"uri": tracked.uri}))
+    write("20260102-own", uri="http://127.0.0.1:9", local_server=True)
+    assert set(spool.drain().values()) == {"delivered"}
+    moved.write_text('{"uri": "http://127.0.0.1:5055"}')
+    guest, own = (run_address(read_json(execution_folder(name) / "run.json")) for name in
+                  ("20260101-guest", "20260102-own"))  # fmt: skip
+    assert guest.startswith(f"{tracked.uri}/#/") and own.startswith("http://127.0.0.1:5055/#/")
+
+
+def test_what_stands_behind_a_broken_record_is_delivered(tracked: Any, write: Any) -> None:
     write("20260101-no-server", uri="sqlite:///x.db")
     write("20260102-odd-port", uri="http://127.0.0.1:port")
     write("20260103-no-number", {"kind": "cell_end", "cell": "first"})

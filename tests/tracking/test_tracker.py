@@ -87,6 +87,7 @@ def everything(shared: Any) -> tuple[Any, Run, Run, str]:
     assert done.returncode == 0, done.stderr
     runs = shared.runs("everything", 2)
     (run,), (child,) = top(runs), children(runs)
+    assert f"/runs/{run.info.run_id}" in done.stderr
     return shared, run, child, done.stdout
 
 

@@ -94,10 +94,11 @@ def _validate(nb: Any, name: str) -> None:
 
 
 def _usable(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters that may name a run: a version that does not exist gets no experiment of its own."""
+    """Return the parameters that may name a run: a version that does not exist gets no experiment, nor another's."""
     from pokebattle.params import versions
 
-    return {name: value for name, value in parameters.items() if name != "version" or value in versions()}
+    unknown = "version" in parameters and parameters["version"] not in versions()
+    return parameters | ({"version": "unknown"} if unknown else {})
 
 
 def _say_where(folder: Path, patience: float) -> None:

@@ -144,14 +144,15 @@ class ExecutedNotebook:
         """Yield the notebook's cells, one after another."""
         with (self.folder / "journal.jsonl").open("rb") as journal:
             for cell, run in self.cells:
-                if cell.get("cell_type") != "code":
-                    yield self.mask(cell)
-                    continue
-                filled = {**cell, "outputs": [], "execution_count": None}
+                # papermill's plan of the cell, which it fills in as it goes: the same is told by "seconds" here
+                metadata = {key: value for key, value in cell.get("metadata", {}).items() if key != "papermill"}
+                filled = {**cell, "metadata": metadata}
+                if cell.get("cell_type") == "code":
+                    filled |= {"outputs": [], "execution_count": None}
                 if run:
                     filled |= {"source": run.source, "execution_count": run.count, "outputs": run.outputs(journal)}
                     if run.seconds is not None:
-                        filled["metadata"] = {**cell.get("metadata", {}), "seconds": run.seconds}
+                        metadata["seconds"] = run.seconds
                 yield self.mask(filled)
 
     def chunks(self) -> Iterator[bytes]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking.cells import ANSI
-from pokebattle.tracking.journal import read_json, write_atomically
+from pokebattle.tracking.journal import read_json, run_address, write_atomically
 from pokebattle.tracking.secrets import Masker
-from pokebattle.tracking.settings import deliver_to
+from pokebattle.tracking.settings import deliver_to, server_record
 from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, File, RefusedError
 from pokebattle.tracking.shipping.ending import Verdict, order, verdict
 from pokebattle.tracking.shipping.executed import ExecutedNotebook
@@ -62,9 +62,14 @@ class Settlement:
             return
         run = {"run_id": ids[start["run"]], "experiment_id": ids[start["experiment_token"]],
                "artifact_uri": ids[start["root"]]}  # fmt: skip
-        self.record(**run)
+        # its page moves with the checkout's own server, but not with one that was there before
+        self.record(**run, local_server=start["local_server"] and server_record().get("uri") == self.uri)
         if "run" not in self.delivery.progress.facts:
             self.delivery.progress.note(run=run)
+
+    def page(self) -> str:
+        """Return the address of the run's page, empty until the run is open."""
+        return run_address({"uri": self.uri, **self._recorded}) if "run_id" in self._recorded else ""
 
     def record(self, **more: Any) -> None:
         """Write down, for people and programs that ask, what became of the run."""
@@ -73,6 +78,7 @@ class Settlement:
                                              "local_server", "parent")}  # fmt: skip
         if self.story.names:
             known["experiment"], known["run_name"] = self.story.names
+            known["params"] = self.story.typed
         self._recorded |= more
         with contextlib.suppress(OSError):  # a full disk
             write_atomically(self.folder / "run.json", json.dumps({"uri": self.uri, **known, **self._recorded}))
@@ -114,7 +120,7 @@ class Settlement:
         self._end(story.run, ending.status)
         delivery.flush()
         self._record_run()
-        self.record(status=ending.status, cause=ending.cause, params=story.typed, metrics=story.headline,
+        self.record(status=ending.status, cause=ending.cause, metrics=story.headline,
                     cpu_seconds=round(sum(os.times()[:4]), 3))  # fmt: skip
         tidy_up(self.folder)
         self.record()  # a full disk has room by now

@@ -25,6 +25,7 @@ from pokebattle.tracking.shipping.story import SCRIPT
 DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to say how they ended, once the kernel is gone
 PACE = 0.3  # seconds between two deliveries that nobody waits for, so that many small cells make few requests
 TICK = 1.0  # seconds after which the kernel is looked for although nothing was heard
+TOLD_HERE = {"jupyterlab", SCRIPT}  # whom no driver tells where the run is
 HEARTBEAT = 300.0  # seconds between two signs of life on the run
 
 
@@ -49,7 +50,7 @@ class Shipper:
         self.parent = _watch(start.get("parent"))
         self._next_try = 0.0
         self._failures = 0
-        self._said = False
+        self._said = self._told = False
         self._refused = False
         self._seen = time.monotonic()
 
@@ -76,6 +77,9 @@ class Shipper:
             self._seen = time.monotonic()
             story.delivery.put(Batch(story.run, tags={"pokebattle.seen": str(int(time.time() * 1000))}))
         self.settlement.advance()
+        if not self._told and self.start["executor"] in TOLD_HERE and (page := self.settlement.page()):
+            self._told = True
+            say(f"MLflow run: {page}")
 
     def _attempt(self, deliver: Any, at_once: bool = False) -> None:
         """Deliver if it is time to; a server that is away is asked again later."""

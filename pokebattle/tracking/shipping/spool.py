@@ -145,16 +145,23 @@ def drain_until_empty() -> None:
     """
     root = executions_dir()
     forget_old()
-    pause, deadline = RETRY[0], time.monotonic() + linger()
-    while root.is_dir() and any(one.state == "ended" for one in waiting()):
+    deadline = time.monotonic() + linger()
+    while root.is_dir() and _any_ended():
         with locked(root.parent / "drain.lock") as got:
             if not got:
                 return
             drain()
-        if time.monotonic() > deadline or not any(one.state == "ended" for one in waiting()):
-            return
-        time.sleep(pause)
-        pause = min(pause * 1.5, RETRY[1])
+            pause = RETRY[0]
+            while _any_ended():
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(pause)
+                pause = min(pause * 1.5, RETRY[1])
+                drain()
+
+
+def _any_ended() -> bool:
+    return any(one.state == "ended" for one in waiting())
 
 
 def forget_old() -> None:
