@@ -38,7 +38,9 @@ def _start() -> int:
     uri, remarks = stack.start()
     for remark in remarks:
         sys.stdout.write(f"{remark}\n")
-    sys.stdout.write(f"MLflow serves at {uri}; the accounts and their passwords are in {s.env_file()}\n")
+    told = f"the accounts and their passwords are in {s.env_file()}"
+    open_to_all = "MLFLOW_ENABLE_AUTH is off: whoever reaches the port may do everything"
+    sys.stdout.write(f"MLflow serves at {uri}; {told if s.with_accounts(s.load()) else open_to_all}\n")
     return 0
 
 

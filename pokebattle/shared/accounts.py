@@ -99,8 +99,10 @@ def listed(server: Server) -> list[Account]:
 
 
 def add(server: Server, account: Login, role: str) -> None:
-    """Make an account with a role."""
+    """Make an account with a role; raises SettingsError where there is one of that name."""
     check_password(account.password)
+    if account.name in {known.name for known in listed(server)}:
+        raise SettingsError(f"{account.name} has an account: `accounts role` and `accounts password` change it")
     _call(server, "POST", "users/create", username=account.name, password=account.password)
     give_role(server, account.name, role)
 
@@ -166,6 +168,8 @@ def _call(server: Server, method: str, path: str, /, **fields: Any) -> dict[str,
             ) from None
         if error.status == 403:
             raise SettingsError(f"{server.account.name} is no administrator of {server.uri}") from None
+        if error.status == 404 and path == "users/list":
+            raise SettingsError(f"{server.uri} has no accounts: MLFLOW_ENABLE_AUTH is off there") from None
         raise SettingsError(f"{server.uri}: {error.message or error}") from None
     except OSError as error:
         raise SettingsError(f"no MLflow server answers at {server.uri} ({error})") from None

@@ -1,8 +1,10 @@
-"""MLflow's server with its own accounts, and three rules more; `mlflow server --app-name pokebattle` loads it.
+"""MLflow's server with its own accounts, and some rules more; `mlflow server --app-name pokebattle` loads it.
 
 MLflow's permissions cannot tell who registers a version from who promotes one: both need EDIT, and who registers a
 model first may manage it. So what decides which version is in which stage wants MANAGE of all model versions, which
-only an administrator can grant. An account without a password learns nothing, and `/health` reads both databases.
+only an administrator can grant. They let everybody make experiments and models, and who made one delete it with what
+others put there: the first wants EDIT of all experiments here, the second what promoting wants. An account without a
+password learns nothing, and `/health` reads both databases.
 """
 
 import os
@@ -22,7 +24,11 @@ from mlflow.protos import databricks_pb2, model_registry_pb2, service_pb2
 from mlflow.server import app as flask_app
 from mlflow.server import auth, handlers
 from mlflow.server.asgi_utils import get_routed_asgi_path
-from mlflow.server.auth.permissions import RESOURCE_TYPE_REGISTERED_MODEL_VERSION, GrantLoadKey
+from mlflow.server.auth.permissions import (
+    RESOURCE_TYPE_EXPERIMENT,
+    RESOURCE_TYPE_REGISTERED_MODEL_VERSION,
+    GrantLoadKey,
+)
 from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -39,11 +45,14 @@ PROBES = 4  # checks of the databases at once in one process
 
 @dataclass(frozen=True)
 class Rule:
-    """What an account needs beyond MLflow's own permissions: when, and what its refusal says."""
+    """Which requests want more than MLflow's own permissions, what their refusal says, and who may send them.
+
+    The administrator always may.
+    """
 
     concerns: Callable[[Any], bool]
     refusal: str
-    promoters: bool = True
+    allows: Callable[[str], bool]
 
 
 def _always(message: Any) -> bool:
@@ -66,22 +75,54 @@ def _own_location(message: Any) -> bool:
     return bool(message.artifact_location)
 
 
+def may_write(username: str) -> bool:
+    """Tell whether an account may write in every experiment, as the team's accounts may."""
+    return _granted(username, RESOURCE_TYPE_EXPERIMENT, "can_update")
+
+
+def may_promote(username: str) -> bool:
+    """Tell whether an account may move stages: an administrator, or one that manages all model versions."""
+    return _is_admin(username) or _granted(username, RESOURCE_TYPE_REGISTERED_MODEL_VERSION, "can_manage")
+
+
+def _nobody(username: str) -> bool:
+    return False
+
+
+def _is_admin(username: str) -> bool:
+    return bool(auth.store.get_user(username).is_admin)
+
+
+def _granted(username: str, kind: str, right: str) -> bool:
+    """Tell whether an account has a right to everything of a kind."""
+    (granted,) = auth.resolve_permissions(username, DEFAULT_WORKSPACE_NAME, [GrantLoadKey(kind, "*")])
+    return granted is not None and bool(getattr(granted, right))
+
+
+def _promoters(concerns: Callable[[Any], bool], refusal: str) -> tuple[Rule]:
+    return (Rule(concerns, refusal, may_promote),)
+
+
 _PROMOTE = "may not promote: stages, aliases and their tags are for accounts with the role promoter"
 _REGISTERED = "may not do this: what is registered is deleted and renamed by accounts with the role promoter"
+_SHARED = "may not do this: an experiment, with what everybody logged in it, is deleted by the administrator"
+_CREATE = "may not write here: that is for accounts with the role team"
 _PLACE = "may not choose where artifacts lie: the server keeps them, and a place of its own files would show these"
-RULES: dict[type, Rule] = {
-    model_registry_pb2.TransitionModelVersionStage: Rule(_always, _PROMOTE),
-    model_registry_pb2.SetRegisteredModelAlias: Rule(_always, _PROMOTE),
-    model_registry_pb2.DeleteRegisteredModelAlias: Rule(_always, _PROMOTE),
-    model_registry_pb2.CreateModelVersion: Rule(_protected_tags, _PROMOTE),
-    model_registry_pb2.SetModelVersionTag: Rule(_protected_tag, _PROMOTE),
-    model_registry_pb2.DeleteModelVersionTag: Rule(_protected_tag, _PROMOTE),
-    model_registry_pb2.RenameRegisteredModel: Rule(_always, _REGISTERED),
-    model_registry_pb2.DeleteRegisteredModel: Rule(_always, _REGISTERED),
-    model_registry_pb2.DeleteModelVersion: Rule(_always, _REGISTERED),
-    model_registry_pb2.SetRegisteredModelTag: Rule(_tag_of_mlflow, _REGISTERED),
-    model_registry_pb2.DeleteRegisteredModelTag: Rule(_tag_of_mlflow, _REGISTERED),
-    service_pb2.CreateExperiment: Rule(_own_location, _PLACE, promoters=False),
+RULES: dict[type, tuple[Rule, ...]] = {
+    model_registry_pb2.TransitionModelVersionStage: _promoters(_always, _PROMOTE),
+    model_registry_pb2.SetRegisteredModelAlias: _promoters(_always, _PROMOTE),
+    model_registry_pb2.DeleteRegisteredModelAlias: _promoters(_always, _PROMOTE),
+    model_registry_pb2.CreateModelVersion: _promoters(_protected_tags, _PROMOTE),
+    model_registry_pb2.SetModelVersionTag: _promoters(_protected_tag, _PROMOTE),
+    model_registry_pb2.DeleteModelVersionTag: _promoters(_protected_tag, _PROMOTE),
+    model_registry_pb2.RenameRegisteredModel: _promoters(_always, _REGISTERED),
+    model_registry_pb2.DeleteRegisteredModel: _promoters(_always, _REGISTERED),
+    model_registry_pb2.DeleteModelVersion: _promoters(_always, _REGISTERED),
+    model_registry_pb2.SetRegisteredModelTag: _promoters(_tag_of_mlflow, _REGISTERED),
+    model_registry_pb2.DeleteRegisteredModelTag: _promoters(_tag_of_mlflow, _REGISTERED),
+    model_registry_pb2.CreateRegisteredModel: (Rule(_always, _CREATE, may_write),),
+    service_pb2.CreateExperiment: (Rule(_always, _CREATE, may_write), Rule(_own_location, _PLACE, _nobody)),
+    service_pb2.DeleteExperiment: (Rule(_always, _SHARED, _nobody),),
 }
 
 
@@ -102,24 +143,14 @@ def create_app(app: Flask = flask_app) -> Any:
     return served
 
 
-def may_promote(username: str) -> bool:
-    """Tell whether an account may move stages: an administrator, or one that manages all model versions."""
-    if auth.store.get_user(username).is_admin:
-        return True
-    everything = GrantLoadKey(RESOURCE_TYPE_REGISTERED_MODEL_VERSION, "*")
-    (granted,) = auth.resolve_permissions(username, DEFAULT_WORKSPACE_NAME, [everything])
-    return granted is not None and granted.can_manage
-
-
 @handlers.catch_mlflow_exception
 def _refuse(kind: type) -> Response | None:
     """Answer 403 where MLflow's own rules let an account pass and one of this module's does not."""
-    username, rule = g.mlflow_authenticated_user, RULES[kind]
-    if not rule.concerns(handlers._get_request_message(kind())):
-        return None
-    if auth.store.get_user(username).is_admin or (rule.promoters and may_promote(username)):
-        return None
-    raise MlflowException(f"{username} {rule.refusal}", databricks_pb2.PERMISSION_DENIED)
+    username, message = g.mlflow_authenticated_user, handlers._get_request_message(kind())
+    for rule in RULES[kind]:
+        if rule.concerns(message) and not (_is_admin(username) or rule.allows(username)):
+            raise MlflowException(f"{username} {rule.refusal}", databricks_pb2.PERMISSION_DENIED)
+    return None
 
 
 def _guard(served: FastAPI) -> None:

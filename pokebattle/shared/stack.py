@@ -172,7 +172,9 @@ def status() -> list[Part]:
     there = server.process(record) is not None
     process = Part("server", there, f"process {record['pid']}" if there else "no process of this checkout's")
     problem = health(uri, record.get("boot"))
-    return [database, process, Part("health", problem is None, f"{uri}: {problem or 'reads its databases'}")]
+    accounts_ = Part("accounts", True, "passwords are asked for" if s.with_accounts(settings) else
+                     "off (MLFLOW_ENABLE_AUTH): whoever reaches the port may do everything")  # fmt: skip
+    return [database, process, Part("health", problem is None, f"{uri}: {problem or 'reads its databases'}"), accounts_]
 
 
 @contextlib.contextmanager

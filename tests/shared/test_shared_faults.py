@@ -15,7 +15,7 @@ import pytest
 from guard import guarded
 
 from pokebattle.shared import accounts, postgres, stack
-from pokebattle.tracking.shipping.rest import ServerError
+from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 
 pytestmark = pytest.mark.long
 CELLS = 12
@@ -156,6 +156,14 @@ def test_another_server_on_the_port_is_not_taken_for_its_own(make_team):
     other = json.loads(record.read_text()) | {"boot": "of a server that could not bind"}
     record.write_text(json.dumps(other))
     assert "BAD  health" in (said := team.type("shared", "status", status=1)) and "another server answers" in said
+
+
+def test_without_accounts_everybody_may_and_is_told_so(make_team):
+    team = make_team(MLFLOW_ENABLE_AUTH="false")
+    assert MlflowRest(team.uri).call("POST", "experiments/search", max_results=1)["experiments"]
+    assert "whoever reaches the port may do everything" in team.type("shared", "start")
+    assert "ok   accounts   off (MLFLOW_ENABLE_AUTH)" in team.type("shared", "status")
+    assert "has no accounts: MLFLOW_ENABLE_AUTH is off there" in team.type("accounts", status=1)
 
 
 def test_data_survive_stop_and_start(make_team):

@@ -204,6 +204,22 @@ def test_two_accounts_write_one_experiment(people, experiment):
     assert status_of(people["bob"].call, "POST", "runs/delete", run_id=run["run_id"]) == 403
 
 
+def test_only_the_team_makes_experiments_and_models(people):
+    for who, status in (("reader", 403), ("bob", 200), ("promoter", 200)):
+        call = people[who].call
+        assert status_of(call, "POST", "experiments/create", name=f"by {who}") == status
+        assert status_of(call, "POST", "registered-models/create", name=f"model_by_{who}") == status
+    with pytest.raises(ServerError, match=r"rita may not write here.*role team"):
+        people["reader"].call("POST", "experiments/create", name="another")
+
+
+def test_an_experiment_that_all_log_to_is_deleted_by_the_administrator_only(people):
+    made = people["bob"].call("POST", "experiments/create", name="begun by bob")["experiment_id"]
+    for who in ("reader", "alice", "promoter", "bob"):  # bob may manage it by MLflow's own rules
+        assert status_of(people[who].call, "POST", "experiments/delete", experiment_id=made) == 403
+    assert status_of(people["admin"].call, "POST", "experiments/delete", experiment_id=made) == 200
+
+
 def test_an_account_without_a_role_sees_nothing(team, people, experiment):
     people["admin"].call("POST", "users/create", username="new", password=LATER)
     new = team.account(Login("new", LATER))
@@ -287,6 +303,7 @@ def test_accounts_come_change_and_go(team):
     carol = team.account(Login("carol", word))
     assert accounts.logs_in(carol)
     assert re.search(r"(?m)^carol +team$", team.type("accounts"))
+    assert team.type("accounts", "add", "carol", status=1).startswith("Error: carol has an account: `accounts role`")
     team.type("accounts", "role", "carol", "--role", "promoter")
     assert re.search(r"(?m)^carol +promoter$", team.type("accounts", "list"))
     team.type("accounts", "password", "carol", "--password-stdin", stdin="another-long-password\n")
@@ -304,7 +321,8 @@ def test_accounts_come_change_and_go(team):
 
 def test_status_tells_each_part(team):
     said = team.type("shared", "status")
-    assert [line.split()[:2] for line in said.splitlines()] == [["ok", "database"], ["ok", "server"], ["ok", "health"]]
+    assert [line.split()[:2] for line in said.splitlines()] == [["ok", "database"], ["ok", "server"], ["ok", "health"],
+                                                               ["ok", "accounts"]]  # fmt: skip
 
 
 def test_doctor_logs_in_with_mlflows_own_variables(team):
