@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.error import URLError
 
 from pokebattle.registry import stages
 from pokebattle.registry.claim import claim
@@ -258,13 +259,16 @@ def connected(name: str) -> Iterator[MlflowRest]:
     Raises
     ------
     RegistryError
-        If no server answers, or it refuses something.
+        If no server answers, it refuses something, or goes away.
     """
     rest = stages.connect()
     try:
         yield rest
     except ServerError as error:
         raise _explained(error, rest, name) from None
+    except (ConnectionError, TimeoutError, URLError) as error:
+        raise RegistryError(f"{rest.uri} does not answer any more ({error}): once it does, the same command goes on "
+                            "from where the registry is") from None  # fmt: skip
 
 
 def _explained(error: ServerError, rest: MlflowRest, name: str) -> RegistryError:

@@ -142,7 +142,8 @@ def read(rest: MlflowRest, name: str) -> Model:
     except ServerError as error:
         if error.code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise RegistryError(f"{rest.uri} has no registered model {name}: train.ipynb registers one") from None
+        raise RegistryError(f"{rest.uri} has no registered model {name}: train.ipynb registers one of every "
+                            "version whose register_model is true, and of others with -p register_model True") from None
     aliases: dict[int, list[str]] = {}
     for one in found.get("aliases", []):
         aliases.setdefault(int(one["version"]), []).append(one["alias"])

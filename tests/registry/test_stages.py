@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from faults import FaultProxy
 
 from pokebattle.cli import main
 from pokebattle.registry import claim, page, promotion, stages
@@ -92,7 +93,19 @@ def test_no_step_is_left_out(
 
 def test_a_model_that_is_not_there_is_named(rest: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["promote", "1", "--to", "Staging", "--model-name", "nobody"]) == 1
-    assert capsys.readouterr().err == f"Error: {rest.uri} has no registered model nobody: train.ipynb registers one\n"
+    said = capsys.readouterr().err
+    assert said.startswith(f"Error: {rest.uri} has no registered model nobody: train.ipynb registers one") and (
+        said.count("\n") == 1 and "-p register_model True" in said)
+
+
+def test_a_server_that_goes_away_is_named(rest: Any, shelf: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultProxy(rest.uri) as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
+        with pytest.raises(stages.RegistryError) as error, promotion.connected(shelf) as there:
+            assert stages.read(there, shelf).versions
+            proxy.mode = "refuse"
+            stages.read(there, shelf)
+    assert str(error.value).startswith(f"{proxy.uri} does not answer any more (")
 
 
 def test_rollback_goes_back_step_by_step_and_says_why(
