@@ -94,6 +94,14 @@ class BattleSet:
         columns = ["pairs", "matchups", "battles", "battles_each"]
         return pd.DataFrame(counts, index=columns).T.astype(int).rename_axis(["part", "policy"])
 
+    def named(self, matchups: pd.DataFrame) -> pd.DataFrame:
+        """Return matchups for readers: species of one's own, which are told by ids, with their names before these."""
+        if self.species is None:
+            return matchups
+        names = self.species["name"]
+        texts = names.where(names == names.index, names + " (" + names.index + ")")
+        return matchups.assign(**{column: matchups[column].map(texts) for column in ("species_a", "species_b")})
+
 
 def load_battles(
     name: str,

@@ -31,8 +31,18 @@ def of_pairs(contributions: pd.DataFrame) -> pd.DataFrame:
     return contributions.T.groupby(names.to_numpy(), sort=False).sum().T
 
 
-def explain(model: BattleWinner, matchups: pd.DataFrame, n_features: int = 5) -> pd.DataFrame:
+def explain(
+    model: BattleWinner, matchups: pd.DataFrame, n_features: int = 5, *, named: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Take predictions apart: the features that move each of them most.
+
+    Parameters
+    ----------
+    model : BattleWinner
+    matchups : DataFrame
+    n_features : int
+    named : DataFrame, optional
+        The same matchups as a reader calls them.
 
     Returns
     -------
@@ -45,7 +55,7 @@ def explain(model: BattleWinner, matchups: pd.DataFrame, n_features: int = 5) ->
     numbers = pd.DataFrame(values, index=matchups.index, columns=model.feature_names)
     contributions = of_pairs(model.contributions(matchups))
     tables = {}
-    for row, name in zip(matchups.index, labels(matchups), strict=True):
+    for row, name in zip(matchups.index, labels(matchups if named is None else named), strict=True):
         parts = contributions.loc[row]
         strongest = parts.abs().sort_values(ascending=False, kind="stable").index[:n_features]
         value = numbers.loc[row]

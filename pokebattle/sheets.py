@@ -122,7 +122,7 @@ def read_sheet(label: str, encoding: str | None = None) -> Sheet:
     label : str
         Path, absolute or relative to the project.
     encoding : str, optional
-        Where it is neither UTF-8 nor marked UTF-16.
+        What it is where it is neither UTF-8 nor marked UTF-16.
 
     Raises
     ------
@@ -154,16 +154,29 @@ def read_sheet(label: str, encoding: str | None = None) -> Sheet:
 def _decoded(content: bytes, label: str, encoding: str | None) -> str:
     if content.startswith(b"PK\x03\x04"):
         raise TablesError(f"{label}: expected a CSV file, got a workbook: save its sheet as CSV UTF-8")
-    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    name = encoding or ("utf-16" if marked else "utf-8")
+    name = _encoding(content, encoding)
     try:
         return content.decode(name).removeprefix("\ufeff")
-    except LookupError:
-        raise TablesError(f"tables.encoding: expected an encoding such as utf-8 or cp1252, got {name!r}") from None
     except UnicodeDecodeError as error:
         row = content.count(b"\n", 0, error.start) + 1
         raise TablesError(f"{label}, row {row}: expected {name} text, got the byte {content[error.start]:#04x}: save "
                           "it as UTF-8, or say what it is, e.g. tables.encoding: cp1252") from None
+
+
+def _encoding(content: bytes, named: str | None) -> str:
+    """Return what a file's mark says, else UTF-8 where it is that, else what the mapping names."""
+    try:
+        codecs.lookup(named or "utf-8")
+    except LookupError:
+        raise TablesError(f"tables.encoding: expected an encoding such as utf-8 or cp1252, got {named!r}") from None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if named is None or content.startswith(codecs.BOM_UTF8):
+        return "utf-8"
+    try:
+        return named if "\0" in content.decode("utf-8") else "utf-8"
+    except UnicodeDecodeError:
+        return named
 
 
 def _separator(text: str) -> str:

@@ -62,7 +62,7 @@ def read(tables: Tables) -> OwnBattles:
     fought = _fought(sheets[1], tables.battles_columns, species, tables.species_file, notes)
     battles = _by_pair(fought, notes)
     if idle := len(species) - len({*battles["species_a"], *battles["species_b"]}):
-        notes.append(f"{idle} species never fight")
+        notes.append(f"{idle} species never fight{'s' * (idle == 1)}")
     _refuse_results(sheets[0], tables.species_columns.stats, species, battles)
     marks = [f"{sheet.label}: {SEPARATORS.get(sheet.separator, sheet.separator)} between the cells"
              for sheet in sheets if sheet.separator != ","]  # fmt: skip

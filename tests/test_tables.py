@@ -119,6 +119,9 @@ def test_the_form_of_a_file_does_not_matter(write, change):
 def test_other_encodings_are_named_by_the_mapping(write, refusal):
     latin = SPECIES.replace("Ŝ", "é").encode("cp1252")
     assert read(write(latin, encoding="cp1252")).species.loc["2", "type_2"] == "étono"
+    mixed = write(latin, BATTLES.replace("Karlo", "karlo").encode("utf-8-sig"), encoding="cp1252")
+    assert len(read(mixed).battles) == len(read(write()).battles)  # the mapping names what is not UTF-8
+    assert read(write(SPECIES.encode("utf-16-le"), encoding="utf-16-le")).species.equals(read(write()).species)
     assert refusal(write(latin)) == (
         "species.csv, row 3: expected utf-8 text, got the byte 0xe9: save it as UTF-8, or say what it is, "
         "e.g. tables.encoding: cp1252")
@@ -167,7 +170,7 @@ def test_what_was_handled_is_remarked_on(write, tmp_path):
         "2 battles without a winner left out",
         "1 battle of a species with itself left out",
         SEVERAL,
-        "1 species never fight",
+        "1 species never fights",
     ]
     assert pairs(own) == pairs(read(write()))
 
@@ -379,7 +382,7 @@ def test_the_committed_example_is_what_its_script_writes(root, tmp_path, own):
     for name in ("species.csv", "battles.csv"):
         assert (tmp_path / name).read_bytes() == (root / "docs" / "own-battles" / name).read_bytes()
     assert "2 battles without a winner left out" in own.notes
-    assert "1 species never fight" in own.notes
+    assert "1 species never fights" in own.notes
     assert own.notes[-1].startswith("there are no moves")
 
 
