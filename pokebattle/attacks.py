@@ -230,8 +230,9 @@ def damage_of_use(table: pd.DataFrame) -> tuple[Numbers, Chances, Numbers]:
     return lowest.to_numpy()[number], mean, highest.to_numpy()[number]
 
 
-def hits_by_turn(schedule: str, hit_chance: float) -> Chances:
-    """Return how likely a move has hit 0, 1, ... times by the end of turn 0, 1, ... `TURNS`.
+@cache
+def courses(schedule: str, hit_chance: float, wear_chance: float) -> Chances:
+    """Return how likely a move has worn its target for so many turns, and has hit so often, by the end of each turn.
 
     Parameters
     ----------
@@ -239,23 +240,19 @@ def hits_by_turn(schedule: str, hit_chance: float) -> Chances:
         One of `SCHEDULES`: the move is used every turn; in the first only (its user faints, or it fails later);
         strikes in every second turn; rests for a turn after a hit; or locks its user in.
     hit_chance : float
+    wear_chance : float
+        That a hit begins wear (a burn, poison), if none has before.
 
     Returns
     -------
-    ndarray of shape (TURNS + 1, TURNS + 1)
-        Rows are turns, columns are hits.
+    ndarray of shape (TURNS + 1, TURNS + 1, TURNS + 1)
+        Turns, turns of wear, hits.
 
     Notes
     -----
     A move that locks in is used for two or three turns, then confuses its user for one to four, in each of which
     it hits itself instead in 33 % (lockedmove and confusion in the engine's conditions.ts).
     """
-    return _courses(schedule, hit_chance, 0.0)[:, 0]
-
-
-@cache
-def _courses(schedule: str, hit_chance: float, wear_chance: float) -> Chances:
-    """Return the chance of every number of turns of wear and of hits by turn; shape (turns, wear, hits)."""
     nothing = np.zeros((TURNS + 1, TURNS + 1))
     nothing[0, 0] = 1.0
     states, table = {_START: nothing}, [nothing]
@@ -320,7 +317,7 @@ def knock_outs(table: pd.DataFrame) -> tuple[Chances, Chances]:
         part, worn = table.iloc[rows], _worn(table.iloc[rows])
         stands, remains = _after_hits(part, number[rows], distinct, worn)
         for kind, of_kind in _kinds(part):
-            chances, kept = _courses(*kind)[:, : worn.shape[1]], rows[of_kind]
+            chances, kept = courses(*kind)[:, : worn.shape[1]], rows[of_kind]
             flat = chances.reshape(TURNS + 1, -1).T
             standing[kept], left[kept] = (values[of_kind].reshape(len(kept), -1) @ flat for values in (stands, remains))
             pace[kept] *= 0 if kind[0] == "once" else chances[-1].sum(axis=0) @ np.arange(TURNS + 1) / TURNS

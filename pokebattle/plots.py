@@ -202,15 +202,6 @@ def type_outcomes(chart: pd.DataFrame, share: pd.DataFrame) -> Figure:
     return _done(figure)
 
 
-def win_shares(share: pd.Series, title: str) -> Figure:
-    """Draw how often each share of wins occurs over matchups."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.2, 3.2), layout="constrained")
-        sns.histplot(x=share, bins=20, binrange=(0, 1), color=A_COLOUR, stat="percent", ax=axes)
-        axes.set(xlabel="share of battles won by A", ylabel="matchups, %", xlim=(0, 1), title=title)
-    return _done(figure)
-
-
 def win_counts(table: pd.DataFrame) -> Figure:
     """Draw how often each number of wins occurs, a group of bars a number.
 

@@ -1,6 +1,7 @@
 """One attack: damage by hand, and knock-out chances against a sum over every possible course."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,18 @@ from pokebattle.attacks import (
     NEVER,
     TURNS,
     attacks,
+    courses,
     damage_of_use,
     hit_damage,
     hits,
-    hits_by_turn,
     knock_outs,
     mixed_knock_outs,
 )
+
+
+def hits_by_turn(schedule: str, hit_chance: float) -> Any:
+    """Chances by turn and number of hits, of a move that wears nobody."""
+    return courses(schedule, hit_chance, 0.0)[:, 0]
 
 
 def attack(attacker: str, move: str, defender: str) -> pd.DataFrame:

@@ -119,13 +119,6 @@ def test_type_chart_marks_strength() -> None:
     assert len(axes.get_xticklabels()) == len(axes.get_yticklabels()) == 18
 
 
-def test_win_shares_counts_every_matchup() -> None:
-    axes = plots.win_shares(pd.Series([0.0, 0.01, 0.5, 1.0]), "title").axes[0]
-    heights = [bar.get_height() for bar in axes.patches]
-    assert (heights[0], heights[10], heights[-1]) == (50, 25, 25)
-    assert axes.patches[0].get_facecolor()[:3] == to_rgba(plots.A_COLOUR)[:3]
-
-
 def test_figures_are_left_to_the_caller() -> None:
-    plots.win_shares(pd.Series([0.5]), "title")
+    plots.type_chart(dex.type_chart())
     assert plt.get_fignums() == []
