@@ -398,7 +398,7 @@ def _checked(model: type[Params], values: Mapping[str, Any], places: Mapping[str
         raise ParamsError(f"{places[name]}{name}: unknown parameter, got {_shown(got)}{expected}")
     field = model.model_fields[name]
     text = "none" if kind == "missing" else _shown(got) + _yaml_trap(got, places[name])
-    near = _nearest(got, get_args(field.annotation), 0.6)
+    near = _nearest(got, ("True", "False") if field.annotation is bool else get_args(field.annotation), 0.6)
     raise ParamsError(f"{places[name]}{name}: expected {_expected(field)}, got {text}{near}")
 
 

@@ -191,7 +191,7 @@ def test_an_earlier_execution_has_its_own_values_and_todays_gates(folder):
         ({"max_depth": None}, "max_depth: expected an integer at least 1 and at most 20, got None"),
         ({"subsample": float("nan")}, "subsample: expected a number above 0 and at most 1, got nan"),
         ({"learning_rate": True}, "learning_rate: expected a number above 0 and at most 1, got True"),
-        ({"register_model": "true"}, "register_model: expected True or False, got 'true'"),
+        ({"register_model": "true"}, "register_model: expected True or False, got 'true'; did you mean True?"),
         ({"register_model": 1}, "register_model: expected True or False, got 1"),
         ({"description": ""}, "description: expected text no shorter than 1, got ''"),
         ({"protocol": "both-unseen"},
