@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that server and kernels are ended
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # of hundreds of runs
     uri = ""
     if "tracked" in options.only:
         server.DEFAULT_URI, server.tracking_uri = "http://127.0.0.1:0", lambda: "http://127.0.0.1:9"
