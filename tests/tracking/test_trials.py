@@ -51,7 +51,7 @@ from pokebattle.tuning.projection import Projection
 words = ["mechanics and stats", "mechanics and moves", "raw"]
 spaces = {"features_of_both": CategoricalDistribution(words), "learning_rate": FloatDistribution(0.0, 1.0)}
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-study = optuna.create_study()
+study = optuna.create_study(study_name="seen")
 study.set_user_attr("key", f"view-{time.time_ns()}")
 study.set_user_attr("identity", {"search": {"features_of_both": {"choices": words}, "learning_rate": {}}})
 states = optuna.trial.TrialState
@@ -214,7 +214,7 @@ def test_the_links_open_these_trials_with_all_axes_in_a_browser(
     done = tracked.papermill(tracked.write("view.ipynb", make_notebook(VIEW, publish, ask)))
     assert done.returncode == 0, done.stderr
     said = shown(tracked.folder)
-    assert said.startswith("80 of 100 trials, the best and a sample of study view-")
+    assert said.startswith("80 of 100 trials, the best and a sample of study seen\n")
     parallel, compare = re.findall(r"(?m)^(?:parallel coordinates|side by side): (\S+)$", said)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=require("chromium"), args=QUIET)
