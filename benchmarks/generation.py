@@ -25,7 +25,7 @@ from pokebattle.engine.process import EngineProcess, Request
 
 POLICIES = ("best_move", "random_move")
 N_BATTLES = 20  # a matchup, as in the training part of a battle set
-N_CHUNKS = {1: 8, 2: 16}  # by workers: how much is fought at least for the rate, and in all for the two walls
+N_CHUNKS = {1: 8, 2: 48}  # by workers: how much is fought at least for the rate, and in all for the two walls
 N_COMPARED = 50  # matchups that the untouched engine fights, too
 LEAST_RATE, LEAST_SPEEDUP = 1500, 1.8
 
