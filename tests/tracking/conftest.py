@@ -36,7 +36,7 @@ class Tracked:
     """A folder with a state of its own whose executions go to the test server."""
 
     def __init__(self, folder: Path, uri: str) -> None:
-        self.folder, self.uri = folder, uri
+        self.folder, self.uri, self.began = folder, uri, int(time.time() * 1000)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "POKEBATTLE_"))}
         self.env.pop("PYTEST_CURRENT_TEST", None)
         self.env |= {"MLFLOW_TRACKING_URI": uri, "POKEBATTLE_STATE": str(folder / "state"),
@@ -62,11 +62,15 @@ class Tracked:
         return self.execute("papermill", path.name, "out.ipynb", *options, **env)
 
     def runs(self, experiment: str, count: int = 1) -> list[Run]:
-        """Return the experiment's closed runs, oldest first, waiting until there are ``count``."""
+        """Return the experiment's closed runs, oldest first, waiting until there are ``count``.
+
+        The server is that of all tests of this process: what began before this object did is another test's.
+        """
         deadline = time.monotonic() + WAIT
         while True:
             found = self.client.get_experiment_by_name(experiment)
             runs = self.client.search_runs([found.experiment_id], order_by=["start_time"]) if found else []
+            runs = [run for run in runs if run.info.start_time >= self.began]
             open_ones = [run for run in runs if run.info.status in {"RUNNING", "SCHEDULED"}]
             if len(runs) >= count and not open_ones:
                 return list(runs)

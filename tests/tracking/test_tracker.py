@@ -210,7 +210,7 @@ with open(__file__, "a") as file:
 with tracker.start_run("changed"):
     pass
 """
-    path = write(tracked, "committed", body)
+    path = write(tracked, "committed_script", body)
     (tracked.folder / "requirements.lock").write_text("pins\n")
     (tracked.folder / ".gitignore").write_text("state\n")
     git = ["git", "-C", str(tracked.folder), "-c", "user.name=a", "-c", "user.email=a@b"]
@@ -218,7 +218,7 @@ with tracker.start_run("changed"):
         subprocess.run([*git, *words], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     assert tracked.execute("python", path).returncode == 0
-    runs = {run.info.run_name: run.data.tags for run in tracked.runs("committed", 2)}
+    runs = {run.info.run_name: run.data.tags for run in tracked.runs("committed_script", 2)}
     assert {tags["mlflow.source.git.commit"] for tags in runs.values()} == {head}
     assert (runs["clean"]["pokebattle.git.dirty"], runs["changed"]["pokebattle.git.dirty"]) == ("false", "true")
     assert runs["clean"]["pokebattle.lock"].startswith("requirements.lock sha256:")
