@@ -44,7 +44,7 @@ test: check  ## lint, unit tests, tracking tests on a real server, nbval on ever
 
 check-release: $(READY)  ## whole ways to Production, and models of all kinds that are registered and loaded elsewhere (minutes)
 	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/registry tests/tracking/test_own_battles.py \
-		tests/tracking/test_published_model.py
+		tests/tracking/test_published_model.py tests/tracking/test_judged_model.py
 	POKEBATTLE_TRACKING=off $(BIN)/pytest tests/registry/release.py
 
 check-retrain: $(READY)  ## retraining of the sample version for real: without a shared server, with one, refused (minutes)

@@ -58,6 +58,7 @@ def shown(folder: Path) -> str:
     return "\n".join("".join(output.get("data", {}).get("text/plain", "")) for output in outputs)
 
 
+@pytest.mark.long
 def test_a_registered_model_is_judged_beside_its_versions(registered: Any, copied: Path) -> None:
     chosen = options(model="judged_winner/1", n_estimators=300, compare=False)
     done = registered.papermill(copied / "evaluate.ipynb", *chosen)
