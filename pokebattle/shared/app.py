@@ -3,8 +3,8 @@
 MLflow's permissions cannot tell who registers a version from who promotes one: both need EDIT, and who registers a
 model first may manage it. So what decides which version is in which stage wants MANAGE of all model versions, which
 only an administrator can grant. They let everybody make experiments and models, and who made one delete it with what
-others put there: the first wants EDIT of all experiments here, the second what promoting wants. An account without a
-password learns nothing, and `/health` reads both databases.
+others put there: the first wants EDIT of all experiments here; experiments are deleted by the administrator, and what
+is registered by who may promote. An account without a password learns nothing, and `/health` reads both databases.
 """
 
 import os
