@@ -279,6 +279,22 @@ def test_a_trial_whose_process_is_killed_at_its_birth_is_made_again_at_once(quic
     assert all(trial.user_attrs == {} for trial in other.study.get_trials(states=(TrialState.WAITING,)))
 
 
+def test_a_queued_trial_that_was_taken_and_never_begun_is_made_again(
+    quick: Any, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = open_search(PARAMS, BATTLES, file)
+    others = optuna.load_study(study_name=search.study.study_name, storage=file)  # without our owner and heartbeat
+    taken, begun = others.ask(), others.ask()
+    begun.suggest_float("learning_rate", 0.01, 1.0, log=True)
+    storage.release(search.study)
+    assert states(search) == {"RUNNING": 2}  # whoever took it may be about to say so
+    monkeypatch.setattr(storage, "GRACE", 0)
+    search.run(4)
+    assert states(search) == {"FAIL": 1, "RUNNING": 1, "COMPLETE": 3}
+    (again,) = [trial for trial in search.study.trials[2:] if trial.params == search.objective.defaults()]
+    assert again.state == TrialState.COMPLETE and search.study.trials[taken.number].state == TrialState.FAIL
+
+
 def test_a_database_that_is_away_costs_no_trial(
     quick: Any, shared: str, postgres: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

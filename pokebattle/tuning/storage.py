@@ -7,6 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -90,15 +91,25 @@ def retry(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def release(study: optuna.Study) -> None:
-    """Mark and queue again, without waiting for their heartbeat, the trials whose process on this host has ended."""
+    """Mark and queue again, without waiting for their heartbeat, the trials that nobody is at any more."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        worker = trial.user_attrs.get("worker")
-        if worker and processes.state_of(worker) == "ended":
+        if _left(trial):
             try:
                 study.tell(trial.number, state=TrialState.FAIL)
             except (ValueError, UpdateFinishedTrialError):  # somebody else was quicker
                 continue
             retry(study, trial)
+
+
+def _left(trial: FrozenTrial) -> bool:
+    """Tell whether the process of a trial has ended on this host, or nobody ever came to work on it.
+
+    The latter was taken from the queue by who did not learn of it, since the database went away at that moment.
+    """
+    if worker := trial.user_attrs.get("worker"):
+        return processes.state_of(worker) == "ended"
+    began = trial.datetime_start
+    return not trial.params and began is not None and (datetime.now() - began).total_seconds() > GRACE
 
 
 def counts(trial: FrozenTrial) -> bool:
