@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from pokebattle.registry import promotion
-from pokebattle.registry.gates import Gate
+from pokebattle.registry.report import Gate
 from pokebattle.registry.stages import PRODUCTION, STAGING, RegistryError
 
 

@@ -20,8 +20,8 @@ from pokebattle.model import BattleWinner
 from pokebattle.params import Gates, Params, ParamsError
 from pokebattle.registry import files, ground, probe, reproduction
 from pokebattle.registry.artifacts import read_json
-from pokebattle.registry.gates import MEANINGLESS, PASSED, REFUSED, UNKNOWN, Gate
 from pokebattle.registry.ground import FEWEST, Ground
+from pokebattle.registry.report import MEANINGLESS, PASSED, REFUSED, UNKNOWN, Gate
 from pokebattle.registry.stages import PRODUCTION, Model, RegistryError, Version
 from pokebattle.sheets import TablesError
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, params_of, tags_of

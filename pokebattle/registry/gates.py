@@ -1,4 +1,4 @@
-"""What a registered version must reach before it is promoted: one row a gate, with what was measured and the bound.
+"""Judges a registered version by what it must reach before it is promoted.
 
 The bounds stand under `gates` in params/*.yaml, as the checkout of whoever judges has them, not as the version's own
 run had them. A gate that has no meaning for a version says so and lets it pass. What could not be measured, because the
@@ -9,72 +9,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from pokebattle.registry import page, stages
+from pokebattle.registry.moves import Writer
+from pokebattle.registry.report import Gate, Report
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 
-PASSED, REFUSED, MEANINGLESS, UNKNOWN = "passed", "refused", "no meaning", "not measured"
 FOLDER = "gates"  # of reports, on the version's run
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One row: what was looked at, what was measured, what it had to be, and whether it was."""
-
-    name: str
-    value: str
-    bound: str
-    verdict: str
-
-    def __str__(self) -> str:
-        return f"{self.verdict:<12} {self.name}: {self.value}" + (f" (expected {self.bound})" if self.bound else "")
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the gates say of a version.
-
-    Attributes
-    ----------
-    battles : str
-        What it was judged on.
-    file : str
-        The report on the version's run; "" where it was not written.
-    notes : tuple of str
-        What was not written, and why.
-    """
-
-    name: str
-    version: int
-    when: str
-    gates: tuple[Gate, ...]
-    battles: str = ""
-    file: str = ""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def refused(self) -> list[Gate]:
-        """The gates that do not let it pass."""
-        return [gate for gate in self.gates if gate.verdict in (REFUSED, UNKNOWN)]
-
-    @property
-    def passed(self) -> bool:
-        """Whether all gates let it pass."""
-        return not self.refused
-
-    @property
-    def verdict(self) -> str:
-        """In a few words, and who does not let it pass."""
-        return "passed" if self.passed else f"refused by {', '.join(gate.name for gate in self.refused)}"
-
-    def markdown(self) -> str:
-        """Return the report for MLflow's page."""
-        rows = [(gate.name, gate.value, gate.bound, gate.verdict) for gate in self.gates]
-        told = f"Judged {self.when[:19].replace('T', ' ')} UTC: **{self.verdict}**. {self.battles}".strip()
-        return f"{told}\n\n{page.table(('gate', 'measured', 'bound', 'verdict'), rows)}"
 
 
 def judge(
@@ -123,7 +67,7 @@ def _recorded(report: Report, rest: MlflowRest, run: dict[str, Any]) -> Report:
 
     file = f"{FOLDER}/{report.name}_{report.version}_{report.when.replace(':', '')}.json"
     write_json(rest, run, file, {"passed": report.passed, **asdict(report), "file": file})
-    writer = stages.Writer(rest, report.name, lambda: None)
+    writer = Writer(rest, report.name, lambda: None)
     try:
         version = stages.read(rest, report.name).version(report.version)
         text = page.of_version(version.description, version.events, report.markdown())

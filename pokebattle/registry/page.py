@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pokebattle.registry.stages import Model, Version
+from pokebattle.registry.stages import Model, Version
 
 GATES, HISTORY, STAGES = "## Gates", "## History", "## Stages"
 LIMIT = 5000  # characters of a description, as MLflow's tables have them
@@ -25,7 +24,7 @@ def of_version(description: str, events: Sequence[Mapping[str, Any]] = (), gates
     events : sequence of mapping
         See `stages.Version.events`.
     gates : str
-        A table, as from `gates.Report.markdown`.
+        A table, as from `report.Report.markdown`.
     """
     own, sections = _sections(description)
     gates = gates or sections.get(GATES, "")

@@ -12,21 +12,13 @@ from urllib.error import URLError
 
 from pokebattle.registry import stages
 from pokebattle.registry.claim import claim
-from pokebattle.registry.stages import (
-    ARCHIVED,
-    NONE,
-    PENDING,
-    PRODUCTION,
-    STAGING,
-    Model,
-    RegistryError,
-    Writer,
-)
+from pokebattle.registry.moves import Writer, mend
+from pokebattle.registry.stages import ARCHIVED, NONE, PENDING, PRODUCTION, STAGING, Model, RegistryError
 from pokebattle.tracking.context import user_name
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 
 if TYPE_CHECKING:
-    from pokebattle.registry.gates import Gate, Report
+    from pokebattle.registry.report import Gate, Report
 
 NAME = "battle_winner"
 FROM = {STAGING: (NONE, ARCHIVED), PRODUCTION: (STAGING,)}  # where a version must be to be promoted
@@ -202,7 +194,7 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
     who = who or account()
     with claim(rest, planned.name, who) as allowed:
         writer = Writer(rest, planned.name, allowed)
-        mended = stages.mend(writer)
+        mended = mend(writer)
         model = stages.read(rest, planned.name)
         now = Plan(planned.name, planned.version, planned.stage, model.version(planned.version).stage,
                    _holders(model), planned.kind)  # fmt: skip
@@ -218,7 +210,7 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
                  "report": report}  # fmt: skip
         writer.tag(planned.version, PENDING, json.dumps(event, ensure_ascii=False))
         writer.transition(planned.version, planned.stage)
-        stages.mend(writer)
+        mend(writer)
     return mended
 
 
@@ -227,7 +219,7 @@ def complete(rest: MlflowRest, name: str, dry_run: bool = False) -> list[str]:
     said = stages.read(rest, name).disagreements()
     if said and not dry_run:
         with claim(rest, name, account()) as allowed:
-            stages.mend(Writer(rest, name, allowed))
+            mend(Writer(rest, name, allowed))
     return said
 
 

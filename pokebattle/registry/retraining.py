@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pokebattle.registry import gates, page, promotion, stages
+from pokebattle.registry.report import Gate, Report
 from pokebattle.registry.stages import PRODUCTION, STAGING, RegistryError
 from pokebattle.tracking.journal import run_address
 
@@ -45,7 +46,7 @@ class Retraining:
     run: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
     version: int = 0
-    reports: list[tuple[str, gates.Report]] = field(default_factory=list)
+    reports: list[tuple[str, Report]] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -68,7 +69,7 @@ class Retraining:
         return "\n\n".join(parts) + "\n"
 
 
-def advance(told: Retraining, shared: bool, why: str, tell: Callable[[gates.Gate], object] | None = None) -> None:
+def advance(told: Retraining, shared: bool, why: str, tell: Callable[[Gate], object] | None = None) -> None:
     """Bring the version that a run has registered as far as its gates let it.
 
     Parameters
@@ -100,7 +101,7 @@ def advance(told: Retraining, shared: bool, why: str, tell: Callable[[gates.Gate
         told.outcome, told.reason = BROKEN, str(error)
 
 
-def _promote(told: Retraining, stage: str, why: str, tell: Callable[[gates.Gate], object] | None) -> None:
+def _promote(told: Retraining, stage: str, why: str, tell: Callable[[Gate], object] | None) -> None:
     purpose = f"Gates before {stage}"
     try:
         outcome = promotion.promote(told.name, told.version, stage, why, tell=tell)

@@ -21,7 +21,7 @@ from pokebattle.datasets import load_battles
 from pokebattle.params import ParamsError
 from pokebattle.registry import files, gates, ground, load_registered, stages
 from pokebattle.registry.bench import Bench
-from pokebattle.registry.gates import MEANINGLESS, PASSED, REFUSED
+from pokebattle.registry.report import MEANINGLESS, PASSED, REFUSED, Gate
 from pokebattle.tracking.shipping.rest import MlflowRest
 
 NAMES = ["no leak", "clean commit", "ahead of baselines", "calibration", "not behind Production", "mirrored",
@@ -202,7 +202,7 @@ def test_bounds_come_from_the_checkout_and_not_from_the_run(
     assert other.params.n_estimators == 40  # and the rest from the run
 
 
-def _until(bench: Bench, last: str) -> list[gates.Gate]:
+def _until(bench: Bench, last: str) -> list[Gate]:
     found = []
     for gate in bench.measured():
         found.append(gate)
