@@ -2,18 +2,20 @@
 
 ``python benchmarks/generation.py [--rounds 5]`` prints the table of `tracking.py`. CPU seconds are user and system time
 of the whole process tree, Dask and Python included, from the first chunk on: start-up is not in them. The untouched
-engine answers the same requests in the same process, so that its ratio does not depend on the machine; two workers
+engine answers the same requests in the same process, so that its ratio does not depend on the machine. Two workers
 against one is a ratio of battles a second of wall time, from the first chunk on as well, which says something on a
-quiet machine only.
+quiet machine only: with as many cores as workers, which is what doubling costs, and with all cores for both, where the
+helpers of one worker's JavaScript engine (they collect garbage and compile) have a core that two workers need.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -59,8 +61,30 @@ class Meter:
         return {"rate": self.n_battles / seconds[0], "pace": self.n_battles / seconds[1]}
 
 
-def fought(policy: str, n_chunks: int, n_workers: int) -> dict[str, float]:
+@contextlib.contextmanager
+def confined(n_cores: int) -> Iterator[None]:
+    """Let this process and what it starts run on so many cores (Linux)."""
+    before = os.sched_getaffinity(0)
+    _confine(sorted(before)[:n_cores])
+    try:
+        yield
+    finally:
+        _confine(before)
+
+
+def _confine(cores: Iterable[int]) -> None:
+    for thread in psutil.Process().threads():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(thread.id, cores)
+
+
+def fought(policy: str, n_chunks: int, n_workers: int, n_cores: int) -> dict[str, float]:
     """Fight some chunks; return the rates without start-up."""
+    with confined(n_cores):
+        return _fought(policy, n_chunks, n_workers)
+
+
+def _fought(policy: str, n_chunks: int, n_workers: int) -> dict[str, float]:
     matchups = battles.matchups(policy).sample(n_chunks * arena.CHUNK_BATTLES // N_BATTLES, random_state=0)
     meter = Meter()
     with tempfile.TemporaryDirectory() as folder:
@@ -77,6 +101,7 @@ def answered(process: EngineProcess, request: Request) -> dict[str, float]:
 
 def compare(n_rounds: int) -> list[Figure]:
     """Measure everything in turns."""
+    n_all = len(os.sched_getaffinity(0))
     with EngineProcess() as process:
         ways: dict[str, Callable[[], dict[str, float]]] = {}
         for policy in POLICIES:
@@ -84,9 +109,10 @@ def compare(n_rounds: int) -> list[Figure]:
             request = arena._request(some, N_BATTLES, "training")
             ways[f"{policy}, quick"] = lambda asked=request: answered(process, asked)
             ways[f"{policy}, plain"] = lambda asked=request | {"plain": True}: answered(process, asked)
-            ways[policy] = lambda named=policy: fought(named, N_CHUNKS[1], 1)
-        for n_workers in N_CHUNKS:
-            ways[f"{n_workers}"] = lambda number=n_workers: fought("best_move", N_CHUNKS[2], number)
+            ways[policy] = lambda named=policy: fought(named, N_CHUNKS[1], 1, n_all)
+        for n_workers, n_cores in ((1, 1), (1, n_all), (2, 2)):
+            ways[f"{n_workers} on {n_cores}"] = lambda workers=n_workers, cores=n_cores: fought(
+                "best_move", N_CHUNKS[2], workers, cores)  # fmt: skip
         values = rounds(ways, n_rounds, lambda: None)
     figures = []
     for policy in POLICIES:
@@ -94,9 +120,10 @@ def compare(n_rounds: int) -> list[Figure]:
         figures.append(dataclasses.replace(rate, target=Target(LEAST_RATE, at_least=True)))
         plain, quick = (quantity(values[f"{policy}, {how}"], "each") for how in ("plain", "quick"))
         figures.append(ratio(f"{policy}: untouched engine / ours", "ms", quick, plain, None))
-    one, two = (quantity(values[number], "pace") for number in "12")
-    gain = ratio("battles a second: two workers / one", "", one, two, None)
-    return [*figures, dataclasses.replace(gain, target=Target(LEAST_SPEEDUP, at_least=True))]
+    alone, free, two = (quantity(values[on], "pace") for on in ("1 on 1", f"1 on {n_all}", "2 on 2"))
+    gain = ratio("battles a second: two workers on two cores / one on one", "", alone, two, None)
+    figures.append(dataclasses.replace(gain, target=Target(LEAST_SPEEDUP, at_least=True)))
+    return [*figures, ratio(f"battles a second: two workers on two cores / one on {n_all}", "", free, two, None)]
 
 
 def main() -> None:
