@@ -29,11 +29,11 @@ class Quick:
     def defaults(self): return {"max_depth": 6}
     def __call__(self, trial):
         depth = trial.suggest_int("max_depth", 2, 8)
+        if depth == 6:
+            raise ValueError("no trees")  # before there is anything to report
         trial.report(depth / 10, 1)
         if trial.number == killed:
             os.kill(os.getpid(), signal.SIGKILL)
-        if depth == 6:
-            raise ValueError("no trees")
         for name in ("rounds", "predict_us", "fit_seconds", "log_loss"):
             trial.set_user_attr(name, depth)
         return depth
