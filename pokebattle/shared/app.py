@@ -4,7 +4,8 @@ MLflow's permissions cannot tell who registers a version from who promotes one: 
 model first may manage it. So what decides which version is in which stage wants MANAGE of all model versions, which
 only an administrator can grant. They let everybody make experiments and models, and who made one delete it with what
 others put there: the first wants EDIT of all experiments here; experiments are deleted by the administrator, and what
-is registered by who may promote. An account without a password learns nothing, and `/health` reads both databases.
+is registered by who may promote, as are the tickets of promotions (`registry.claim`), which are experiments. An account
+without a password learns nothing, and `/health` reads both databases.
 """
 
 import os
@@ -34,6 +35,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.responses import Response as Reply
 
+from pokebattle.registry.claim import PREFIX as TICKETS
 from pokebattle.shared.settings import BOOT, BOOT_HEADER
 
 # What a promotion writes on a version: its stage, the move that is under way, the moves that were made.
@@ -73,6 +75,16 @@ def _tag_of_mlflow(message: Any) -> bool:
 
 def _own_location(message: Any) -> bool:
     return bool(message.artifact_location)
+
+
+def _for_ticket(message: Any) -> bool:
+    name = getattr(message, "name", "") or getattr(message, "new_name", "")
+    return str(name).startswith(f"{TICKETS}/")
+
+
+def _of_no_ticket(message: Any) -> bool:
+    name = handlers._get_tracking_store().get_experiment(message.experiment_id).name
+    return not str(name).startswith(f"{TICKETS}/")
 
 
 def may_write(username: str) -> bool:
@@ -121,8 +133,10 @@ RULES: dict[type, tuple[Rule, ...]] = {
     model_registry_pb2.SetRegisteredModelTag: _promoters(_tag_of_mlflow, _REGISTERED),
     model_registry_pb2.DeleteRegisteredModelTag: _promoters(_tag_of_mlflow, _REGISTERED),
     model_registry_pb2.CreateRegisteredModel: (Rule(_always, _CREATE, may_write),),
-    service_pb2.CreateExperiment: (Rule(_always, _CREATE, may_write), Rule(_own_location, _PLACE, _nobody)),
-    service_pb2.DeleteExperiment: (Rule(_always, _SHARED, _nobody),),
+    service_pb2.CreateExperiment: (
+        Rule(_always, _CREATE, may_write), Rule(_own_location, _PLACE, _nobody), *_promoters(_for_ticket, _PROMOTE)),
+    service_pb2.UpdateExperiment: _promoters(_for_ticket, _PROMOTE),
+    service_pb2.DeleteExperiment: (Rule(_of_no_ticket, _SHARED, _nobody), *_promoters(_always, _PROMOTE)),
 }
 
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from pokebattle.registry.claim import PREFIX, claim
 from pokebattle.shared import accounts
 from pokebattle.shared.settings import Login
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
@@ -218,6 +219,19 @@ def test_an_experiment_that_all_log_to_is_deleted_by_the_administrator_only(peop
     for who in ("reader", "alice", "promoter", "bob"):  # bob may manage it by MLflow's own rules
         assert status_of(people[who].call, "POST", "experiments/delete", experiment_id=made) == 403
     assert status_of(people["admin"].call, "POST", "experiments/delete", experiment_id=made) == 200
+
+
+def test_a_promoters_claim_ends_with_the_move_and_nobody_else_has_one(people):
+    for who in ("promoter", "admin", "promoter"):  # one after the other: none waits until the one before runs out
+        with claim(people[who], MODEL, who) as allowed:
+            allowed()
+    ticket = f"{PREFIX}/{MODEL}/99"
+    assert status_of(people["bob"].call, "POST", "experiments/create", name=ticket) == 403
+    own = people["bob"].call("POST", "experiments/create", name="bob's own")["experiment_id"]
+    assert status_of(people["bob"].call, "POST", "experiments/update", experiment_id=own, new_name=ticket) == 403
+    assert status_of(people["bob"].call, "POST", "experiments/update", experiment_id=own, new_name="still his") == 200
+    made = people["promoter"].call("POST", "experiments/create", name=ticket)["experiment_id"]
+    assert status_of(people["bob"].call, "POST", "experiments/delete", experiment_id=made) == 403
 
 
 def test_an_account_without_a_role_sees_nothing(team, people, experiment):
