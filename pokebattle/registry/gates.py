@@ -49,7 +49,7 @@ def judge(
     """
     from pokebattle.registry.bench import Bench
 
-    model = stages.read(rest, name)
+    model = stages.read_with(rest, name, version)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(rest, model, model.version(version), Path(folder))
         gates = []

@@ -63,7 +63,7 @@ def load_registered(model: str, battles: BattleSet) -> BattleWinner:
 
 def _version(rest: MlflowRest, name: str, number: int) -> stages.Version:
     try:
-        known = stages.read(rest, name).versions
+        known = stages.read_with(rest, name, number).versions
     except stages.RegistryError:
         known = {}
     except ServerError as error:

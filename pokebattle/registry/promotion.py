@@ -105,7 +105,7 @@ def promote(
     from pokebattle.registry.gates import judge
 
     with connected(name) as rest:
-        model = stages.read(rest, name)
+        model = stages.read_with(rest, name, version)
         if model.version(version).stage == stage:
             mended = complete(rest, name, dry_run)
             return Outcome(False, f"{name} version {version} is in {stage} already", mended=mended)

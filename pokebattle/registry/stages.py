@@ -6,6 +6,7 @@ No mlflow needed.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Any
 
 from pokebattle.tracking.server import answers
 from pokebattle.tracking.settings import tracking_uri
+from pokebattle.tracking.shipping import spool
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 
 NONE, STAGING, PRODUCTION, ARCHIVED = "None", "Staging", "Production", "Archived"
@@ -21,6 +23,7 @@ TAG = "stage"
 PENDING = "pokebattle.pending"  # a tag: the move that is under way
 EVENT = "history."  # tags, one a move, whose names end with its moment
 TIMEOUT = 10.0  # seconds that one request may take
+ARRIVAL = 30.0  # seconds that a version may take which an execution registers that has just ended
 
 
 class RegistryError(Exception):
@@ -158,6 +161,25 @@ def read(rest: MlflowRest, name: str) -> Model:
         if not answer.get("next_page_token"):
             return Model(name, found.get("description", ""), dict(sorted(versions.items())))
         asked["page_token"] = answer["next_page_token"]
+
+
+def read_with(rest: MlflowRest, name: str, number: int) -> Model:
+    """Return what `read` does; a version that is not there is waited for while executions from here are delivered.
+
+    A notebook that has just ended may still be registering it.
+    """
+    deadline = time.monotonic() + ARRIVAL
+    while True:
+        coming = spool.on_their_way(rest.uri) and time.monotonic() < deadline  # looked at before, or it comes between
+        try:
+            model = read(rest, name)
+        except RegistryError:
+            if not coming:
+                raise
+        else:
+            if number in model.versions or not coming:
+                return model
+        time.sleep(0.2)
 
 
 def moment() -> str:

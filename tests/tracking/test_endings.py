@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,33 @@ def test_who_may_not_register_still_logs(tracked: Any, make_notebook: Any, mlflo
     assert tracked.client.get_registered_model("others").tags == {"seen": "yes"}
     assert "pokebattle.set_aside" not in tracked.client.get_run(run.info.run_id).data.tags
     assert "set aside" not in tracked.execute("python", "-m", "pokebattle", "doctor").stdout
+
+
+def test_a_version_that_a_notebook_is_still_registering_is_waited_for(
+    tracked: Any, make_notebook: Any, mlflow_server: str
+) -> None:
+    cell = (
+        "import mlflow\nclient, run = mlflow.MlflowClient(), mlflow.active_run() or mlflow.start_run()\n"
+        "client.create_registered_model('coming')\n"
+        "place = f'{run.info.artifact_uri}/model'\n"
+        "client.create_model_version('coming', place, run.info.run_id, await_creation_for=None)"
+    )
+    promote = ("python", "-m", "pokebattle", "promote", "1", "--to", "Staging", "--model-name", "coming")
+    with FaultProxy(mlflow_server) as proxy, ThreadPoolExecutor() as pool:
+        tracked.env["MLFLOW_TRACKING_URI"] = proxy.uri
+        assert "no registered model coming" in tracked.execute(*promote).stderr
+        proxy.paths, proxy.mode = "/registered-models/create", "hang"
+        done = tracked.papermill(tracked.write("coming.ipynb", make_notebook(cell)))
+        assert done.returncode == 0, done.stderr
+        assert "timed out" not in (tracked.executions()[0] / "run.json").read_text()  # its output ended before that
+        asked = pool.submit(tracked.execute, *promote)
+        deadline = time.monotonic() + 60
+        while proxy.count("GET", "/api/2.0/mlflow/registered-models/get") < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        proxy.mode = "pass"
+        told = asked.result().stderr
+        assert "version 1 cannot be judged" in told, told  # so it is there
+        assert "has no version 9; there is 1" in tracked.execute(*promote[:4], "9", *promote[5:]).stderr
 
 
 def test_a_deleted_experiment_refuses_the_execution_until_it_is_restored(tracked: Any, make_notebook: Any) -> None:

@@ -8,6 +8,7 @@ is started with ``python -I -S``: standard library only.
 import os
 import select
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class Shipper:
 
     def serve(self, listen: int) -> None:
         """Ship until the kernel has ended, then settle the run."""
+        threading.Thread(target=_leave_with, args=(listen,), daemon=True).start()
         due, pause = 0.0, TICK
         while os.getppid() == self.kernel_pid or self.kernel_pid == 0:
             ready, _, _ = select.select([listen], [], [], pause)
@@ -134,6 +136,14 @@ def _watch(identity: dict[str, Any] | None) -> processes.Watch | None:
         return processes.Watch(identity["pid"]) if identity and alive else None
     except ProcessLookupError:
         return None
+
+
+def _leave_with(listen: int) -> None:
+    """Let go of the terminal when the kernel does, also while a server that never answers is waited for."""
+    hung_up = select.poll()
+    hung_up.register(listen, 0)
+    hung_up.poll()
+    leave_terminal()
 
 
 def leave_terminal() -> None:

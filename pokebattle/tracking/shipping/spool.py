@@ -16,7 +16,7 @@ from typing import Any
 
 from pokebattle.tracking import processes
 from pokebattle.tracking.journal import append_event, executions_dir, read_events, read_json
-from pokebattle.tracking.settings import linger
+from pokebattle.tracking.settings import deliver_to, linger
 from pokebattle.tracking.shipping.delivery import RefusedError
 from pokebattle.tracking.shipping.rest import ServerError
 from pokebattle.tracking.shipping.settlement import Settlement, settle_aside, tidy_up
@@ -37,6 +37,11 @@ class Waiting:
     start: dict[str, Any]
     state: str
     reason: str = ""
+
+
+def on_their_way(uri: str) -> bool:
+    """Tell whether executions that have ended are still being delivered to a server."""
+    return any(one.state == "ended" and deliver_to(one.start) == uri for one in waiting())
 
 
 @contextlib.contextmanager
