@@ -22,7 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     say = sys.stdout.write
     for event in model.events():
-        move = f"version {event['version']}: {event['from']} → {event['to']}"
+        back = " (rollback)" if event["kind"] == "rollback" else ""
+        move = f"version {event['version']}: {event['from']} → {event['to']}{back}"
         say(f"{event['when'][:19].replace('T', ' ')}  {move:<36}  {event['by']}: {event['why']}\n")
     for stage in reversed(stages.ALIASES):
         number = model.holder(stage)

@@ -71,8 +71,8 @@ def _recorded(report: Report, rest: MlflowRest, run: dict[str, Any]) -> Report:
     try:
         version = stages.read(rest, report.name).version(report.version)
         text = page.of_version(version.description, version.events, report.markdown())
-        writer.describe(report.version, text)
         writer.tag(report.version, "gates", f"{report.when}: {report.verdict}")
+        writer.describe(report.version, text)
     except ServerError as error:
         if not error.denied:
             raise

@@ -93,9 +93,11 @@ def mend(writer: Writer) -> list[str]:
 def _settle(writer: Writer, model: Model, number: int, move: dict[str, Any]) -> None:
     """Write down a move that has happened on all versions that it moved; forget one that has not."""
     if model.versions[number].stage == move["to"]:
+        back = move["kind"] == "rollback"
+        instead = f"rolled back to version {number}: {move['why']}" if back else f"version {number} took its place"
         moved = {number: move} | {
             other: {"version": other, "from": move["to"], "to": ARCHIVED, "by": move["by"], "when": move["when"],
-                    "why": f"version {number} took its place", "kind": move["kind"]}
+                    "why": instead, "kind": move["kind"]}
             for other in move["archived"] if other in model.versions
         }  # fmt: skip
         for one, event in moved.items():

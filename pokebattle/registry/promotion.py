@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -136,6 +135,8 @@ def rollback(name: str, why: str, dry_run: bool = False) -> Outcome:
 
     with connected(name) as rest:
         model = stages.read(rest, name)
+        if not dry_run:
+            check_permission(rest, name)
         planned = plan_back(model)
         files.check(rest, model.version(planned.version), name)
         if dry_run:
@@ -235,8 +236,8 @@ def check_permission(rest: MlflowRest, name: str) -> None:
 
 
 def account() -> str:
-    """Return who promotes: the account on the server, else the user of this machine."""
-    return os.environ.get("MLFLOW_TRACKING_USERNAME") or user_name()
+    """Return who promotes."""
+    return user_name()
 
 
 @contextlib.contextmanager

@@ -38,8 +38,8 @@ from starlette.responses import Response as Reply
 from pokebattle.registry.claim import PREFIX as TICKETS
 from pokebattle.shared.settings import BOOT, BOOT_HEADER
 
-# What a promotion writes on a version: its stage, the move that is under way, the moves that were made.
-PROTECTED_TAG = re.compile(r"stage(\.(by|when|why))?|pokebattle\.(pending|stage|promotion)|history\..*")
+# What a promotion writes on a version: its gates, its stage, the move that is under way, the moves that were made.
+PROTECTED_TAG = re.compile(r"gates|stage(\.(by|when|why))?|pokebattle\.(pending|stage|promotion)|history\..*")
 STORED = re.compile(r"/(?:models/(m-[0-9a-f]{32})|([0-9a-f]{32})/artifacts)/(.*)")
 WRITES = {"PUT", "POST", "PATCH", "DELETE"}
 PROBES = 4  # checks of the databases at once in one process

@@ -215,7 +215,9 @@ def _executed_by(parent: int, since: float) -> set[str]:
 
 
 def user_name() -> str:
-    """Return the name of the user, or ``unknown`` where the system has none."""
+    """Return the account on the server, else the user of this machine, ``unknown`` where the system has none."""
+    if account := os.environ.get("MLFLOW_TRACKING_USERNAME"):
+        return account
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -78,7 +78,7 @@ def _server() -> list[Finding]:
         mend = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if error.denied else "look at its log"
         return [Finding("server", False, f"{uri}: {error}", mend)]
     except OSError as error:
-        mend = "`make server`, or set MLFLOW_TRACKING_URI"
+        mend = "`make server`, for a team's own `make shared`, or set MLFLOW_TRACKING_URI"
         return [Finding("server", False, f"{uri} does not answer ({error})", mend)]
     remark = server.whose(uri)
     return [Finding("server", True, f"{uri} answers{f', {remark}' if remark else ''}"), *_open_runs(rest)]

@@ -11,6 +11,7 @@ import threading
 import time
 
 import nbformat
+import psutil
 import pytest
 from guard import guarded
 
@@ -146,6 +147,22 @@ def test_the_server_is_killed_in_the_middle(make_team, make_notebook, tmp_path):
     finish([child])
     (run,) = team.runs("steady", 1)
     whole(team, run, "anna")
+
+
+@pytest.mark.parametrize("verb", ["start", "stop"])
+def test_what_is_left_of_a_server_whose_first_process_was_killed_is_ended(make_team, verb):
+    team = make_team()
+    first = team.server_pid()
+    left = psutil.Process(first).children(recursive=True)
+    os.kill(first, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(first)] if psutil.pid_exists(first) else [], timeout=10)
+    assert any(process.is_running() for process in left)
+    if verb == "stop":
+        assert "what was left of the MLflow server" in team.type("shared", "stop")
+    else:
+        team.start()
+        assert stack.health(team.uri) is None and team.server_pid() != first
+    assert not any(process.is_running() for process in left)
 
 
 def test_another_server_on_the_port_is_not_taken_for_its_own(make_team):

@@ -27,6 +27,7 @@ DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to say how t
 PACE = 0.3  # seconds between two deliveries that nobody waits for, so that many small cells make few requests
 TICK = 1.0  # seconds after which the kernel is looked for although nothing was heard
 TOLD_HERE = {"jupyterlab", SCRIPT}  # whom no driver tells where the run is
+PARTING = 5.0  # seconds after the kernel's end in which the terminal may still be told something
 HEARTBEAT = 300.0  # seconds between two signs of life on the run
 
 
@@ -139,10 +140,11 @@ def _watch(identity: dict[str, Any] | None) -> processes.Watch | None:
 
 
 def _leave_with(listen: int) -> None:
-    """Let go of the terminal when the kernel does, also while a server that never answers is waited for."""
+    """Let go of the terminal soon after the kernel, also while a server that never answers is waited for."""
     hung_up = select.poll()
     hung_up.register(listen, 0)
     hung_up.poll()
+    time.sleep(PARTING)
     leave_terminal()
 
 
