@@ -80,14 +80,9 @@ def _confine(cores: Iterable[int]) -> None:
 
 def fought(policy: str, n_chunks: int, n_workers: int, n_cores: int) -> dict[str, float]:
     """Fight some chunks; return the rates without start-up."""
-    with confined(n_cores):
-        return _fought(policy, n_chunks, n_workers)
-
-
-def _fought(policy: str, n_chunks: int, n_workers: int) -> dict[str, float]:
     matchups = battles.matchups(policy).sample(n_chunks * arena.CHUNK_BATTLES // N_BATTLES, random_state=0)
     meter = Meter()
-    with tempfile.TemporaryDirectory() as folder:
+    with confined(n_cores), tempfile.TemporaryDirectory() as folder:
         arena.fight(matchups, N_BATTLES, stream="training", cache=Path(folder), n_workers=n_workers, progress=meter)
     return meter.rates()
 

@@ -192,7 +192,7 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
     ServerError
         As the server answers.
     """
-    who = who or account()
+    who = who or user_name()
     with claim(rest, planned.name, who) as allowed:
         writer = Writer(rest, planned.name, allowed)
         mended = mend(writer)
@@ -219,7 +219,7 @@ def complete(rest: MlflowRest, name: str, dry_run: bool = False) -> list[str]:
     """Mend what a killed promotion or somebody's hand has left; return what was not as it should be."""
     said = stages.read(rest, name).disagreements()
     if said and not dry_run:
-        with claim(rest, name, account()) as allowed:
+        with claim(rest, name, user_name()) as allowed:
             mend(Writer(rest, name, allowed))
     return said
 
@@ -233,11 +233,6 @@ def check_permission(rest: MlflowRest, name: str) -> None:
         If this account may not change stages.
     """
     rest.call("DELETE", "registered-models/alias", name=name, alias=PROBE)
-
-
-def account() -> str:
-    """Return who promotes."""
-    return user_name()
 
 
 @contextlib.contextmanager
@@ -269,8 +264,8 @@ def _explained(error: ServerError, rest: MlflowRest, name: str) -> RegistryError
         return RegistryError(f"{rest.uri} wants a name and a password: set MLFLOW_TRACKING_USERNAME and "
                              "MLFLOW_TRACKING_PASSWORD")  # fmt: skip
     if error.denied:
-        return RegistryError(f"{account()} may not change the stages of {name} at {rest.uri}: that needs the role of a "
-                             f"promoter (HTTP {error.status})")  # fmt: skip
+        return RegistryError(f"{user_name()} may not change the stages of {name} at {rest.uri}: that needs the role of "
+                             f"a promoter (HTTP {error.status})")  # fmt: skip
     return RegistryError(f"{rest.uri}: {' '.join(str(error).split())}")
 
 

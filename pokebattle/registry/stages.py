@@ -168,9 +168,8 @@ def read_with(rest: MlflowRest, name: str, number: int) -> Model:
 
     A notebook that has just ended may still be registering it.
     """
-    deadline = time.monotonic() + ARRIVAL
+    deadline, coming = time.monotonic() + ARRIVAL, True
     while True:
-        coming = spool.on_their_way(rest.uri) and time.monotonic() < deadline  # looked at before, or it comes between
         try:
             model = read(rest, name)
         except RegistryError:
@@ -179,7 +178,9 @@ def read_with(rest: MlflowRest, name: str, number: int) -> Model:
         else:
             if number in model.versions or not coming:
                 return model
-        time.sleep(0.2)
+        coming = spool.on_their_way(rest.uri) and time.monotonic() < deadline  # if not, it may have come by now
+        if coming:
+            time.sleep(0.2)
 
 
 def moment() -> str:

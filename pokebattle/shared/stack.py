@@ -63,7 +63,7 @@ def start() -> tuple[str, list[str]]:
         record = _record()
         running = server.process(record)
         if running is None:
-            _end_remains(record)
+            server.end_remains(record)
             record = _spawn(settings, uri)
             running = server.process(record)
         _await(record, running)
@@ -152,32 +152,15 @@ def stop() -> list[str]:
     stopped = []
     with _alone():
         if (running := server.process(_record())) is not None:
-            server.end(running)
+            server.end(running.pid)
             stopped.append(f"the MLflow server at {_record()['uri']}")
-        elif _end_remains(_record()):
+        elif server.end_remains(_record()):
             stopped.append(f"what was left of the MLflow server at {_record()['uri']}")
         if postgres.stop(s.folder() / "postgres"):
             stopped.append("its PostgreSQL")
         for name in ("server.json", "auth.ini"):
             (s.folder() / name).unlink(missing_ok=True)
     return stopped
-
-
-def _end_remains(record: Mapping[str, Any]) -> bool:
-    """End what a server has started whose own process was killed; tell whether there was something.
-
-    All of it is in the session that began with the server, and no other process gets its number while that lasts.
-    """
-    if "pid" not in record or psutil.pid_exists(record["pid"]):
-        return False
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(OSError, psutil.Error):
-            if os.getsid(process.pid) == record["pid"]:
-                process.kill()
-                found.append(process)
-    psutil.wait_procs(found, timeout=10)
-    return bool(found)
 
 
 def status() -> list[Part]:

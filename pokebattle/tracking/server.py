@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -159,13 +160,24 @@ def stop() -> str | None:
     (state_dir() / "server.json").unlink(missing_ok=True)
     if running is None:
         return None
-    end(running)
+    end(running.pid)
     return str(record["uri"])
 
 
-def end(running: psutil.Process) -> None:
-    """End a server that leads its process group, first by asking."""
-    group = os.getpgid(running.pid)
+def end_remains(record: Mapping[str, Any]) -> bool:
+    """End what a recorded server has started whose own process was killed; tell whether there was something.
+
+    No other process gets its number while its process group lasts.
+    """
+    group = record.get("pid")
+    if not group or psutil.pid_exists(group) or not _group_is_alive(group):
+        return False
+    end(group)
+    return True
+
+
+def end(group: int) -> None:
+    """End a server with its process group, which has the number of its first process, first by asking."""
     for sign in (signal.SIGTERM, signal.SIGKILL):  # its parent alone would leave the workers serving
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, sign)

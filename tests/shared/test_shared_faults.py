@@ -162,6 +162,7 @@ def test_what_is_left_of_a_server_whose_first_process_was_killed_is_ended(make_t
     else:
         team.start()
         assert stack.health(team.uri) is None and team.server_pid() != first
+    psutil.wait_procs(left, timeout=10)  # ended ones stay until their parent of then has taken note
     assert not any(process.is_running() for process in left)
 
 
