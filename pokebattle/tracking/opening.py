@@ -33,5 +33,5 @@ def opening(execution_id: str, **told: Any) -> dict[str, Any]:
     uri = tracking_uri()
     ids = {name: new_local_id() for name in ("run", "root", "experiment_token")}
     return {"execution": execution_id, "uri": uri, "local_server": is_local(uri), **ids,
-            "kernel": processes.identity(os.getpid()),
+            "kernel": processes.record(os.getpid()),
             "prefix": sys.prefix, **told}  # fmt: skip

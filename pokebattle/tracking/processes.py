@@ -60,26 +60,41 @@ def rebooted(identity: Mapping[str, Any], root: str | Path = "/") -> bool:
     return identity["host"] == socket.gethostname() and identity["boot"] != _boot(root)
 
 
+def record(pid: int, root: str | Path = "/") -> dict[str, Any]:
+    """Return the `identity` of a process, and what a `Watch` that may begin only after its end has to know of it.
+
+    That is ``oom``: the file in which its memory cgroup counts out-of-memory kills, and what it counts now; or None.
+    """
+    counter = oom_counter(pid, root)  # the file, for /proc/PID/cgroup goes with the process
+    return identity(pid, root) | {"oom": counter and [str(counter), oom_kills(counter)]}
+
+
 class Watch:
-    """Remembers a live process so that the cause of its end can be told.
+    """Watches a process so that the cause of its end can be told.
+
+    Parameters
+    ----------
+    recorded : dict
+        As from `record`, of a process of this host. When it has ended by now, the signal that ended it is known only as
+        long as its parent has not waited for it.
 
     Attributes
     ----------
     identity : dict
-        As from `identity`; a process that does not exist raises ProcessLookupError.
+        Its `identity`.
     pidfd : int or None
         Linux's handle for the process: readable once it has ended, even if a child still holds its pipes.
     """
 
-    def __init__(self, pid: int, root: str | Path = "/") -> None:
-        self.identity, self.root = identity(pid, root), root
-        found = _status(pid, root)
+    def __init__(self, recorded: Mapping[str, Any], root: str | Path = "/") -> None:
+        self.root = root
+        self.identity = dict(recorded)
+        self._oom: tuple[str | None, int | None] = tuple(self.identity.pop("oom", None) or (None, None))
+        found = self._status()
         self._shows_code = found is not None and found.shows_code
-        self.pidfd = _open_pidfd(pid)
+        self.pidfd = _open_pidfd(recorded["pid"]) if found else None
         if self.pidfd is not None:
             weakref.finalize(self, os.close, self.pidfd)
-        self._counter = oom_counter(pid, root)  # the file, for /proc/PID/cgroup goes with the process
-        self._oom_kills = oom_kills(self._counter)
 
     def cause(self) -> tuple[str, int | None]:
         """Return why the process has ended, in words, and the signal that ended it, if that is known.
@@ -89,7 +104,8 @@ class Watch:
         code = self._exit_code()
         # The counter is the whole cgroup's: an earlier out-of-memory kill of another process in it, followed by
         # somebody's SIGKILL, would be told wrongly. It counts before the signal is sent, so it is never too late here.
-        before, now = self._oom_kills, oom_kills(self._counter)
+        counter, before = self._oom
+        now = oom_kills(counter)
         out_of_memory = before is not None and now is not None and now > before
         if code is None:
             return ("out of memory" if out_of_memory else "the process ended, cause unknown"), None
@@ -112,14 +128,16 @@ class Watch:
         deadline = time.monotonic() + READING
         code = None
         while True:
-            found = _status(self.identity["pid"], self.root)
-            if found and found.started != self.identity["started"]:
-                found = None  # the pid is another process's by now
+            found = self._status()
             gone = found is None or found.state in GONE
             if found and found.state not in STOPPED and (found.exit_code or (gone and self._shows_code)):
                 code = found.exit_code
             if gone or time.monotonic() > deadline:
                 return code if code is not None else self._reaped_code()
+
+    def _status(self) -> "_Status | None":
+        found = _status(self.identity["pid"], self.root)
+        return None if found and found.started != self.identity["started"] else found  # the pid is another's by now
 
     def _reaped_code(self) -> int | None:
         if self.pidfd is None:
@@ -153,10 +171,10 @@ def oom_counter(pid: int, root: str | Path = "/") -> Path | None:
     return next((file for file in _counter_files(pid, Path(root)) if oom_kills(file) is not None), None)
 
 
-def oom_kills(counter: Path | None) -> int | None:
+def oom_kills(counter: str | Path | None) -> int | None:
     """Return what the file from `oom_counter` counts, or None when it cannot be read."""
     with contextlib.suppress(OSError, ValueError):
-        for line in counter.read_text().splitlines() if counter else ():
+        for line in Path(counter).read_text().splitlines() if counter else ():
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return None

@@ -54,7 +54,7 @@ def shippers(tracked: Any, execution: str = "") -> list[int]:
 def tells_signals() -> bool:
     """Tell whether this system says what ended a process that its parent has waited for: Linux does since 6.15."""
     ended = subprocess.Popen(["sleep", "60"])
-    watch = processes.Watch(ended.pid)
+    watch = processes.Watch(processes.record(ended.pid))
     ended.kill()
     ended.wait()
     return watch.cause()[1] == signal.SIGKILL

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pokebattle.tracking import processes
-from pokebattle.tracking.processes import Watch, identity, oom_counter, oom_kills, rebooted, state_of
+from pokebattle.tracking.processes import Watch, identity, oom_counter, oom_kills, rebooted, record, state_of
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 SLEEP = ("sleep", "60")
@@ -100,7 +100,7 @@ def python(code: str) -> tuple[str, ...]:
 def ended(child: Callable[..., Child], how: str | int, reaped: bool) -> tuple[Child, Watch]:
     """Watch a new process to its end."""
     one = child(*(SLEEP if isinstance(how, int) else python(how)))
-    watch = Watch(one.pid)
+    watch = Watch(record(one.pid))
     if reaped:
         one.reap_at_once()
     if isinstance(how, int):
@@ -181,14 +181,14 @@ def test_the_state_of_a_living_process_and_of_records_that_differ(child: Any) ->
     assert state_of(recorded | {"host": "another", "boot": "another"}) == "elsewhere"
     assert not rebooted(recorded | {"host": "another", "boot": "another"})
     with pytest.raises(ProcessLookupError):
-        Watch(2**22 + 1)
+        record(2**22 + 1)
 
 
 @LINUX
 def test_a_process_that_lives_on_has_no_cause(child: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(processes, "READING", 0.02)
     one = child(*SLEEP)
-    watch = Watch(one.pid)
+    watch = Watch(record(one.pid))
     os.kill(one.pid, signal.SIGSTOP)  # whose number stands where an exit code would
     while Path(f"/proc/{one.pid}/stat").read_text().split()[2] != "T":
         time.sleep(0.001)
@@ -200,7 +200,7 @@ def test_the_shippers_bare_python_can_import_it() -> None:
     code = (
         f"import sys, os; sys.path.insert(0, {root!r})\n"
         "from pokebattle.tracking.processes import *\n"
-        "assert state_of(Watch(os.getppid()).identity) == 'alive'"
+        "assert state_of(record(os.getppid())) == 'alive'"
     )
     subprocess.run(python(code), check=True)
 
@@ -253,7 +253,7 @@ def test_a_risen_counter_makes_sigkill_out_of_memory(laid: Laid, cgroup: str, co
     file = laid.write(counter, text.format(3))
     assert oom_counter(PID, laid.root) == file
     assert oom_kills(file) == 3
-    watch = Watch(PID, laid.root)
+    watch = Watch(record(PID, laid.root), laid.root)
     laid.stat("Z", signal.SIGKILL)
     assert watch.cause() == ("SIGKILL, cause unknown", 9)
     file.write_text(text.format(4))
@@ -272,7 +272,7 @@ def test_without_a_counter_the_cause_of_sigkill_is_unknown(laid: Laid, cgroup: s
     if cgroup is not None:
         laid.write(f"proc/{PID}/cgroup", cgroup)
     laid.write("sys/fs/cgroup/memory/user/kernel/memory.oom_control", "unreadable\n")
-    watch = Watch(PID, laid.root)
+    watch = Watch(record(PID, laid.root), laid.root)
     assert oom_counter(PID, laid.root) is None
     laid.stat("Z", signal.SIGKILL)
     assert watch.cause() == ("SIGKILL, cause unknown", 9)
@@ -280,7 +280,7 @@ def test_without_a_counter_the_cause_of_sigkill_is_unknown(laid: Laid, cgroup: s
 
 def test_what_is_laid_out_in_proc_is_read_right(laid: Laid) -> None:
     assert identity(PID, laid.root) == {"host": socket.gethostname(), "boot": "boot-1", "pid": PID, "started": 777}
-    watch = Watch(PID, laid.root)
+    watch = Watch(record(PID, laid.root), laid.root)
     assert state_of(watch.identity, laid.root) == "alive"
     laid.stat("R", 3 << 8)
     assert watch.cause() == ("exit status 3", None), "the code is there before the process is a zombie"
@@ -297,7 +297,7 @@ def test_what_is_laid_out_in_proc_is_read_right(laid: Laid) -> None:
 @pytest.mark.parametrize("text", [0, 1])
 def test_an_exit_code_that_may_not_be_seen_is_no_good_end(laid: Laid, text: int) -> None:
     laid.stat("R", 0, text=text)
-    watch = Watch(PID, laid.root)
+    watch = Watch(record(PID, laid.root), laid.root)
     laid.stat("Z", 0, text=0)
     assert watch.cause() == UNKNOWN
     laid.stat("Z", signal.SIGKILL, text=0)
@@ -318,7 +318,7 @@ def test_without_proc_it_asks_ps_and_sysctl(tmp_path: Path, monkeypatch: Any) ->
     answers("ps", "S+   Mon Jan  5 10:00:00 2026    \\n")
     answers("sysctl", "0A1B-2C3D\\n{ sec = 1767600000, usec = 1 } Mon Jan  5 08:00:00 2026\\n")
     root = tmp_path / "empty"
-    watch = Watch(PID, root)
+    watch = Watch(record(PID, root), root)
     assert watch.identity == {
         "host": socket.gethostname(), "boot": "0A1B-2C3D", "pid": PID, "started": "Mon Jan  5 10:00:00 2026",
     }  # fmt: skip
@@ -380,35 +380,49 @@ def test_a_real_out_of_memory_kill(small_cgroup: Path, child: Any, reaped: bool)
         needs_exit_in_pidfd()
     enter = f"open({str(small_cgroup / 'cgroup.procs')!r}, 'w').write('0'); print('in', flush=True); input()\n"
 
-    def inside(code: str) -> tuple[Child, Watch]:
+    def inside(code: str) -> tuple[Child, dict[str, Any]]:
         one = child(*python(enter + code))
         assert one.process.stdout.readline() == b"in\n"
-        watch = Watch(one.pid)
+        recorded = record(one.pid)
         if reaped:
             one.reap_at_once()
-        return one, watch
+        return one, recorded
 
-    one, watch = inside("")
+    one, recorded = inside("")
+    watch = Watch(recorded)
     os.kill(one.pid, signal.SIGKILL)
     one.notice_end()
     assert watch.cause() == ("SIGKILL, cause unknown", 9), "the memory sufficed"
 
-    one, watch = inside("held = b'x' * (256 << 20)")
+    one, recorded = inside("held = b'x' * (256 << 20)")
+    watch = Watch(recorded)
     one.say_go()
     one.notice_end()
     assert watch.cause() == ("out of memory", 9)
+    assert Watch(recorded).cause() == ("out of memory", None if reaped else 9), "it began after the end"
 
 
 @LINUX
+@pytest.mark.parametrize("late", [False, True], ids=["shipper in time", "shipper late"])
 def test_a_notebook_that_needs_too_much_memory_is_told_so(
-    small_cgroup: Path, tracked: Any, make_notebook: Any
+    small_cgroup: Path, tracked: Any, make_notebook: Any, late: bool
 ) -> None:
-    """papermill, kernel and shipper are in the cgroup; the kernel is by far the largest of them."""
+    """papermill, kernel and shipper are in the cgroup; the kernel is by far the largest of them.
+
+    A shipper that the busy machine lets begin late finds neither kernel nor papermill.
+    """
     (limit,) = (file for file in small_cgroup.iterdir() if file.name in {"memory.max", "memory.limit_in_bytes"})
     limit.write_text(str(400 << 20))
-    tracked.write("greedy.ipynb", make_notebook("x = 1", "held = b'x' * (800 << 20)"))
-    command = f"echo $$ > {small_cgroup / 'cgroup.procs'}; exec {sys.executable} -m papermill greedy.ipynb out.ipynb"
+    if late:
+        slow = tracked.folder / "python"
+        slow.write_text(f'#!/bin/sh\ncase "$*" in *shipping*) sleep 6;; esac\nexec {sys.executable} "$@"\n')
+        slow.chmod(0o755)
+        (tracked.folder / "sitecustomize.py").write_text(f"import sys\nsys.executable = {str(slow)!r}\n")
+        tracked.env["PYTHONPATH"] += f":{tracked.folder}"
+    name = f"greedy{late}"
+    tracked.write(f"{name}.ipynb", make_notebook("x = 1", "held = b'x' * (800 << 20)"))
+    command = f"echo $$ > {small_cgroup / 'cgroup.procs'}; exec {sys.executable} -m papermill {name}.ipynb out.ipynb"
     done = subprocess.run(["sh", "-c", command], cwd=tracked.folder, env=tracked.env, capture_output=True, check=False)
     assert b"DeadKernelError" in done.stderr
-    (run,) = tracked.runs("greedy")
+    (run,) = tracked.runs(name)
     assert (run.info.status, run.data.tags["pokebattle.cause"]) == ("KILLED", "out of memory")

@@ -232,7 +232,7 @@ class KernelTracker:
 def _parent_process() -> dict[str, Any] | None:
     """Return the identity of the program that started this kernel."""
     try:
-        return processes.identity(parent_pid())
+        return processes.record(parent_pid())
     except (ProcessLookupError, ValueError):
         return None
 

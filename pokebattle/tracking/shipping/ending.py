@@ -68,7 +68,7 @@ def _killed(story: Story, error: str, last: ExecutedCell) -> Verdict:
     cause = str(end.get("cause") or UNKNOWN)
     if story.shutdown:
         cause = _shutdown_cause(story)
-    elif end.get("parent_ended") and end.get("signal") is None:
+    elif end.get("parent_ended") and end.get("signal") is None and not error:  # else it saw the kernel's end
         cause = _driver_cause(story)
     return Verdict("KILLED", cause)
 
@@ -80,7 +80,8 @@ def _shutdown_cause(story: Story) -> str:
 
 def _driver_cause(story: Story) -> str:
     executor, why = story.start["executor"], (story.kernel_end or {}).get("parent_cause", "")
-    return f"{executor if executor != 'kernel' else 'the program that started the kernel'} ended ({why or 'unknown'})"
+    who = "the program that started the kernel" if executor == "kernel" else executor
+    return f"{who} ended ({why.removeprefix('the process ended, ') or 'cause unknown'})"
 
 
 def _failed_cell(story: Story, last: ExecutedCell | None) -> ExecutedCell | None:

@@ -48,8 +48,8 @@ class Shipper:
     def __init__(self, folder: Path, start: dict[str, Any], kernel: int) -> None:
         self.folder, self.start, self.kernel_pid = folder, start, kernel
         self.settlement = Settlement(folder, start)
-        self.kernel = _watch(start["kernel"])
-        self.parent = _watch(start.get("parent"))
+        self.kernel = processes.Watch(start["kernel"])
+        self.parent = processes.Watch(start["parent"]) if start.get("parent") else None
         self._next_try = 0.0
         self._failures = 0
         self._said = self._told = False
@@ -112,9 +112,8 @@ class Shipper:
 
     def _note_end(self) -> None:
         """Write down how the kernel ended, and wait for what its driver has to say."""
-        cause, signal = self.kernel.cause() if self.kernel else ("the kernel ended at once, cause unknown", None)
-        parent = self.start.get("parent") or {}
-        parent_ended = bool(parent) and processes.state_of(parent) == "ended"
+        cause, signal = self.kernel.cause()
+        parent_ended = self.parent is not None and processes.state_of(self.parent.identity) == "ended"
         parent_cause = self.parent.cause()[0] if self.parent and parent_ended else ""
         append_event(self.folder, "kernel_end", cause=cause, signal=signal, parent_ended=parent_ended,
                      parent_cause=parent_cause)  # fmt: skip
@@ -128,15 +127,6 @@ class Shipper:
                     return
                 read_to = offset
             time.sleep(0.05)
-
-
-def _watch(identity: dict[str, Any] | None) -> processes.Watch | None:
-    """Begin to watch a process; None when it has ended already."""
-    try:
-        alive = identity is not None and processes.state_of(identity) == "alive"
-        return processes.Watch(identity["pid"]) if identity and alive else None
-    except ProcessLookupError:
-        return None
 
 
 def _leave_with(listen: int) -> None:
