@@ -2,21 +2,24 @@
 
 Jupyter chooses five free ports a second before the kernel binds them, and knows of one process's kernels only. Among
 hundreds of kernels that tests start side by side a few lose a port by that and die at birth. Here a chosen port is
-locked until its kernel is gone. Jupyter finds the class as it finds everybody's: by an entry point of an installed
-package, which the folder beside this module is to whoever has it on the path.
+locked until its kernel is gone, and is none that the system hands to servers and connections. Jupyter finds the class
+as it finds everybody's: by an entry point of an installed package, which the folder beside this module is to whoever
+has it on the path.
 """
 
 import fcntl
 import os
+import random
+import socket
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, TextIO
 
-from jupyter_client.connect import LocalPortCache
 from jupyter_client.provisioning import LocalProvisioner
 
 LOCKS = Path(tempfile.gettempdir()) / f"kernel-ports-{os.getuid()}"
+PORTS = range(10_000, 20_000)  # Linux hands out those from 32768; tests choose those of fixed servers between
 SOCKETS = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
 
 
@@ -39,8 +42,8 @@ class ReservedPorts(LocalProvisioner):
         """Choose the ports and lock them, once in a kernel's life: a restarted one keeps them."""
         manager = self.parent
         if manager is not None and manager.cache_ports and not self.ports_cached:
-            for socket in SOCKETS:
-                setattr(manager, socket, self._reserve(manager.ip))
+            for name in SOCKETS:
+                setattr(manager, name, self._reserve(manager.ip))
             self.ports_cached = True
         return await super().pre_launch(**kwargs)
 
@@ -55,11 +58,13 @@ class ReservedPorts(LocalProvisioner):
     def _reserve(self, ip: str) -> int:
         LOCKS.mkdir(exist_ok=True)
         while True:
-            port = LocalPortCache.instance().find_available_port(ip)
+            port = random.SystemRandom().choice(PORTS)
             lock = (LOCKS / str(port)).open("w")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                with socket.socket() as trial:
+                    trial.bind((ip, port))
+            except OSError:  # a kernel's, or a server's that was told to be there
                 lock.close()
                 continue
             self._locks = (*self._locks, lock)
