@@ -63,7 +63,7 @@ def start() -> tuple[str, list[str]]:
         record = _record()
         running = server.process(record)
         if running is None:
-            server.end_remains(record)
+            server.end_remains(record, s.folder())
             record = _spawn(settings, uri)
             running = server.process(record)
         _await(record, running)
@@ -154,7 +154,7 @@ def stop() -> list[str]:
         if (running := server.process(_record())) is not None:
             server.end(running.pid)
             stopped.append(f"the MLflow server at {_record()['uri']}")
-        elif server.end_remains(_record()):
+        elif server.end_remains(_record(), s.folder()):
             stopped.append(f"what was left of the MLflow server at {_record()['uri']}")
         if postgres.stop(s.folder() / "postgres"):
             stopped.append("its PostgreSQL")

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,7 +47,7 @@ def whose(uri: str) -> str:
     return "not started from here; runs go there, `python -m pokebattle server start --own` starts another"
 
 
-def process(record: dict[str, Any]) -> psutil.Process | None:
+def process(record: Mapping[str, Any]) -> psutil.Process | None:
     """Return the recorded server's process if it is alive and still the same one."""
     try:
         found = psutil.Process(int(record["pid"]))
@@ -78,12 +78,13 @@ def start(wait: bool = True, own: bool = False) -> tuple[str, list[str]]:
     ServerStartError
         It ended or did not answer within three minutes.
     """
-    uri, remarks = tracking_uri(), []
+    uri, remarks, record = tracking_uri(), [], server_record()
+    if end_remains(record, _folder()):  # they would answer, and nothing here could stop them
+        remarks.append(f"ended what was left of the MLflow server at {record['uri']}")
     if answers(uri) and not (own and whose(uri)):
         return uri, [f"the MLflow server at {uri} was {remark}"] if (remark := whose(uri)) else []
     if named := os.environ.get("MLFLOW_TRACKING_URI"):
         remarks.append(f"MLFLOW_TRACKING_URI names {named}, which does not answer")
-    record = server_record()
     running = process(record)
     if running is None:
         record, more = _spawn()
@@ -94,9 +95,13 @@ def start(wait: bool = True, own: bool = False) -> tuple[str, list[str]]:
     return str(record["uri"]), remarks
 
 
+def _folder() -> Path:
+    return state_dir() / "server"
+
+
 def _spawn() -> tuple[dict[str, Any], list[str]]:
     port, remarks = _free_port()
-    folder = state_dir() / "server"
+    folder = _folder()
     (folder / "artifacts").mkdir(parents=True, exist_ok=True, mode=0o700)
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
@@ -119,7 +124,7 @@ def _spawn() -> tuple[dict[str, Any], list[str]]:
 
 def _free_port() -> tuple[int, list[str]]:
     """Return MLflow's port if it is free, else the one of last time or any free one, and who holds MLflow's."""
-    wanted, last = urlsplit(DEFAULT_URI).port, state_dir() / "server" / "port"
+    wanted, last = urlsplit(DEFAULT_URI).port, _folder() / "port"
     assert wanted is not None
     known = [int(text)] if last.is_file() and (text := last.read_text().strip()).isdigit() else []
     for port in (wanted, *known, 0):
@@ -143,7 +148,7 @@ def holder(port: int) -> str:
 
 
 def _await(record: dict[str, Any], running: psutil.Process | None) -> None:
-    log: Path = state_dir() / "server" / "server.log"
+    log: Path = _folder() / "server.log"
     deadline = time.monotonic() + START_SECONDS
     while not answers(str(record["uri"])):
         if running is None or process(record) is None:
@@ -158,20 +163,18 @@ def stop() -> str | None:
     record = server_record()
     running = process(record)
     (state_dir() / "server.json").unlink(missing_ok=True)
-    if running is None:
+    if running is not None:
+        end(running.pid)
+    elif not end_remains(record, _folder()):
         return None
-    end(running.pid)
     return str(record["uri"])
 
 
-def end_remains(record: Mapping[str, Any]) -> bool:
-    """End what a recorded server has started whose own process was killed; tell whether there was something.
-
-    No other process gets its number while its process group lasts.
-    """
+def end_remains(record: Mapping[str, Any], folder: Path) -> bool:
+    """End what a recorded server has started in its folder, if its own process was killed; tell whether it was so."""
     group = record.get("pid")
-    if not group or psutil.pid_exists(group) or not _group_is_alive(group):
-        return False
+    if not group or process(record) is not None or not any(_in(folder, member) for member in _members(group)):
+        return False  # the number can be another program's by now
     end(group)
     return True
 
@@ -182,15 +185,21 @@ def end(group: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, sign)
         deadline = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < deadline and _group_is_alive(group):
+        while (alive := any(_members(group))) and time.monotonic() < deadline:
             time.sleep(0.1)
-        if not _group_is_alive(group):
+        if not alive:
             break
 
 
-def _group_is_alive(group: int) -> bool:
+def _members(group: int) -> Iterator[psutil.Process]:
+    """Return the live processes of a process group."""
     for candidate in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             if os.getpgid(candidate.pid) == group and candidate.status() != psutil.STATUS_ZOMBIE:
-                return True
+                yield candidate
+
+
+def _in(folder: Path, member: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return Path(member.cwd()) == folder.resolve()
     return False
