@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     for event in model.events():
         back = " (rollback)" if event["kind"] == "rollback" else ""
         move = f"version {event['version']}: {event['from']} → {event['to']}{back}"
-        say(f"{event['when'][:19].replace('T', ' ')}  {move:<36}  {event['by']}: {event['why']}\n")
+        say(f"{event['when'][:19].replace('T', ' ')}  {move:<46}  {event['by']}: {event['why']}\n")
     for stage in reversed(stages.ALIASES):
         number = model.holder(stage)
         say(f"{stage}: {'none' if number is None else f'version {number}'}\n")

@@ -78,13 +78,15 @@ def _own_location(message: Any) -> bool:
 
 
 def _for_ticket(message: Any) -> bool:
-    name = getattr(message, "name", "") or getattr(message, "new_name", "")
-    return str(name).startswith(f"{TICKETS}/")
+    return _is_ticket(getattr(message, "name", "") or getattr(message, "new_name", ""))
 
 
 def _of_no_ticket(message: Any) -> bool:
-    name = handlers._get_tracking_store().get_experiment(message.experiment_id).name
-    return not str(name).startswith(f"{TICKETS}/")
+    return not _is_ticket(handlers._get_tracking_store().get_experiment(message.experiment_id).name)
+
+
+def _is_ticket(experiment: str) -> bool:
+    return experiment.startswith(f"{TICKETS}/")
 
 
 def may_write(username: str) -> bool:
