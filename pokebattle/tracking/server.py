@@ -82,7 +82,7 @@ def start(wait: bool = True, own: bool = False) -> tuple[str, list[str]]:
     if end_remains(record, _folder()):  # they would answer, and nothing here could stop them
         remarks.append(f"ended what was left of the MLflow server at {record['uri']}")
     if answers(uri) and not (own and whose(uri)):
-        return uri, [f"the MLflow server at {uri} was {remark}"] if (remark := whose(uri)) else []
+        return uri, remarks + ([f"the MLflow server at {uri} was {remark}"] if (remark := whose(uri)) else [])
     if named := os.environ.get("MLFLOW_TRACKING_URI"):
         remarks.append(f"MLFLOW_TRACKING_URI names {named}, which does not answer")
     running = process(record)

@@ -80,38 +80,32 @@ def test_a_run_waits_for_a_server_that_comes_up(
     assert server.stop() is None
 
 
+@pytest.mark.parametrize("verb", ["start", "stop"])
 def test_what_is_left_of_a_server_whose_first_process_was_killed_is_ended(
-    own_state: Any, monkeypatch: pytest.MonkeyPatch
+    own_state: Any, mlflow_server: str, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    monkeypatch.setattr(server, "DEFAULT_URI", "http://127.0.0.1:0")
-
-    def kill_the_first() -> list[psutil.Process]:
-        first = psutil.Process(settings.server_record()["pid"])
-        left: list[psutil.Process] = first.children(recursive=True)
-        first.kill()
-        first.wait(10)
-        assert server.answers(uri), "its workers serve on"
-        return left
-
-    uri, _ = server.start(own=True)
-    try:
-        left = kill_the_first()
-        uri, (remark, *_) = server.start()
-        assert remark.startswith("ended what was left of the MLflow server")
-        assert not psutil.wait_procs(left, timeout=10)[1]
-        left = kill_the_first()
-        assert server.stop() == uri
-        assert not psutil.wait_procs(left, timeout=10)[1]
-    finally:
-        server.stop()
-    assert not server.answers(uri)
-
-
-def test_another_programs_processes_are_not_what_is_left_of_a_server(own_state: Any) -> None:
-    with subprocess.Popen(["sleep", "60"], start_new_session=True) as other:
-        assert not server.end_remains({"pid": other.pid, "created": 0.0, "uri": "http://127.0.0.1:9"}, own_state)
-        assert other.poll() is None
-        other.kill()
+    monkeypatch.setattr(server, "tracking_uri", lambda: mlflow_server)
+    folder = own_state / "server"
+    folder.mkdir()
+    code = "import subprocess, sys\nsubprocess.run(['sleep', '60'])"
+    first = psutil.Popen([sys.executable, "-c", code], cwd=folder, start_new_session=True)
+    record = {"uri": "http://127.0.0.1:9", "pid": first.pid, "created": first.create_time()}
+    (own_state / "server.json").write_text(json.dumps(record))
+    deadline = time.monotonic() + 20
+    while not (left := first.children()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not server.end_remains(record, folder), "the first one is alive"
+    first.kill()
+    first.wait(10)
+    assert not server.end_remains(record, own_state), "it is another program's group, which has got that number"
+    assert [process.is_running() for process in left] == [True]
+    if verb == "start":
+        uri, (remark, _) = server.start()
+        assert uri == mlflow_server and remark == "ended what was left of the MLflow server at http://127.0.0.1:9"
+    else:
+        assert server.stop() == "http://127.0.0.1:9"
+    assert not psutil.wait_procs(left, timeout=10)[1]
+    assert server.stop() is None
 
 
 def test_a_port_held_by_something_else_is_named_and_another_taken(
