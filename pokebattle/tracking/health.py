@@ -143,8 +143,8 @@ def _waiting() -> list[Finding]:
 def _mend(one: spool.Waiting) -> str:
     """Return what to do about an execution that waits."""
     uri, again = deliver_to(one.start), "`python -m pokebattle sync`"
-    if one.reason.startswith("HTTP 5"):
-        return f"look at the server's log, then {again}"
+    if one.reason.startswith("HTTP"):
+        return f"look at the server's log, then {again}: what it alone does not take for a minute is set aside"
     if uri != tracking_uri():
         return f"{again} once a server answers at {uri}: MLFLOW_TRACKING_URI named it when the notebook ran"
     return f"{again} once the server answers"
@@ -155,6 +155,8 @@ def _set_aside() -> list[Finding]:
     for file in sorted(executions_dir().glob("*/aside.jsonl")):
         lines = file.read_text("utf-8").splitlines()
         mend = f"the server does not take this: look, then `python -m pokebattle sync --forget {file.parent.name}`"
+        if any('"file"' in line for line in lines):
+            mend = f"look, then `python -m pokebattle sync` tries again, or with `--forget {file.parent.name}` gives up"
         if any('"call"' in line for line in lines):
             mend = f"once you may register, `python -m pokebattle sync`; else with `--forget {file.parent.name}`"
         text = f"{file.parent.name}: {len(lines)}, the first {lines[0][:300]}"

@@ -14,7 +14,8 @@ from pokebattle.tracking import health, processes
 from pokebattle.tracking.journal import Journal, execution_folder, read_json, run_address
 from pokebattle.tracking.opening import opening
 from pokebattle.tracking.settings import SPOOL_RESERVE
-from pokebattle.tracking.shipping import spool
+from pokebattle.tracking.shipping import delivery, spool
+from pokebattle.tracking.shipping.rest import MlflowRest
 
 
 def put(root: Path, name: str, **files: str) -> None:
@@ -105,6 +106,38 @@ def test_what_stands_behind_a_broken_record_is_delivered(tracked: Any, write: An
     assert set(told) == set(took) and {finding.subject for finding in told.values()} == {"refused"}
     assert "expected http://host:port" in told["20260101-no-server"].text
     assert spool.drain() == {}  # only on demand
+
+
+def test_what_the_server_fails_at_is_set_aside_after_a_minute_and_tried_again_on_demand(
+    tracked: Any, write: Any, make_notebook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file and a folder of one name: MLflow answers 500; a name with a line feed: 404 without a reason."""
+    cells = (
+        "import mlflow\nmlflow.log_text('a', 'plots')\nmlflow.log_text('b', 'plots/b.txt')",
+        "mlflow.log_text('c', 'odd\\nname.txt')\nmlflow.log_metric('after', 1.0)",
+    )
+    assert tracked.papermill(tracked.write("collide.ipynb", make_notebook(*cells))).returncode == 0
+    write("20990101-behind", {"kind": "params", "values": {"depth": 3}})
+    assert sorted(result.partition(":")[0] for result in spool.drain().values()) == ["delivered", "held up"]
+    (waits,) = health._waiting()
+    assert "HTTP 500" in waits.text and "set aside" in waits.mend
+    assert [result.partition(":")[0] for result in spool.drain().values()] == ["held up"], "it may pass"
+    monkeypatch.setattr(delivery, "PERSISTENCE", 0.0)
+    for _ in range(6):
+        spool.drain()
+    (run,) = tracked.runs("collide")
+    assert run.info.status == "FINISHED" and run.data.metrics["after"] == 1.0
+    assert run.data.tags["pokebattle.set_aside"].startswith("2: ")
+    artifacts = {item.path for item in tracked.client.list_artifacts(run.info.run_id)}
+    assert {"plots", "collide.ipynb", "cells.json"} <= artifacts
+    (folder,) = (Path(tracked.env["POKEBATTLE_STATE"]) / "executions").glob("*/aside.jsonl")
+    assert "2, the first" in (said := health._set_aside()[0]).text and "tries again" in said.mend
+    assert [result.partition(":")[0] for result in spool.retry_aside().values()] == ["set aside"]
+    root = run.info.artifact_uri.removeprefix("mlflow-artifacts:")
+    MlflowRest(tracked.uri).request("DELETE", f"/api/2.0/mlflow-artifacts/artifacts{root}/plots")
+    spool.retry_aside()
+    assert tracked.download(run_id=run.info.run_id, artifact_path="plots/b.txt").read_text() == "b"
+    assert len(folder.read_text().splitlines()) == 1
 
 
 def test_three_executions_at_once_stay_below_the_limit_together(

@@ -6,6 +6,7 @@ the tag ``pokebattle.local_id``, is looked for before it is created a second tim
 """
 
 import contextlib
+import hashlib
 import json
 import re
 import time
@@ -17,9 +18,10 @@ from typing import Any
 
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID
 from pokebattle.tracking.journal import Progress, write_atomically
-from pokebattle.tracking.shipping.rest import BATCH, Chunks, MlflowRest, ServerError
+from pokebattle.tracking.shipping.rest import BATCH, Chunks, MlflowRest, ServerError, file_chunks
 
 PERSISTENCE = 60.0  # seconds for which an error inside the server is taken to pass
+PUZZLING = {404, 500}  # without a reason of MLflow's: the server's own trouble, or something that it cannot store
 EXISTS = {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"}
 
 
@@ -78,6 +80,9 @@ class Experiment(Item):
     name: str
     token: str
     root: str
+
+    def __str__(self) -> str:
+        return f"experiment {self.name}"
 
 
 @dataclass
@@ -175,14 +180,33 @@ class Delivery:
                     self.queue.extendleft(reversed(halves))
                     continue
                 self.set_aside(item, str(error))
+            except RefusedError:
+                raise
+            except Exception as error:  # what cells made of it cannot be read
+                if item.vital:
+                    raise
+                self.set_aside(item, f"{type(error).__name__}: {error}")
             self.queue.popleft()
 
     def _is_hopeless(self, item: Item, error: OSError | ServerError) -> bool:
         """Tell whether trying again is in vain: MLflow said no, or fails at this item alone."""
         if isinstance(error, OSError):
             return False
-        lasting = item.since and time.monotonic() - item.since > PERSISTENCE
-        return error.permanent or bool(error.status == 500 and lasting and self.rest.healthy())
+        return error.permanent or (error.status in PUZZLING and self._fails_alone(item))
+
+    def _fails_alone(self, item: Item) -> bool:
+        """Tell whether an item has failed for long, and once more since the server was seen to be well.
+
+        It is counted over everybody who tried, as a shipper and those that drain the spool follow each other.
+        """
+        what, since, well = self.progress.facts.get("stuck") or ("", 0.0, False)
+        if what != str(item):
+            self.progress.note(stuck=[str(item), time.time(), False])
+        elif time.time() - since > PERSISTENCE:
+            if (now := self.rest.healthy()) and well:
+                return True
+            self.progress.note(stuck=[what, since, now])
+        return False
 
     def _deliver(self, item: Item) -> None:
         if isinstance(item, Batch):
@@ -231,13 +255,15 @@ class Delivery:
         root = self.progress.ids.get(item.root, "") if LOCAL.fullmatch(item.root) else f"mlflow-artifacts:/{item.root}"
         if not root:
             raise ServerError(400, "NOT_CREATED", f"{item.root} could not be created")
-        chunks = item.chunks
-        if Path(item.path).name == "MLmodel":  # names run and model
-            text = self.translate_text(b"".join(chunks()).decode("utf-8"))
-            chunks = lambda: [text.encode()]  # noqa: E731
-        self.rest.upload(root, item.path, chunks, self.progress.beat)
+        self.rest.upload(root, item.path, self._content(item), self.progress.beat)
         if item.staged:
             self.spent.append(item.staged)
+
+    def _content(self, item: File) -> Chunks:
+        if Path(item.path).name != "MLmodel":
+            return item.chunks
+        text = self.translate_text(b"".join(item.chunks()).decode("utf-8"))  # it names run and model
+        return lambda: [text.encode()]
 
     def _call(self, call: Call) -> None:
         path, body = self.translate(call.path), self.translate(call.body)
@@ -297,8 +323,10 @@ class Delivery:
         self._doubtful.clear()
 
     def set_aside(self, item: Item, error: str) -> None:
-        """Write down what cannot be delivered, and go on; what the registry did not take can be tried again."""
+        """Write down what cannot be delivered, and go on; files and what goes to the registry can be tried again."""
         entry: dict[str, Any] = {"what": str(item), "error": error}
+        if isinstance(item, File) and (kept := self._kept(item)):
+            entry["file"] = kept
         if isinstance(item, Call) and _registers(item):
             with contextlib.suppress(ServerError):  # it names what is not there
                 path, body = self.translate(item.path), self.translate(item.body)
@@ -309,8 +337,22 @@ class Delivery:
             with (self.folder / "aside.jsonl").open("a", encoding="utf-8") as file:
                 file.write(line)
 
+    def _kept(self, item: File) -> tuple[str, str, str] | None:
+        """Keep a file that the server does not take; return its folder there, its path in it, its name here."""
+        root = self.progress.ids.get(item.root, "" if LOCAL.fullmatch(item.root) else f"mlflow-artifacts:/{item.root}")
+        if not root:
+            return None
+        name = f"aside-{hashlib.sha256(f'{root}/{item.path}'.encode()).hexdigest()[:16]}"
+        try:
+            (self.folder / "files").mkdir(exist_ok=True, mode=0o700)
+            with (self.folder / "files" / name).open("wb") as file:
+                file.writelines(self._content(item)())
+        except Exception:  # a full disk, or a notebook that cannot be put together
+            return None
+        return root, item.path, name
+
     def retry_aside(self) -> None:
-        """Try again, in order, what the registry did not take: somebody may have been allowed to register since.
+        """Try again, in order, what may be taken by now: somebody may have been allowed to register since.
 
         Raises
         ------
@@ -318,14 +360,19 @@ class Delivery:
             The server does not answer, or not now.
         """
         for line in self.aside():
-            if not (fields := json.loads(line).get("call")):
-                continue
-            call = Call(*fields)
-            call.since = time.monotonic()  # so that it is looked for before it is made
+            entry = json.loads(line)
             try:
-                self._call(call)
+                if fields := entry.get("call"):
+                    call = Call(*fields)
+                    call.since = time.monotonic()  # so that it is looked for before it is made
+                    self._call(call)
+                elif (fields := entry.get("file")) and (kept := self.folder / "files" / fields[2]).is_file():
+                    self.rest.upload(fields[0], fields[1], file_chunks(kept), self.progress.beat)
+                    kept.unlink()
+                else:
+                    continue
             except ServerError as error:
-                if not error.permanent:
+                if not (error.permanent or ("file" in entry and error.status in PUZZLING)):
                     raise
                 continue
             rest = [other for other in self.aside() if other != line]

@@ -1,6 +1,7 @@
 """Puts an execution's notebook together again from its journal, one cell at a time."""
 
 import base64
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -170,7 +171,8 @@ class ExecutedNotebook:
             pictures = [output.get("data", {}).get("image/png") for output in cell.get("outputs", [])]
             for number, encoded in enumerate(filter(None, pictures)):
                 name = f"cell_{index:02d}{f'_{number + 1}' if number else ''}.png"
-                yield name, base64.b64decode(encoded if isinstance(encoded, str) else "".join(encoded))
+                with contextlib.suppress(ValueError, TypeError):  # a cell may show anything and call it a picture
+                    yield name, base64.b64decode(encoded if isinstance(encoded, str) else "".join(encoded))
 
 
 def find_cell(cells: list[tuple[int, dict[str, Any]]], run: ExecutedCell, after: int) -> int | None:

@@ -87,7 +87,7 @@ class Settlement:
         """Tell the waiting kernel, and whoever asks, that the server does not answer."""
         if not self.delivery.progress.facts.get("away"):
             self.delivery.progress.note(away=str(error))
-            self.record(away=str(error))
+        self.record(away=str(error))
 
     def refused(self, why: str) -> None:
         """Tell the same of an execution that cannot be delivered before somebody does something about it."""
@@ -213,7 +213,7 @@ class Settlement:
 
 
 def settle_aside(folder: Path) -> str:
-    """Try again what a settled execution could not register; return ``delivered``, or why something is left."""
+    """Try again what was set aside of a settled execution; return ``delivered``, or why something is left."""
     record = read_json(folder / "run.json")
     delivery = Delivery(folder, deliver_to(record))
     try:

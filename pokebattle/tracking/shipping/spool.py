@@ -83,7 +83,8 @@ def deliver(one: Waiting) -> str:
     Returns
     -------
     str
-        ``delivered``, ``busy`` (another process does it), or why it could not be.
+        ``delivered``, ``busy`` (another process does it), or why it could not be: ``refused``, ``away``, ``held up``
+        (the server is well, and does not take something of this one).
     """
     with locked(one.folder / "lock") as got:
         if not got or not (one.folder / "journal.jsonl").is_file():
@@ -99,7 +100,8 @@ def deliver(one: Waiting) -> str:
             return f"refused: {error}"
         except (OSError, ServerError) as error:
             settlement.away(error)
-            return f"away: {error}"
+            alone = isinstance(error, ServerError) and settlement.delivery.rest.healthy()
+            return f"held up: {error}" if alone else f"away: {error}"
         except Exception as error:  # a broken record, an address that is none: the next one is delivered all the same
             return f"refused: {settlement.undeliverable(error)}"
     return "delivered"
@@ -133,12 +135,13 @@ def drain(retry_refused: bool = False) -> dict[Path, str]:
 
 
 def retry_aside() -> dict[Path, str]:
-    """Try again what the registry did not take of executions that are settled; return what became of each."""
+    """Try again what was set aside of executions that are settled; return what became of each."""
     took: dict[Path, str] = {}
     for file in sorted(executions_dir().glob("*/aside.jsonl")):
         folder = file.parent
         with locked(folder / "lock") as got:
-            if got and "status" in read_json(folder / "run.json") and '"call"' in file.read_text("utf-8"):
+            again = any(f'"{kind}"' in file.read_text("utf-8") for kind in ("call", "file"))
+            if got and again and "status" in read_json(folder / "run.json"):
                 took[folder] = settle_aside(folder)
     return took
 
