@@ -349,6 +349,21 @@ def test_what_a_full_disk_took_is_delivered_once_and_the_rest_is_counted(tracked
     assert [cell["ok"] for cell in tracked.artifact(run, "cells.json")] == [True, True, False, True, True]
 
 
+@pytest.mark.parametrize(("last", "status"), [("1 + 1", "FINISHED"), ("raise LookupError('unseen')", "FAILED")])
+def test_a_disk_that_stays_full_leaves_the_true_end(tracked: Any, make_notebook: Any, last: str, status: str) -> None:
+    full = (
+        "import pathlib, resource\n"
+        "(journal,) = pathlib.Path('state/executions').glob('*/journal.jsonl')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (max(1000, journal.stat().st_size), resource.RLIM_INFINITY))"
+    )
+    path = tracked.write(f"brim{status}.ipynb", make_notebook(full, "2 + 2", last))
+    done = tracked.papermill(path, IPYTHONDIR=str(tracked.folder / "ipython"))
+    assert done.returncode == (status == "FAILED")
+    (run,) = tracked.runs(path.stem)
+    assert (run.info.status, run.data.tags["pokebattle.order"]) == (status, "top to bottom")
+    assert [cell["ok"] for cell in tracked.artifact(run, "cells.json")][-1] is (status == "FINISHED")
+
+
 def test_an_execution_whose_processes_all_died_is_closed_by_the_next_one(tracked: Any, make_notebook: Any) -> None:
     path = tracked.write("stranded.ipynb", make_notebook("x = 1", LONG))
     process = begin(tracked, path)

@@ -103,6 +103,33 @@ def test_an_expected_error_does_not_fail_the_run(tracked: Any, make_notebook: An
     assert tracked.runs("expected")[0].info.status == "FINISHED"
 
 
+@pytest.mark.parametrize(
+    ("cell", "code", "status", "error"),
+    [
+        ("%run broken.py", 1, "FAILED", "ValueError: broken script"),  # the cell itself succeeds
+        ("import sys\nsys.exit(0)", 0, "FINISHED", None),
+        ("import sys\nsys.exit(3)", 1, "FAILED", "SystemExit: 3"),
+    ],
+    ids=["an error shown", "exit 0", "exit 3"],
+)
+def test_a_run_ends_as_papermill_does(
+    tracked: Any, make_notebook: Any, cell: str, code: int, status: str, error: str | None
+) -> None:
+    (tracked.folder / "broken.py").write_text("raise ValueError('broken script')")
+    name = f"as_papermill_{code}_{status}_{len(cell)}"
+    assert tracked.papermill(tracked.write(f"{name}.ipynb", make_notebook("1", cell, "2"))).returncode == code
+    (run,) = tracked.runs(name)
+    assert (run.info.status, run.data.tags.get("pokebattle.error")) == (status, error)
+
+
+def test_a_picture_that_is_none_and_an_odd_name_do_not_stop_the_record(tracked: Any, make_notebook: Any) -> None:
+    show = "from IPython.display import display\ndisplay({'image/png': 'not base64!!'}, raw=True)"
+    assert tracked.papermill(tracked.write("odd #1 100%25.ipynb", make_notebook(show))).returncode == 0
+    (run,) = tracked.runs("odd #1 100%25")
+    assert run.info.status == "FINISHED" and "pokebattle.set_aside" not in run.data.tags
+    assert "odd _1 100_25.ipynb" in {item.path for item in tracked.client.list_artifacts(run.info.run_id)}
+
+
 def test_a_kernel_killed_in_a_cell_leaves_a_killed_run(tracked: Any, make_notebook: Any) -> None:
     cells = ("import os, signal, time\ntime.sleep(1)", "time.sleep(1)\nos.kill(os.getpid(), signal.SIGKILL)")
     path = tracked.write("killed.ipynb", make_notebook(*cells))

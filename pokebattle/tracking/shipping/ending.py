@@ -23,22 +23,14 @@ class Verdict:
     tags: dict[str, str] = field(default_factory=dict)
 
 
-def verdict(story: Story, dropped: dict[str, Any]) -> Verdict:
-    """Return how the execution ended.
-
-    Parameters
-    ----------
-    story : Story
-        All of the journal.
-    dropped : dict
-        The journal's tally of what did not fit; it knows the last cell's end when the journal could not take it.
-    """
+def verdict(story: Story) -> Verdict:
+    """Return how the execution ended; the story is that of all of the journal."""
     driver = story.driver_end
     error = str((driver or {}).get("error") or "")
     if error == "KeyboardInterrupt":
         return Verdict("KILLED", "Ctrl-C")
     last = story.cells[-1] if story.cells else None
-    if last and last.ended is None and not _ended_unseen(story, dropped):
+    if last and last.ended is None:
         return _killed(story, error, last)
     if last and last.error and last.error["ename"] == "KeyboardInterrupt":
         at_once = bool(story.shutdown) and story.shutdown["time"] - (last.ended or 0) < AT_ONCE
@@ -52,11 +44,6 @@ def verdict(story: Story, dropped: dict[str, Any]) -> Verdict:
     if driver is None and story.start.get("driver") and not _all_ran(story):
         return Verdict("KILLED", f"{_driver_cause(story)} before the last cell")
     return Verdict("FINISHED")
-
-
-def _ended_unseen(story: Story, dropped: dict[str, Any]) -> bool:
-    last = dropped.get("last") or {}
-    return bool(dropped.get("events")) and last.get("cell") == len(story.cells) - 1 and last.get("ok") is not None
 
 
 def _killed(story: Story, error: str, last: ExecutedCell) -> Verdict:
@@ -88,9 +75,18 @@ def _failed_cell(story: Story, last: ExecutedCell | None) -> ExecutedCell | None
     """Return the first cell that failed and was not mended; by hand, only the last one counts."""
     latest = {cell.id or index: cell for index, cell in enumerate(story.cells)}
     judged = [last] if last and story.start["executor"] in INTERACTIVE else list(latest.values())
+    ended = [cell for cell in judged if cell.ended is not None]
+    if story.start["executor"] == "papermill":
+        return next(filter(_fails_papermill, ended), None)
     cells = story.document.get("cells", [])
     expected = {cell_source(c) for c in cells if "raises-exception" in c.get("metadata", {}).get("tags", [])}
-    return next((c for c in judged if c.ended is not None and not c.ok and c.source not in expected), None)
+    return next((cell for cell in ended if not cell.ok and cell.source not in expected), None)
+
+
+def _fails_papermill(cell: ExecutedCell) -> bool:
+    """Tell whether papermill takes a cell for failed: it goes by the errors shown, whatever the cell's tags say."""
+    error = cell.error
+    return error is not None and (error["ename"] != "SystemExit" or error["evalue"] not in {"", "0"})
 
 
 def _mismatched(story: Story) -> Verdict:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,7 +107,8 @@ class Settlement:
         if story.names is None:  # it ended before its parameters were known
             story.on_names(story.start)
         dropped = read_json(self.folder / "dropped.json")
-        ending = verdict(story, dropped)
+        story.fill_in(dropped)
+        ending = verdict(story)
         for item in self._artifacts(ending):
             delivery.put(item)
             delivery.flush()
@@ -174,9 +176,9 @@ class Settlement:
         texts = self._script() if story.is_script else {"cells.json": _json(story.masker.json(self._cells()))}
         if not story.is_script:
             notebook, stem = self._notebook, Path(self.start["notebook"]).stem or "notebook"
-            yield File(root, f"{stem}.ipynb", notebook.chunks)
+            yield File(root, _plain(f"{stem}.ipynb"), notebook.chunks)
             if notebook.ran_again:
-                yield File(root, f"{stem}_in_order.ipynb", notebook.in_order().chunks)
+                yield File(root, _plain(f"{stem}_in_order.ipynb"), notebook.in_order().chunks)
         if ending.failed and ending.failed.error:
             error = ending.failed.error
             whole = "\n".join([*(error["traceback"] or []), f"{error['ename']}: {error['evalue']}"])
@@ -194,7 +196,7 @@ class Settlement:
         for manifest in story.manifests:
             texts[f"data/{manifest.get('name', 'manifest')}.json"] = _json(manifest)
         for name, text in texts.items():
-            yield _bytes(root, name, text.encode("utf-8", "replace"))
+            yield _bytes(root, _plain(name), text.encode("utf-8", "replace"))
         for name, picture in () if story.is_script else self._notebook.figures():
             yield _bytes(root, f"figures/{name}", picture)
 
@@ -234,6 +236,11 @@ def tidy_up(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.name not in left:
             shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def _plain(name: str) -> str:
+    """Return the name of an artifact without what MLflow refuses in one, or takes for an escape."""
+    return re.sub(r"[#%\x00-\x1f\x7f]", "_", name)
 
 
 def _bytes(root: str, name: str, content: bytes) -> File:

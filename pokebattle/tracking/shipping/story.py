@@ -382,6 +382,15 @@ class Story:
             self.cells.append(ExecutedCell({"source": UNSEEN, "time": event["time"], "untracked": True}))
         return self.cells[number]
 
+    def fill_in(self, dropped: dict[str, Any]) -> None:
+        """Take in what the journal's tally knows of the last cell when the journal could not take it."""
+        last = dropped.get("last") or {}
+        if dropped.get("events") and last.get("cell") is not None:
+            cell = self._cell({"time": self.last_time}, last["cell"])
+            if cell.ended is None and last["ok"] is not None:
+                cell.end({"execution_count": None, "time": self.last_time, "seconds": None, "ok": last["ok"],
+                          "error": UNSEEN.removeprefix("# ")})  # fmt: skip
+
     def on_output(self, event: dict[str, Any]) -> None:
         """A cell shows something, which stays in the journal until the notebook is put together."""
         showing = [self._cell(event, event["cell"])]
