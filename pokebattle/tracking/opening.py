@@ -11,6 +11,8 @@ from pokebattle.tracking.ids import new_local_id
 from pokebattle.tracking.notice import log_fd
 from pokebattle.tracking.settings import is_local, tracking_uri
 
+NEVER_RAN = "the kernel ended before its first cell"
+
 # The shipper needs neither site-packages nor the user's environment: 20 ms to start, 10 MB.
 PACKAGE_ROOT = str(Path(__file__).parents[2])
 SHIPPER = (

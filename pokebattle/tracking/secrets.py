@@ -99,6 +99,10 @@ class Masker:
         if forms:  # one may be the beginning of another
             self._values = sorted(forms.union(self._values), key=len, reverse=True)
 
+    def __len__(self) -> int:
+        """Return how much was learned."""
+        return len(self._values)
+
     def known(self, value: Any, here: bool = True) -> Any:
         """Return a JSON value without what was learned; unless ``here``, only below a key ``value``: names stay."""
         if not self._values:

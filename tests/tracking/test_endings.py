@@ -60,6 +60,7 @@ def tells_signals() -> bool:
     return watch.cause()[1] == signal.SIGKILL
 
 
+INTERRUPTED = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
 LONG = "import pathlib, time\npathlib.Path('reached').touch()\ntime.sleep(60)"
 
 
@@ -82,6 +83,24 @@ def test_a_papermill_that_is_ended_leaves_a_killed_run_with_its_cause(
     (run,) = tracked.runs(path.stem)
     assert run.info.status == "KILLED"
     assert run.data.tags["pokebattle.cause"].startswith(cause if tells_signals() else cause.partition("SIG")[0])
+
+
+def test_a_cell_that_somebody_interrupts_is_not_taken_for_a_shutdown(tracked: Any, make_notebook: Any) -> None:
+    assert tracked.papermill(tracked.write("sigint.ipynb", make_notebook("1", INTERRUPTED))).returncode == 1
+    (run,) = tracked.runs("sigint")
+    assert (run.info.status, run.data.tags["pokebattle.cause"]) == ("KILLED", "interrupted")
+
+
+def test_a_kernel_that_dies_before_its_first_cell_is_a_run(tracked: Any, make_notebook: Any) -> None:
+    folder = tracked.folder / "ipython" / "profile_default" / "startup"
+    folder.mkdir(parents=True)
+    (folder / "dies.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    path = tracked.write("unborn.ipynb", make_notebook("1"))
+    assert tracked.papermill(path, IPYTHONDIR=str(tracked.folder / "ipython")).returncode != 0
+    (run,) = tracked.runs("unborn")
+    cause = "the kernel ended before its first cell"
+    assert (run.info.status, run.data.tags["pokebattle.cause"]) == ("KILLED", cause)
+    assert tracked.artifact(run, "unborn.ipynb")["cells"][0]["source"] == "1"
 
 
 def test_a_kernel_restarted_in_a_cell_leaves_a_killed_run(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:

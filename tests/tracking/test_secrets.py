@@ -357,3 +357,18 @@ def test_what_is_known_goes_from_values_and_not_from_names():
     assert masker.known(call, here=False) == call | {"tags": [{"key": "battle_winner", "value": f"a {MASK}"}]}
     assert masker.known(["battle_winner", 3]) == [MASK, 3]
     assert masker.text("otter-9") == "otter-9"  # too short to be looked for
+
+
+def test_a_secret_that_a_cell_brings_up_is_masked_in_that_cell_too(tracked: Any, make_notebook: Any) -> None:
+    cells = (
+        "import os\nbird = 'heron-in-4-lakes'\nos.environ['BIRD_TOKEN'] = bird\nprint('said', bird)",
+        "os.environ['BIRD_TOKEN'] = 'stork-on-2-roofs'; note = 'it is stork-on-2-roofs'",
+        "raise ValueError('heron-in-4-lakes')",
+    )
+    assert tracked.papermill(tracked.write("bird.ipynb", make_notebook(*cells))).returncode == 1
+    (run,) = tracked.runs("bird")
+    artifacts = tracked.download(run_id=run.info.run_id, artifact_path="")
+    told = json.dumps(dict(run.data.tags)) + "".join(f.read_text() for f in artifacts.rglob("*") if f.is_file())
+    assert "heron-in" not in told and "stork-on" not in told
+    executed = tracked.artifact(run, "bird.ipynb")["cells"]
+    assert executed[0]["source"] == cells[0].replace("heron-in-4-lakes", MASK) and len(executed) == 3

@@ -49,6 +49,20 @@ def test_cells_that_turn_to_another_server_are_left_alone(tracked: Any, make_not
     assert shown == "{'there': 1.0}\n"
 
 
+def test_the_experiment_is_left_behind_with_the_server_and_found_again(tracked: Any, make_notebook: Any) -> None:
+    turn = "mlflow.set_tracking_uri('{}')\nwith mlflow.start_run():\n    mlflow.log_metric('there', {})"
+    cells = (
+        "import mlflow\nmlflow.log_metric('here', 1.0)\nmlflow.end_run()",
+        turn.format("sqlite:///elsewhere.db", 2.0),
+        turn.format(tracked.uri, 3.0),
+    )
+    tracked.write("back.ipynb", make_notebook(*cells))
+    assert tracked.papermill(tracked.folder / "back.ipynb").returncode == 0
+    own, child = tracked.runs("back", count=2)
+    assert own.data.metrics["here"] == 1.0 and child.data.metrics == {"there": 3.0}
+    assert child.data.tags["mlflow.parentRunId"] == own.info.run_id
+
+
 def test_what_is_logged_can_be_read_at_once(tracked: Any, make_notebook: Any) -> None:
     cells = (
         "import mlflow\nclient = mlflow.MlflowClient()\nrun_id = mlflow.active_run().info.run_id\nprint(run_id)",

@@ -1,6 +1,7 @@
 """What a program that drives a notebook (papermill, pytest) tells about the execution: what only it can know."""
 
 import functools
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 
 from pokebattle.tracking import context, processes
 from pokebattle.tracking.cells import without_secrets
-from pokebattle.tracking.journal import Journal, append_event, execution_folder
+from pokebattle.tracking.journal import Journal, append_event, execution_folder, write_atomically
 from pokebattle.tracking.notice import say
-from pokebattle.tracking.opening import opening, start_shipper
+from pokebattle.tracking.opening import NEVER_RAN, opening, start_shipper
 
 
 def hand_over(execution: str, told: dict[str, Any]) -> str:
@@ -48,14 +49,19 @@ def finish(execution: str, error: BaseException | None = None) -> None:
         append_event(folder, "driver_end")
     else:
         append_event(folder, "driver_end", error=type(error).__name__, message=str(error)[:2000])
-    if folder.is_dir() and not (folder / "journal.jsonl").is_file():  # no cell was run, so there is no execution
+    if folder.is_dir() and not has_begun(execution):  # no cell was run, so there is no execution
         (folder / "handover.json").unlink(missing_ok=True)
         folder.rmdir()
 
 
+def has_begun(execution: str) -> bool:
+    """Tell whether the kernel, or `refuse`, has begun the execution's record."""
+    return (execution_folder(execution) / "journal.jsonl").is_file()
+
+
 @guarded
 def refuse(execution: str, told: dict[str, Any], error: BaseException, naming: dict[str, Any]) -> None:
-    """Make a run of an execution that was refused before a kernel was started, named by the parameters ``naming``."""
+    """Make a run of an execution whose kernel was not started, or has noted nothing, named by ``naming``."""
     document = without_secrets(told["document"])
     notebook = Path(told["notebook"]) if told["notebook"] else None
     cells = document.get("cells", [])  # the injected one holds what was refused
@@ -64,10 +70,12 @@ def refuse(execution: str, told: dict[str, Any], error: BaseException, naming: d
     names = who.names({})
     journal = Journal(execution_folder(execution))
     journal.append("start", **opening(execution, **who.opening(names), parent=None))
+    write_atomically(journal.folder / "notebook.json", json.dumps(who.document))
     journal.append("names", experiment=names[0], run_name=names[1])
     journal.append("params", values=told["parameters"])
     journal.append("driver_end", error=type(error).__name__, message=str(error)[:2000])
-    journal.append("kernel_end", cause="no kernel was started", signal=None)
+    died = type(error).__name__ == "DeadKernelError" or str(error).startswith("Kernel died")  # so says nbclient
+    journal.append("kernel_end", cause=NEVER_RAN if died else "no kernel was started", signal=None)
     journal.close()
     listen, bell = os.pipe()
     start_shipper(execution_folder(execution), listen, os.getpid())

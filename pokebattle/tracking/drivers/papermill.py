@@ -21,7 +21,7 @@ from pokebattle.tracking.drivers import handover
 from pokebattle.tracking.journal import execution_folder, new_execution_id, read_json, run_address
 from pokebattle.tracking.settings import enabled, tracking_uri
 
-PATIENCE = 2.0  # seconds that a command which was refused waits for the address of its run
+PATIENCE = 2.0  # seconds that a command whose kernel ran nothing waits for the address of its run
 
 
 class ParameterError(click.ClickException, ValueError):
@@ -53,11 +53,12 @@ class TrackedEngine(NBClientEngine):
             raise
         finally:  # the progress bar is closed by now
             if execution:
-                if isinstance(error, ParameterError):
+                begun = error is None or handover.has_begun(execution)
+                if error is not None and not begun:
                     told = _told(nb, execution, kwargs.get("input_path"))
                     handover.refuse(execution, told, error, _usable(told["parameters"]))
                 handover.finish(execution, error)
-                _say_where(execution_folder(execution), PATIENCE if isinstance(error, ParameterError) else 0.0)
+                _say_where(execution_folder(execution), 0.0 if begun else PATIENCE)
 
     @classmethod
     def execute_managed_notebook(

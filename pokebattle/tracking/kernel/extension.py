@@ -15,7 +15,7 @@ from typing import Any
 from pokebattle.tracking import processes
 from pokebattle.tracking.cells import ANSI, NO_TRACK, is_untracked, literals, without_secrets
 from pokebattle.tracking.context import PARENT, Context, detect, parent_pid
-from pokebattle.tracking.journal import secretless
+from pokebattle.tracking.journal import secretless, secrets_known, write_atomically
 from pokebattle.tracking.kernel import autolog, fluent
 from pokebattle.tracking.kernel.execution import Execution, current, go_over_to
 from pokebattle.tracking.kernel.imports import after_import
@@ -67,6 +67,7 @@ class KernelTracker:
         self._cell_of: dict[str, tuple[Execution, int, bool]] = {}  # message id of the request -> cell, is it hidden
         self._depth = 0  # cells that the running cell runs itself
         self._began = 0.0
+        self._secrets = 0  # how much was known to be secret when the notebook was written down
         self._hidden: set[str] = set()  # lines of cells that are not tracked
         self._hiding = False  # the running cell is one of them
 
@@ -130,10 +131,16 @@ class KernelTracker:
         os.environ[PARENT] = execution.id
         if context.parameters:
             execution.emit("params", values=context.parameters)
-        document = json.dumps(secretless(without_secrets(context.document)))
-        with contextlib.suppress(OSError):  # a full disk
-            (execution.journal.folder / "notebook.json").write_text(document, encoding="utf-8")
+        self._write_document(execution)
         return execution
+
+    def _write_document(self, execution: Execution) -> None:
+        """Write the notebook down as it was, without secrets: cells that have no id are found in it by their text."""
+        assert self.context is not None
+        self._secrets = secrets_known()
+        document = json.dumps(secretless(without_secrets(self.context.document)))
+        with contextlib.suppress(OSError):  # a full disk
+            write_atomically(execution.journal.folder / "notebook.json", document)
 
     @guarded
     def after_cell(self, result: Any) -> None:
@@ -155,8 +162,12 @@ class KernelTracker:
             given, bound = self.context.parameters, self.shell.user_ns
             values = {n: bound[n] for n in literals(info.raw_cell) if n in bound and n not in given}
             execution.emit("params", values=values, provisional=execution.names is None)
+        again = {}
+        if secrets_known() > self._secrets:  # the cell has brought them up
+            self._write_document(execution)
+            again = {} if self._hiding else {"source": secretless(info.raw_cell or "")}
         execution.emit(
-            "cell_end", cell=cell, seconds=round(seconds, 6), ok=error is None,
+            "cell_end", cell=cell, **again, seconds=round(seconds, 6), ok=error is None,
             execution_count=result.execution_count, error=type(error).__name__ if error else None,
         )  # fmt: skip
         self._hiding = False

@@ -35,6 +35,7 @@ class Attachment:
         self.fluent, self.current = fluent, current
         self.execution: Execution | None = None
         self.active: Any = None
+        self._experiment: str | None = None
         atexit.unregister(fluent._safe_end_run)  # the shipper ends what is open, when it can
         self._stack = fluent._active_run_stack.get
         fluent._active_run_stack.get = self.stack
@@ -64,6 +65,8 @@ class Attachment:
         execution = self.current()
         journalled = calls.requests()
         if execution is None or journalled is None or get_tracking_uri().rstrip("/") != execution.uri:
+            if self._experiment and self.fluent._active_experiment_id == self._experiment:
+                self.fluent._active_experiment_id = None  # it is none of the other server's
             return None
         if execution is not self.execution:
             from mlflow.entities import Run
@@ -75,8 +78,10 @@ class Attachment:
             parse_dict(journalled.adopt(execution, run)["run"], message)
             self.active = self.fluent.ActiveRun(Run.from_proto(message))
             self.active.of_execution = execution.id
-            self.fluent._active_experiment_id = run["experiment_id"]
+            self.fluent._active_experiment_id = self._experiment = run["experiment_id"]
             self.execution = execution
+        elif self.fluent._active_experiment_id is None:  # back from another server
+            self.fluent._active_experiment_id = self._experiment
         return self.active
 
     def _owns_top(self) -> bool:

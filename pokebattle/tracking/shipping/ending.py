@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pokebattle.tracking.cells import cell_source
+from pokebattle.tracking.opening import NEVER_RAN
 from pokebattle.tracking.shipping.executed import ExecutedCell
 from pokebattle.tracking.shipping.story import Story
 
@@ -33,12 +34,15 @@ def verdict(story: Story) -> Verdict:
     if last and last.ended is None:
         return _killed(story, error, last)
     if last and last.error and last.error["ename"] == "KeyboardInterrupt":
-        at_once = bool(story.shutdown) and story.shutdown["time"] - (last.ended or 0) < AT_ONCE
+        by_hand = not story.start.get("driver")  # who ends the kernel may have interrupted it for that
+        at_once = by_hand and bool(story.shutdown) and story.shutdown["time"] - (last.ended or 0) < AT_ONCE
         return Verdict("KILLED", _shutdown_cause(story) if at_once else "interrupted")
     if failed := _failed_cell(story, last):
         return Verdict("FAILED", failed=failed)
     if story.mismatches:
         return _mismatched(story)
+    if last is None and (story.kernel_end or {}).get("cause") == NEVER_RAN:
+        return Verdict("KILLED", NEVER_RAN)
     if error:
         return Verdict("FAILED", tags={"pokebattle.error": f"{error}: {(driver or {}).get('message', '')}"})
     if driver is None and story.start.get("driver") and not _all_ran(story):

@@ -41,6 +41,7 @@ class ExecutedCell:
         """Note how the execution ended."""
         self.count, self.ended, self.seconds = event["execution_count"], event["time"], event["seconds"]
         self.ok = event["ok"]
+        self.source = event.get("source", self.source)  # without the secrets that the cell itself has brought up
         if not self.ok and self.error is None:
             self.error = {"ename": event["error"] or "Error", "evalue": "", "traceback": []}
 

@@ -419,8 +419,8 @@ class Story:
         self.driver_end = event
 
     def on_kernel_end(self, event: dict[str, Any]) -> None:
-        """The kernel has ended."""
-        self.kernel_end = event
+        """The kernel has ended; who saw it first knows best."""
+        self.kernel_end = self.kernel_end or event
 
 
 def point(key: str, value: float, timestamp: int, step: int = 0) -> dict[str, Any]:
