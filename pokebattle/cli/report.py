@@ -29,8 +29,11 @@ def run(arguments: argparse.Namespace) -> int:
     for cell in notebook["cells"]:
         if "result" in cell["metadata"].get("tags", []):
             sys.stdout.write("".join(_texts(cell)))
-    execution = notebook["metadata"].get("pokebattle", {}).get("execution")
-    if execution is None:
+    own = notebook["metadata"].get("pokebattle")
+    if own is None:  # such a notebook is left as papermill writes it
+        sys.stdout.write("run: a notebook without `pokebattle` metadata names none; see `python -m pokebattle runs`\n")
+        return 0
+    if (execution := own.get("execution")) is None:
         sys.stdout.write("run: none, this execution was not tracked\n")
         return 0
     record = closed_run(execution_folder(execution))

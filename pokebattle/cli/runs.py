@@ -14,7 +14,13 @@ MAIN_METRICS = ("excess_percent", "log_loss", "accuracy")  # the first one that 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("-n", type=int, default=20, metavar="COUNT", help="how many (20)")
+    parser.add_argument("-n", type=_count, default=20, metavar="COUNT", help="how many (20)")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected how many executions, got {text!r}")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

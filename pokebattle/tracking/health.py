@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -10,7 +11,7 @@ from typing import Any
 
 from pokebattle.tracking import processes, server
 from pokebattle.tracking.journal import executions_dir, read_json, spool_size
-from pokebattle.tracking.settings import deliver_to, enabled, spool_limit, switched_on, tracking_uri
+from pokebattle.tracking.settings import deliver_to, enabled, misread, spool_limit, switched_on, tracking_uri
 from pokebattle.tracking.shipping import spool
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, tags_of
 
@@ -29,7 +30,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything that a tracked execution needs."""
-    return [_switch(), _kernels(), _papermill(), _spool(), *_server(), *_waiting(), *_set_aside()]
+    return [_switch(), *_settings(), _kernels(), _papermill(), _spool(), *_server(), *_waiting(), *_set_aside()]
 
 
 def _switch() -> Finding:
@@ -37,6 +38,10 @@ def _switch() -> Finding:
         remark = "" if enabled() else f", but only on http(s) servers, and not at {tracking_uri()}"
         return Finding("tracking", True, f"on{remark}")
     return Finding("tracking", False, "off", f"unset POKEBATTLE_TRACKING (it is {os.environ['POKEBATTLE_TRACKING']!r})")
+
+
+def _settings() -> list[Finding]:
+    return [Finding("setting", False, line, "correct or unset it") for line in misread()]
 
 
 def _kernels() -> Finding:
@@ -56,6 +61,13 @@ def _papermill() -> Finding:
 
 def _spool() -> Finding:
     root = executions_dir()
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        mend = "let POKEBATTLE_STATE name a folder that you may write in"
+        return Finding("spool", False, f"{root}: nothing can be written in {there} ({error.strerror})", mend)
     if not root.is_dir():
         return Finding("spool", True, f"{root} is empty")
     size, limit = spool_size(root), spool_limit()
@@ -134,10 +146,15 @@ def _waiting() -> list[Finding]:
         elif one.state == "elsewhere":
             found.append(Finding("waiting", True, f"{name}: {one.start['kernel']['host']} has to deliver it"))
         elif one.state == "ended":
-            found.append(Finding("waiting", False, f"{name}: {one.reason or 'being delivered'}", _mend(one)))
+            found.append(Finding("waiting", False, f"{name}: {one.reason or _who_delivers(one)}", _mend(one)))
         else:
             found.append(Finding("running", True, name + (f", waits: {one.reason}" if one.reason else "")))
     return found
+
+
+def _who_delivers(one: spool.Waiting) -> str:
+    with spool.locked(one.folder / "lock") as free:
+        return "nobody delivers it at the moment" if free else "being delivered"
 
 
 def _mend(one: spool.Waiting) -> str:

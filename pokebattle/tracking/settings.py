@@ -3,6 +3,7 @@
 Standard library only: the shipper runs without site-packages.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from pokebattle.places import state_dir
 
 DEFAULT_URI = "http://127.0.0.1:5000"
 START_SECONDS = 180.0  # that a local server may need to come up
+OFF, ON = {"off", "0", "false", "no"}, {"on", "1", "true", "yes", ""}
+NUMBERS = {"POKEBATTLE_SPOOL_MB": 4096.0, "POKEBATTLE_LINGER": 86400.0}  # settings and their defaults
 SPOOL_RESERVE = 1 << 20  # bytes that an execution may always write, half of them only for what tells how it ended
 
 
@@ -23,23 +26,41 @@ def enabled() -> bool:
 
 def switched_on() -> bool:
     """Tell whether ``POKEBATTLE_TRACKING`` is not off."""
-    return os.environ.get("POKEBATTLE_TRACKING", "on").strip().lower() not in {"off", "0", "false", "no"}
+    return os.environ.get("POKEBATTLE_TRACKING", "on").strip().lower() not in OFF
 
 
 def spool_limit() -> int:
     """Return the bytes that waiting executions may hold together: ``POKEBATTLE_SPOOL_MB``, else 4 GB."""
-    try:
-        return int(float(os.environ.get("POKEBATTLE_SPOOL_MB", "4096")) * (1 << 20))
-    except ValueError:
-        return 1 << 32
+    return int(_number("POKEBATTLE_SPOOL_MB") * (1 << 20))
 
 
 def linger() -> float:
     """Return the seconds that deliveries are tried for after a kernel's end: ``POKEBATTLE_LINGER``, else a day."""
+    return _number("POKEBATTLE_LINGER")
+
+
+def _number(name: str) -> float:
+    """Return a number from the environment; its default where there is none, as nothing here may stop a notebook."""
     try:
-        return float(os.environ.get("POKEBATTLE_LINGER", "86400"))
-    except ValueError:
-        return 86400.0
+        value = float(os.environ[name])
+    except (KeyError, ValueError):
+        return NUMBERS[name]
+    return value if 0 <= value < float("inf") else NUMBERS[name]
+
+
+def misread() -> list[str]:
+    """Return a line for each setting in the environment that is none, and what holds instead."""
+    found = []
+    switch = os.environ.get("POKEBATTLE_TRACKING", "on")
+    if switch.strip().lower() not in OFF | ON:
+        found.append(f"POKEBATTLE_TRACKING: expected on or off, got {switch!r}: it is on")
+    for name, default in NUMBERS.items():
+        given = os.environ.get(name)
+        with contextlib.suppress(ValueError):
+            if given is None or 0 <= float(given) < float("inf"):
+                continue
+        found.append(f"{name}: expected a number from 0, got {given!r}: it is {default:g}")
+    return found
 
 
 def server_record() -> dict[str, Any]:

@@ -41,6 +41,23 @@ def test_doctor_names_what_is_wrong_and_how_to_mend_it(tracked: Any) -> None:
     assert odd.returncode == 1 and "expected http://host:port" in odd.stdout and "Traceback" not in odd.stderr
 
 
+def test_doctor_names_settings_that_are_none_and_a_state_that_cannot_be_written(tracked: Any) -> None:
+    said = verb(tracked, "doctor", POKEBATTLE_TRACKING="maybe", POKEBATTLE_SPOOL_MB="-1", POKEBATTLE_LINGER="long")
+    for line in ("POKEBATTLE_TRACKING: expected on or off, got 'maybe'",
+                 "POKEBATTLE_SPOOL_MB: expected a number from 0, got '-1': it is 4096",
+                 "POKEBATTLE_LINGER: expected a number from 0, got 'long'"):  # fmt: skip
+        assert f"BAD  setting    {line}" in said.stdout
+    (tracked.folder / "file").write_text("")
+    for place in ("/proc/nobody", str(tracked.folder / "file" / "below")):
+        said = verb(tracked, "doctor", POKEBATTLE_STATE=place)
+        assert said.returncode == 1 and f"BAD  spool      {place}/executions: nothing can be written" in said.stdout
+
+
+def test_runs_takes_a_count(tracked: Any) -> None:
+    said = verb(tracked, "runs", "-n", "-3")
+    assert said.returncode == 2 and "got '-3'" in said.stderr
+
+
 def test_only_a_run_of_this_host_whose_kernel_is_gone_is_closed(tracked: Any) -> None:
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     gone = processes.identity(ended.pid)
