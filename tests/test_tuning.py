@@ -218,8 +218,8 @@ def test_a_search_ends_by_its_time_without_gain_or_when_all_fails(quick: Any, fi
     search = open_search(PARAMS, BATTLES, file)
     monkeypatch.setattr(Quick, "seconds", 0.2)
     began = time.monotonic()
-    search.run(10_000, minutes=0.02)
-    assert 1 < time.monotonic() - began < 5 and states(search)["COMPLETE"] >= 2
+    search.run(10_000, minutes=0.05)
+    assert 2.5 < time.monotonic() - began < 30 and states(search)["COMPLETE"] >= 2
     monkeypatch.setattr(Quick, "seconds", 0.0)
     search.run(10_000, stop_after=6)
     losses = [trial.value for trial in search.study.trials]

@@ -103,6 +103,14 @@ def test_a_kernel_that_dies_before_its_first_cell_is_a_run(tracked: Any, make_no
     assert tracked.artifact(run, "unborn.ipynb")["cells"][0]["source"] == "1"
 
 
+def test_a_kernel_that_dies_between_two_cells_is_killed(tracked: Any, make_notebook: Any) -> None:
+    dies = "import os\nget_ipython().events.register('post_run_cell', lambda _: os.kill(os.getpid(), 9))"
+    assert tracked.papermill(tracked.write("between.ipynb", make_notebook("1", dies, "2"))).returncode != 0
+    (run,) = tracked.runs("between")
+    assert (run.info.status, run.data.tags["pokebattle.cause"]) == ("KILLED", "SIGKILL, cause unknown")
+    assert [cell["ok"] for cell in tracked.artifact(run, "cells.json")] == [True, True]
+
+
 def test_a_kernel_restarted_in_a_cell_leaves_a_killed_run(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
     kernel = lab_kernel(tracked, tracked.write("restarted.ipynb", make_notebook("x = 1", LONG)))
     kernel.run("x = 1", "cell-0")

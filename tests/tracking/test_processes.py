@@ -399,6 +399,8 @@ def test_a_real_out_of_memory_kill(small_cgroup: Path, child: Any, reaped: bool)
     one.say_go()
     one.notice_end()
     assert watch.cause() == ("out of memory", 9)
+    if reaped:
+        one.reaper.join()
     assert Watch(recorded).cause() == ("out of memory", None if reaped else 9), "it began after the end"
 
 

@@ -1,5 +1,6 @@
 """What a program that drives a notebook (papermill, pytest) tells about the execution: what only it can know."""
 
+import contextlib
 import functools
 import json
 import os
@@ -9,7 +10,7 @@ from typing import Any
 
 from pokebattle.tracking import context, processes
 from pokebattle.tracking.cells import without_secrets
-from pokebattle.tracking.journal import Journal, append_event, execution_folder, write_atomically
+from pokebattle.tracking.journal import Journal, append_event, execution_folder, secretless, write_atomically
 from pokebattle.tracking.notice import say
 from pokebattle.tracking.opening import NEVER_RAN, opening, start_shipper
 
@@ -70,9 +71,10 @@ def refuse(execution: str, told: dict[str, Any], error: BaseException, naming: d
     names = who.names({})
     journal = Journal(execution_folder(execution))
     journal.append("start", **opening(execution, **who.opening(names), parent=None))
-    write_atomically(journal.folder / "notebook.json", json.dumps(who.document))
     journal.append("names", experiment=names[0], run_name=names[1])
     journal.append("params", values=told["parameters"])
+    with contextlib.suppress(OSError):  # a full disk
+        write_atomically(journal.folder / "notebook.json", json.dumps(secretless(who.document)))
     journal.append("driver_end", error=type(error).__name__, message=str(error)[:2000])
     died = type(error).__name__ == "DeadKernelError" or str(error).startswith("Kernel died")  # so says nbclient
     journal.append("kernel_end", cause=NEVER_RAN if died else "no kernel was started", signal=None)

@@ -342,14 +342,19 @@ class Delivery:
         root = self.progress.ids.get(item.root, "" if LOCAL.fullmatch(item.root) else f"mlflow-artifacts:/{item.root}")
         if not root:
             return None
-        name = f"aside-{hashlib.sha256(f'{root}/{item.path}'.encode()).hexdigest()[:16]}"
+        kept = self.folder / "files" / f"aside-{hashlib.sha256(f'{root}/{item.path}'.encode()).hexdigest()[:16]}"
         try:
-            (self.folder / "files").mkdir(exist_ok=True, mode=0o700)
-            with (self.folder / "files" / name).open("wb") as file:
-                file.writelines(self._content(item)())
+            kept.parent.mkdir(exist_ok=True, mode=0o700)
+            kept.unlink(missing_ok=True)
+            chunks = self._content(item)
+            if item.staged and chunks is item.chunks:
+                kept.hardlink_to(item.staged)
+            else:
+                with kept.open("wb") as file:
+                    file.writelines(chunks())
         except Exception:  # a full disk, or a notebook that cannot be put together
             return None
-        return root, item.path, name
+        return root, item.path, kept.name
 
     def retry_aside(self) -> None:
         """Try again, in order, what may be taken by now: somebody may have been allowed to register since.

@@ -41,6 +41,8 @@ def verdict(story: Story) -> Verdict:
         return Verdict("FAILED", failed=failed)
     if story.mismatches:
         return _mismatched(story)
+    if last and error == "DeadKernelError":  # between two cells
+        return _killed(story, error, last)
     if last is None and (story.kernel_end or {}).get("cause") == NEVER_RAN:
         return Verdict("KILLED", NEVER_RAN)
     if error:
