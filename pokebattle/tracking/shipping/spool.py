@@ -140,8 +140,10 @@ def retry_aside() -> dict[Path, str]:
     for file in sorted(executions_dir().glob("*/aside.jsonl")):
         folder = file.parent
         with locked(folder / "lock") as got:
-            again = any(f'"{kind}"' in file.read_text("utf-8") for kind in ("call", "file"))
-            if got and again and "status" in read_json(folder / "run.json"):
+            if not got or "status" not in read_json(folder / "run.json"):
+                continue
+            text = file.read_text("utf-8")
+            if '"call"' in text or '"file"' in text:
                 took[folder] = settle_aside(folder)
     return took
 
