@@ -95,6 +95,13 @@ def secrets_known() -> int:
     return len(_own)
 
 
+def mask_request(body: Any) -> Any:
+    """Return a request of mlflow's to the server without secrets, as the journal and then the server get it."""
+    _own.learn(os.environ)
+    masked = _own.known(body, here=False)
+    return _own.request(masked) if isinstance(masked, dict) else masked
+
+
 def _line(kind: str, fields: dict[str, Any]) -> bytes:
     """Return one event as the journal holds it, with its time in ms since the epoch."""
     _own.learn(os.environ)

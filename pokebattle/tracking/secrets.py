@@ -141,6 +141,19 @@ class Masker:
             return {key: self.value(key if _is_secret(str(key)) else name, item) for key, item in value.items()}
         return [self.value(name, item) for item in value] if isinstance(value, list) else value
 
+    def request(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return a request to MLflow with the secrets among its parameters and tags masked."""
+        masked = {key: self._pairs(value) if key in {"params", "tags"} else value for key, value in body.items()}
+        return self._pair(masked)
+
+    def _pairs(self, pairs: Any) -> Any:
+        return [self._pair(pair) for pair in pairs] if isinstance(pairs, list) else pairs
+
+    def _pair(self, pair: Any) -> Any:
+        if isinstance(pair, dict) and isinstance(pair.get("key"), str) and isinstance(pair.get("value"), str):
+            return pair | {"value": self.value(pair["key"], pair["value"])}
+        return pair
+
     def json(self, value: Any) -> Any:
         """Return a notebook, or a part of one, with its secrets masked; images are never touched."""
         if isinstance(value, dict):

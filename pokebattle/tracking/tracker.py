@@ -1,6 +1,5 @@
 """MLflow for scripts: a thin layer over ``mlflow`` whose runs hold what notebooks' runs hold, see `MLflowTracker`."""
 
-import atexit
 import contextlib
 import functools
 import io
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pokebattle.tracking.context import PARENT, Context
-from pokebattle.tracking.kernel import calls, fluent
+from pokebattle.tracking.kernel import fluent
 from pokebattle.tracking.kernel.execution import Execution, current, go_over_to
 from pokebattle.tracking.notice import say
 from pokebattle.tracking.settings import enabled, switched_on
@@ -154,7 +153,6 @@ class MLflowTracker:
         mlflow, process = _mlflow(), os.getpid()
         if current() is None and mlflow.active_run() is None:
             mlflow.set_experiment(self.experiment_name)
-        _may_wait()
         run = mlflow.start_run(run_name=run_name, nested=mlflow.active_run() is not None)
         mlflow.set_tag(EXPERIMENT, self.experiment_name)
         try:
@@ -183,7 +181,6 @@ class MLflowTracker:
             return False
         if _mlflow().active_run() is None:
             raise RuntimeError("no run is under way: log inside `with tracker.start_run(...):`")
-        _may_wait()
         return True
 
 
@@ -195,7 +192,7 @@ def _whole(execution: Execution) -> Iterator["ActiveRun"]:
     os.environ[PARENT] = execution.id
     told: dict[str, Any] | None = None
     try:
-        yield _join_mlflow(execution.uri)
+        yield _join_mlflow(execution)
     except BaseException as error:
         told = _told(error)
         raise
@@ -211,23 +208,18 @@ def _whole(execution: Execution) -> Iterator["ActiveRun"]:
             execution.end()
 
 
-def _join_mlflow(uri: str) -> "ActiveRun":
+def _join_mlflow(execution: Execution) -> "ActiveRun":
     """Let mlflow's own functions log to the execution under way; return its run as they know it."""
     mlflow = _mlflow()
-    if calls.requests() is None:
+    if fluent.attachment() is None:
         fluent.install(current)
-        atexit.register(mlflow.tracking.fluent._safe_end_run)  # kernels leave runs that are open at their end to others
     named = "MLFLOW_TRACKING_URI" in os.environ
-    mlflow.set_tracking_uri(uri)
+    mlflow.set_tracking_uri(execution.uri)
     if not named:  # mlflow has written it there, where it reads as the user's own choice
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-    return mlflow.active_run()
-
-
-def _may_wait() -> None:
-    """Let the next call wait anew for the server."""
-    if execution := current():
-        execution.begin_cell()
+    joined = fluent.attachment()
+    assert joined is not None
+    return joined.claim(execution)
 
 
 def _told(error: BaseException) -> dict[str, Any] | None:

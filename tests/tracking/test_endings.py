@@ -22,7 +22,7 @@ BIN = Path(sys.executable).parent
 LOGS = (
     "import mlflow\nmlflow.log_param('depth', 3)",
     "for step in range(50):\n    mlflow.log_metric('loss', 1 / (step + 1), step=step)",
-    "with mlflow.start_run(run_name='inner'):\n"
+    "with mlflow.start_run(run_name='inner', nested=True):\n"
     "    mlflow.log_metric('inner', 2.0)\n    mlflow.log_text('kept', 'a/b.txt')",
 )
 

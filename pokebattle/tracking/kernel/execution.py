@@ -2,14 +2,20 @@
 
 import contextlib
 import os
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pokebattle.tracking.journal import BELL, URGENT, Journal, Progress, execution_folder, new_execution_id
 from pokebattle.tracking.opening import opening, start_shipper
 
-PATIENCE = 0.25  # seconds that one cell may wait for tracking at a standstill
-PROMPT = 0.1  # seconds within which an answer counts as the cell's own call, and the least that a question waits
+PATIENCE = 0.25  # seconds that a write waits for a server of which nothing is known, before it is taken to hang
+HURRY = 6  # the same for a server that answers, in multiples of the time that it takes at present
+LONGEST_WAIT = 10.0  # seconds that a write waits at most, however slow the server is
+ANSWER = 30.0  # seconds that a question waits without any progress
+SUSPECT = 10.0  # seconds after which a server that was taken to hang is tried again
+UNASKED = {"cell_start", "cell_end", "run_status"}  # events that change nothing that a cell may ask for
 QUIET = 0.05  # seconds between two rings that are not urgent
 RESTART = 1.0  # seconds between two starts of a shipper that was killed
 
@@ -58,8 +64,13 @@ class Execution:
         self.journal = Journal(execution_folder(self.id))
         self.journal.append("start", **self.start)
         self.progress = Progress(self.journal.folder)
-        self._patience = PATIENCE
-        self._stuck: tuple[int, int] | None = None  # the pulse at which waiting was given up
+        self._usual = 0.0  # seconds that the server takes for an answer at present
+        self._stuck: tuple[tuple[int, int], float] | None = None  # pulse and time at which waiting was given up
+        self._asked_to = 0  # offset in the journal behind the last event that a question must find delivered
+        self._looking = threading.Lock()
+        self.failed = False  # a cell has
+        self.started = False  # a cell has started a run
+        self.moved_to = ""  # id of the experiment that a cell chose for the run after it was opened
         self._started = 0.0
         self._bell = -1
         self._rung = 0.0
@@ -81,6 +92,8 @@ class Execution:
     def emit(self, kind: str, **fields: Any) -> bool:
         """Write one event down and tell the shipper; tell whether there was room for it."""
         kept = self.journal.append(kind, **fields)
+        if kind not in UNASKED:
+            self._asked_to = os.fstat(self.journal.fileno()).st_size
         if (now := time.monotonic()) - self._rung > QUIET:
             self._rung = now
             self.ring(BELL)
@@ -107,56 +120,73 @@ class Execution:
         self.emit("names", experiment=names[0], run_name=names[1])
         self.ring(URGENT)
 
-    def begin_cell(self) -> None:
-        """A new cell may wait anew."""
-        self._patience = PATIENCE
+    def move(self, experiment_id: str, name: str) -> None:
+        """Let the run lie in another experiment, which the cells chose before they started or logged anything."""
+        if self.started or self.moved_to or experiment_id == self.run()["experiment_id"]:
+            return
+        self.moved_to = experiment_id
+        self.emit("experiment", experiment_id=experiment_id, name=name)
+        self.ring(URGENT)
 
     # -- what the server said --------------------------------------------------------------------
 
-    def answer(self, token: str) -> dict[str, Any] | None:
-        """Return the server's answer (``status``, ``body``) to what was asked as ``token``; None when it takes long."""
-        return self._wait(lambda: self.progress.answers.get(token))
-
     def run(self) -> dict[str, Any]:
         """Return ``run_id``, ``experiment_id``, ``artifact_uri`` of the run; local ones while the server takes long."""
-        found = self._wait(lambda: self.progress.facts.get("run")) if self.names else None
+        found = self._wait(self._opened_run, self.patience) if self.names else None
         start = self.start
-        local = {"run_id": start["run"], "experiment_id": start["experiment_token"],
+        local = {"run_id": start["run"], "experiment_id": self.moved_to or start["experiment_token"],
                  "artifact_uri": f"mlflow-artifacts:/{start['root']}"}  # fmt: skip
         return {"uri": self.uri, **(found or local)}
+
+    def _opened_run(self) -> dict[str, Any] | None:
+        run: dict[str, Any] | None = self.progress.facts.get("run")
+        if run and self._usual == 0.0:
+            self._usual = float(run.get("seconds", 0.0))
+        moved_to = self.progress.ids.get(self.moved_to, self.moved_to)
+        return run if run and moved_to in ("", run["experiment_id"]) else None
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a write waits for the server before the server is taken to hang."""
+        return min(max(PATIENCE, HURRY * self._usual), LONGEST_WAIT)
+
+    def answered(self, seconds: float) -> None:
+        """Note that the server has answered a request of this process, and how long it took."""
+        self._usual, self._stuck = max(seconds, 0.8 * self._usual), None
+
+    def gave_up(self) -> None:
+        """Note that the server was waited for in vain: until it moves, or for a while, nobody waits again."""
+        self._stuck = self.progress.pulse(), time.monotonic()
 
     @property
     def online(self) -> bool:
         """Whether the server answered the last time it was needed."""
-        facts = self.progress.refresh().facts
-        return not (facts.get("away") or facts.get("refused")) and self._stuck != self.progress.pulse()
+        with self._looking:
+            facts = self.progress.refresh().facts
+        if facts.get("away") or facts.get("refused"):
+            return False
+        if self._stuck and (self._stuck[0] != self.progress.pulse() or time.monotonic() - self._stuck[1] > SUSPECT):
+            self._stuck = None
+        return self._stuck is None
 
-    def settled(self) -> bool:
-        """Wait, as long as the server is getting on, until it has all that was written; tell whether it has."""
-        end = os.fstat(self.journal.fileno()).st_size
-        return bool(self._wait(lambda: self.progress.offset >= end, asked=True))
+    def settled(self, patience: float = PATIENCE) -> bool:
+        """Wait until the server has what was written, up to ``patience`` seconds without progress; tell if it has."""
+        end = self._asked_to
+        return bool(self._wait(lambda: self.progress.offset >= end, patience))
 
-    def _wait(self, look: Any, asked: bool = False) -> Any:
-        """Wait for what ``look`` finds: a cell's waiting is bounded; for a question's answer, while nothing moves."""
-        patience = max(PROMPT, self._patience) if asked else self._patience
-        self.progress.refresh()
-        began = moved = time.monotonic()
-        pulse = self.progress.pulse()
-        if not (found := look()):
+    def _wait(self, look: Callable[[], Any], patience: float) -> Any:
+        """Wait for what ``look`` finds, as long as the server is getting on."""
+        if not (found := look()) and self.online and not (found := look()):
             self.ring(URGENT)
-        while not found:
-            if not self.online:
-                break
-            if time.monotonic() - (moved if asked else began) > patience:
-                self._patience, self._stuck = 0.0, pulse
-                break
-            time.sleep(0.002)
-            if pulse != (pulse := self.progress.pulse()):
-                moved = time.monotonic()
-                self.progress.refresh()
-            found = look()
-        if not asked and (waited := time.monotonic() - began) > PROMPT:
-            self._patience -= waited
+            moved, pulse = time.monotonic(), self.progress.pulse()
+            while not found and self.online:
+                if time.monotonic() - moved > patience:
+                    self.gave_up()
+                    break
+                time.sleep(0.002)
+                if pulse != (pulse := self.progress.pulse()):
+                    moved = time.monotonic()
+                found = look()
         return found
 
     def end(self) -> None:

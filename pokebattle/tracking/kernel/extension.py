@@ -101,7 +101,6 @@ class KernelTracker:
             self._hidden |= {line.strip() for line in source.splitlines()[1:] if len(line.strip()) > 3}
         execution = self._execution_for(source, self.context.is_parameter_cell(cell_id, source))
         self._cell_of = {request: (execution, execution.cells, self._hiding)}
-        execution.begin_cell()
         shown = {"source": NO_TRACK, "untracked": True} if self._hiding else {"source": source}
         execution.emit("cell_start", cell=execution.cells, cell_id=cell_id, **shown)
         execution.cells += 1
@@ -170,6 +169,7 @@ class KernelTracker:
             "cell_end", cell=cell, **again, seconds=round(seconds, 6), ok=error is None,
             execution_count=result.execution_count, error=type(error).__name__ if error else None,
         )  # fmt: skip
+        execution.failed = execution.failed or error is not None
         self._hiding = False
 
     def _request_id(self) -> str:

@@ -1,12 +1,14 @@
 """Joins the cells' own ``mlflow`` calls to the execution's run.
 
-Nothing here imports mlflow: the patches wait until a cell does. Then the execution's run is the active run of every
-thread, ``mlflow.start_run()`` opens a child of it, and only the shipper ends it. Cells that turn to another server are
-left alone.
+Nothing here imports mlflow: the patches wait until a cell does. A cell that logs without a run of its own logs to the
+execution's run, where plain MLflow would begin a new one; a run that a cell starts without a parent is its child. All
+else is as in plain MLflow. Cells that turn to another server are left alone.
 """
 
 import atexit
 import functools
+import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,96 +17,200 @@ from pokebattle.tracking.kernel.execution import Execution
 from pokebattle.tracking.kernel.imports import after_import, replace
 from pokebattle.tracking.notice import say_once
 
+PARENT = "mlflow.parentRunId"
+CHOSEN = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
+_attachment: "Attachment | None" = None
+
 
 def install(current: Callable[[], Execution | None]) -> None:
     """Attach when a cell imports mlflow; ``current`` tells which execution is under way."""
     calls.install(current)
 
     def attach(module: Any) -> None:
-        Attachment(module, current)
+        global _attachment
+        _attachment = Attachment(module, current)
 
     after_import("mlflow.tracking.fluent", attach)
 
 
+def attachment() -> "Attachment | None":
+    """Return what joins mlflow's functions to the execution; None before mlflow is imported."""
+    return _attachment
+
+
 class Attachment:
-    """Keeps the execution's run below whatever runs the cells open."""
+    """Lets mlflow's functions know the execution's run."""
 
     def __init__(self, fluent: Any, current: Callable[[], Execution | None]) -> None:
         from mlflow.tracking._tracking_service.utils import is_tracking_uri_set, set_tracking_uri
 
         self.fluent, self.current = fluent, current
-        self.execution: Execution | None = None
-        self.active: Any = None
-        self._experiment: str | None = None
-        atexit.unregister(fluent._safe_end_run)  # the shipper ends what is open, when it can
+        self.execution: Execution | None = None  # whose run was used
         self._stack = fluent._active_run_stack.get
+        self._chosen_experiment = fluent._get_experiment_id
+        self._end_run = fluent.end_run
+        atexit.unregister(fluent._safe_end_run)
+        atexit.register(self._end_at_exit)
         fluent._active_run_stack.get = self.stack
-        replace(fluent, "start_run", self._nesting(fluent.start_run))
-        replace(fluent, "end_run", self._sparing(fluent.end_run))
+        replace(fluent, "_get_experiment_id", self.experiment_id)
+        replace(fluent, "_get_or_start_run", self._claiming(fluent._get_or_start_run))
+        replace(fluent, "start_run", self._starting(fluent.start_run))
+        replace(fluent, "end_run", self._ending(fluent.end_run))
+        replace(fluent, "set_experiment", self._choosing(fluent.set_experiment))
         if (execution := current()) and not is_tracking_uri_set():
             set_tracking_uri(execution.uri)
 
-    def stack(self) -> list[Any]:
-        """Return the thread's active runs; the execution's run is the first, where it belongs to."""
-        stack: list[Any] = self._stack()
-        try:
-            own = self._own()
-        except Exception as error:  # the cell goes on, under whatever run is active
-            say_once(f"mlflow's calls are not joined to the run ({type(error).__name__}: {error})")
-            return stack
-        if stack and getattr(stack[0], "of_execution", None) and stack[0] is not own:
-            del stack[0]
-        if own is not None and (not stack or stack[0] is not own):
-            stack.insert(0, own)
-        return stack
+    # -- the execution's run ---------------------------------------------------------------------
 
-    def _own(self) -> Any:
-        """Return the execution's run as mlflow's active run; None while cells talk to another server."""
+    def _joined(self) -> Execution | None:
+        """Return the execution under way; None while cells talk to another server."""
         from mlflow.tracking._tracking_service.utils import get_tracking_uri
 
         execution = self.current()
-        journalled = calls.requests()
-        if execution is None or journalled is None or get_tracking_uri().rstrip("/") != execution.uri:
-            if self._experiment and self.fluent._active_experiment_id == self._experiment:
-                self.fluent._active_experiment_id = None  # it is none of the other server's
+        if execution is None or calls.requests() is None or get_tracking_uri().rstrip("/") != execution.uri:
             return None
-        if execution is not self.execution:
-            from mlflow.entities import Run
-            from mlflow.protos.service_pb2 import Run as ProtoRun
-            from mlflow.utils.proto_json_utils import parse_dict
+        return execution
 
-            message = ProtoRun()
-            run = execution.run()
-            parse_dict(journalled.adopt(execution, run)["run"], message)
-            self.active = self.fluent.ActiveRun(Run.from_proto(message))
-            self.active.of_execution = execution.id
-            self.fluent._active_experiment_id = self._experiment = run["experiment_id"]
-            self.execution = execution
-        elif self.fluent._active_experiment_id is None:  # back from another server
-            self.fluent._active_experiment_id = self._experiment
-        return self.active
+    def stack(self) -> list[Any]:
+        """Return the thread's active runs, without the run of an execution that has ended."""
+        stack: list[Any] = self._stack()
+        execution = self.current()
+        if stack and (of := getattr(stack[0], "of_execution", None)) and (execution is None or of != execution.id):
+            del stack[0]
+        return stack
 
-    def _owns_top(self) -> bool:
-        stack = self.fluent._active_run_stack.get()
-        return bool(stack) and stack[-1] is self.active
+    def claim(self, execution: Execution) -> Any:
+        """Make the execution's run this thread's active run."""
+        from mlflow.entities import Run
+        from mlflow.protos.service_pb2 import Run as ProtoRun
+        from mlflow.utils.proto_json_utils import parse_dict
 
-    def _nesting(self, start_run: Callable[..., Any]) -> Callable[..., Any]:
-        """On top of the execution's run, a run that is started is a child without being told so."""
+        journalled, message = calls.requests(), ProtoRun()
+        assert journalled is not None
+        parse_dict(journalled.adopt(execution, execution.run())["run"], message)
+        run = self.fluent.ActiveRun(Run.from_proto(message))
+        run.of_execution = execution.id
+        self.execution = execution
+        self.stack().append(run)
+        return run
+
+    def experiment_id(self) -> Any:
+        """Return the experiment that mlflow's functions use: the notebook's own where none was chosen."""
+        own = None if self._is_chosen() else _attempt(self._own_experiment)
+        return own or self._chosen_experiment()
+
+    def _own_experiment(self) -> Any:
+        execution = self._joined()
+        return execution.run()["experiment_id"] if execution else None
+
+    def _is_chosen(self) -> bool:
+        return self.fluent._active_experiment_id is not None or any(map(os.environ.get, CHOSEN))
+
+    def _belongs(self, execution: Execution) -> bool:
+        """Tell whether the execution's run lies in the experiment that is chosen, and was not used yet."""
+        if self.execution is execution:
+            return False
+        own = execution.run()["experiment_id"]
+        return not self._is_chosen() or execution.progress.ids.get(own, own) == self._chosen_experiment()
+
+    # -- mlflow's functions ----------------------------------------------------------------------
+
+    def _claiming(self, get_or_start_run: Callable[..., Any]) -> Callable[..., Any]:
+        """What is logged without a run goes to the execution's run, the first time."""
+
+        @functools.wraps(get_or_start_run)
+        def call() -> Any:
+            return _attempt(self._claimed) or get_or_start_run()
+
+        return call
+
+    def _claimed(self) -> Any:
+        execution = None if self.stack() or os.environ.get("MLFLOW_RUN_ID") else self._joined()
+        return self._monitored(self.claim(execution)) if execution and self._belongs(execution) else None
+
+    def _monitored(self, run: Any) -> Any:
+        """Begin the system metrics that are asked for, as mlflow does for a run that it starts."""
+        if os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "").lower() not in {"true", "1"}:
+            return run
+        self.stack().pop()
+        resumed = self.fluent.start_run(run_id=run.info.run_id)
+        resumed.of_execution = run.of_execution
+        return resumed
+
+    def _starting(self, start_run: Callable[..., Any]) -> Callable[..., Any]:
+        """A run that is started without a parent is a child of the execution's run."""
+        signature = inspect.signature(start_run)
 
         @functools.wraps(start_run)
         def call(*args: Any, **kwargs: Any) -> Any:
-            if self._owns_top():
-                kwargs["nested"] = True
-            return start_run(*args, **kwargs)
+            given = signature.bind(*args, **kwargs)
+            named = given.arguments.get("run_id") or os.environ.get("MLFLOW_RUN_ID")
+            if not (named or given.arguments.get("parent_run_id") or self.stack()) and (own := _attempt(self._own_run)):
+                given.arguments["tags"] = {PARENT: own, **(given.arguments.get("tags") or {})}
+            run = start_run(*given.args, **given.kwargs)
+            self._note(run.info.run_id, "RUNNING")
+            return run
 
         return call
 
-    def _sparing(self, end_run: Callable[..., None]) -> Callable[..., None]:
-        """The execution's own run ends with the execution, not before."""
+    def _own_run(self) -> Any:
+        execution = self._joined()
+        return execution.run()["run_id"] if execution else None
+
+    def _note(self, run: str, status: str) -> None:
+        """Tell the sender which runs are open, so that it can end them."""
+
+        def emit() -> None:
+            if execution := self._joined():
+                execution.started = True
+                execution.emit("run_status", run=run, status=status)
+
+        _attempt(emit)
+
+    def _ending(self, end_run: Callable[..., None]) -> Callable[..., None]:
+        """What a cell has ended the sender need not end."""
 
         @functools.wraps(end_run)
         def call(*args: Any, **kwargs: Any) -> None:
-            if not self._owns_top():
-                end_run(*args, **kwargs)
+            stack = self.stack()
+            run = stack[-1].info.run_id if stack else None
+            end_run(*args, **kwargs)
+            if run:
+                self._note(run, str(next(iter([*args, *kwargs.values()]), "FINISHED")))
 
         return call
+
+    def _choosing(self, set_experiment: Callable[..., Any]) -> Callable[..., Any]:
+        """The experiment that the first mlflow cell chooses is that of the execution's run."""
+
+        @functools.wraps(set_experiment)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            experiment = set_experiment(*args, **kwargs)
+            _attempt(lambda: self._move(experiment))
+            return experiment
+
+        return call
+
+    def _move(self, experiment: Any) -> None:
+        execution = self._joined()
+        if execution and self.execution is not execution:
+            execution.move(experiment.experiment_id, experiment.name)
+
+    def _end_at_exit(self) -> None:
+        """End what a cell left open on another server or in a file; on the execution's server the sender does it."""
+        execution = self.current()
+        if self._joined() is None and self._stack():
+            failed = execution is not None and execution.failed
+            try:
+                self._end_run("FAILED" if failed else "FINISHED")
+            except Exception as error:
+                say_once(f"a run is left open ({type(error).__name__}: {error})")
+
+
+def _attempt(work: Callable[[], Any]) -> Any:
+    """Return what ``work`` does; None where tracking fails, so that the cell goes on as in plain MLflow."""
+    try:
+        return work()
+    except Exception as error:
+        say_once(f"mlflow's calls are not joined to the run ({type(error).__name__}: {error})")
+        return None

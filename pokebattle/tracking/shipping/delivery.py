@@ -107,6 +107,16 @@ class Call(Item):
 
 
 @dataclass
+class Removal(Item):
+    """A run (the server's id) that is no longer wanted."""
+
+    run: str
+
+    def __str__(self) -> str:
+        return f"removal of run {self.run}"
+
+
+@dataclass
 class File(Item):
     """An artifact: ``path`` below the folder ``root`` (a local id, or a path of the server's)."""
 
@@ -218,6 +228,10 @@ class Delivery:
             self._upload(item)
         elif isinstance(item, Call):
             self._call(item)
+        elif isinstance(item, Removal):
+            found = self.rest.call("GET", "runs/get", run_id=item.run)["run"]["info"]
+            if found["lifecycle_stage"] == "active":
+                self.rest.call("POST", "runs/delete", run_id=item.run)
         elif isinstance(item, Experiment):
             found = self.rest.experiment(item.name)
             self.progress.note(ids={item.token: found["experiment_id"], item.root: found["artifact_location"]})

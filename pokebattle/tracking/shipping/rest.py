@@ -60,6 +60,7 @@ class MlflowRest:
         self.uri, self.timeout = uri, timeout
         self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
+        self.took = 0.0  # seconds from the last request to its answer
 
     @functools.cached_property
     def _parts(self) -> SplitResult:
@@ -90,6 +91,7 @@ class MlflowRest:
         """
         if time.monotonic() - self._used > IDLE:
             self.close()
+        began = time.monotonic()
         try:
             if self._connection is None:
                 self._connection = self._connect()
@@ -99,6 +101,7 @@ class MlflowRest:
             answer = self._connection.getresponse()
             data = answer.read()
             self._used = time.monotonic()
+            self.took = self._used - began
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}") from error

@@ -59,14 +59,14 @@ class Settlement:
     def _record_run(self) -> None:
         """Write down the run's address as soon as it has one."""
         ids, start = self.delivery.progress.ids, self.start
-        if "run_id" in self._recorded or start["run"] not in ids:
+        if start["run"] not in ids or self._recorded.get("run_id") == ids[start["run"]]:
             return
         run = {"run_id": ids[start["run"]], "experiment_id": ids[start["experiment_token"]],
                "artifact_uri": ids[start["root"]]}  # fmt: skip
         # its page moves with the checkout's own server, but not with one that was there before
         self.record(**run, local_server=start["local_server"] and server_record().get("uri") == self.uri)
-        if "run" not in self.delivery.progress.facts:
-            self.delivery.progress.note(run=run)
+        if (self.delivery.progress.facts.get("run") or {}).get("run_id") != run["run_id"]:
+            self.delivery.progress.note(run=run | {"seconds": round(self.delivery.rest.took, 3)})
 
     def page(self) -> str:
         """Return the address of the run's page, empty until the run is open."""
@@ -119,10 +119,11 @@ class Settlement:
         delivery.remove_doubles()
         delivery.retry_aside()
         delivery.put(Batch(story.run, tags=self._tags(ending, dropped)))
-        self._end(story.run, ending.status)
+        status = (story.ended_as if ending.status == "FINISHED" else "") or ending.status
+        self._end(story.run, status)
         delivery.flush()
         self._record_run()
-        self.record(status=ending.status, cause=ending.cause, metrics=story.headline,
+        self.record(status=status, cause=ending.cause, metrics=story.headline,
                     cpu_seconds=round(sum(os.times()[:4]), 3))  # fmt: skip
         tidy_up(self.folder)
         self.record()  # a full disk has room by now

@@ -13,7 +13,7 @@ from pokebattle.tracking.git import code_diff, code_version, installed, is_commi
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID, local_ids
 from pokebattle.tracking.journal import Progress, execution_folder, read_events, read_json, write_atomically
 from pokebattle.tracking.secrets import Masker
-from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, Experiment, File
+from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, Experiment, File, Removal
 from pokebattle.tracking.shipping.executed import ExecutedCell
 from pokebattle.tracking.shipping.rest import LIMIT, file_chunks, pairs
 
@@ -55,6 +55,7 @@ class Story:
         self.driver_end: dict[str, Any] | None = None
         self.kernel_end: dict[str, Any] | None = None
         self.children: dict[str, str] = {}  # runs that cells opened -> status
+        self.ended_as = ""  # status with which a cell has ended the execution's own run
         self.last_time = 0
         self.read_to = 0
         self._provisional: dict[str, Any] = {}
@@ -62,6 +63,8 @@ class Story:
         self._attempt = Attempt(1, "")
         self._event_at = 0
         self._code: dict[str, Any] = {}
+        self._moved_to = next((e for _, _, e in read_events(folder) if e["kind"] == "experiment"), None)
+        self._begin_again = False
 
     @property
     def run(self) -> str:
@@ -85,9 +88,16 @@ class Story:
             self.read_to = offset
             if handler := getattr(self, f"on_{event['kind']}", None):
                 handler(event)
+            if self._begin_again:
+                break
             if len(delivery.queue) > 1:
                 self._flush()
         delivery.replaying = False
+        if self._begin_again:
+            delivery.queue.clear()
+            self.__init__(self.folder, delivery, self.masker)  # type: ignore[misc]
+            self.read()
+            return
         self._flush()
 
     def _flush(self) -> None:
@@ -111,13 +121,16 @@ class Story:
 
     def on_names(self, event: dict[str, Any]) -> None:
         """From here on the run can be opened, and later cells do not override parameters any more."""
-        self.names = (event["experiment"], event["run_name"])
         start = self.start
-        experiment = Experiment(event["experiment"], start["experiment_token"], start["experiment_token"] + "-root")
+        name = self._moved_to["name"] if self._moved_to else event["experiment"]
+        self.names = (name, event["run_name"])
+        experiment = Experiment(name, start["experiment_token"], start["experiment_token"] + "-root")
         run = self._creation(self.run, start["root"], self.names[1], start["time"], self._opening_tags())
         experiment.vital = run.vital = True
         if not self.delivery.replaying:
-            self.delivery.queue.extendleft([run, experiment])  # before what was said before the names were known
+            left = self.delivery.progress.facts.get("left")
+            removal = [Removal(left)] if left else []
+            self.delivery.queue.extendleft([*removal, run, experiment])  # before what came before the names were known
         self.on_params({"values": self._provisional})
 
     def _creation(self, token: str, root: str, name: str, time: int, tags: dict[str, str]) -> Call:
@@ -318,27 +331,29 @@ class Story:
 
     def on_call(self, event: dict[str, Any]) -> None:
         """Queue a request that mlflow wanted to send."""
-        path, body, token = event["path"], event["body"], event.get("token", "")
-        self._mask(body)
+        path, body, token = event["path"], self.masker.request(event["body"]), event.get("token", "")
         name = path.removeprefix("/api/2.0/mlflow/runs/")
         run = body.get("run_id") or body.get("run_uuid") or ""
         if name in {"log-metric", "log-parameter", "set-tag", "log-batch"} and not token:
             self._log(run, name, body)
             return
         call = Call(event["method"], path, body, token, event.get("creates", ""), event.get("root", ""))
-        if call.creates == "run":
-            self.children[token] = "RUNNING"
-        elif name == "update" and "status" in body:
-            ids = self.delivery.progress.ids
-            for local in [known for known in self.children if run in {known, ids.get(known)}]:
-                self.children[local] = body["status"]
         self.delivery.put(call)
 
-    def _mask(self, body: dict[str, Any]) -> None:
-        """Mask values that look like secrets, in place."""
-        for pair in [body, *body.get("params", []), *body.get("tags", [])]:
-            if isinstance(pair, dict) and isinstance(pair.get("key"), str) and isinstance(pair.get("value"), str):
-                pair["value"] = self.masker.value(pair["key"], pair["value"])
+    def on_run_status(self, event: dict[str, Any]) -> None:
+        """A cell has started, resumed or ended a run."""
+        if self._is_own(event["run"]):
+            self.ended_as = "" if event["status"] == "RUNNING" else event["status"]
+        else:
+            self.children[event["run"]] = event["status"]
+
+    def on_experiment(self, event: dict[str, Any]) -> None:
+        """A cell has chosen the experiment before it logged anything: the run is made anew there."""
+        if self._moved_to is None:
+            self._moved_to = event
+            opened = self.delivery.progress.facts.get("run")
+            self.delivery.progress.note(offset=0, run=None, left=opened and opened["run_id"])
+            self._begin_again = True
 
     def _log(self, run: str, name: str, body: dict[str, Any]) -> None:
         one = [{key: value for key, value in body.items() if key not in {"run_id", "run_uuid"}}]
