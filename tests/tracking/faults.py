@@ -478,7 +478,7 @@ class Plan:
                 Call(
                     "start_run", f"with mlflow.start_run(run_name={name!r}, nested=True):",
                     (("child", name, "", None),),
-                ),  # fmt: skip
+                ),
                 Call("log_param", f"mlflow.log_param('width', {width})", (("param", name, "width", str(width)),)),
                 *[self._point(name, "score", rng.uniform(0, 1), step) for step in range(rng.randint(2, 4))],
                 Call("end_run", ""),

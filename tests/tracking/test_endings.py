@@ -187,13 +187,20 @@ def test_a_shipper_that_is_killed_is_started_again_and_nothing_is_lost(tracked: 
     assert run.data.metrics["after"] == 1.0
 
 
-def test_what_the_server_never_takes_is_set_aside_and_blocks_nothing(tracked: Any, make_notebook: Any) -> None:
+def test_what_the_server_never_takes_is_set_aside_and_blocks_nothing(
+    tracked: Any, make_notebook: Any, mlflow_server: str
+) -> None:
     cells = (
         "import mlflow\nmlflow.log_param('a', 1)\nmlflow.log_param('a', 2)",
         "mlflow.log_metric(251 * 'k', 1.0)",
         "mlflow.log_metric('behind', 3.0)",
     )
-    assert tracked.papermill(tracked.write("clash.ipynb", make_notebook(*cells))).returncode == 0
+    with FaultProxy(mlflow_server) as proxy:
+        proxy.mode = "refuse"
+        path = tracked.write("clash.ipynb", make_notebook(*cells))
+        assert tracked.papermill(path, MLFLOW_TRACKING_URI=proxy.uri).returncode == 0
+        proxy.mode = "pass"
+        assert sync(tracked).returncode == 0
     (run,) = tracked.runs("clash")
     assert (run.data.params["a"], run.data.metrics["behind"]) == ("1", 3.0)
     assert run.data.tags["pokebattle.set_aside"].startswith("2: ")

@@ -30,6 +30,7 @@ API = re.compile(r"/(?:ajax-)?api/[23]\.0/mlflow/")
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
 CONNECT = 5.0  # seconds for a connection
 PASSING = {408, 425, 429, 502, 503, 504}  # the server, or what stands before it, is not well at the moment
+DENIED = {401, 403}
 WRITING = (  # functions of mlflow's that write: what they look up by themselves is no question of the cell's
     "log_", "_log", "start_", "end_run", "set_", "create_", "register_", "_register", "delete_", "update_", "rename_",
     "restore_", "transition_", "copy_", "save_", "add_", "__exit__", "autolog", "safe_patch", "evaluate", "upload",
@@ -157,17 +158,17 @@ class TrackedRequests:
             return 200, {}
         self._name_notebook(request)
         doubtful = False
-        if self._is_ready(request, execution.patience):
+        if self._is_ready(request, execution.patience) and not self._waits_behind(request):
             try:
                 response = self._send(request, execution.patience)
             except UnansweredError as error:
                 execution.gave_up()
                 doubtful = error.sent
             else:
-                if not self._is_away(request, response):
+                if response.status_code not in DENIED and not self._is_away(request, response):
                     self._learn(request, response)
                     return response
-                doubtful = response.status_code not in {401, 404}
+                doubtful = response.status_code not in DENIED | {404}
         if not name:  # none of those that the sender knows
             return 200, {}
         try:
@@ -185,10 +186,23 @@ class TrackedRequests:
             self.runs.learn(answer[1]["run"]["info"]["run_id"], {})
         return answer
 
+    def _waits_behind(self, request: Request) -> bool:
+        """Tell whether a request is about a registered model whose creation was kept, and has not been delivered."""
+        name = str(request.body.get("name"))
+        if name not in self.offline.kept or not request.name.startswith(("registered-models/", "model-versions/")):
+            return False
+        with contextlib.suppress(self.module.MlflowException):
+            options = {"params": {"name": name}, "timeout": (CONNECT, request.execution.patience)}
+            path = "/api/2.0/mlflow/registered-models/get"
+            if request.send(path, "GET", **options, max_retries=0, raise_on_status=False).status_code == 200:
+                self.offline.kept.discard(name)
+                return False
+        return True
+
     def _is_away(self, request: Request, response: Any) -> bool:
-        """Tell whether an answer is not one of an MLflow server that is well and lets this user in."""
+        """Tell whether an answer is not one of an MLflow server that is well."""
         status = response.status_code
-        if status in PASSING or status == 401:
+        if status in PASSING:
             return True
         if status == 404:
             return not _error_code(response)  # of another program
@@ -241,19 +255,23 @@ class TrackedRequests:
         if ready:
             try:
                 response = self._send(request, patience, again=True)
-                if response.status_code == 401 or not self._is_away(request, response):
-                    return response
+                known = self._remembered(request) if not asked and response.status_code in DENIED | {404} else None
+                if known or not self._is_away(request, response):
+                    return (200, known) if known else response
                 reason = f"HTTP {response.status_code}"
             except UnansweredError as error:
                 execution.gave_up()
                 reason = str(error)
-        known = self.offline.look_up(request.name, request.options.get("params") or request.body)
+        known = self._remembered(request)
         if known and (not asked or LOCAL.search(_translate(execution, request.text()))):  # nobody else has it yet
             return 200, known
         if not asked:
             message = f"{execution.uri} cannot be asked now"
             return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": message}
         raise self.module.MlflowException(f"{execution.uri} cannot answer now ({reason})")
+
+    def _remembered(self, request: Request) -> dict[str, Any] | None:
+        return self.offline.look_up(request.name, request.options.get("params") or request.body)
 
     # -- the way to the server -------------------------------------------------------------------
 

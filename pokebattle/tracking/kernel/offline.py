@@ -25,6 +25,7 @@ class OfflineAnswers:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], dict[str, Any]] = {}  # by kind and id
+        self.kept: set[str] = set()  # registered models whose creation waits
 
     def remember(self, kind: str, whole: dict[str, Any]) -> None:
         """Take in what the server, or `keep` in its place, answered to a creation."""
@@ -96,6 +97,8 @@ class OfflineAnswers:
         execution.emit(
             "call", method="POST", path=path, body=sent, token=token, creates=kind, root=root, doubtful=doubtful
         )
+        if kind == "registered":
+            self.kept.add(body["name"])
         whole = _local(kind, body, token, root)
         self.remember(kind, whole)
         return 200, whole
