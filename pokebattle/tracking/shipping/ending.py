@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pokebattle.tracking.cells import cell_source
+from pokebattle.tracking.context import INTERACTIVE
 from pokebattle.tracking.opening import NEVER_RAN
 from pokebattle.tracking.shipping.executed import ExecutedCell
 from pokebattle.tracking.shipping.story import Story
 
-INTERACTIVE = {"jupyterlab", "kernel"}
 AT_ONCE = 2000  # ms: a client that restarts a kernel interrupts it first
 UNKNOWN = "the kernel ended in the middle of a cell, cause unknown"
 
@@ -30,7 +30,7 @@ def verdict(story: Story) -> Verdict:
     error = str((driver or {}).get("error") or "")
     if error == "KeyboardInterrupt":
         return Verdict("KILLED", "Ctrl-C")
-    last = story.cells[-1] if story.cells else None
+    last = next((cell for cell in reversed(story.cells) if not cell.beside), None)
     if last and last.ended is None:
         return _killed(story, error, last)
     if last and last.error and last.error["ename"] == "KeyboardInterrupt":
@@ -79,14 +79,12 @@ def _driver_cause(story: Story) -> str:
 
 def _failed_cell(story: Story, last: ExecutedCell | None) -> ExecutedCell | None:
     """Return the first cell that failed and was not mended; by hand, only the last one counts."""
-    latest = {cell.id or index: cell for index, cell in enumerate(story.cells)}
+    latest = {cell.key or index: cell for index, cell in enumerate(story.cells) if not cell.beside}
     judged = [last] if last and story.start["executor"] in INTERACTIVE else list(latest.values())
     ended = [cell for cell in judged if cell.ended is not None]
     if story.start["executor"] == "papermill":
         return next(filter(_fails_papermill, ended), None)
-    cells = story.document.get("cells", [])
-    expected = {cell_source(c) for c in cells if "raises-exception" in c.get("metadata", {}).get("tags", [])}
-    return next((cell for cell in ended if not cell.ok and cell.source not in expected), None)
+    return next((cell for cell in ended if not cell.ok and not cell.may_fail), None)
 
 
 def _fails_papermill(cell: ExecutedCell) -> bool:
@@ -97,7 +95,7 @@ def _fails_papermill(cell: ExecutedCell) -> bool:
 
 def _mismatched(story: Story) -> Verdict:
     first = story.mismatches[0]
-    failed = next((cell for cell in story.cells if cell.source == first["source"]), None)
+    failed = next((cell for cell in story.cells if cell.count == first["cell"]), None)
     return Verdict("FAILED", failed=failed, tags={"pokebattle.error": str(first["message"])})
 
 
@@ -115,7 +113,7 @@ def order(executed: list[ExecutedCell], saved: list[dict[str, Any]]) -> str:
     code = [cell for cell in saved if cell.get("cell_type") == "code" and cell_source(cell).strip()]
     places, after = [], -1
     for run in executed:
-        if not run.source.strip():
+        if run.beside or not run.source.strip():
             continue
         same = [i for i, cell in enumerate(code) if run.untracked or cell_source(cell).strip() == run.source.strip()]
         if run.id and any(cell.get("id") == run.id for cell in code):

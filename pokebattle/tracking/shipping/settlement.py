@@ -142,7 +142,7 @@ class Settlement:
             tags["pokebattle.order"] = order(story.cells, document["cells"])
         if failed := ending.failed:
             error = failed.error or {"ename": "", "evalue": "", "traceback": []}
-            place = {"pokebattle.failed_cell": str(self._notebook.index(failed)),
+            place = {"pokebattle.failed_cell": str("" if failed.count is None else failed.count),
                      "pokebattle.failed_source": failed.source}  # fmt: skip
             tags = ({} if story.is_script else place) | {
                 "pokebattle.error": f"{error['ename']}: {error['evalue']}",
@@ -201,11 +201,11 @@ class Settlement:
             yield _bytes(root, f"figures/{name}", picture)
 
     def _cells(self) -> list[dict[str, Any]]:
-        """Return the story of the cells."""
+        """Return the story of the cells, in their order, each by the number that the front end shows."""
         return [
-            {"cell": n, "id": cell.id, "index": self._notebook.index(cell), "source": cell.source,
-             "seconds": cell.seconds, "ok": cell.ok, "started": cell.started, "ended": cell.ended, "error": cell.error}
-            for n, cell in enumerate(self.story.cells)
+            {"cell": cell.count, "id": cell.id, "source": cell.source, "seconds": cell.seconds, "ok": cell.ok,
+             "started": cell.started, "ended": cell.ended, "error": cell.error}
+            for cell in self.story.cells
         ]  # fmt: skip
 
     def _script(self) -> dict[str, str]:

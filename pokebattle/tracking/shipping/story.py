@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking import trials
+from pokebattle.tracking.cells import Places
 from pokebattle.tracking.git import code_diff, code_version, installed, is_committed, lock_digest
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID, local_ids
 from pokebattle.tracking.journal import Progress, execution_folder, read_events, read_json, write_atomically
@@ -28,7 +29,7 @@ class Attempt:
 
     def __init__(self, number: int, run: str) -> None:
         self.number, self.run = number, run
-        self.turns: dict[str, int] = {}  # cell -> its turn in this pass
+        self.turns: dict[str | int, int] = {}  # cell's key -> its turn in this pass
         self.params: dict[str, str] = {}
         self.metrics: list[dict[str, Any]] = []
         self.fits: dict[str, int] = {}  # fits of each model class
@@ -61,6 +62,7 @@ class Story:
         self._known: dict[str, str] = {}  # parameters as they will be on the run
         self._attempt = Attempt(1, "")
         self._event_at = 0
+        self._event_cell: int | None = None
         self._code: dict[str, Any] = {}
 
     @property
@@ -82,7 +84,7 @@ class Story:
             if event["kind"] == "names":
                 self._await_parent()
             self._event_at, self.last_time = began, max(self.last_time, event["time"])
-            self.read_to = offset
+            self.read_to, self._event_cell = offset, event.get("cell")
             if handler := getattr(self, f"on_{event['kind']}", None):
                 handler(event)
             if len(delivery.queue) > 1:
@@ -219,10 +221,9 @@ class Story:
 
     def _current_attempt(self) -> Attempt:
         """Return the attempt that the running cell belongs to, beginning a new one when the cell is run again."""
-        if not self.cells:
+        if (turn := self._turn()) is None:
             return self._attempt
-        turn, cell = len(self.cells) - 1, self.cells[-1]
-        key = cell.id or cell.source
+        key = self.cells[turn].key
         if self._attempt.turns.setdefault(key, turn) != turn:
             first = self._attempt if self._attempt.number == 1 else None
             if first:
@@ -235,6 +236,12 @@ class Story:
             self._attempt = Attempt(number, self._open_attempt(number))
             self._attempt.turns[key] = turn
         return self._attempt
+
+    def _turn(self) -> int | None:
+        """Return the turn of the cell that the event at hand comes from: the one it names, else the notebook's last."""
+        if self._event_cell is not None and self._event_cell < len(self.cells):
+            return self._event_cell
+        return next((turn for turn in range(len(self.cells) - 1, -1, -1) if not self.cells[turn].beside), None)
 
     def _open_attempt(self, number: int) -> str:
         """Queue a child run for an attempt and return its local id, the same whenever the journal is read."""
@@ -374,7 +381,16 @@ class Story:
         """A cell runs."""
         if event["cell"]:
             self._cell(event, event["cell"] - 1)
-        self.cells.append(ExecutedCell(event))
+        cell = ExecutedCell(event)
+        place = self._places.find(cell.id, cell.source)
+        cell.key = place if place is not None else cell.id or f"turn {len(self.cells)}"
+        if place is not None and self.start["executor"] == "nbval":
+            cell.count = self._places.rank(place)  # pytest's own number; the kernel counts nothing there
+        self.cells.append(cell)
+
+    @functools.cached_property
+    def _places(self) -> Places:
+        return Places(read_json(self.folder / "notebook.json"))
 
     def _cell(self, event: dict[str, Any], number: int) -> ExecutedCell:
         """Return a cell; of one whose begin found no space nothing but its place is known."""
@@ -401,10 +417,16 @@ class Story:
             cell.note_output(self._event_at, event)
 
     def on_cell_end(self, event: dict[str, Any]) -> None:
-        """A cell is done; its duration is a metric whose step is the cell's turn."""
-        self._cell(event, event["cell"]).end(event)
+        """A cell is done; its duration is a metric whose step is the cell's number."""
+        cell, counted = self._cell(event, event["cell"]), self.start["executor"] != "nbval"
+        cell.end(event if counted else {**event, "execution_count": None})
         if not self.is_script:
-            self._put(Batch(self.run, [point("cell/seconds", event["seconds"], event["time"], event["cell"])]))
+            step = event["cell"] if cell.count is None else cell.count
+            self._put(Batch(self.run, [point("cell/seconds", event["seconds"], event["time"], step)]))
+
+    def on_cell_count(self, event: dict[str, Any]) -> None:
+        """The front end shows another number than the one that was announced."""
+        self._cell(event, event["cell"]).count = event["execution_count"]
 
     def on_mismatch(self, event: dict[str, Any]) -> None:
         """A test of the notebook found another output than the stored one."""
