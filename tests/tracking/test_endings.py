@@ -278,7 +278,9 @@ def test_a_fit_that_is_run_again_is_a_second_attempt(tracked: Any, make_notebook
         kernel.stop()
     runs = {run.info.run_name: run for run in tracked.runs("again", count=3)}
     values = {name: run.data.params["LogisticRegression.C"] for name, run in runs.items()}
-    assert values == {"again": "1.0", "attempt 1": "1.0", "attempt 2": "2.0"}
+    assert values == {"again": "2.0", "attempt 1": "1.0", "attempt 2": "2.0"}
+    seconds = {name: run.data.metrics["fit/LogisticRegression/seconds"] for name, run in runs.items()}
+    assert seconds["again"] == seconds["attempt 2"] != seconds["attempt 1"]
     assert runs["again"].data.tags["pokebattle.order"] == "differs from the saved file"
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
 

@@ -26,6 +26,7 @@ class ExecutedCell:
         self.beside = bool(event.get("beside"))  # a subshell's, which is none of the notebook's cells
         self.may_fail = bool(event.get("may_fail"))
         self.key: str | int = self.id or ""  # the same whenever the same cell of the notebook runs
+        self.left_to = 0  # the attempt that its results belong to, if it is not the last one
         self.output_offsets: list[int] = []
         self.displays: set[str] = set()  # ids of outputs that a later cell may update
         self.count: int | None = event.get("execution_count")  # the number that the front end shows

@@ -18,7 +18,7 @@ from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, File, R
 from pokebattle.tracking.shipping.ending import Verdict, order, verdict
 from pokebattle.tracking.shipping.executed import ExecutedNotebook
 from pokebattle.tracking.shipping.rest import LIMIT, ServerError
-from pokebattle.tracking.shipping.story import Story
+from pokebattle.tracking.shipping.story import NOTE, Story
 
 LEFT = {"run.json", "aside.jsonl", "lock"}  # what stays of an execution that is on the server
 SET_ASIDE = "pokebattle.set_aside"
@@ -118,6 +118,7 @@ class Settlement:
         delivery.flush()
         delivery.remove_doubles()
         delivery.retry_aside()
+        story.front()
         delivery.put(Batch(story.run, tags=self._tags(ending, dropped)))
         self._end(story.run, ending.status)
         delivery.flush()
@@ -154,6 +155,7 @@ class Settlement:
             names = ", ".join(f"{key} ({length})" for key, length in story.cut.items())
             tags["pokebattle.cut"] = f"MLflow keeps {LIMIT['params']} characters of a parameter, " \
                                      f"{LIMIT['tags']} of a tag: {names}"
+        tags[NOTE] = story.description(*([ending.failed] if ending.failed else []))
         if aside := self.delivery.aside():
             tags[SET_ASIDE] = f"{len(aside)}: {aside[0].strip()}"
         return {key: mask(value)[: LIMIT["tags"]] for key, value in tags.items() if value}
