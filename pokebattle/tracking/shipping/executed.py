@@ -52,6 +52,12 @@ class ExecutedCell:
         if not self.ok and self.error is None:
             self.error = {"ename": event["error"] or "Error", "evalue": "", "traceback": []}
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by an error that nobody meant."""
+        orderly = self.error and self.error["ename"] == "SystemExit" and self.error["evalue"] in {"", "0"}
+        return self.ended is not None and not (self.ok or self.may_fail or orderly)
+
     def outputs(self, journal: BinaryIO) -> list[dict[str, Any]]:
         """Return the outputs as nbformat stores them, as a client that shows the cell would have put them together."""
         found: list[dict[str, Any]] = []

@@ -18,7 +18,7 @@ from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, File, R
 from pokebattle.tracking.shipping.ending import Verdict, order, verdict
 from pokebattle.tracking.shipping.executed import ExecutedNotebook
 from pokebattle.tracking.shipping.rest import LIMIT, ServerError
-from pokebattle.tracking.shipping.story import NOTE, Story
+from pokebattle.tracking.shipping.story import DIRTY, NOTE, Story
 
 LEFT = {"run.json", "aside.jsonl", "lock"}  # what stays of an execution that is on the server
 SET_ASIDE = "pokebattle.set_aside"
@@ -139,6 +139,8 @@ class Settlement:
             tags["pokebattle.cause"] = ending.cause
         saved = read_json(Path(self.start["notebook"])) if self.start["executor"] == "jupyterlab" else {}
         document = saved or story.document
+        if story.provenance.seen.get("commit"):
+            tags[DIRTY] = str(self._code[0]).lower()
         if document.get("cells"):
             tags["pokebattle.order"] = order(story.cells, document["cells"])
         if failed := ending.failed:
@@ -163,6 +165,11 @@ class Settlement:
     def _traceback(self, error: dict[str, Any]) -> str:
         """Return the end of a traceback, which says more than its beginning where it is too long for a tag."""
         return self.story.masker.text(ANSI.sub("", "\n".join(error["traceback"] or [])))[-LIMIT["tags"] :]
+
+    @functools.cached_property
+    def _code(self) -> tuple[bool, str]:
+        """Whether something else ran than the commit holds, and the patch."""
+        return self.story.provenance.that_ran(self._notebook.cells, self.story.attempts.number)
 
     @functools.cached_property
     def _notebook(self) -> ExecutedNotebook:
@@ -191,9 +198,9 @@ class Settlement:
             texts["parameters.json"] = _json(story.typed)
         if story.fits:
             texts["fits.json"] = _json(story.masker.json(story.fits))
-        if patch := story.code().get("diff"):
+        if patch := self._code[1]:
             texts["code.patch"] = patch
-        if packages := story.code().get("packages"):
+        if packages := story.provenance.seen.get("packages"):
             texts["packages.txt"] = "\n".join(packages) + "\n"
         for manifest in story.manifests:
             texts[f"data/{manifest.get('name', 'manifest')}.json"] = _json(manifest)

@@ -1,9 +1,7 @@
 """What a journal tells, event by event, and what of it belongs on the server."""
 
-import contextlib
 import functools
 import json
-import platform
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,16 +9,17 @@ from typing import Any
 from pokebattle.tracking import trials
 from pokebattle.tracking.cells import NO_TRACK, Places, cell_source
 from pokebattle.tracking.context import INTERACTIVE
-from pokebattle.tracking.git import code_diff, code_version, installed, is_committed, lock_digest
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID, local_ids
-from pokebattle.tracking.journal import Progress, execution_folder, read_events, read_json, write_atomically
+from pokebattle.tracking.journal import Progress, execution_folder, read_events, read_json
 from pokebattle.tracking.secrets import Masker
 from pokebattle.tracking.shipping.attempts import NO_CELL, Attempts, Told
 from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, Experiment, File
 from pokebattle.tracking.shipping.executed import ExecutedCell
 from pokebattle.tracking.shipping.page import page
+from pokebattle.tracking.shipping.provenance import Provenance
 from pokebattle.tracking.shipping.rest import LIMIT, file_chunks, pairs
 
+DIRTY = "pokebattle.git.dirty"
 NAMED_FITS = 10  # fits of one model class that get keys of their own; ``fits.json`` holds all
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 SCRIPT = "script"  # the executor of what `MLflowTracker` opens
@@ -56,11 +55,11 @@ class Story:
         self._on_run: dict[str, str] = {}  # parameters that the execution's run has
         self._own_text: str | None = None  # what a cell has made the description itself
         self._failures: dict[str | int, ExecutedCell] = {}  # cells whose last execution failed
+        self._dirty = False
         self._page_sent = ""
         self._page_stale = False
         self._event_at = 0
         self._event_cell: int | None = None
-        self._code: dict[str, Any] = {}
 
     @property
     def run(self) -> str:
@@ -164,9 +163,10 @@ class Story:
             tags["pokebattle.parent_execution"] = parent
             if known := read_json(execution_folder(parent) / "run.json").get("run_id"):
                 tags[trials.PARENT] = known
-        code = self.code()
+        code = self.provenance.seen
         if code.get("commit"):
-            tags |= {"mlflow.source.git.commit": code["commit"], "pokebattle.git.dirty": str(code["dirty"]).lower()}
+            tags |= {"mlflow.source.git.commit": code["commit"], DIRTY: str(code["dirty"]).lower()}
+            self._dirty = bool(code["dirty"])
         if code.get("lock"):
             tags["pokebattle.lock"] = code["lock"]
         if code.get("python"):
@@ -187,25 +187,16 @@ class Story:
         """Return the notebook as it was when the execution began, without outputs."""
         return read_json(self.folder / "notebook.json")
 
-    def code(self) -> dict[str, Any]:
-        """Return commit, dirty flag, patch, lock, Python and its packages as they were when the execution began."""
-        file = self.folder / "code.json"
-        if not self._code and not (known := read_json(file)):
-            notebook = Path(self.start["notebook"]) if self.start["notebook"] else None
-            place = notebook.parent if notebook else Path(self.start["cwd"])
-            commit, dirty = code_version(place) or ("", False)
-            patch = self.masker.text(code_diff(place)) if dirty else ""
-            if commit and notebook and not is_committed(notebook):
-                dirty, patch = True, f"# notebook that no commit holds: {notebook.name}\n{patch}"
-            prefix = self.start.get("prefix")
-            self._code = {"commit": commit, "dirty": dirty, "diff": patch, "lock": lock_digest(place),
-                          "python": platform.python_version(),
-                          "packages": installed(Path(prefix)) if prefix else []}  # fmt: skip
-            with contextlib.suppress(OSError):  # a full disk
-                write_atomically(file, json.dumps(self._code))
-        elif not self._code:
-            self._code = known
-        return self._code
+    @functools.cached_property
+    def provenance(self) -> Provenance:
+        """Which code ran."""
+        return Provenance(self.folder, self.start, self.masker)
+
+    def _notice_edit(self, cell: ExecutedCell) -> None:
+        """Say at once that the commit does not hold the cell that runs."""
+        if self.by_hand and not self._dirty and not cell.beside and not self.provenance.holds(cell.source):
+            self._dirty = True
+            self._put(Batch(self.run, tags={DIRTY: "true"}))
 
     def failures(self) -> list[ExecutedCell]:
         """Return the cells whose last execution failed, in the order in which they ran."""
@@ -307,6 +298,7 @@ class Story:
         for turn in attempts.begin():
             self.cells[turn].left_to = number
         self._open_attempt(attempts.number)
+        self.provenance.look_again(attempts.number)
 
     def _turn(self) -> int | None:
         """Return the turn of the cell that the event at hand comes from: the one it names, else the notebook's last."""
@@ -484,6 +476,7 @@ class Story:
         self.attempts.run_cell(cell.key, event["cell"])
         if not self.keeps_params:
             self._params_of_run(self.attempts.params())
+        self._notice_edit(cell)
 
     @functools.cached_property
     def _places(self) -> Places:
@@ -517,11 +510,10 @@ class Story:
         """A cell is done; its duration is a metric whose step is the cell's number."""
         cell, counted = self._cell(event, event["cell"]), self.start["executor"] != "nbval"
         cell.end(event if counted else {**event, "execution_count": None})
-        if not cell.ok and not cell.may_fail:
+        self._page_stale |= cell.failed or cell.key in self._failures
+        self._failures.pop(cell.key, None)
+        if cell.failed:
             self._failures[cell.key] = cell
-        self._page_stale |= cell.key in self._failures
-        if cell.ok:
-            self._failures.pop(cell.key, None)
         if not self.is_script:
             step = event["cell"] if cell.count is None else cell.count
             self._put(Batch(self.run, [point("cell/seconds", event["seconds"], event["time"], step)]))

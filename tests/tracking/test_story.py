@@ -9,6 +9,7 @@ import pytest
 from pokebattle.tracking.ids import local_ids
 from pokebattle.tracking.secrets import Masker
 from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery
+from pokebattle.tracking.shipping.ending import verdict
 from pokebattle.tracking.shipping.story import NOTE, Story
 
 RUN = "10ca1" + 27 * "0"
@@ -24,7 +25,6 @@ class Told:
         cells = [{"cell_type": "code", "id": f"s{n}", "source": source} for n, source in enumerate(sources)]
         (folder / "notebook.json").write_text(json.dumps({"cells": cells}))
         self.story = Story(folder, Delivery(folder, "http://127.0.0.1:9"), Masker({}))
-        self.story._code = {"commit": ""}
         self.clock = self.turn = 0
         self.params: dict[str, dict[str, str]] = {}
         self.metrics: dict[str, dict[str, float]] = {}
@@ -268,3 +268,30 @@ def test_attempts_are_the_same_runs_whenever_the_journal_is_read(told: Told) -> 
     told.cell("fit", fit(max_depth=6)).cell("fit", fit(max_depth=3)).arrive()
     assert {local_ids(f"one attempt {n}")[0] for n in (1, 2)} == set(told.names) - {RUN}
     assert told.story.children[local_ids("one attempt 1")[0]] == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("cells", "failed"),
+    [
+        ([("a", True), ("b", False), ("c", True)], "b"), ([("b", False), ("b", True), ("c", True)], None),
+        ([("a", False), ("b", False), ("a", True), ("c", True)], "b"), ([("a", True), ("b", False)], "b"),
+    ],
+)  # fmt: skip
+def test_a_cell_that_failed_last_is_told_although_others_succeeded_after_it(
+    told: Told, cells: list[tuple[str, bool]], failed: str | None
+) -> None:
+    for name, ok in cells:
+        told.cell(name, ok=ok)
+    ending = verdict(told.story)
+    assert (ending.failed.source if ending.failed else None) == failed
+    assert ending.status == ("FINISHED" if cells[-1][1] else "FAILED")
+
+
+def test_an_error_that_is_meant_and_an_orderly_exit_are_no_failures(told: Told) -> None:
+    leaves = {"ename": "SystemExit", "evalue": "0", "traceback": []}
+    told.say("cell_start", cell=0, cell_id="a", source="a", may_fail=True)
+    told.say("cell_end", cell=0, seconds=0.0, ok=False, execution_count=1, error="ValueError")
+    told.say("cell_start", cell=1, cell_id="b", source="exit(0)")
+    told.say("output", cell=1, output="error", content=leaves)
+    told.say("cell_end", cell=1, seconds=0.0, ok=False, execution_count=2, error="SystemExit")
+    assert told.story.failures() == [] and told.story.description() == ""
