@@ -98,3 +98,10 @@ def test_what_is_too_long_is_cut_and_said_or_set_aside_and_named(shared: Any, ru
     told = shared.execute("python", "-m", "pokebattle", "doctor")
     assert told.returncode == 1
     assert ": 2, the first " in told.stdout and f"{200 * 't'} of run {runs['rich'].info.run_id}" in told.stdout
+
+
+def test_the_first_tags_are_those_a_person_wants(runs: dict[str, Run]) -> None:
+    """MLflow shows them in the order in which they came, without its own."""
+    shown = [key for key in runs["rich"].data.tags if not key.startswith("mlflow.")]
+    assert shown[:2] == ["pokebattle.executor", "pokebattle.git.dirty"]
+    assert "pokebattle.kernel" not in shown and "pokebattle.pid" not in shown

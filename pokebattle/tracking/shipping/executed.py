@@ -183,15 +183,19 @@ class ExecutedNotebook:
             yield (",\n" if number else "\n").encode() + text.encode("utf-8", "replace")
         yield b"\n ],\n" + json.dumps(rest, indent=1, ensure_ascii=False)[2:].encode("utf-8", "replace") + b"\n"
 
-    def figures(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the pictures among the outputs, named by the cell that drew them."""
+    def figures(self) -> Iterator[tuple[str, bytes, int]]:
+        """Yield the pictures among the outputs: the name, by the cell that drew it; the picture; its attempt.
+
+        The attempt is 0 for the last one.
+        """
         drawn: Counter[int] = Counter()
-        for cell in self.cells_with_outputs():
+        for (_, run), cell in zip(self.cells, self.cells_with_outputs(), strict=True):
             pictures = [output.get("data", {}).get("image/png") for output in cell.get("outputs", [])]
             for encoded in filter(None, pictures):
                 count = cell.get("execution_count") or 0
                 drawn[count] += 1
                 name = f"cell_{count:02d}{f'_{drawn[count]}' if drawn[count] > 1 else ''}.png"
                 with contextlib.suppress(ValueError, TypeError):  # a cell may show anything and call it a picture
-                    yield name, base64.b64decode(encoded if isinstance(encoded, str) else "".join(encoded))
+                    picture = base64.b64decode(encoded if isinstance(encoded, str) else "".join(encoded))
+                    yield name, picture, run.left_to if run else 0
 

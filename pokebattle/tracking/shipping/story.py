@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pokebattle.tracking.shipping.provenance import Provenance
 from pokebattle.tracking.shipping.rest import LIMIT, file_chunks, pairs
 
 DIRTY = "pokebattle.git.dirty"
+KERNEL, SEEN = "pokebattle.kernel", "pokebattle.seen"  # tags of a run that is open, for who looks for its kernel
 NAMED_FITS = 10  # fits of one model class that get keys of their own; ``fits.json`` holds all
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 SCRIPT = "script"  # the executor of what `MLflowTracker` opens
@@ -149,15 +151,13 @@ class Story:
         return Call("POST", "runs/create", body, token, "run", root)
 
     def _opening_tags(self) -> dict[str, str]:
-        """Return the tags that are known when the run begins."""
+        """Return the tags that are known when the run begins; MLflow shows them in this order."""
         start, notebook = self.start, self.start["notebook"]
         tags = {
             "mlflow.source.type": "LOCAL" if self.is_script else "NOTEBOOK",
             "mlflow.source.name": notebook or start["executor"],
             "mlflow.user": start["user"],
             "pokebattle.executor": start["executor"],
-            "pokebattle.execution": start["execution"],
-            **{f"pokebattle.{key}": str(start["kernel"][key]) for key in ("host", "boot", "pid", "started")},
         }
         if parent := start.get("parent_execution"):
             tags["pokebattle.parent_execution"] = parent
@@ -171,7 +171,9 @@ class Story:
             tags["pokebattle.lock"] = code["lock"]
         if code.get("python"):
             tags["pokebattle.python"] = code["python"]
-        return tags
+        kernel = {key: str(start["kernel"][key]) for key in ("host", "boot", "pid", "started")}
+        return tags | {"pokebattle.host": kernel["host"], trials.EXECUTION: start["execution"],
+                       KERNEL: json.dumps(kernel)}  # fmt: skip
 
     def _await_parent(self) -> None:
         """Raise OSError while the notebook that executes this one waits for a run of its own."""
@@ -201,6 +203,11 @@ class Story:
     def failures(self) -> list[ExecutedCell]:
         """Return the cells whose last execution failed, in the order in which they ran."""
         return sorted(self._failures.values(), key=lambda cell: cell.started)
+
+    @property
+    def described(self) -> str:
+        """What the run's description said last."""
+        return self._page_sent
 
     def description(self, *more: ExecutedCell) -> str:
         """Return the run's description when it ends; ``more`` cells than their own ends tell have failed."""
@@ -264,8 +271,12 @@ class Story:
             self._on_attempt |= fresh
             self._put(Batch(self._attempt_run, params=fresh))
 
-    def front(self) -> None:
-        """Queue what was held back until the end: of the last attempt, so that all on the run is of the same fits."""
+    def front(self, present: Iterable[str] = ()) -> None:
+        """Queue what was held back until the end: of the last attempt, so that all on the run is of the same fits.
+
+        Parameters that are ``present`` stay: a cell has logged them.
+        """
+        self._on_run = dict.fromkeys(present, "") | self._on_run
         self._params_of_run(self.attempts.params())
         if self.by_hand:
             self._put(Batch(self.run, self.attempts.points()))
@@ -309,7 +320,7 @@ class Story:
     def _open_attempt(self, number: int) -> str:
         """Queue a child run of what holds of an attempt; return its local id, the same whenever the journal is read."""
         name = f"attempt {number}"
-        token, root = local_ids(f"{self.start['execution']} {name}")
+        token, root = self.attempt_ids(number)
         tags = {trials.PARENT: self.run, "mlflow.user": self.start["user"],
                 "pokebattle.attempt": str(number)}  # fmt: skip
         self.delivery.put(self._creation(token, root, name, self.last_time, tags))
@@ -320,6 +331,10 @@ class Story:
         self._params_of_attempt(self.attempts.params())
         self._put(Batch(token, self.attempts.points() + points))
         return token
+
+    def attempt_ids(self, number: int) -> tuple[str, str]:
+        """Return the local ids of an attempt's run and of its artifact folder."""
+        return local_ids(f"{self.start['execution']} attempt {number}")
 
     def _ended(self, run: str, status: str) -> Call:
         self.children[run] = status
