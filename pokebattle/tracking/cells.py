@@ -1,4 +1,4 @@
-"""What a notebook and the text of its cells say, wherever they are read."""
+"""What a notebook and its cells say, wherever they are read, and which of them an executed cell is."""
 
 import re
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 from pokebattle.assignments import UNKNOWN, assignments
 
 NO_TRACK = "# no-track"
+PARAMETER_TAGS = {"parameters", "injected-parameters"}
+MAY_FAIL = "raises-exception"  # the tag of a cell whose error is meant
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # the colours of a traceback
 
 
@@ -36,10 +38,56 @@ def without_secrets(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "cells": cells} if cells else document
 
 
+class Places:
+    """Tells which of a notebook's code cells the executed ones are, in the order in which they ran.
+
+    An id of the notebook's own is certain. Where the client sends none, or one that no file can hold (VS Code's, or
+    JupyterLab's for a notebook of before nbformat 4.5), it is the next cell of the same text, else an earlier one.
+    """
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.cells: list[dict[str, Any]] = document.get("cells", [])
+        self._code = [index for index, cell in enumerate(self.cells) if cell.get("cell_type") == "code"]
+        self._ids = {self.cells[index]["id"]: index for index in self._code if "id" in self.cells[index]}
+        self._handles: dict[str, int] = {}  # ids that only the client knows
+        self._after = -1
+
+    def find(self, cell_id: str | None, source: str) -> int | None:
+        """Return the place of the next executed cell among all cells; None for one that the notebook does not hold."""
+        if cell_id in self._ids:
+            place: int | None = self._ids[cell_id]
+        elif cell_id and self._ids and ":" not in cell_id:  # a cell that was added after the notebook was saved
+            return None
+        elif cell_id in self._handles:
+            place = self._handles[cell_id]
+        else:
+            place = self._alike(source)
+            if cell_id and place is not None:
+                self._handles[cell_id] = place
+        self._after = self._after if place is None else place
+        return place
+
+    def _alike(self, source: str) -> int | None:
+        taken = set(self._handles.values())
+        same = [index for index in self._code
+                if index not in taken and cell_source(self.cells[index]).strip() == source.strip()]  # fmt: skip
+        return next((index for index in same if index > self._after), same[0] if same else None)
+
+    def rank(self, place: int) -> int:
+        """Return how many code cells stand above a place."""
+        return sum(index < place for index in self._code)
+
+
 def cell_source(cell: dict[str, Any]) -> str:
     """Return a cell's source as one string."""
     source = cell.get("source", "")
     return "".join(source) if isinstance(source, list) else str(source)
+
+
+def tags_of_cell(cell: dict[str, Any]) -> set[str]:
+    """Return a cell's tags, whatever stands in their place."""
+    found = cell.get("metadata", {}).get("tags", [])
+    return {tag for tag in found if isinstance(tag, str)} if isinstance(found, list) else set()
 
 
 def literals(source: str) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from pokebattle.tracking.cells import cell_source, literals, wants_tracking
+from pokebattle.tracking.cells import PARAMETER_TAGS, cell_source, literals, tags_of_cell, wants_tracking
 from pokebattle.tracking.journal import executions_dir, make_private, read_events, read_json
 
-PARAMETER_TAGS = {"parameters", "injected-parameters"}
+INTERACTIVE = {"jupyterlab", "vscode", "kernel"}  # executors by whose hand cells run in any order, and again
 HANDOVER = "POKEBATTLE_EXECUTION"  # papermill's engine and pytest's plugin tell the kernel what they know in this file
 VALUED = {"--output", "--output-dir", "-o", "--to", "--template", "--config"}  # options before words of their own
 UNTRACKED = "untracked"  # or that they want it, or can have it, left alone
@@ -71,15 +71,7 @@ class Context:
 
     def parameter_cells(self) -> list[dict[str, Any]]:
         """Return the cells tagged ``parameters`` or ``injected-parameters``."""
-        cells = self.document.get("cells", [])
-        return [cell for cell in cells if PARAMETER_TAGS & set(cell.get("metadata", {}).get("tags", []))]
-
-    def is_parameter_cell(self, cell_id: str | None, source: str) -> bool:
-        """Tell whether an executed cell is one of them: by id where the client sends it, else by text."""
-        return any(
-            cell.get("id") == cell_id if cell_id else cell_source(cell).strip() == source.strip()
-            for cell in self.parameter_cells()
-        )
+        return [cell for cell in self.document.get("cells", []) if PARAMETER_TAGS & tags_of_cell(cell)]
 
     def names(self, namespace: dict[str, Any]) -> tuple[str, str]:
         """Return experiment and run name under the values that the templates ask for.
@@ -110,18 +102,24 @@ class Context:
         return fill(templates[0]) or stem, fill(templates[1]) or stem
 
 
+def handed_over() -> Context | None:
+    """Return what papermill's engine or pytest's plugin tells this kernel; None for a kernel of nobody's that tells."""
+    if not (handover := os.environ.pop(HANDOVER, None)):  # not for the kernels that this one may start
+        return None
+    if handover == UNTRACKED:
+        return Context("kernel", document={"metadata": {"pokebattle": {"track": False}}})
+    told = read_json(Path(handover))
+    with contextlib.suppress(OSError):
+        Path(handover).unlink()
+    if not told:
+        return None
+    notebook = Path(told["notebook"]) if told.get("notebook") else None
+    return Context(told["executor"], notebook, told["document"], told["parameters"], told["execution"],
+                   told["driver"])  # fmt: skip
+
+
 def detect(first: str) -> Context:
     """Find out who started this kernel and for which notebook, of which the cell ``first`` runs first."""
-    if handover := os.environ.pop(HANDOVER, None):  # not for the kernels that this one may start
-        if handover == UNTRACKED:
-            return Context("kernel", document={"metadata": {"pokebattle": {"track": False}}})
-        told = read_json(Path(handover))
-        with contextlib.suppress(OSError):
-            Path(handover).unlink()
-        if told:
-            notebook = Path(told["notebook"]) if told.get("notebook") else None
-            return Context(told["executor"], notebook, told["document"], told["parameters"], told["execution"],
-                           told["driver"])  # fmt: skip
     if found := _from_parent(first):
         return found
     if session := os.environ.get("JPY_SESSION_NAME"):

@@ -1,9 +1,12 @@
 """The commit a notebook ran from, what had changed since, and the packages that it ran with."""
 
+import difflib
 import hashlib
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 DIFF_LIMIT = 1 << 20  # bytes
 SOURCES = ("*.py", "*.js", "*.yaml", "*.yml", "*.toml")  # code and settings, which a run may depend on
@@ -21,14 +24,20 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def code_version(folder: Path) -> tuple[str, bool] | None:
     """Return commit and dirty flag of the checkout that holds ``folder``; None outside of one.
 
-    Dirty means that a tracked file differs from the commit, or that code or settings are in no commit; a notebook of
-    which only outputs differ does not count.
+    Dirty means that a tracked file differs from the commit, or that code or settings are in no commit; a notebook whose
+    code cells are the committed ones does not count.
     """
-    commit, top = _git(folder, "rev-parse", "HEAD"), _git(folder, "rev-parse", "--show-toplevel")
-    if commit is None or top is None:
-        return None
+    commit = _git(folder, "rev-parse", "HEAD")
+    return None if commit is None else (commit.strip(), bool(changed_files(folder, commit.strip())))
+
+
+def changed_files(folder: Path, commit: str, but: Path | None = None) -> list[str]:
+    """Return the files of the checkout around ``folder`` that make it dirty against a commit, ``but`` one of them."""
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if top is None:
+        return []
     root = Path(top.strip())
-    return commit.strip(), bool(_changed(root) or _unknown(root))
+    return [path for path in _changed(root, commit) + _unknown(root) if but is None or root / path != but.resolve()]
 
 
 def is_committed(file: Path) -> bool:
@@ -36,21 +45,41 @@ def is_committed(file: Path) -> bool:
     return bool(_git(file.parent, "ls-tree", "HEAD", "--", file.name))
 
 
-def code_diff(folder: Path) -> str:
-    """Return what differs from the commit as a patch; of changed notebooks and of what no commit holds the names alone.
+def code_diff(folder: Path, commit: str = "HEAD", but: Path | None = None) -> str:
+    """Return what differs from a commit as a patch; of changed notebooks and of what no commit holds the names alone.
 
-    Notebooks hold outputs; the one that was executed is on its run in any case. At most 1 MB.
+    Notebooks hold outputs; of ``but``, the one that is executed, `cells_diff` tells more. At most 1 MB.
     """
     top = _git(folder, "rev-parse", "--show-toplevel")
     if top is None:
         return ""
     root = Path(top.strip())
-    patch = _git(root, "diff", "HEAD", "--no-color", "--no-ext-diff", "--", ".", ":(exclude)*.ipynb") or ""
+    patch = _git(root, "diff", commit, "--no-color", "--no-ext-diff", "--", ".", ":(exclude)*.ipynb") or ""
     if len(patch) > DIFF_LIMIT:
         patch = f"{patch[:DIFF_LIMIT]}\n# cut: the patch has {len(patch)} characters\n"
-    named = [f"# changed notebook: {path}\n" for path in _changed(root) if path.endswith(".ipynb")]
-    named += [f"# in no commit: {path}\n" for path in _unknown(root)]
+    unknown = set(_unknown(root))
+    named = [f"# in no commit: {path}\n" if path in unknown else f"# changed notebook: {path}\n"
+             for path in changed_files(root, commit, but) if path in unknown or path.endswith(".ipynb")]  # fmt: skip
     return "".join(named) + patch
+
+
+def committed_cells(notebook: Path, commit: str) -> list[dict[str, Any]] | None:
+    """Return the code cells of a notebook as a commit holds it; None where it does not."""
+    committed = _git(notebook.parent, "show", f"{commit}:./{notebook.name}")
+    try:
+        cells = json.loads(committed or "")["cells"]
+        return [cell for cell in cells if cell["cell_type"] == "code"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def cells_diff(notebook: Path, committed: Sequence[str], ran: Sequence[str]) -> str:
+    """Return the text of a notebook's code cells that ran against that of the committed ones, as a patch."""
+    name = (_git(notebook.parent, "rev-parse", "--show-prefix") or "").strip() + notebook.name
+    before, after = ([line for source in sources for line in ["# %%", *source.rstrip().split("\n")]]
+                     for sources in (committed, ran))  # fmt: skip
+    lines = difflib.unified_diff(before, after, f"a/{name} (code cells)", f"b/{name} (code cells)", lineterm="")
+    return "".join(f"{line}\n" for line in lines)[:DIFF_LIMIT]
 
 
 def lock_digest(folder: Path) -> str:
@@ -71,10 +100,9 @@ def installed(prefix: Path) -> list[str]:
     return sorted({f"{name.replace('_', '-').lower()}=={version}" for name, _, version in found})
 
 
-def _changed(root: Path) -> list[str]:
-    status = _git(root, "status", "--porcelain", "--untracked-files=no", "-z") or ""
-    changed = [entry[3:] for entry in status.split("\0") if len(entry) > 3]
-    return [path for path in changed if not _only_outputs_changed(root, path)]
+def _changed(root: Path, commit: str) -> list[str]:
+    changed = (_git(root, "diff", "--name-only", "--no-renames", "-z", commit) or "").split("\0")[:-1]
+    return [path for path in changed if not _only_outputs_changed(root, path, commit)]
 
 
 def _unknown(root: Path) -> list[str]:
@@ -82,16 +110,17 @@ def _unknown(root: Path) -> list[str]:
     return (_git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *SOURCES) or "").split("\0")[:-1]
 
 
-def _only_outputs_changed(root: Path, path: str) -> bool:
+def _only_outputs_changed(root: Path, path: str, commit: str) -> bool:
     if not path.endswith(".ipynb"):
         return False
-    committed = _git(root, "show", f"HEAD:{path}")
+    committed = _git(root, "show", f"{commit}:{path}")
     try:
         return committed is not None and _sources(committed) == _sources((root / path).read_text("utf-8"))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _sources(notebook: str) -> list[tuple[str, str, tuple[str, ...]]]:
-    cells = json.loads(notebook)["cells"]
-    return [(cell["cell_type"], "".join(cell["source"]), tuple(cell["metadata"].get("tags", []))) for cell in cells]
+def _sources(notebook: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Return what runs of a notebook: the text and the tags of its code cells."""
+    code = [cell for cell in json.loads(notebook)["cells"] if cell["cell_type"] == "code"]
+    return [("".join(cell["source"]), tuple(cell["metadata"].get("tags", []))) for cell in code]

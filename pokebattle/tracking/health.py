@@ -1,5 +1,6 @@
 """Whether tracking works here: what `doctor`, `sync` and `runs` tell."""
 
+import json
 import os
 import sys
 import tempfile
@@ -14,8 +15,10 @@ from pokebattle.tracking.journal import executions_dir, read_json, spool_size
 from pokebattle.tracking.settings import deliver_to, enabled, misread, spool_limit, switched_on, tracking_uri
 from pokebattle.tracking.shipping import spool
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, tags_of
+from pokebattle.tracking.shipping.settlement import HEARTBEAT
+from pokebattle.tracking.shipping.story import KERNEL, SEEN
 
-STALE = 3 * 300.0  # seconds without a sign of life after which a run of another host is called stale
+STALE = 3 * HEARTBEAT  # seconds without a sign of life after which a run of another host is called stale
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def _open_run(info: dict[str, Any], tags: dict[str, str]) -> list[Finding]:
     if state == "ended":
         return [Finding("open run", False, f"{name} was begun here, its kernel is gone and so is its record",
                         f"`python -m pokebattle sync --close {info['run_id']}`")]  # fmt: skip
-    seen = float(tags.get("pokebattle.seen") or info["start_time"]) / 1000
+    seen = float(tags.get(SEEN) or info["start_time"]) / 1000
     if state == "elsewhere" and time.time() - seen > STALE:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen))
         return [Finding("stale run", True, f"{name} on {kernel['host']} gave no sign of life since {since}",
@@ -128,8 +131,10 @@ def _open_run(info: dict[str, Any], tags: dict[str, str]) -> list[Finding]:
 
 def _kernel(tags: dict[str, str]) -> dict[str, Any]:
     """Return the identity of a run's kernel, as its tags give it."""
-    pid, started = tags.get("pokebattle.pid", "0"), tags.get("pokebattle.started", "")
-    return {"host": tags.get("pokebattle.host"), "boot": tags.get("pokebattle.boot"), "pid": int(pid),
+    old = {key: tags.get(f"pokebattle.{key}", "") for key in ("host", "boot", "pid", "started")}  # of older versions
+    told = {key: value for key, value in old.items() if value} | json.loads(tags.get(KERNEL) or "{}")
+    pid, started = told.get("pid", "0"), told.get("started", "")
+    return {"host": told.get("host"), "boot": told.get("boot"), "pid": int(pid),
             "started": int(started) if started.isdigit() else started}  # fmt: skip
 
 

@@ -65,7 +65,6 @@ class Projection:
                    "n_trials": sum(map(storage.counts, self.study.get_trials(deepcopy=False)))}  # fmt: skip
         execution.emit("metrics", values=figures)
         execution.emit("tags", values={trials.STUDY: self.key, trials.BEST: json.dumps(best)})
-        place = execution.run()["experiment_id"]
         try:
             settled = self._delivered()
             runs = trials.of_study(MlflowRest(execution.uri, trials.TIMEOUT), self.key) if settled else {}
@@ -73,6 +72,7 @@ class Projection:
             settled = False
         if not settled:
             return f"{execution.uri} does not answer now: `python -m pokebattle sync` delivers the trials later"
+        place = execution.run()["experiment_id"]  # the server's, which it has by now
         first = trials.shown_first([found[0] for found in runs.values()], METRICS[-1])
         whole = len(first) == len(runs)
         chosen = f"tags.`{trials.STUDY}` = '{self.key}' AND tags.`{trials.TRIAL}` != ''" if whole else (

@@ -120,14 +120,45 @@ class LabKernel:
 
         For a moment after an error the kernel drops what was queued behind it.
         """
-        content = {"code": source, "silent": False, "store_history": True, "user_expressions": {},
+        reply = self.wait(self.send(source, cell_id))
+        if reply["content"]["status"] == "aborted":
+            self.run(source, cell_id)
+
+    def send(
+        self, source: str, cell_id: str = "", subshell: str = "", store_history: bool = True, **metadata: Any
+    ) -> str:
+        """Send a request, of a cell or of a subshell, without waiting for it; return its id."""
+        content = {"code": source, "silent": False, "store_history": store_history, "user_expressions": {},
                    "allow_stdin": False, "stop_on_error": True}  # fmt: skip
-        message = self.client.session.msg("execute_request", content, metadata={"cellId": cell_id})
+        metadata |= {"cellId": cell_id} if cell_id else {}
+        message = self.client.session.msg("execute_request", content, metadata=metadata)
+        message["header"] |= {"subshell_id": subshell} if subshell else {}
         self.client.shell_channel.send(message)
+        return str(message["header"]["msg_id"])
+
+    def wait(self, *requests: str) -> dict[str, Any]:
+        """Wait for the answers to some requests, and return the last one's."""
+        missing = set(requests)
         while True:
             reply = self.client.get_shell_msg(timeout=60)
-            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
-                return self.run(source, cell_id) if reply["content"]["status"] == "aborted" else None
+            missing.discard(reply["parent_header"].get("msg_id"))
+            if not missing:
+                return dict(reply)
+
+    def subshell(self) -> str:
+        """Open a subshell, as Lab's console beside a notebook does; return its id."""
+        self.client.control_channel.send(self.client.session.msg("create_subshell_request", {}))
+        return str(self.client.control_channel.get_msg(timeout=60)["content"]["subshell_id"])
+
+    def text_until(self, *awaited: str) -> dict[str, str]:
+        """Return what is printed, by request, until all that is awaited has been."""
+        shown: dict[str, str] = {}
+        while any(text not in "".join(shown.values()) for text in awaited):
+            message = self.client.get_iopub_msg(timeout=60)
+            if message["msg_type"] == "stream":
+                request = message["parent_header"]["msg_id"]
+                shown[request] = shown.get(request, "") + message["content"]["text"]
+        return shown
 
     def stop(self) -> None:
         """End the kernel at once, as a restart does."""

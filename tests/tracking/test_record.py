@@ -93,3 +93,10 @@ def test_what_is_too_long_is_cut_and_said(runs: dict[str, Run]) -> None:
     assert (inner.params["high"], inner.params["kept"]) == (6000 * "h", "1")
     cut = own.tags["pokebattle.cut"]
     assert "wide (7000)" in cut and "deep (9000)" in cut and "high (6500)" in cut
+
+
+def test_the_first_tags_are_those_a_person_wants(runs: dict[str, Run]) -> None:
+    """MLflow shows them in the order in which they came, without its own."""
+    shown = [key for key in runs["rich"].data.tags if not key.startswith("mlflow.")]
+    assert shown[:2] == ["pokebattle.executor", "pokebattle.git.dirty"]
+    assert "pokebattle.kernel" not in shown and "pokebattle.pid" not in shown

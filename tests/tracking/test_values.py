@@ -182,3 +182,24 @@ def test_a_notebook_that_no_commit_holds_is_not_clean(tracked: Any, make_noteboo
     assert run.data.tags["pokebattle.git.dirty"] == "true"
     patch = tracked.download(run_id=run.info.run_id, artifact_path="code.patch").read_text()
     assert patch == "# notebook that no commit holds: uncommitted.ipynb\n"
+
+
+def test_a_cell_that_was_edited_in_lab_and_not_saved_makes_its_run_dirty(
+    tracked: Any, make_notebook: Any, checkout: Path, lab_kernel: Any
+) -> None:
+    tracked.folder = checkout
+    path = tracked.write("unsaved.ipynb", make_notebook("x = 1", "x + 1"))
+    git = ["git", "-C", checkout, "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for words in (["add", "unsaved.ipynb"], ["commit", "-qm", "two", "unsaved.ipynb"]):
+        subprocess.run([*git, *words], check=True)
+    kernel = lab_kernel(tracked, path)
+    try:
+        kernel.run("x = 1", "cell-0")
+        kernel.run("x + 2", "cell-1")
+    finally:
+        kernel.stop()
+    (run,) = tracked.runs("unsaved")
+    assert run.data.tags["pokebattle.git.dirty"] == "true"
+    patch = tracked.download(run_id=run.info.run_id, artifact_path="code.patch").read_text()
+    assert "-x + 1\n+x + 2\n" in patch
+    assert run.data.tags["pokebattle.order"] == "top to bottom, edited"

@@ -59,10 +59,10 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
         return
     if call.excinfo.errisinstance(pytest.skip.Exception):
         return
-    from pokebattle.tracking.cells import ANSI, NO_TRACK, is_untracked
+    from pokebattle.tracking.cells import ANSI, is_untracked
     from pokebattle.tracking.journal import append_event, execution_folder
 
-    source, message = item.cell.source, ANSI.sub("", str(call.excinfo.value))
-    if is_untracked(source):
-        source, message = NO_TRACK, "the outputs differ from the stored ones"
-    append_event(execution_folder(execution), "mismatch", source=source, message=message[:20_000])
+    message = ANSI.sub("", str(call.excinfo.value))
+    if is_untracked(item.cell.source):
+        message = "the outputs differ from the stored ones"
+    append_event(execution_folder(execution), "mismatch", cell=item.cell_num, message=message[:20_000])

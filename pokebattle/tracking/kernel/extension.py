@@ -8,13 +8,25 @@ import contextlib
 import functools
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from pokebattle.tracking import processes
-from pokebattle.tracking.cells import ANSI, NO_TRACK, is_untracked, literals, without_secrets
-from pokebattle.tracking.context import PARENT, Context, detect, parent_pid
+from pokebattle.tracking.cells import (
+    ANSI,
+    MAY_FAIL,
+    NO_TRACK,
+    PARAMETER_TAGS,
+    Places,
+    is_untracked,
+    literals,
+    tags_of_cell,
+    without_secrets,
+)  # fmt: skip
+from pokebattle.tracking.context import INTERACTIVE, PARENT, Context, detect, handed_over, parent_pid
 from pokebattle.tracking.journal import secretless, secrets_known, write_atomically
 from pokebattle.tracking.kernel import autolog, fluent
 from pokebattle.tracking.kernel.execution import Execution, current, go_over_to
@@ -23,6 +35,7 @@ from pokebattle.tracking.notice import say
 from pokebattle.tracking.settings import enabled, switched_on, tracking_uri
 
 OUTPUTS = {"stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"}
+COUNTED = {"execute_input", "execute_reply"}
 
 _tracker: "KernelTracker | None" = None
 
@@ -55,6 +68,35 @@ def guarded(hook: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
+@dataclass
+class Cell:
+    """A request that is a cell of an execution.
+
+    Attributes
+    ----------
+    turn : int
+        How many cells of the execution began before it.
+    hidden : bool
+        Whether its first line is ``# no-track``.
+    beside : bool
+        Whether it is a request of a subshell, which may run beside a cell of the notebook.
+    count : int or None
+        The number that the front end shows.
+    depth : int
+        Cells that it runs itself at the moment.
+    """
+
+    execution: Execution
+    turn: int
+    hidden: bool
+    beside: bool
+    is_parameters: bool
+    count: int | None
+    began: float = field(default_factory=time.perf_counter)
+    depth: int = 0
+    ended: bool = False
+
+
 class KernelTracker:
     """Watches one kernel; holds the execution that is under way."""
 
@@ -64,12 +106,12 @@ class KernelTracker:
         self.execution: Execution | None = None
         self.context: Context | None = None
         self.broken = False
-        self._cell_of: dict[str, tuple[Execution, int, bool]] = {}  # message id of the request -> cell, is it hidden
-        self._depth = 0  # cells that the running cell runs itself
-        self._began = 0.0
+        self._cells: dict[str, Cell] = {}  # by the request's message id; all of the execution, as some print late
+        self._counts: dict[str, int] = {}  # numbers of requests that have not begun
+        self._beginning = threading.Lock()  # requests of subshells come in threads of their own
+        self._places = Places({})
         self._secrets = 0  # how much was known to be secret when the notebook was written down
         self._hidden: set[str] = set()  # lines of cells that are not tracked
-        self._hiding = False  # the running cell is one of them
 
     def install(self) -> None:
         """Hook into the shell, its messages and the libraries that it will import."""
@@ -87,38 +129,72 @@ class KernelTracker:
     @guarded
     def before_cell(self, info: Any) -> None:
         """Open the execution if this is its first cell, or if the run's name has changed; note the cell."""
-        request = self._request_id()
-        if request in self._cell_of:
-            self._depth += 1
+        header = self._request()
+        request = str(header.get("msg_id", ""))
+        if cell := self._cells.get(request):
+            cell.depth += 1
             return
-        if self.context is None:
-            self.context = detect(info.raw_cell or "")
-        if not self.context.tracked:
+        if not request or not (info.store_history or self._is_nbval()):
             return
-        source, cell_id = info.raw_cell or "", getattr(info, "cell_id", None)
-        self._hiding = is_untracked(source)
-        if self._hiding:
-            self._hidden |= {line.strip() for line in source.splitlines()[1:] if len(line.strip()) > 3}
-        execution = self._execution_for(source, self.context.is_parameter_cell(cell_id, source))
-        self._cell_of = {request: (execution, execution.cells, self._hiding)}
-        shown = {"source": NO_TRACK, "untracked": True} if self._hiding else {"source": source}
-        execution.emit("cell_start", cell=execution.cells, cell_id=cell_id, **shown)
-        execution.cells += 1
-        self._began = time.perf_counter()
+        with self._beginning:
+            if self._is_tracked(info):
+                self._begin(request, info, beside=bool(header.get("subshell_id")))
 
-    def _execution_for(self, source: str, is_parameters: bool) -> Execution:
+    def _is_nbval(self) -> bool:
+        """Tell whether nbval asks, whose cells leave no history, as front ends' own requests do."""
+        if self.context is None:
+            self.context = handed_over()
+        return self.context is not None and self.context.executor == "nbval"
+
+    def _is_tracked(self, info: Any) -> bool:
+        """Find out at the first cell what is executed; tell whether it wants to be tracked."""
+        if self.context is None:
+            self.context = handed_over() or detect(info.raw_cell or "")
+        if self.context.tracked and self.execution is None:
+            self._places = Places(without_secrets(self.context.document))
+        return self.context.tracked
+
+    def _begin(self, request: str, info: Any, beside: bool) -> None:
+        source, cell_id = info.raw_cell or "", getattr(info, "cell_id", None)
+        hidden = is_untracked(source)
+        if hidden:
+            self._hidden |= {line.strip() for line in source.splitlines()[1:] if len(line.strip()) > 3}
+        shown: dict[str, Any] = {"source": NO_TRACK, "untracked": True} if hidden else {"source": source}
+        place = self._places.find(cell_id, shown["source"])
+        tags = tags_of_cell({"metadata": getattr(info, "cell_meta", None) or {}})  # the front end's are the newest
+        tags |= tags_of_cell(self._places.cells[place]) if place is not None else set()
+        is_parameters = bool(tags & PARAMETER_TAGS)
+        execution = self._execution_for(source, is_parameters, beside)
+        count = self._counts.pop(request, None)
+        cell = Cell(execution, execution.cells, hidden, beside, is_parameters, count)
+        self._cells[request] = cell
+        more: dict[str, Any] = {"beside": True} if beside else {}
+        more |= {"may_fail": True} if MAY_FAIL in tags else {}
+        execution.emit("cell_start", cell=cell.turn, cell_id=cell_id, execution_count=count, **shown, **more)
+        execution.cells += 1
+        cell.began = time.perf_counter()
+
+    def _execution_for(self, source: str, is_parameters: bool, beside: bool) -> Execution:
         assert self.context is not None
+        execution = self.execution
+        if execution and beside:
+            return execution
         bound = {**self.shell.user_ns, **(literals(source) if is_parameters else {})}
         names = self.context.names(bound)
-        execution = self.execution
-        if execution and execution.names and execution.names != names and self.context.executor != "papermill":
+        if execution and self._goes_over(execution, names):
             execution.end()
-            execution = None
+            execution, self._cells = None, {}
         if execution is None:
             execution = self.execution = self._open(names)
         if execution.names is None and (not is_parameters or self.context.parameters):
             execution.fix_names(names)
         return execution
+
+    def _goes_over(self, execution: Execution, names: tuple[str, str]) -> bool:
+        """Tell whether another run begins; not while a subshell is busy, whose cell has to end in its own run."""
+        if not execution.names or execution.names == names or (self.context and self.context.executor == "papermill"):
+            return False
+        return not any(cell.beside and not cell.ended for cell in self._cells.values())
 
     def _open(self, names: tuple[str, str]) -> Execution:
         context = self.context
@@ -144,36 +220,40 @@ class KernelTracker:
     @guarded
     def after_cell(self, result: Any) -> None:
         """Note how the cell ended."""
-        if self._depth:
-            self._depth -= 1
+        cell = self._running()
+        if cell is None or cell.ended:
             return
-        seconds = time.perf_counter() - self._began
-        request = self._request_id()
-        if request not in self._cell_of:
+        if cell.depth:
+            cell.depth -= 1
             return
-        execution, cell, _ = self._cell_of[request]
+        cell.ended = True
+        seconds = time.perf_counter() - cell.began
+        execution = cell.execution
         error = result.error_before_exec or result.error_in_exec
         info = result.info
-        is_parameters = self.context and self.context.is_parameter_cell(
-            getattr(info, "cell_id", None), info.raw_cell or ""
-        )
-        if self.context and is_parameters and not self._hiding:
+        if self.context and cell.is_parameters and not cell.hidden:
             given, bound = self.context.parameters, self.shell.user_ns
             values = {n: bound[n] for n in literals(info.raw_cell) if n in bound and n not in given}
             execution.emit("params", values=values, provisional=execution.names is None)
         again = {}
         if secrets_known() > self._secrets:  # the cell has brought them up
             self._write_document(execution)
-            again = {} if self._hiding else {"source": secretless(info.raw_cell or "")}
+            again = {} if cell.hidden else {"source": secretless(info.raw_cell or "")}
+        cell.count = cell.count or result.execution_count
         execution.emit(
-            "cell_end", cell=cell, **again, seconds=round(seconds, 6), ok=error is None,
-            execution_count=result.execution_count, error=type(error).__name__ if error else None,
+            "cell_end", cell=cell.turn, **again, seconds=round(seconds, 6), ok=error is None,
+            execution_count=cell.count, error=type(error).__name__ if error else None,
         )  # fmt: skip
         execution.failed = execution.failed or error is not None
-        self._hiding = False
 
-    def _request_id(self) -> str:
-        return str(self.shell.kernel.get_parent().get("header", {}).get("msg_id", ""))
+    def _request(self) -> dict[str, Any]:
+        """Return the header of the request that the calling thread, or task, works at."""
+        header: dict[str, Any] = self.shell.kernel.get_parent().get("header", {})
+        return header
+
+    def _running(self) -> Cell | None:
+        """Return the cell that the calling thread, or task, belongs to."""
+        return self._cells.get(str(self._request().get("msg_id", "")))
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -186,8 +266,9 @@ class KernelTracker:
                 content, parent = msg_or_type.get("content"), msg_or_type.get("parent_header")
             else:
                 kind = msg_or_type
-            if kind in OUTPUTS:
-                self.observe(kind, content, parent)
+            if kind in OUTPUTS | COUNTED:
+                header = (parent or {}).get("header", parent or {})
+                self.observe(kind, content or {}, str(header.get("msg_id", "")))
             elif kind == "shutdown_reply":
                 self.emit("shutdown", restart=bool((content or {}).get("restart")))
             return sent
@@ -195,16 +276,27 @@ class KernelTracker:
         return wrapper
 
     @guarded
-    def observe(self, kind: str, content: Any, parent: Any) -> None:
-        """Note an output under the cell that made it."""
-        header = (parent or {}).get("header", parent or {})
-        if found := self._cell_of.get(header.get("msg_id", "")):
-            execution, cell, hidden = found  # what is printed is flushed after the cell's end
-            if hidden:
-                return
+    def observe(self, kind: str, content: dict[str, Any], request: str) -> None:
+        """Note an output under the cell whose request it answers, as the front end does, also after the cell's end."""
+        cell = self._cells.get(request)
+        if kind in COUNTED:
+            self._note_count(kind, content, request, cell)
+        elif cell and not cell.hidden:
             if kind == "error" and self._hidden:
                 content = {**content, "traceback": [self._cover(frame) for frame in content["traceback"]]}
-            execution.journal.append("output", cell=cell, output=kind, content=content)
+            cell.execution.journal.append("output", cell=cell.turn, output=kind, content=content)
+
+    def _note_count(self, kind: str, content: dict[str, Any], request: str, cell: Cell | None) -> None:
+        """Note the number that a front end shows: the announced one, by hand that of the reply."""
+        count = content.get("execution_count")
+        if kind == "execute_input":
+            self._counts[request] = count or 0
+            return
+        self._counts.pop(request, None)
+        by_hand = self.context is not None and self.context.executor in INTERACTIVE
+        if cell and by_hand and count and count != cell.count:
+            cell.count = count
+            cell.execution.emit("cell_count", cell=cell.turn, execution_count=count)
 
     def _cover(self, frame: str) -> str:
         """Return a frame of a traceback, or, if it shows a line of a cell that is not tracked, a word about it."""
@@ -213,9 +305,11 @@ class KernelTracker:
 
     @guarded
     def emit(self, kind: str, **fields: Any) -> None:
-        """Write an event to the execution under way, if there is one."""
-        if self.execution and not (self._hiding and kind != "shutdown"):
-            self.execution.emit(kind, **fields)
+        """Write an event to the execution under way, if there is one, with the cell that it comes from."""
+        cell = self._running()
+        if self.execution and not (cell and cell.hidden and kind != "shutdown"):
+            of_cell = {"cell": cell.turn} if cell and cell.execution is self.execution else {}
+            self.execution.emit(kind, **fields, **of_cell)
 
     # -- what the package's own functions tell -----------------------------------------------------
 

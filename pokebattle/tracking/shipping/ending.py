@@ -4,19 +4,22 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-from pokebattle.tracking.cells import cell_source
+from pokebattle.tracking.cells import Places, cell_source
+from pokebattle.tracking.context import INTERACTIVE
 from pokebattle.tracking.opening import NEVER_RAN
 from pokebattle.tracking.shipping.executed import ExecutedCell
 from pokebattle.tracking.shipping.story import Story
 
-INTERACTIVE = {"jupyterlab", "kernel"}
 AT_ONCE = 2000  # ms: a client that restarts a kernel interrupts it first
 UNKNOWN = "the kernel ended in the middle of a cell, cause unknown"
 
 
 @dataclass
 class Verdict:
-    """A run's final status (``FINISHED``, ``FAILED``, ``KILLED``), its cause, and the cell that failed, if one did."""
+    """A run's final status (``FINISHED``, ``FAILED``, ``KILLED``), its cause, and the cell that failed, if one did.
+
+    By hand a run may well be FINISHED although a cell has failed: others succeeded after it.
+    """
 
     status: str
     cause: str = ""
@@ -26,11 +29,19 @@ class Verdict:
 
 def verdict(story: Story) -> Verdict:
     """Return how the execution ended; the story is that of all of the journal."""
+    ending = _verdict(story)
+    if ending.failed is None:
+        left = [cell for cell in story.failures() if cell is not story.cells[-1] or ending.status == "FINISHED"]
+        ending.failed = left[-1] if left else None
+    return ending
+
+
+def _verdict(story: Story) -> Verdict:
     driver = story.driver_end
     error = str((driver or {}).get("error") or "")
     if error == "KeyboardInterrupt":
         return Verdict("KILLED", "Ctrl-C")
-    last = story.cells[-1] if story.cells else None
+    last = next((cell for cell in reversed(story.cells) if not cell.beside), None)
     if last and last.ended is None:
         return _killed(story, error, last)
     if last and last.error and last.error["ename"] == "KeyboardInterrupt":
@@ -79,14 +90,12 @@ def _driver_cause(story: Story) -> str:
 
 def _failed_cell(story: Story, last: ExecutedCell | None) -> ExecutedCell | None:
     """Return the first cell that failed and was not mended; by hand, only the last one counts."""
-    latest = {cell.id or index: cell for index, cell in enumerate(story.cells)}
+    latest = {cell.key or index: cell for index, cell in enumerate(story.cells) if not cell.beside}
     judged = [last] if last and story.start["executor"] in INTERACTIVE else list(latest.values())
     ended = [cell for cell in judged if cell.ended is not None]
     if story.start["executor"] == "papermill":
         return next(filter(_fails_papermill, ended), None)
-    cells = story.document.get("cells", [])
-    expected = {cell_source(c) for c in cells if "raises-exception" in c.get("metadata", {}).get("tags", [])}
-    return next((cell for cell in ended if not cell.ok and cell.source not in expected), None)
+    return next((cell for cell in ended if not cell.ok and not cell.may_fail), None)
 
 
 def _fails_papermill(cell: ExecutedCell) -> bool:
@@ -97,7 +106,7 @@ def _fails_papermill(cell: ExecutedCell) -> bool:
 
 def _mismatched(story: Story) -> Verdict:
     first = story.mismatches[0]
-    failed = next((cell for cell in story.cells if cell.source == first["source"]), None)
+    failed = next((cell for cell in story.cells if cell.count == first["cell"]), None)
     return Verdict("FAILED", failed=failed, tags={"pokebattle.error": str(first["message"])})
 
 
@@ -109,21 +118,30 @@ def _all_ran(story: Story) -> bool:
 def order(executed: list[ExecutedCell], saved: list[dict[str, Any]]) -> str:
     """Return how the executed cells compare with the saved notebook's.
 
-    ``top to bottom``: every code cell ran once, in its order, with its saved text; ``in order, not to the end``;
-    ``out of order``: a cell ran again or before one above it; ``differs from the saved file``: another text ran.
+    ``top to bottom``: every code cell ran once, in its order; ``in order, not to the end``; ``out of order``: a cell
+    ran again or before one above it. ``, edited`` follows where what ran last is no text of the saved notebook's.
     """
-    code = [cell for cell in saved if cell.get("cell_type") == "code" and cell_source(cell).strip()]
-    places, after = [], -1
+    places, code = Places({"cells": saved}), [index for index, cell in enumerate(saved) if _is_code(cell)]
+    ran: list[int | str | None] = []  # places, of a cell that is not saved the client's id
+    texts: dict[int, bool] = {}  # place -> whether what ran there last is what is saved
     for run in executed:
-        if not run.source.strip():
+        if run.beside or not run.source.strip():
             continue
-        same = [i for i, cell in enumerate(code) if run.untracked or cell_source(cell).strip() == run.source.strip()]
-        if run.id and any(cell.get("id") == run.id for cell in code):
-            same = [i for i in same if code[i].get("id") == run.id]
-        if not same:
-            return "differs from the saved file"
-        after = next((i for i in same if i > after), same[0])
-        places.append(after)
-    if any(later <= earlier for earlier, later in itertools.pairwise(places)):
-        return "out of order"
-    return "top to bottom" if places == list(range(len(code))) else "in order, not to the end"
+        place = places.find(run.id, run.source)
+        if place is None and run.untracked and not run.id:  # of its text nothing is known
+            last = next((one for one in reversed(ran) if isinstance(one, int)), -1)
+            place = next((index for index in code if index > last), None)
+        ran.append(run.id if place is None else place)
+        if place is not None:
+            texts[place] = run.untracked or cell_source(saved[place]).strip() == run.source.strip()
+    known = [place for place in ran if isinstance(place, int)]
+    edited = ", edited" if len(known) < len(ran) or not all(texts.values()) else ""
+    named = [place for place in ran if place is not None]
+    again = len(set(named)) < len(named)
+    if again or any(later <= earlier for earlier, later in itertools.pairwise(known)):
+        return f"out of order{edited}"
+    return f"{'top to bottom' if known == code else 'in order, not to the end'}{edited}"
+
+
+def _is_code(cell: dict[str, Any]) -> bool:
+    return cell.get("cell_type") == "code" and bool(cell_source(cell).strip())

@@ -3,16 +3,18 @@
 import base64
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pokebattle.tracking.cells import cell_source
+from pokebattle.tracking.cells import Places
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 MINIMAL: dict[str, Any] = {"cells": [], "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}
 
 Mask = Callable[[Any], Any]
+Entry = dict[str, Any]  # a ``cell`` of the notebook and its last ``run``
 
 
 class ExecutedCell:
@@ -21,9 +23,13 @@ class ExecutedCell:
     def __init__(self, event: dict[str, Any]) -> None:
         self.id, self.source, self.started = event.get("cell_id"), event["source"], event["time"]
         self.untracked = bool(event.get("untracked"))
+        self.beside = bool(event.get("beside"))  # a subshell's, which is none of the notebook's cells
+        self.may_fail = bool(event.get("may_fail"))
+        self.key: str | int = self.id or ""  # the same whenever the same cell of the notebook runs
+        self.left_to = 0  # the attempt that its results belong to, if it is not the last one
         self.output_offsets: list[int] = []
         self.displays: set[str] = set()  # ids of outputs that a later cell may update
-        self.count: int | None = None
+        self.count: int | None = event.get("execution_count")  # the number that the front end shows
         self.ended: int | None = None
         self.seconds: float | None = None
         self.ok = False
@@ -39,11 +45,18 @@ class ExecutedCell:
 
     def end(self, event: dict[str, Any]) -> None:
         """Note how the execution ended."""
-        self.count, self.ended, self.seconds = event["execution_count"], event["time"], event["seconds"]
+        self.ended, self.seconds = event["time"], event["seconds"]
+        self.count = self.count if event["execution_count"] is None else event["execution_count"]
         self.ok = event["ok"]
         self.source = event.get("source", self.source)  # without the secrets that the cell itself has brought up
         if not self.ok and self.error is None:
             self.error = {"ename": event["error"] or "Error", "evalue": "", "traceback": []}
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by an error that nobody meant."""
+        orderly = self.error and self.error["ename"] == "SystemExit" and self.error["evalue"] in {"", "0"}
+        return self.ended is not None and not (self.ok or self.may_fail or orderly)
 
     def outputs(self, journal: BinaryIO) -> list[dict[str, Any]]:
         """Return the outputs as nbformat stores them, as a client that shows the cell would have put them together."""
@@ -112,19 +125,27 @@ class ExecutedNotebook:
     def __init__(self, folder: Path, document: dict[str, Any], executed: list[ExecutedCell], mask: Mask) -> None:
         self.folder, self.executed, self.mask = folder, executed, mask
         self.document = {**MINIMAL, **document}
-        self.cells: list[tuple[dict[str, Any], ExecutedCell | None]] = [
-            (cell, None) for cell in document.get("cells", [])
-        ]
-        position = -1
-        for run in executed:
-            sources = [(index, cell) for index, (cell, _) in enumerate(self.cells)]
-            found = find_cell(sources, run, position)
-            if found is None:
-                found = position + 1
-                added = {"cell_type": "code", "id": f"ran-{found}-{run.started}", "metadata": {}}
-                self.cells.insert(found, (added, run))
-            position = found
-            self.cells[found] = (self.cells[found][0], run)
+        self.cells: list[tuple[dict[str, Any], ExecutedCell | None]] = []
+        self._fill()
+
+    def _fill(self) -> None:
+        """Put every executed cell where it belongs."""
+        places, with_ids = Places(self.document), self.document["nbformat_minor"] >= 5
+        own: list[Entry] = [{"cell": cell} for cell in self.document["cells"]]
+        entries, before = list(own), -1
+        added: dict[str | None, Entry] = {}
+        for run in self.executed:
+            place = places.find(run.id, run.source)
+            entry: Entry | None = added.get(run.id) if place is None else own[place]
+            if entry is None:
+                name = {"id": f"ran-{before + 1}-{run.started}"} if with_ids else {}
+                entry = {"cell": {"cell_type": "code", **name, "metadata": {}}}
+                entries.insert(before + 1, entry)
+                if run.id:
+                    added[run.id] = entry
+            entry["run"] = run
+            before = next(index for index, other in enumerate(entries) if other is entry)
+        self.cells = [(entry["cell"], entry.get("run")) for entry in entries]
 
     @property
     def ran_again(self) -> bool:
@@ -137,10 +158,6 @@ class ExecutedNotebook:
         every.cells = [({"cell_type": "code", "id": f"ran-{turn}", "metadata": {}}, run)
                        for turn, run in enumerate(self.executed)]  # fmt: skip
         return every
-
-    def index(self, run: ExecutedCell) -> int:
-        """Return the place of an executed cell in the notebook."""
-        return next((index for index, (_, last) in enumerate(self.cells) if last is run), -1)
 
     def cells_with_outputs(self) -> Iterator[dict[str, Any]]:
         """Yield the notebook's cells, one after another."""
@@ -166,20 +183,19 @@ class ExecutedNotebook:
             yield (",\n" if number else "\n").encode() + text.encode("utf-8", "replace")
         yield b"\n ],\n" + json.dumps(rest, indent=1, ensure_ascii=False)[2:].encode("utf-8", "replace") + b"\n"
 
-    def figures(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the pictures among the outputs, named by the cell that drew them."""
-        for index, cell in enumerate(self.cells_with_outputs()):
+    def figures(self) -> Iterator[tuple[str, bytes, int]]:
+        """Yield the pictures among the outputs: the name, by the cell that drew it; the picture; its attempt.
+
+        The attempt is 0 for the last one.
+        """
+        drawn: Counter[int] = Counter()
+        for (_, run), cell in zip(self.cells, self.cells_with_outputs(), strict=True):
             pictures = [output.get("data", {}).get("image/png") for output in cell.get("outputs", [])]
-            for number, encoded in enumerate(filter(None, pictures)):
-                name = f"cell_{index:02d}{f'_{number + 1}' if number else ''}.png"
+            for encoded in filter(None, pictures):
+                count = cell.get("execution_count") or 0
+                drawn[count] += 1
+                name = f"cell_{count:02d}{f'_{drawn[count]}' if drawn[count] > 1 else ''}.png"
                 with contextlib.suppress(ValueError, TypeError):  # a cell may show anything and call it a picture
-                    yield name, base64.b64decode(encoded if isinstance(encoded, str) else "".join(encoded))
+                    picture = base64.b64decode(encoded if isinstance(encoded, str) else "".join(encoded))
+                    yield name, picture, run.left_to if run else 0
 
-
-def find_cell(cells: list[tuple[int, dict[str, Any]]], run: ExecutedCell, after: int) -> int | None:
-    """Return the index of the cell that was run: by id, else the next one of the same text, else any."""
-    code = [(index, cell) for index, cell in cells if cell.get("cell_type") == "code"]
-    if run.id:
-        return next((index for index, cell in code if cell.get("id") == run.id), None)
-    same = [index for index, cell in code if cell_source(cell).strip() == run.source.strip()]
-    return next((index for index in same if index > after), same[0] if same else None)

@@ -18,10 +18,11 @@ from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, File, R
 from pokebattle.tracking.shipping.ending import Verdict, order, verdict
 from pokebattle.tracking.shipping.executed import ExecutedNotebook
 from pokebattle.tracking.shipping.rest import LIMIT, ServerError
-from pokebattle.tracking.shipping.story import Story
+from pokebattle.tracking.shipping.story import DIRTY, KERNEL, NOTE, SEEN, Story
 
 LEFT = {"run.json", "aside.jsonl", "lock"}  # what stays of an execution that is on the server
 SET_ASIDE = "pokebattle.set_aside"
+HEARTBEAT = 300.0  # seconds between two signs of life on a run that is open
 
 
 class Settlement:
@@ -118,10 +119,12 @@ class Settlement:
         delivery.flush()
         delivery.remove_doubles()
         delivery.retry_aside()
+        story.front(self._params_there())
         delivery.put(Batch(story.run, tags=self._tags(ending, dropped)))
         status = (story.ended_as if ending.status == "FINISHED" else "") or ending.status
         self._end(story.run, status)
         delivery.flush()
+        self._forget_kernel()
         self._record_run()
         self.record(status=status, cause=ending.cause, metrics=story.headline,
                     cpu_seconds=round(sum(os.times()[:4]), 3))  # fmt: skip
@@ -139,11 +142,13 @@ class Settlement:
             tags["pokebattle.cause"] = ending.cause
         saved = read_json(Path(self.start["notebook"])) if self.start["executor"] == "jupyterlab" else {}
         document = saved or story.document
+        if story.provenance.seen.get("commit"):
+            tags[DIRTY] = str(self._code[0]).lower()
         if document.get("cells"):
             tags["pokebattle.order"] = order(story.cells, document["cells"])
         if failed := ending.failed:
             error = failed.error or {"ename": "", "evalue": "", "traceback": []}
-            place = {"pokebattle.failed_cell": str(self._notebook.index(failed)),
+            place = {"pokebattle.failed_cell": str("" if failed.count is None else failed.count),
                      "pokebattle.failed_source": failed.source}  # fmt: skip
             tags = ({} if story.is_script else place) | {
                 "pokebattle.error": f"{error['ename']}: {error['evalue']}",
@@ -157,11 +162,36 @@ class Settlement:
                                      f"{LIMIT['tags']} of a tag: {names}"
         if aside := self.delivery.aside():
             tags[SET_ASIDE] = f"{len(aside)}: {aside[0].strip()}"
-        return {key: mask(value)[: LIMIT["tags"]] for key, value in tags.items() if value}
+        told = {key: mask(value)[: LIMIT["tags"]] for key, value in tags.items() if value}
+        description = story.description(*([ending.failed] if ending.failed else []))
+        return told | ({NOTE: description} if description or story.described else {})
+
+    def _params_there(self) -> list[str]:
+        """Return the parameters that the run has: a cell may have logged one past the journal."""
+        try:
+            run = self.delivery.rest.call("GET", "runs/get", run_id=self.delivery.progress.ids[self.start["run"]])
+        except ServerError as error:
+            if not error.permanent:
+                raise
+            return []
+        return [param["key"] for param in run["run"]["data"].get("params", [])]
+
+    def _forget_kernel(self) -> None:
+        """Delete the tags by which an open run's kernel is found: of one that has ended they tell a person nothing."""
+        long = self.story.last_time - self.start["time"] > 1000 * HEARTBEAT
+        for key in (KERNEL, SEEN) if long else (KERNEL,):
+            with contextlib.suppress(OSError, ServerError):  # they do no harm
+                run = self.delivery.progress.ids[self.start["run"]]
+                self.delivery.rest.call("POST", "runs/delete-tag", run_id=run, key=key)
 
     def _traceback(self, error: dict[str, Any]) -> str:
         """Return the end of a traceback, which says more than its beginning where it is too long for a tag."""
         return self.story.masker.text(ANSI.sub("", "\n".join(error["traceback"] or [])))[-LIMIT["tags"] :]
+
+    @functools.cached_property
+    def _code(self) -> tuple[bool, str]:
+        """Whether something else ran than the commit holds, and the patch."""
+        return self.story.provenance.that_ran(self._notebook.cells, self.story.attempts.number)
 
     @functools.cached_property
     def _notebook(self) -> ExecutedNotebook:
@@ -177,9 +207,10 @@ class Settlement:
         texts = self._script() if story.is_script else {"cells.json": _json(story.masker.json(self._cells()))}
         if not story.is_script:
             notebook, stem = self._notebook, Path(self.start["notebook"]).stem or "notebook"
-            yield File(root, _plain(f"{stem}.ipynb"), notebook.chunks)
+            yield File(root, _plain(f"{stem}.ipynb"), functools.partial(self._with_ids, notebook))
             if notebook.ran_again:
-                yield File(root, _plain(f"{stem}_in_order.ipynb"), notebook.in_order().chunks)
+                every = notebook.in_order()
+                yield File(root, _plain(f"{stem}_in_order.ipynb"), functools.partial(self._with_ids, every))
         if ending.failed and ending.failed.error:
             error = ending.failed.error
             whole = "\n".join([*(error["traceback"] or []), f"{error['ename']}: {error['evalue']}"])
@@ -190,23 +221,28 @@ class Settlement:
             texts["parameters.json"] = _json(story.typed)
         if story.fits:
             texts["fits.json"] = _json(story.masker.json(story.fits))
-        if patch := story.code().get("diff"):
+        if patch := self._code[1]:
             texts["code.patch"] = patch
-        if packages := story.code().get("packages"):
+        if packages := story.provenance.seen.get("packages"):
             texts["packages.txt"] = "\n".join(packages) + "\n"
         for manifest in story.manifests:
             texts[f"data/{manifest.get('name', 'manifest')}.json"] = _json(manifest)
         for name, text in texts.items():
-            yield _bytes(root, _plain(name), text.encode("utf-8", "replace"))
-        for name, picture in () if story.is_script else self._notebook.figures():
-            yield _bytes(root, f"figures/{name}", picture)
+            yield _bytes(root, _plain(name), self.delivery.translate_text(text).encode("utf-8", "replace"))
+        for name, picture, attempt in () if story.is_script else self._notebook.figures():
+            yield _bytes(story.attempt_ids(attempt)[1] if attempt else root, f"figures/{name}", picture)
+
+    def _with_ids(self, notebook: ExecutedNotebook) -> Iterator[bytes]:
+        """Yield the file of a notebook with the server's ids in what its cells have shown, as links to runs are."""
+        for chunk in notebook.chunks():
+            yield self.delivery.translate_text(chunk.decode()).encode() if b"10ca1" in chunk else chunk
 
     def _cells(self) -> list[dict[str, Any]]:
-        """Return the story of the cells."""
+        """Return the story of the cells, in their order, each by the number that the front end shows."""
         return [
-            {"cell": n, "id": cell.id, "index": self._notebook.index(cell), "source": cell.source,
-             "seconds": cell.seconds, "ok": cell.ok, "started": cell.started, "ended": cell.ended, "error": cell.error}
-            for n, cell in enumerate(self.story.cells)
+            {"cell": cell.count, "id": cell.id, "source": cell.source, "seconds": cell.seconds, "ok": cell.ok,
+             "started": cell.started, "ended": cell.ended, "error": cell.error}
+            for cell in self.story.cells
         ]  # fmt: skip
 
     def _script(self) -> dict[str, str]:

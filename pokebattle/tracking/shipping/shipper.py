@@ -20,15 +20,14 @@ from pokebattle.tracking.settings import server_is_starting
 from pokebattle.tracking.shipping import spool
 from pokebattle.tracking.shipping.delivery import Batch, RefusedError
 from pokebattle.tracking.shipping.rest import ServerError
-from pokebattle.tracking.shipping.settlement import Settlement
-from pokebattle.tracking.shipping.story import SCRIPT
+from pokebattle.tracking.shipping.settlement import HEARTBEAT, Settlement
+from pokebattle.tracking.shipping.story import SCRIPT, SEEN
 
 DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to say how they ended, once the kernel is gone
 PACE = 0.3  # seconds between two deliveries that nobody waits for, so that many small cells make few requests
 TICK = 1.0  # seconds after which the kernel is looked for although nothing was heard
 TOLD_HERE = {"jupyterlab", SCRIPT}  # whom no driver tells where the run is
 PARTING = 5.0  # seconds after the kernel's end in which the terminal may still be told something
-HEARTBEAT = 300.0  # seconds between two signs of life on the run
 
 
 def main() -> None:
@@ -78,7 +77,7 @@ class Shipper:
         story = self.settlement.story
         if story.names and time.monotonic() - self._seen > HEARTBEAT:
             self._seen = time.monotonic()
-            story.delivery.put(Batch(story.run, tags={"pokebattle.seen": str(int(time.time() * 1000))}))
+            story.delivery.put(Batch(story.run, tags={SEEN: str(int(time.time() * 1000))}))
         self.settlement.advance()
         if not self._told and self.start["executor"] in TOLD_HERE and (page := self.settlement.page()):
             self._told = True

@@ -1,37 +1,32 @@
 """What a journal tells, event by event, and what of it belongs on the server."""
 
-import contextlib
 import functools
 import json
-import platform
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking import trials
-from pokebattle.tracking.git import code_diff, code_version, installed, is_committed, lock_digest
+from pokebattle.tracking.cells import NO_TRACK, Places, cell_source
+from pokebattle.tracking.context import INTERACTIVE
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID, local_ids
-from pokebattle.tracking.journal import Progress, execution_folder, read_events, read_json, write_atomically
+from pokebattle.tracking.journal import Progress, execution_folder, read_events, read_json
 from pokebattle.tracking.secrets import Masker
+from pokebattle.tracking.shipping.attempts import NO_CELL, Attempts, Told
 from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, Experiment, File, Removal
 from pokebattle.tracking.shipping.executed import ExecutedCell
+from pokebattle.tracking.shipping.page import page
+from pokebattle.tracking.shipping.provenance import Provenance
 from pokebattle.tracking.shipping.rest import LIMIT, file_chunks, pairs
 
+DIRTY = "pokebattle.git.dirty"
+KERNEL, SEEN = "pokebattle.kernel", "pokebattle.seen"  # tags of a run that is open, for who looks for its kernel
 NAMED_FITS = 10  # fits of one model class that get keys of their own; ``fits.json`` holds all
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 SCRIPT = "script"  # the executor of what `MLflowTracker` opens
 UNSEEN = "# not written down: there was no space left"
-COPIED_POINTS = 10_000  # metric points of the first attempt that its own run repeats
-
-
-class Attempt:
-    """One pass over the cells that fit or log parameters; running such a cell again begins the next one."""
-
-    def __init__(self, number: int, run: str) -> None:
-        self.number, self.run = number, run
-        self.turns: dict[str, int] = {}  # cell -> its turn in this pass
-        self.params: dict[str, str] = {}
-        self.metrics: list[dict[str, Any]] = []
-        self.fits: dict[str, int] = {}  # fits of each model class
+COPIED_POINTS = 10_000  # metric points of a cell that the run of an attempt may have to repeat
 
 
 class Story:
@@ -47,9 +42,7 @@ class Story:
         self.cells: list[ExecutedCell] = []
         self.manifests: list[dict[str, Any]] = []
         self.fits: list[dict[str, Any]] = []
-        self.typed: dict[str, Any] = {}  # parameters with their types
         self.cut: dict[str, int] = {}  # values that are longer than MLflow keeps -> characters
-        self.headline: dict[str, float] = {}  # figures that the notebook published
         self.mismatches: list[dict[str, Any]] = []
         self.shutdown: dict[str, Any] = {}
         self.driver_end: dict[str, Any] | None = None
@@ -59,10 +52,17 @@ class Story:
         self.last_time = 0
         self.read_to = 0
         self._provisional: dict[str, Any] = {}
-        self._known: dict[str, str] = {}  # parameters as they will be on the run
-        self._attempt = Attempt(1, "")
+        self.attempts = Attempts()
+        self._attempt_run = ""  # of the attempt under way, from the second on
+        self._on_attempt: dict[str, str] = {}  # parameters that it has
+        self._on_run: dict[str, str] = {}  # parameters that the execution's run has
+        self._own_text: str | None = None  # what a cell has made the description itself
+        self._failures: dict[str | int, ExecutedCell] = {}  # cells whose last execution failed
+        self._dirty = False
+        self._page_sent = ""
+        self._page_stale = False
         self._event_at = 0
-        self._code: dict[str, Any] = {}
+        self._event_cell: int | None = None
         self._moved_to = next((e for _, _, e in read_events(folder) if e["kind"] == "experiment"), None)
         self._begin_again = False
 
@@ -76,6 +76,31 @@ class Story:
         """Whether a script's block was executed, as one cell, and no notebook."""
         return bool(self.start.get("executor") == SCRIPT)
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether somebody runs the cells, in any order, and may run them again."""
+        return self.start.get("executor") in INTERACTIVE
+
+    @functools.cached_property
+    def keeps_params(self) -> bool:
+        """Whether parameters wait for the end, as MLflow's cannot change.
+
+        By hand, the last attempt's are to stand on the run; and a cell's own `log_param` goes before what came by
+        itself. In a notebook that runs once, from top to bottom, and does not name mlflow, they cannot change.
+        """
+        sources = [cell_source(cell) for cell in self._places.cells if cell.get("cell_type") == "code"]
+        return self.by_hand or any("mlflow" in source.lower() or source == NO_TRACK for source in sources)
+
+    @property
+    def typed(self) -> dict[str, Any]:
+        """The parameters that hold, with their types."""
+        return self.attempts.typed()
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """The figures that hold, of those that cells published or logged."""
+        return self.attempts.figures()
+
     def read(self) -> None:
         """Take in what the journal has gained, and deliver it; raises as `Delivery.flush` does."""
         delivery = self.delivery
@@ -85,7 +110,7 @@ class Story:
             if event["kind"] == "names":
                 self._await_parent()
             self._event_at, self.last_time = began, max(self.last_time, event["time"])
-            self.read_to = offset
+            self.read_to, self._event_cell = offset, event.get("cell")
             if handler := getattr(self, f"on_{event['kind']}", None):
                 handler(event)
             if self._begin_again:
@@ -98,6 +123,7 @@ class Story:
             self.__init__(self.folder, delivery, self.masker)  # type: ignore[misc]
             self.read()
             return
+        self._describe()
         self._flush()
 
     def _flush(self) -> None:
@@ -117,7 +143,6 @@ class Story:
     def on_start(self, event: dict[str, Any]) -> None:
         """Take in who executes what."""
         self.start = event
-        self._attempt.run = self.run
 
     def on_names(self, event: dict[str, Any]) -> None:
         """From here on the run can be opened, and later cells do not override parameters any more."""
@@ -139,28 +164,29 @@ class Story:
         return Call("POST", "runs/create", body, token, "run", root)
 
     def _opening_tags(self) -> dict[str, str]:
-        """Return the tags that are known when the run begins."""
+        """Return the tags that are known when the run begins; MLflow shows them in this order."""
         start, notebook = self.start, self.start["notebook"]
         tags = {
             "mlflow.source.type": "LOCAL" if self.is_script else "NOTEBOOK",
             "mlflow.source.name": notebook or start["executor"],
             "mlflow.user": start["user"],
             "pokebattle.executor": start["executor"],
-            "pokebattle.execution": start["execution"],
-            **{f"pokebattle.{key}": str(start["kernel"][key]) for key in ("host", "boot", "pid", "started")},
         }
         if parent := start.get("parent_execution"):
             tags["pokebattle.parent_execution"] = parent
             if known := read_json(execution_folder(parent) / "run.json").get("run_id"):
                 tags[trials.PARENT] = known
-        code = self.code()
+        code = self.provenance.seen
         if code.get("commit"):
-            tags |= {"mlflow.source.git.commit": code["commit"], "pokebattle.git.dirty": str(code["dirty"]).lower()}
+            tags |= {"mlflow.source.git.commit": code["commit"], DIRTY: str(code["dirty"]).lower()}
+            self._dirty = bool(code["dirty"])
         if code.get("lock"):
             tags["pokebattle.lock"] = code["lock"]
         if code.get("python"):
             tags["pokebattle.python"] = code["python"]
-        return tags
+        kernel = {key: str(start["kernel"][key]) for key in ("host", "boot", "pid", "started")}
+        return tags | {"pokebattle.host": kernel["host"], trials.EXECUTION: start["execution"],
+                       KERNEL: json.dumps(kernel)}  # fmt: skip
 
     def _await_parent(self) -> None:
         """Raise OSError while the notebook that executes this one waits for a run of its own."""
@@ -176,49 +202,97 @@ class Story:
         """Return the notebook as it was when the execution began, without outputs."""
         return read_json(self.folder / "notebook.json")
 
-    def code(self) -> dict[str, Any]:
-        """Return commit, dirty flag, patch, lock, Python and its packages as they were when the execution began."""
-        file = self.folder / "code.json"
-        if not self._code and not (known := read_json(file)):
-            notebook = Path(self.start["notebook"]) if self.start["notebook"] else None
-            place = notebook.parent if notebook else Path(self.start["cwd"])
-            commit, dirty = code_version(place) or ("", False)
-            patch = self.masker.text(code_diff(place)) if dirty else ""
-            if commit and notebook and not is_committed(notebook):
-                dirty, patch = True, f"# notebook that no commit holds: {notebook.name}\n{patch}"
-            prefix = self.start.get("prefix")
-            self._code = {"commit": commit, "dirty": dirty, "diff": patch, "lock": lock_digest(place),
-                          "python": platform.python_version(),
-                          "packages": installed(Path(prefix)) if prefix else []}  # fmt: skip
-            with contextlib.suppress(OSError):  # a full disk
-                write_atomically(file, json.dumps(self._code))
-        elif not self._code:
-            self._code = known
-        return self._code
+    @functools.cached_property
+    def provenance(self) -> Provenance:
+        """Which code ran."""
+        return Provenance(self.folder, self.start, self.masker)
+
+    def _notice_edit(self, cell: ExecutedCell) -> None:
+        """Say at once that the commit does not hold the cell that runs."""
+        if self.by_hand and not self._dirty and not cell.beside and not self.provenance.holds(cell.source):
+            self._dirty = True
+            self._put(Batch(self.run, tags={DIRTY: "true"}))
+
+    def failures(self) -> list[ExecutedCell]:
+        """Return the cells whose last execution failed, in the order in which they ran."""
+        return sorted(self._failures.values(), key=lambda cell: cell.started)
+
+    @property
+    def described(self) -> str:
+        """What the run's description said last."""
+        return self._page_sent
+
+    def description(self, *more: ExecutedCell) -> str:
+        """Return the run's description when it ends; ``more`` cells than their own ends tell have failed."""
+        failures = list(dict.fromkeys([*more, *self.failures()]))
+        text = self.attempts.text() if self._own_text is None else self._own_text
+        return page(text, [self._failure(cell) for cell in failures], self._numbered_fits(), {})
+
+    def _describe(self) -> None:
+        """Queue what the description says while the notebook runs, unless a cell has written it itself."""
+        if self._own_text is not None or not self._page_stale or not self.cells:
+            return
+        self._page_stale = False
+        held = {}
+        if self.keeps_params:
+            held = {key: value for key, value in self.attempts.params().items() if key not in self._on_run}
+        fits = self._numbered_fits() if self.by_hand else []  # else their own parameters and curves are there by now
+        now = page(self.attempts.text(), [self._failure(cell) for cell in self.failures()], fits, held)
+        if now != self._page_sent:
+            self._page_sent = now
+            self.delivery.put(Batch(self.run, tags={NOTE: now}))
+
+    def _numbered_fits(self) -> list[dict[str, Any]]:
+        return [{**fit, "number": None if fit["turn"] is None else self.cells[fit["turn"]].count} for fit in self.fits]
+
+    def _failure(self, cell: ExecutedCell) -> str:
+        """Return a line that names a cell that failed; a script's block has no number."""
+        error = cell.error or {"ename": "Error", "evalue": ""}
+        first = (str(error["evalue"] or "").splitlines() or [""])[0]
+        said = self.masker.text(f"{error['ename']}: {first}" if first else error["ename"])[:300].replace("`", "'")
+        where = "The script" if self.is_script else f"Cell [{' ' if cell.count is None else cell.count}]"
+        return f"**{where} failed:** `{said}`"
 
     # -- parameters, metrics, data ---------------------------------------------------------------
 
     def on_params(self, event: dict[str, Any]) -> None:
-        """Queue parameters of the notebook or of its schema."""
+        """Take in parameters of the notebook or of its schema."""
         if event.get("provisional"):  # an injected cell may follow
             self._provisional.update(event["values"])
-            return
-        values = {name: self.masker.value(name, value) for name, value in event["values"].items()}
-        self.typed |= values
-        self._params({name: str(value) for name, value in values.items()})
+        elif event["values"]:
+            values = {name: self.masker.value(name, value) for name, value in event["values"].items()}
+            self._telling(values).typed |= values
+            self._params({name: str(value) for name, value in values.items()})
 
     def _params(self, values: dict[str, str]) -> None:
-        """Queue parameters for the current attempt; MLflow's cannot change, so the run keeps the first value."""
-        attempt, own = self._current_attempt(), {}
+        """Queue parameters that came by themselves, unless they wait for the end."""
         self._note_cut("params", values)
-        for key, value in values.items():
-            text = value[: LIMIT["params"]]
-            attempt.params.setdefault(key, text)
-            if self._known.setdefault(key, text) == text:
-                own[key] = text
-        self._put(Batch(self.run, params=own))
-        if attempt.number > 1:
-            self._put(Batch(attempt.run, params={key: attempt.params[key] for key in values}))
+        if self.cells and not self.keeps_params:  # the notebook is written down before its first cell runs
+            self._params_of_run(values)
+        self._params_of_attempt(values)
+        self._page_stale = True
+
+    def _params_of_run(self, values: dict[str, str]) -> None:
+        """Queue what the run does not have yet: it keeps the first value."""
+        fresh = {key: value[: LIMIT["params"]] for key, value in values.items() if key not in self._on_run}
+        self._on_run |= fresh
+        self._put(Batch(self.run, params=fresh))
+
+    def _params_of_attempt(self, values: dict[str, str]) -> None:
+        if self._attempt_run:
+            fresh = {key: value[: LIMIT["params"]] for key, value in values.items() if key not in self._on_attempt}
+            self._on_attempt |= fresh
+            self._put(Batch(self._attempt_run, params=fresh))
+
+    def front(self, present: Iterable[str] = ()) -> None:
+        """Queue what was held back until the end: of the last attempt, so that all on the run is of the same fits.
+
+        Parameters that are ``present`` stay: a cell has logged them.
+        """
+        self._on_run = dict.fromkeys(present, "") | self._on_run
+        self._params_of_run(self.attempts.params())
+        if self.by_hand:
+            self._put(Batch(self.run, self.attempts.points()))
 
     def _put(self, batch: Batch) -> None:
         self._note_cut("params", batch.params)
@@ -230,53 +304,70 @@ class Story:
         """Note what this side or the server cuts, so that the run can say it."""
         self.cut |= {key: len(value) for key, value in values.items() if len(value) > LIMIT[kind]}
 
-    def _current_attempt(self) -> Attempt:
-        """Return the attempt that the running cell belongs to, beginning a new one when the cell is run again."""
-        if not self.cells:
-            return self._attempt
-        turn, cell = len(self.cells) - 1, self.cells[-1]
-        key = cell.id or cell.source
-        if self._attempt.turns.setdefault(key, turn) != turn:
-            first = self._attempt if self._attempt.number == 1 else None
-            if first:
-                run = self._open_attempt(1)
-                self._put(Batch(run, first.metrics[:COPIED_POINTS], first.params))
-                self.delivery.put(self._ended(run, "FINISHED"))
-            else:
-                self.delivery.put(self._ended(self._attempt.run, "FINISHED"))
-            number = self._attempt.number + 1
-            self._attempt = Attempt(number, self._open_attempt(number))
-            self._attempt.turns[key] = turn
-        return self._attempt
+    def _telling(self, typed: dict[str, Any] | None = None) -> Told:
+        """Return where what a cell tells now belongs, in a new attempt when it was told before of the same cell."""
+        turn = self._turn()
+        self.attempts.go_to(NO_CELL if turn is None else self.cells[turn].key)
+        if self.attempts.begins(typed):
+            self._begin_attempt()
+        return self.attempts.tell(typed)
+
+    def _begin_attempt(self) -> None:
+        """End the run of an attempt, also of the first one, which has none until there is a second; open the next."""
+        attempts = self.attempts
+        before, number = self._attempt_run, attempts.number
+        if not before:
+            before = self._open_attempt(number)
+        self.delivery.put(self._ended(before, "FINISHED"))
+        for turn in attempts.begin():
+            self.cells[turn].left_to = number
+        self._open_attempt(attempts.number)
+        self.provenance.look_again(attempts.number)
+
+    def _turn(self) -> int | None:
+        """Return the turn of the cell that the event at hand comes from: the one it names, else the notebook's last."""
+        if self._event_cell is not None and self._event_cell < len(self.cells):
+            return self._event_cell
+        return next((turn for turn in range(len(self.cells) - 1, -1, -1) if not self.cells[turn].beside), None)
 
     def _open_attempt(self, number: int) -> str:
-        """Queue a child run for an attempt and return its local id, the same whenever the journal is read."""
+        """Queue a child run of what holds of an attempt; return its local id, the same whenever the journal is read."""
         name = f"attempt {number}"
-        token, root = local_ids(f"{self.start['execution']} {name}")
+        token, root = self.attempt_ids(number)
         tags = {trials.PARENT: self.run, "mlflow.user": self.start["user"],
                 "pokebattle.attempt": str(number)}  # fmt: skip
         self.delivery.put(self._creation(token, root, name, self.last_time, tags))
-        self.children[token] = "RUNNING" if number > 1 else "FINISHED"
+        self.children[token] = "RUNNING"
+        self._attempt_run, self._on_attempt = token, {}
+        own, points = self.attempts.own()
+        self._params_of_attempt(own)
+        self._params_of_attempt(self.attempts.params())
+        self._put(Batch(token, self.attempts.points() + points))
         return token
+
+    def attempt_ids(self, number: int) -> tuple[str, str]:
+        """Return the local ids of an attempt's run and of its artifact folder."""
+        return local_ids(f"{self.start['execution']} attempt {number}")
 
     def _ended(self, run: str, status: str) -> Call:
         self.children[run] = status
         return Call("POST", "runs/update", {"run_id": run, "status": status, "end_time": self.last_time})
 
-    def _metrics(self, points: list[dict[str, Any]], of_fit: bool = False) -> None:
-        """Queue metric points; those of a later attempt's fits are its own alone."""
-        attempt = self._attempt
-        if attempt.number == 1 or not of_fit:
+    def _metrics(self, told: Told, points: list[dict[str, Any]], own: bool = False) -> None:
+        """Queue metric points; by hand, those that no cell has logged itself wait for the end."""
+        if self.by_hand:
+            kept = told.own_points if own else told.points
+            kept += points[: max(0, COPIED_POINTS - len(kept))]
+        if own or not self.by_hand:
             self._put(Batch(self.run, points))
-        if attempt.number > 1:
-            self._put(Batch(attempt.run, list(points)))
-        elif len(attempt.metrics) < COPIED_POINTS:
-            attempt.metrics += points
+        if self._attempt_run:
+            self._put(Batch(self._attempt_run, list(points)))
 
     def on_metrics(self, event: dict[str, Any]) -> None:
-        """Queue metrics that a notebook publishes."""
-        self.headline |= event["values"]
-        self._metrics([point(name, float(value), event["time"]) for name, value in event["values"].items()])
+        """Take in metrics that a notebook publishes."""
+        told = self._telling()
+        told.figures |= event["values"]
+        self._metrics(told, [point(name, float(value), event["time"]) for name, value in event["values"].items()])
 
     def on_dataset(self, event: dict[str, Any]) -> None:
         """Queue a part of a battle set as input of the run; of a part that judges also that it was opened, and when."""
@@ -299,22 +390,31 @@ class Story:
             self.delivery.put(Call("POST", "runs/set-tag", opened))
 
     def on_fit(self, event: dict[str, Any]) -> None:
-        """Queue parameters and curves of a fitted model."""
-        attempt, model = self._current_attempt(), event["model"]
-        self.fits.append({"attempt": attempt.number} | {key: value for key, value in event.items() if key != "kind"})
-        ordinal = attempt.fits[model] = attempt.fits.get(model, 0) + 1
-        if ordinal > NAMED_FITS:
+        """Take in parameters and curves of a fitted model."""
+        told, model = self._telling(), event["model"]
+        ordinal = sum(fit["model"] == model for fit in self.attempts.fits()) + 1
+        name = (model if ordinal == 1 else f"{model}_{ordinal}") if ordinal <= NAMED_FITS else ""
+        params = {key: self.masker.value(key, value) for key, value in event["params"].items()}
+        fit = {"attempt": self.attempts.number, "name": name, "turn": self._turn()} | {
+            key: value for key, value in event.items() if key not in {"kind", "cell"}} | {"params": params}  # fmt: skip
+        self.fits.append(fit)
+        told.fits.append(fit)
+        self._page_stale = True
+        if not name:
             return
-        prefix = model if ordinal == 1 else f"{model}_{ordinal}"
-        self._params({f"{prefix}.{name}": str(self.masker.value(name, v)) for name, v in event["params"].items()})
-        points = [point(f"fit/{prefix}/seconds", event["seconds"], event["time"])]
-        for name, values in event.get("history", {}).items():
-            points += [point(f"fit/{prefix}/{name}", v, event["time"], step) for step, v in enumerate(values)]
-        self._metrics(points, of_fit=True)
+        self._params({f"{name}.{key}": str(value) for key, value in params.items()})
+        points = [point(f"fit/{name}/seconds", event["seconds"], event["time"])]
+        for curve, values in event.get("history", {}).items():
+            points += [point(f"fit/{name}/{curve}", v, event["time"], step) for step, v in enumerate(values)]
+        self._metrics(told, points)
 
     def on_tags(self, event: dict[str, Any]) -> None:
-        """Queue tags, of the notebook's own run unless another one is named."""
-        self._put(Batch(event.get("run") or self.run, tags=event["values"]))
+        """Queue tags, of the notebook's own run unless another one is named; its description is put together later."""
+        values = dict(event["values"])
+        if not event.get("run") and NOTE in values:
+            self._telling().text = values.pop(NOTE)
+            self._page_stale = True
+        self._put(Batch(event.get("run") or self.run, tags=values))
 
     def on_trial(self, event: dict[str, Any]) -> None:
         """Queue the run of a trial, below the notebook's own run unless that of another notebook is named."""
@@ -360,17 +460,25 @@ class Story:
         metrics = one if name == "log-metric" else body.get("metrics", [])
         params = one if name == "log-parameter" else body.get("params", [])
         tags = one if name == "set-tag" else body.get("tags", [])
-        if self._is_own(run):
-            clashes = {p["key"]: p["value"] for p in params if self._known.get(p["key"], p["value"]) != p["value"]}
-            attempt = self._attempt.number
-            self._params({p["key"]: p["value"] for p in params})
-            if clashes and self._attempt.number == attempt == 1:  # a contradiction within the only attempt
-                self._put(Batch(self.run, params=clashes))
-            self._metrics(metrics)
-            self.headline |= {metric["key"]: metric["value"] for metric in metrics}
-        else:
-            self._put(Batch(run, metrics, {p["key"]: p["value"] for p in params}))
+        self._put(Batch(run, metrics, given := {p["key"]: p["value"] for p in params}))
         self._put(Batch(run, tags={tag["key"]: tag.get("value", "") for tag in tags}))
+        if self._is_own(run):
+            self._take_own(metrics, given, {tag["key"]: tag.get("value", "") for tag in tags})
+
+    def _take_own(self, metrics: list[dict[str, Any]], params: dict[str, str], tags: dict[str, str]) -> None:
+        """Remember what cells have logged to the execution's run: nothing that comes by itself replaces it."""
+        self._on_run = params | self._on_run
+        self._own_text = tags.get(NOTE, self._own_text)
+        if not (metrics or params):
+            return
+        told = self._telling()
+        told.own = params | told.own
+        told.figures |= {metric["key"]: metric["value"] for metric in metrics}
+        self._params_of_attempt(params)
+        kept = told.own_points
+        kept += metrics[: max(0, COPIED_POINTS - len(kept))] if self.by_hand else []
+        if self._attempt_run:
+            self._put(Batch(self._attempt_run, list(metrics)))
 
     def _is_own(self, run: str) -> bool:
         return run in {self.run, self.delivery.progress.ids.get(self.run)}
@@ -389,7 +497,20 @@ class Story:
         """A cell runs."""
         if event["cell"]:
             self._cell(event, event["cell"] - 1)
-        self.cells.append(ExecutedCell(event))
+        cell = ExecutedCell(event)
+        place = self._places.find(cell.id, cell.source)
+        cell.key = place if place is not None else cell.id or f"turn {len(self.cells)}"
+        if place is not None and self.start["executor"] == "nbval":
+            cell.count = self._places.rank(place)  # pytest's own number; the kernel counts nothing there
+        self.cells.append(cell)
+        self.attempts.run_cell(cell.key, event["cell"])
+        if not self.keeps_params:
+            self._params_of_run(self.attempts.params())
+        self._notice_edit(cell)
+
+    @functools.cached_property
+    def _places(self) -> Places:
+        return Places(read_json(self.folder / "notebook.json"))
 
     def _cell(self, event: dict[str, Any], number: int) -> ExecutedCell:
         """Return a cell; of one whose begin found no space nothing but its place is known."""
@@ -416,10 +537,20 @@ class Story:
             cell.note_output(self._event_at, event)
 
     def on_cell_end(self, event: dict[str, Any]) -> None:
-        """A cell is done; its duration is a metric whose step is the cell's turn."""
-        self._cell(event, event["cell"]).end(event)
+        """A cell is done; its duration is a metric whose step is the cell's number."""
+        cell, counted = self._cell(event, event["cell"]), self.start["executor"] != "nbval"
+        cell.end(event if counted else {**event, "execution_count": None})
+        self._page_stale |= cell.failed or cell.key in self._failures
+        self._failures.pop(cell.key, None)
+        if cell.failed:
+            self._failures[cell.key] = cell
         if not self.is_script:
-            self._put(Batch(self.run, [point("cell/seconds", event["seconds"], event["time"], event["cell"])]))
+            step = event["cell"] if cell.count is None else cell.count
+            self._put(Batch(self.run, [point("cell/seconds", event["seconds"], event["time"], step)]))
+
+    def on_cell_count(self, event: dict[str, Any]) -> None:
+        """The front end shows another number than the one that was announced."""
+        self._cell(event, event["cell"]).count = event["execution_count"]
 
     def on_mismatch(self, event: dict[str, Any]) -> None:
         """A test of the notebook found another output than the stored one."""

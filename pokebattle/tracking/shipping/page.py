@@ -1,0 +1,65 @@
+"""The description of a run: what a person wants to know first, as Markdown that MLflow shows on top of the page."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+LONGEST = 7500  # characters: MLflow keeps 8,000 of a tag
+COLUMNS = 8  # parameters by which fits differ, and curves, that a table shows
+ROWS = 40  # fits that it shows
+
+
+def page(text: str, failures: Sequence[str], fits: Sequence[Mapping[str, Any]], held: Mapping[str, str]) -> str:
+    """Return the description of a run.
+
+    Parameters
+    ----------
+    text : str
+        What the notebook itself says.
+    failures : list of str
+        A line for each cell whose last execution failed.
+    fits : list of dict
+        Every fit, those of earlier attempts too, each with the ``number`` of its cell.
+    held : dict
+        Parameters that will be on the run when it ends, as MLflow's cannot change.
+    """
+    parts = [text, *failures]
+    if held:
+        parts.append("Parameters, on the run itself once it ends: " + ", ".join(
+            f"{name} `{_plain(value)}`" for name, value in held.items()))  # fmt: skip
+    if fits and (held or any(_what(fit) != _what(fits[0]) for fit in fits)):
+        parts.append("\n".join(_table(fits)))
+    whole = "\n\n".join(filter(None, parts))
+    return whole if len(whole) <= LONGEST else whole[:LONGEST].rpartition("\n")[0] + "\n\n…"
+
+
+def _what(fit: Mapping[str, Any]) -> str:
+    """Return by what fits are told apart."""
+    return repr((fit["model"], sorted(fit["params"].items()), fit.get("shape"), fit["attempt"]))
+
+
+def _table(fits: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a table of fits: where they differ, and how their curves end."""
+    shown = list(fits[-ROWS:])
+    attempts = shown[-1]["attempt"] > 1
+    names = list(dict.fromkeys(name for fit in shown for name in fit["params"]))
+    differing = [name for name in names if len({str(fit["params"].get(name)) for fit in shown}) > 1][:COLUMNS]
+    curves = list(dict.fromkeys(name for fit in shown for name in fit.get("history") or {}))[:COLUMNS]
+    columns = [*(["attempt"] if attempts else []), "cell", "fit", "data", "seconds", *differing, *curves]
+    if len(shown) < len(fits):
+        yield f"The last {len(shown)} of {len(fits)} fits (`fits.json` has all):\n"
+    yield f"| {' | '.join(map(_plain, columns))} |"
+    yield "|" + "---|" * len(columns)
+    for fit in shown:
+        ends = [(fit.get("history") or {}).get(curve) for curve in curves]
+        values = [
+            *([fit["attempt"]] if attempts else []), "" if fit["number"] is None else f"[{fit['number']}]",
+            fit["name"] or fit["model"], " × ".join(map(str, fit.get("shape") or [])), f"{fit['seconds']:.3g}",
+            *(fit["params"].get(name, "") for name in differing),
+            *(f"{end[-1]:.6g}" if end else "" for end in ends),
+        ]  # fmt: skip
+        yield f"| {' | '.join(map(_plain, values))} |"
+
+
+def _plain(value: Any) -> str:
+    """Return a value as it can stand in a cell of a table."""
+    return str(value)[:80].replace("|", "\\|").replace("`", "'").replace("\n", " ")

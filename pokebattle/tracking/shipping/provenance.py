@@ -1,0 +1,143 @@
+"""The commit that an execution began with, what else than it ran, and the environment."""
+
+import contextlib
+import functools
+import json
+import platform
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pokebattle.tracking.cells import cell_source, tags_of_cell, without_secrets
+from pokebattle.tracking.git import (
+    cells_diff,
+    changed_files,
+    code_diff,
+    code_version,
+    committed_cells,
+    installed,
+    is_committed,
+    lock_digest,
+)
+from pokebattle.tracking.journal import read_json, write_atomically
+from pokebattle.tracking.secrets import MASK, Masker
+from pokebattle.tracking.shipping.executed import ExecutedCell
+
+INJECTED = "injected-parameters"  # the tag of the cell by which papermill gives parameters
+NOT_SHOWN = "# not shown: something in it is masked"
+
+
+class Provenance:
+    """Which code ran, as far as git tells.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder, which remembers what was seen in time.
+    start : dict
+        The journal's first event.
+    masker : Masker
+        Masks secrets in patches.
+    """
+
+    def __init__(self, folder: Path, start: dict[str, Any], masker: Masker) -> None:
+        self.file, self.masker = folder / "code.json", masker
+        self.path = Path(start["notebook"]) if start["notebook"] else None
+        self.notebook = self.path if self.path and self.path.suffix == ".ipynb" else None
+        self.place = self.path.parent if self.path else Path(start["cwd"])
+        self.prefix = start.get("prefix")
+
+    @functools.cached_property
+    def seen(self) -> dict[str, Any]:
+        """Commit, dirty flag, lock, Python and packages when the execution began, ``diff`` of files but the notebook.
+
+        The notebook itself is judged by the cells that ran: its file may not hold what runs, and say what does not.
+        """
+        if known := read_json(self.file):
+            return known
+        commit, dirty = code_version(self.place) or ("", False)
+        unknown = bool(commit and self.path and not is_committed(self.path))
+        seen = {"commit": commit, "dirty": dirty or unknown, "unknown": unknown, "diff": self._diff(commit),
+                "lock": lock_digest(self.place), "python": platform.python_version(), "later": {},
+                "packages": installed(Path(self.prefix)) if self.prefix else []}  # fmt: skip
+        self._keep(seen)
+        return seen
+
+    def _keep(self, seen: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # a full disk
+            write_atomically(self.file, json.dumps(seen))
+
+    def _diff(self, commit: str) -> str:
+        if not commit or not changed_files(self.place, commit, self.notebook):
+            return ""
+        return self.masker.text(code_diff(self.place, commit, self.notebook)) or "# something differs\n"
+
+    def look_again(self, attempt: int) -> None:
+        """Note what differs from the commit as an attempt begins: modules may have been edited since, and reloaded."""
+        later = self.seen.setdefault("later", {})
+        if self.seen.get("commit") and str(attempt) not in later:
+            later[str(attempt)] = self._diff(self.seen["commit"])
+            self._keep(self.seen)
+
+    @functools.cached_property
+    def committed(self) -> list[dict[str, Any]] | None:
+        """The code cells of the committed notebook, as far as they may be shown; None without one."""
+        commit = self.seen.get("commit")
+        cells = committed_cells(self.notebook, commit) if self.notebook and commit else None
+        return None if cells is None else without_secrets({"cells": cells}).get("cells", [])
+
+    def holds(self, source: str) -> bool:
+        """Tell whether a cell that ran is one of the committed notebook's; without one everything is."""
+        return self.committed is None or any(_same(source, cell_source(cell)) for cell in self.committed)
+
+    def that_ran(self, cells: Sequence[tuple[dict[str, Any], ExecutedCell | None]], attempt: int) -> tuple[bool, str]:
+        """Tell whether something else ran than the commit holds; return the patch, too.
+
+        Parameters
+        ----------
+        cells : list of tuple
+            The notebook's cells with their last executions.
+        attempt : int
+            The last one.
+        """
+        seen = self.seen
+        if not seen.get("commit"):
+            return False, ""
+        diff = str(seen.get("later", {}).get(str(attempt), seen["diff"]))
+        if seen.get("unknown") and self.path:
+            return True, f"# notebook that no commit holds: {self.path.name}\n{diff}"
+        if self.notebook is None or self.committed is None:
+            return bool(diff), diff
+        patch = self.masker.text(cells_diff(self.notebook, *_texts(self.committed, cells)))
+        return bool(patch or diff), patch + diff
+
+
+def _texts(
+    committed: Sequence[dict[str, Any]], cells: Sequence[tuple[dict[str, Any], ExecutedCell | None]]
+) -> tuple[list[str], list[str]]:
+    """Return the text of the committed cells and of those that ran, as far as it may be shown.
+
+    A cell that did not run differs from nothing. What is masked in the one may stand in the other as it is.
+    """
+    before, after = [cell_source(cell) for cell in committed], []
+    ids = {cell["id"]: number for number, cell in enumerate(committed) if "id" in cell}
+    for cell, run in cells:
+        if cell.get("cell_type") != "code" or INJECTED in tags_of_cell(cell):
+            continue
+        number = ids.get(cell.get("id"), -1)
+        source = run.source if run else before[number] if number >= 0 else cell_source(cell)
+        same = next((text for text in before if _same(source, text)), None)
+        if MASK in source and same is None and number >= 0:
+            before[number] = NOT_SHOWN
+        if run or same is not None:
+            after.append(source if same is None else same)
+    return before, after
+
+
+def _same(ran: str, committed: str) -> bool:
+    """Tell whether two texts are the same but for what is masked in the one that ran."""
+    ran, committed = ran.strip(), committed.strip()
+    if MASK not in ran:
+        return ran == committed
+    return re.fullmatch(".*".join(map(re.escape, ran.split(MASK))), committed, re.DOTALL) is not None

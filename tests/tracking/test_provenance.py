@@ -1,0 +1,122 @@
+"""Commit, dirty flag and patch speak of the code that ran, not of the files."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pokebattle.tracking.git import code_version
+from pokebattle.tracking.secrets import MASK, Masker
+from pokebattle.tracking.shipping.executed import ExecutedCell
+from pokebattle.tracking.shipping.provenance import NOT_SHOWN, Provenance
+
+SOURCES = {"a": "import module", "b": "fit(depth=6)", "c": "key = 'swordfish'\nuse(key)"}
+
+
+def code(source: str, name: str, **metadata: Any) -> dict[str, Any]:
+    return {"cell_type": "code", "id": name, "source": source, "metadata": metadata, "outputs": [],
+            "execution_count": None}  # fmt: skip
+
+
+def save(folder: Path, cells: list[dict[str, Any]]) -> Path:
+    file = folder / "n.ipynb"
+    file.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    return file
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    """A committed notebook, with a module beside it."""
+    (tmp_path / "module.py").write_text("x = 1\n")
+    text = {"cell_type": "markdown", "id": "t", "source": "Words", "metadata": {}}
+    file = save(tmp_path, [text, *(code(source, name) for name, source in SOURCES.items())])
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "one"]):
+        git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org", *command]
+        subprocess.run(git, check=True)
+    return file
+
+
+def provenance(notebook: Path) -> Provenance:
+    folder = notebook.parent / ".git" / "state"
+    folder.mkdir(exist_ok=True)
+    start = {"notebook": str(notebook), "cwd": "/", "prefix": None}
+    return Provenance(folder, start, Masker({}))
+
+
+def ran(sources: dict[str, str]) -> list[tuple[dict[str, Any], ExecutedCell | None]]:
+    """Return the notebook's cells with what ran of them."""
+    cells = [code(SOURCES[name], name) | {"outputs": [{"text": "noise"}]} for name in SOURCES]
+    runs = {name: ExecutedCell({"source": source, "cell_id": name, "time": 0}) for name, source in sources.items()}
+    return [(cell, runs.get(cell["id"])) for cell in cells]
+
+
+def test_what_the_commit_holds_is_clean(notebook: Path) -> None:
+    assert provenance(notebook).that_ran(ran(SOURCES), 1) == (False, "")
+
+
+def test_cells_that_did_not_run_differ_from_nothing(notebook: Path) -> None:
+    assert provenance(notebook).that_ran(ran({"a": SOURCES["a"]}), 1) == (False, "")
+
+
+def test_a_cell_that_was_edited_and_not_saved_is_dirty_and_in_the_patch(notebook: Path) -> None:
+    seen = provenance(notebook)
+    assert seen.seen["dirty"] is False
+    assert not seen.holds("fit(depth=3)") and seen.holds("fit(depth=6)\n")
+    dirty, patch = seen.that_ran(ran(SOURCES | {"b": "fit(depth=3)"}), 1)
+    assert dirty and "\n-fit(depth=6)\n+fit(depth=3)\n" in patch and "noise" not in patch
+    assert patch.startswith("--- a/n.ipynb (code cells)\n+++ b/n.ipynb (code cells)\n")
+
+
+def test_an_added_cell_is_dirty_and_the_one_that_papermill_injects_is_not(notebook: Path) -> None:
+    injected = code("depth = 3", "i", tags=["injected-parameters"])
+    cells = ran(SOURCES)
+    cells.insert(1, (injected, ExecutedCell({"source": "depth = 3", "cell_id": "i", "time": 0})))
+    assert provenance(notebook).that_ran(cells, 1) == (False, "")
+    cells.insert(1, (code("", "x"), ExecutedCell({"source": "more()", "cell_id": "x", "time": 0})))
+    dirty, patch = provenance(notebook).that_ran(cells, 1)
+    assert dirty and "+more()\n" in patch
+
+
+def test_what_is_saved_and_did_not_run_is_not_told(notebook: Path) -> None:
+    save(notebook.parent, [code(source, name) for name, source in (SOURCES | {"b": "later()"}).items()])
+    seen = provenance(notebook)
+    assert seen.seen["dirty"] is True  # who begins may still run it
+    assert seen.that_ran(ran(SOURCES), 1) == (False, "")
+
+
+def test_text_and_outputs_are_no_code(notebook: Path) -> None:
+    cells = json.loads(notebook.read_text())["cells"]
+    cells[0]["source"], cells[1]["execution_count"] = "Other words", 7
+    save(notebook.parent, cells)
+    found = code_version(notebook.parent)
+    assert found is not None and found[1] is False
+
+
+def test_a_module_that_was_edited_since_counts_from_the_next_attempt_on(notebook: Path) -> None:
+    seen = provenance(notebook)
+    assert seen.seen["dirty"] is False
+    (notebook.parent / "module.py").write_text("x = 2\n")
+    assert seen.that_ran(ran(SOURCES), 1) == (False, "")
+    seen.look_again(2)
+    (notebook.parent / "module.py").write_text("x = 1\n")
+    dirty, patch = provenance(notebook).that_ran(ran(SOURCES), 2)  # whoever reads the journal again
+    assert dirty and "+x = 2\n" in patch
+
+
+def test_what_was_committed_while_the_notebook_ran_differs_from_the_commit_that_it_began_with(notebook: Path) -> None:
+    seen = provenance(notebook)
+    assert seen.seen["commit"]
+    save(notebook.parent, [code(source, name) for name, source in (SOURCES | {"b": "fit(depth=3)"}).items()])
+    git = ["git", "-C", str(notebook.parent), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run([*git, "commit", "-qam", "two"], check=True)
+    dirty, patch = seen.that_ran(ran(SOURCES | {"b": "fit(depth=3)"}), 1)
+    assert dirty and "+fit(depth=3)\n" in patch
+
+
+def test_what_is_masked_where_it_ran_is_not_shown_by_the_patch(notebook: Path) -> None:
+    masked = SOURCES["c"].replace("swordfish", MASK)
+    assert provenance(notebook).that_ran(ran(SOURCES | {"c": masked}), 1) == (False, "")
+    dirty, patch = provenance(notebook).that_ran(ran(SOURCES | {"c": f"{masked}\nmore()"}), 1)
+    assert dirty and "+more()" in patch and NOT_SHOWN in patch and "swordfish" not in patch
