@@ -32,7 +32,8 @@ from mlflow.entities import Run
 from pokebattle.tracking import server
 
 PARENT = "mlflow.parentRunId"
-MODES = {"pass", "refuse", "hang", "unavailable", "unauthorized", "denied", "slow", "lose-answer", "cut"}
+MODES = {"pass", "refuse", "hang", "unavailable", "unauthorized", "denied", "slow", "lose-answer", "cut",
+         "commit-then-503", "answer-twice"}
 ANSWERS = {
     "unavailable": ("503 Service Unavailable", "TEMPORARILY_UNAVAILABLE"),
     "unauthorized": ("401 Unauthorized", "UNAUTHENTICATED"),
@@ -60,7 +61,8 @@ class FaultProxy:
     mode : str
         ``pass``; ``refuse`` (nobody listens, connections are cut); ``hang`` (reads, never answers, never forwards);
         ``unavailable``, ``unauthorized``, ``denied`` (503, 401, 403, not forwarded); ``slow`` (forwards after
-        ``delay`` seconds); ``lose-answer`` (forwards, waits for the answer and closes without passing it on); ``cut``
+        ``delay`` seconds); ``lose-answer`` (forwards, waits for the answer and closes without passing it on);
+        ``commit-then-503`` (the same, and answers 503); ``answer-twice`` (passes the answer on two times); ``cut``
         (closes in the middle of the request's body, not forwarded). A change acts at once, also on requests that wait.
     share : float
         Share of the requests that the fault strikes; ``refuse`` strikes all.
@@ -200,13 +202,35 @@ class FaultProxy:
                 return True
             await changed.wait()
         else:
-            client = None if mode == "lose-answer" else writer
+            client = None if mode in {"lose-answer", "commit-then-503"} else _Twice(writer, mode == "answer-twice")
             kept, status = await upstream.forward(method, head, _body(reader, fields), client)
             if status >= 500:
                 self.struck["failed"] += 1
+            if client:
+                await client.end()
+            elif mode == "commit-then-503":
+                writer.write(_answer(*ANSWERS["unavailable"]))
+                await writer.drain()
+                return True
             return kept
         writer.transport.abort()
         return False
+
+
+class _Twice:
+    """A client who may be given the whole answer a second time."""
+
+    def __init__(self, writer: asyncio.StreamWriter, twice: bool) -> None:
+        self.writer, self.twice, self.said = writer, twice, b""
+
+    async def write(self, piece: bytes) -> None:
+        self.said += piece if self.twice else b""
+        self.writer.write(piece)
+        await self.writer.drain()
+
+    async def end(self) -> None:
+        self.writer.write(self.said)
+        await self.writer.drain()
 
 
 class _Upstream:
@@ -224,7 +248,7 @@ class _Upstream:
         self.reader = self.writer = None
 
     async def forward(
-        self, method: str, head: bytes, body: AsyncIterator[bytes], client: asyncio.StreamWriter | None
+        self, method: str, head: bytes, body: AsyncIterator[bytes], client: _Twice | None
     ) -> tuple[bool, int]:
         """Forward a request and its answer, which without a client is dropped; tell if this can go on, and the status.
         """
@@ -242,11 +266,10 @@ class _Upstream:
         ends = not empty and not {"content-length", "transfer-encoding"} & set(fields)
         content = _body(self.reader, {} if empty else fields, to_end=ends)
         if client is not None:
-            client.write(answer)
+            await client.write(answer)
         async for piece in content:
             if client is not None:
-                client.write(piece)
-                await client.drain()
+                await client.write(piece)
         self.used = time.monotonic()
         if client is None or ends or "close" in {fields.get("connection", ""), _fields(head).get("connection", "")}:
             self.close()

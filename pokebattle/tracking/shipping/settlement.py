@@ -154,8 +154,8 @@ class Settlement:
             names = ", ".join(f"{key} ({length})" for key, length in story.cut.items())
             tags["pokebattle.cut"] = f"MLflow keeps {LIMIT['params']} characters of a parameter, " \
                                      f"{LIMIT['tags']} of a tag: {names}"
-        if aside := self.delivery.aside():
-            tags[SET_ASIDE] = f"{len(aside)}: {aside[0].strip()}"
+        if aside := self.delivery.told_aside():
+            tags[SET_ASIDE] = f"{len(aside)}: {'; '.join(aside)}"
         return {key: mask(value)[: LIMIT["tags"]] for key, value in tags.items() if value}
 
     def _traceback(self, error: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from pokebattle.tracking.shipping.rest import LIMIT, file_chunks, pairs
 NAMED_FITS = 10  # fits of one model class that get keys of their own; ``fits.json`` holds all
 SCRIPT = "script"  # the executor of what `MLflowTracker` opens
 UNSEEN = "# not written down: there was no space left"
+LONGEST_WAIT = 120_000  # ms that a kernel may have waited for an answer before it writes a request down
 COPIED_POINTS = 10_000  # metric points of the first attempt that its own run repeats
 
 
@@ -107,7 +108,7 @@ class Story:
     def on_start(self, event: dict[str, Any]) -> None:
         """Take in who executes what."""
         self.start = event
-        self._attempt.run = self.run
+        self._attempt.run = self.delivery.own = self.run
 
     def on_names(self, event: dict[str, Any]) -> None:
         """From here on the run can be opened, and later cells do not override parameters any more."""
@@ -325,7 +326,8 @@ class Story:
         if name in {"log-metric", "log-parameter", "set-tag", "log-batch"} and not token:
             self._log(run, name, body)
             return
-        call = Call(event["method"], path, body, token, event.get("creates", ""), event.get("root", ""))
+        call = Call(event["method"], path, body, token, event.get("creates", ""), event.get("root", ""),
+                    **_told_of_sending(event))  # fmt: skip
         if call.creates == "run":
             self.children[token] = "RUNNING"
         elif name == "update" and "status" in body:
@@ -421,6 +423,15 @@ class Story:
     def on_kernel_end(self, event: dict[str, Any]) -> None:
         """The kernel has ended; who saw it first knows best."""
         self.kernel_end = self.kernel_end or event
+
+
+def _told_of_sending(event: dict[str, Any]) -> dict[str, Any]:
+    """Return since when a request may have been carried out; a kernel that sent it itself has waited for the answer."""
+    if not event.get("doubtful"):
+        return {"asked": event["time"]}
+    begun = event.get("began")
+    return {"doubtful": True, "asked": begun or event["time"] - LONGEST_WAIT, "exact": begun is not None,
+            "known": [str(known) for known in event.get("known", [])]}  # fmt: skip
 
 
 def point(key: str, value: float, timestamp: int, step: int = 0) -> dict[str, Any]:
