@@ -14,11 +14,10 @@ import mlflow
 import nbformat
 import pytest
 from guard import guarded
+from leftovers import leave
 from mlflow.entities import Run
 
-from pokebattle.tracking import processes, server
-from pokebattle.tracking.journal import Journal, execution_folder
-from pokebattle.tracking.opening import opening
+from pokebattle.tracking import server
 from pokebattle.tracking.settings import server_record
 
 BIN = Path(sys.executable).parent
@@ -184,21 +183,8 @@ def make_notebook() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def write(tracked: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def write(tracked: Tracked, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`write("name", event, …, uri=…)` leaves an execution whose kernel has ended and which nobody delivers."""
     monkeypatch.setenv("POKEBATTLE_STATE", tracked.env["POKEBATTLE_STATE"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracked.uri)
-    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    kernel = processes.identity(ended.pid)
-    ended.communicate(b"\n")
-
-    def write(name: str, *events: dict[str, Any], **start: Any) -> None:
-        told = {"notebook": "", "executor": "kernel", "cwd": "/", "user": "u", "experiment": name, "run_name": name,
-                "driver": None, "parent_execution": None, "parent": None, "kernel": kernel}  # fmt: skip
-        journal = Journal(execution_folder(name))
-        names = {"kind": "names", "experiment": name, "run_name": name}
-        for event in ({"kind": "start", **opening(name, **told), **start}, *events, names):
-            journal.append(**event)
-        journal.close()
-
-    return write
+    return leave

@@ -68,6 +68,8 @@ class FaultProxy:
         Share of the requests that the fault strikes; ``refuse`` strikes all.
     paths : str
         Only requests whose path holds this are struck; ``refuse`` strikes all.
+    answer_500 : bytes
+        Requests whose body holds this are answered by 500 and not forwarded, in mode ``pass`` too.
     requests, struck : Counter
         Requests by (method, path), and faults by mode; ``failed`` are the real server's own answers of 500 and above.
         Who is refused is not seen here, except the connections that are cut when it begins.
@@ -77,6 +79,7 @@ class FaultProxy:
         parts = urllib.parse.urlsplit(upstream)
         self._upstream = (parts.hostname or "", parts.port or 0)
         self.share, self.delay, self.paths = 1.0, 5.0, ""
+        self.answer_500 = b""
         self.requests: Counter[tuple[str, str]] = Counter()
         self.struck: Counter[str] = Counter()
         self._mode, self._rng = "pass", random.Random(seed)
@@ -179,7 +182,7 @@ class FaultProxy:
         method, path = head.decode("latin-1").split(" ", 2)[:2]
         self.requests[method, path.partition("?")[0]] += 1
         fields = _fields(head)
-        mode = self._decide(path)
+        mode, body = self._decide(path), _body(reader, fields)
         while mode == "slow":
             try:
                 await asyncio.wait_for(self._changed.wait(), self.delay)
@@ -194,16 +197,21 @@ class FaultProxy:
                 await reader.readline()
         elif mode in {"hang", *ANSWERS}:
             changed = self._changed
-            async for _ in _body(reader, fields):
+            async for _ in body:
                 pass
             if mode in ANSWERS:
                 writer.write(_answer(*ANSWERS[mode]))
                 await writer.drain()
                 return True
             await changed.wait()
+        elif self.answer_500 and self.answer_500 in (whole := b"".join([piece async for piece in body])):
+            writer.write(_answer("500 Internal Server Error", ""))
+            await writer.drain()
+            return True
         else:
+            body = _pieces(whole) if self.answer_500 else body
             client = None if mode in {"lose-answer", "commit-then-503"} else _Twice(writer, mode == "answer-twice")
-            kept, status = await upstream.forward(method, head, _body(reader, fields), client)
+            kept, status = await upstream.forward(method, head, body, client)
             if status >= 500:
                 self.struck["failed"] += 1
             if client:
@@ -310,6 +318,11 @@ async def _body(reader: asyncio.StreamReader, fields: dict[str, str], to_end: bo
         if not piece:
             raise EOFError
         left -= 0 if to_end else len(piece)
+        yield piece
+
+
+async def _pieces(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
         yield piece
 
 

@@ -22,16 +22,8 @@ from typing import Any
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID
 from pokebattle.tracking.journal import Progress, write_atomically
 from pokebattle.tracking.shipping import repeats
-from pokebattle.tracking.shipping.rest import (
-    API,
-    BATCH,
-    Chunks,
-    MlflowRest,
-    ServerError,
-    file_chunks,
-    is_unclear,
-    pairs,
-)
+from pokebattle.tracking.shipping.errors import ServerError, is_unclear
+from pokebattle.tracking.shipping.rest import API, BATCH, Chunks, MlflowRest, file_chunks, pairs
 
 PERSISTENCE = 60.0  # seconds for which an error inside the server is taken to pass
 PUZZLING = {404, 500}  # without a reason of MLflow's: the server's own trouble, or something that it cannot store
@@ -481,7 +473,7 @@ class Delivery:
     def set_aside(self, item: Item, error: Exception) -> None:
         """Write down what cannot be delivered, and go on; what the server may take later can be tried again."""
         said = str(error) if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
-        entry: dict[str, Any] = {"what": str(item), "error": said}
+        entry: dict[str, Any] = {"what": self.translate_text(str(item)), "error": said}
         passing = isinstance(error, ServerError) and (error.denied or not error.permanent)
         if isinstance(item, File) and (kept := self._kept(item)):
             entry["file"] = kept

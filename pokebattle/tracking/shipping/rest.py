@@ -11,6 +11,7 @@ import http.client
 import json
 import math
 import os
+import re
 import select
 import ssl
 import time
@@ -18,52 +19,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from pokebattle.tracking.settings import is_served
+from pokebattle.tracking.shipping import destination
+from pokebattle.tracking.shipping.errors import ServerError, UnsentError
 
 API = "/api/2.0/mlflow/"
 BATCH = {"metrics": 800, "params": 100, "tags": 100}  # of one log-batch call, for which MLflow takes 1,000 in all
 IDLE = 2.0  # seconds after which a connection is not used again: the server may have closed it (uvicorn after 5)
 LIMIT = {"params": 6000, "tags": 8000}  # characters of a value
-PASSING = {408, 425, 429}  # client errors that the next attempt may not meet
+LENGTH = {"key": 250, "run": 250, "experiment": 256, "user": 256}  # characters of a name that every database keeps
 NOT_FINITE = {float("inf"): "Infinity", float("-inf"): "-Infinity"}
 
 Chunks = Callable[[], Iterable[bytes]]
-
-
-class UnsentError(OSError):
-    """Nobody took the connection, so that nothing can have been carried out."""
-
-
-class ServerError(Exception):
-    """The server answered, and refused: ``status`` and ``code`` say how."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(f"HTTP {status} {code}: {message}".replace(" :", ":"))
-        self.status, self.code, self.message = status, code, message
-
-    @property
-    def denied(self) -> bool:
-        """The server wants other credentials."""
-        return self.status in {401, 403}
-
-    @property
-    def permanent(self) -> bool:
-        """MLflow itself will never take this request (a 404 without a code came from another program)."""
-        return 400 <= self.status < 500 and self.status not in PASSING and (bool(self.code) or self.status != 404)
-
-    @property
-    def missing(self) -> bool:
-        """What was named is not there; a server with accounts says 403 without a code then."""
-        return self.code == "RESOURCE_DOES_NOT_EXIST" or (self.status == 403 and not self.code)
-
-
-def is_unclear(error: OSError | ServerError) -> bool:
-    """Tell whether a request that ended like this may have been carried out."""
-    if isinstance(error, ServerError):
-        return error.status >= 500 or error.status == 408
-    return not isinstance(error, UnsentError)
 
 
 class MlflowRest:
@@ -226,17 +195,9 @@ class MlflowRest:
     def upload(self, artifact_uri: str, path: str, chunks: Chunks, sent: Callable[[], None] = lambda: None) -> None:
         """Store ``chunks()`` as the artifact ``path`` below ``artifact_uri``; ``sent`` is called as the bytes leave."""
         scheme, _, rest = artifact_uri.partition(":")
-        if scheme == "file" or artifact_uri.startswith("/"):  # a store that server and clients see alike
-            target = Path(unquote(urlsplit(artifact_uri).path)) / path
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("wb") as file:
-                    file.writelines(chunks())
-            except OSError as error:
-                raise ServerError(400, "NOT_WRITABLE", f"{target} cannot be written here ({error})") from error
-            return
         if scheme != "mlflow-artifacts":
-            raise ServerError(400, "NOT_PROXIED", f"the server does not serve the artifacts itself ({artifact_uri})")
+            destination.upload(artifact_uri, path, chunks)
+            return
         root = urlsplit(f"x:{rest}").path.strip("/")
 
         def body() -> Iterator[bytes]:
@@ -277,6 +238,16 @@ def _as_told(value: Any) -> Any:
 def whole_characters(text: str) -> str:
     """Return ``text`` with a question mark for every half of a surrogate pair."""
     return text.encode("utf-8", "replace").decode()
+
+
+def storable(text: str, limit: int | None = None) -> str:
+    """Return ``text`` as every database can keep it: PostgreSQL wants no NUL, and no name that is too long."""
+    return whole_characters(text).replace("\0", "\N{REPLACEMENT CHARACTER}")[:limit]
+
+
+def storable_key(name: str) -> str:
+    """Return the name of a parameter or metric as MLflow takes it; ``@`` is written as MLflow's autolog does."""
+    return re.sub(r"[^\w. :/-]", "_", storable(name).replace("@", "_at_"))[: LENGTH["key"]]
 
 
 def file_chunks(file: Path) -> Chunks:

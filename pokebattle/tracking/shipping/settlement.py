@@ -17,7 +17,7 @@ from pokebattle.tracking.settings import deliver_to, server_record
 from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, File, RefusedError
 from pokebattle.tracking.shipping.ending import Verdict, order, verdict
 from pokebattle.tracking.shipping.executed import ExecutedNotebook
-from pokebattle.tracking.shipping.rest import LIMIT, ServerError
+from pokebattle.tracking.shipping.rest import LIMIT, ServerError, storable
 from pokebattle.tracking.shipping.story import Story
 
 LEFT = {"run.json", "aside.jsonl", "lock"}  # what stays of an execution that is on the server
@@ -156,7 +156,7 @@ class Settlement:
                                      f"{LIMIT['tags']} of a tag: {names}"
         if aside := self.delivery.told_aside():
             tags[SET_ASIDE] = f"{len(aside)}: {'; '.join(aside)}"
-        return {key: mask(value)[: LIMIT["tags"]] for key, value in tags.items() if value}
+        return {key: storable(mask(value), LIMIT["tags"]) for key, value in tags.items() if value}
 
     def _traceback(self, error: dict[str, Any]) -> str:
         """Return the end of a traceback, which says more than its beginning where it is too long for a tag."""

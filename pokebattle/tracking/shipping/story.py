@@ -15,11 +15,12 @@ from pokebattle.tracking.journal import Progress, execution_folder, read_events,
 from pokebattle.tracking.secrets import Masker
 from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, Experiment, File
 from pokebattle.tracking.shipping.executed import ExecutedCell
-from pokebattle.tracking.shipping.rest import LIMIT, file_chunks, pairs
+from pokebattle.tracking.shipping.rest import LENGTH, LIMIT, file_chunks, pairs, storable, storable_key
 
 NAMED_FITS = 10  # fits of one model class that get keys of their own; ``fits.json`` holds all
 SCRIPT = "script"  # the executor of what `MLflowTracker` opens
 UNSEEN = "# not written down: there was no space left"
+NOW = 1000  # ms between a point's time and its event's in which mlflow's own clock gave it
 LONGEST_WAIT = 120_000  # ms that a kernel may have waited for an answer before it writes a request down
 COPIED_POINTS = 10_000  # metric points of the first attempt that its own run repeats
 
@@ -61,7 +62,8 @@ class Story:
         self._provisional: dict[str, Any] = {}
         self._known: dict[str, str] = {}  # parameters as they will be on the run
         self._attempt = Attempt(1, "")
-        self._event_at = 0
+        self._event_at = self._now = 0
+        self._moments: dict[tuple[str, str], tuple[int, int, int]] = {}  # run, key -> step, time and time given last
         self._code: dict[str, Any] = {}
 
     @property
@@ -82,7 +84,8 @@ class Story:
             delivery.replaying = offset <= delivery.progress.offset
             if event["kind"] == "names":
                 self._await_parent()
-            self._event_at, self.last_time = began, max(self.last_time, event["time"])
+            self._event_at, self._now = began, event["time"]
+            self.last_time = max(self.last_time, self._now)
             self.read_to = offset
             if handler := getattr(self, f"on_{event['kind']}", None):
                 handler(event)
@@ -112,9 +115,10 @@ class Story:
 
     def on_names(self, event: dict[str, Any]) -> None:
         """From here on the run can be opened, and later cells do not override parameters any more."""
-        self.names = (event["experiment"], event["run_name"])
+        names = (event["experiment"], LENGTH["experiment"]), (event["run_name"], LENGTH["run"])
+        self.names = storable(*names[0]), storable(*names[1])
         start = self.start
-        experiment = Experiment(event["experiment"], start["experiment_token"], start["experiment_token"] + "-root")
+        experiment = Experiment(self.names[0], start["experiment_token"], start["experiment_token"] + "-root")
         run = self._creation(self.run, start["root"], self.names[1], start["time"], self._opening_tags())
         experiment.vital = run.vital = True
         if not self.delivery.replaying:
@@ -122,8 +126,9 @@ class Story:
         self.on_params({"values": self._provisional})
 
     def _creation(self, token: str, root: str, name: str, time: int, tags: dict[str, str]) -> Call:
+        told = {key: storable(value) for key, value in {**tags, LOCAL_ID: token}.items()}
         body = {"experiment_id": self.start["experiment_token"], "run_name": name, "start_time": time,
-                "user_id": self.start["user"], "tags": pairs({**tags, LOCAL_ID: token})}  # fmt: skip
+                "user_id": storable(self.start["user"], LENGTH["user"]), "tags": pairs(told)}  # fmt: skip
         return Call("POST", "runs/create", body, token, "run", root)
 
     def _opening_tags(self) -> dict[str, str]:
@@ -193,7 +198,7 @@ class Story:
             return
         values = {name: self.masker.value(name, value) for name, value in event["values"].items()}
         self.typed |= values
-        self._params({name: str(value) for name, value in values.items()})
+        self._params({storable_key(name): storable(str(value)) for name, value in values.items()})
 
     def _params(self, values: dict[str, str]) -> None:
         """Queue parameters for the current attempt; MLflow's cannot change, so the run keeps the first value."""
@@ -254,17 +259,41 @@ class Story:
     def _metrics(self, points: list[dict[str, Any]], of_fit: bool = False) -> None:
         """Queue metric points; those of a later attempt's fits are its own alone."""
         attempt = self._attempt
-        if attempt.number == 1 or not of_fit:
-            self._put(Batch(self.run, points))
         if attempt.number > 1:
-            self._put(Batch(attempt.run, list(points)))
-        elif len(attempt.metrics) < COPIED_POINTS:
+            self._put(Batch(attempt.run, self._in_turn(attempt.run, points)))
+        if attempt.number == 1 or not of_fit:
+            points = self._in_turn(self.run, points)
+            self._put(Batch(self.run, list(points)))
+        if attempt.number == 1 and len(attempt.metrics) < COPIED_POINTS:
             attempt.metrics += points
+
+    def _in_turn(self, run: str, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return points of one request such that MLflow shows the last one that was logged of each key.
+
+        Of points with one step and one millisecond it shows the greatest, and keeps equal ones once. Where each is
+        sent and awaited no two have one millisecond; in a journal they do, and the later ones are put behind.
+        Times that somebody else than the clock has given are left as they are.
+        """
+        return [self._after_the_last(run, point) if self._is_of_now(point) else point for point in points]
+
+    def _is_of_now(self, point: dict[str, Any]) -> bool:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            return abs(int(point["timestamp"]) - self._now) < NOW
+        return False
+
+    def _after_the_last(self, run: str, point: dict[str, Any]) -> dict[str, Any]:
+        key, step, told = (run, point["key"]), int(point.get("step") or 0), int(point["timestamp"])
+        last = self._moments.get(key)
+        behind = last is not None and last[0] == step and last[1] <= told <= last[2]
+        given = last[2] + 1 if last is not None and behind else told
+        self._moments[key] = (step, told, given)
+        return point if given == told else point | {"timestamp": given}
 
     def on_metrics(self, event: dict[str, Any]) -> None:
         """Queue metrics that a notebook publishes."""
         self.headline |= event["values"]
-        self._metrics([point(name, float(value), event["time"]) for name, value in event["values"].items()])
+        points = [point(storable_key(name), float(value), event["time"]) for name, value in event["values"].items()]
+        self._metrics(points)
 
     def on_dataset(self, event: dict[str, Any]) -> None:
         """Queue a part of a battle set as input of the run; of a part that judges also that it was opened, and when."""
@@ -294,10 +323,12 @@ class Story:
         if ordinal > NAMED_FITS:
             return
         prefix = model if ordinal == 1 else f"{model}_{ordinal}"
-        self._params({f"{prefix}.{name}": str(self.masker.value(name, v)) for name, v in event["params"].items()})
+        values = {f"{prefix}.{name}": str(self.masker.value(name, v)) for name, v in event["params"].items()}
+        self._params({storable_key(name): storable(value) for name, value in values.items()})
         points = [point(f"fit/{prefix}/seconds", event["seconds"], event["time"])]
         for name, values in event.get("history", {}).items():
-            points += [point(f"fit/{prefix}/{name}", v, event["time"], step) for step, v in enumerate(values)]
+            key = storable_key(f"fit/{prefix}/{name}")
+            points += [point(key, v, event["time"], step) for step, v in enumerate(values)]
         self._metrics(points, of_fit=True)
 
     def on_tags(self, event: dict[str, Any]) -> None:
@@ -356,7 +387,7 @@ class Story:
             self._metrics(metrics)
             self.headline |= {metric["key"]: metric["value"] for metric in metrics}
         else:
-            self._put(Batch(run, metrics, {p["key"]: p["value"] for p in params}))
+            self._put(Batch(run, self._in_turn(run, metrics), {p["key"]: p["value"] for p in params}))
         self._put(Batch(run, tags={tag["key"]: tag.get("value", "") for tag in tags}))
 
     def _is_own(self, run: str) -> bool:
