@@ -17,7 +17,7 @@ from pokebattle.tracking.shipping.rest import ServerError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("--forget", metavar="EXECUTION", help="remove what was set aside of an execution")
+    parser.add_argument("--forget", metavar="EXECUTION", help="remove what was set aside or refused of one")
     parser.add_argument("--close", metavar="RUN", help="end a run that this host began and has lost the record of")
 
 
@@ -32,14 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
             return 1
         return 0
     if arguments.forget:
-        folder = execution_folder(arguments.forget)
-        if not (folder / "aside.jsonl").is_file():
-            sys.stderr.write(f"Error: {arguments.forget}: nothing of such an execution is set aside\n")
-            return 1
-        (folder / "aside.jsonl").unlink()
-        shutil.rmtree(folder / "files", ignore_errors=True)
-        say(f"{arguments.forget}: forgotten what was set aside\n")
-        return 0
+        return _forget(arguments.forget)
     results = spool.drain(retry_refused=True)
     again = spool.retry_aside()
     for folder, result in (results | again).items():
@@ -57,6 +50,22 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"Error: trials at {tracking_uri()}: {error}\n")
         return 1
     return 0 if set(counts) <= {"delivered"} else 1
+
+
+def _forget(execution: str) -> int:
+    """Remove what was set aside of an execution, or one that its server refuses."""
+    folder = execution_folder(execution)
+    if any(one.folder == folder and one.state == "refused" for one in spool.waiting()):
+        shutil.rmtree(folder)
+        sys.stdout.write(f"{execution}: forgotten\n")
+    elif (folder / "aside.jsonl").is_file():
+        (folder / "aside.jsonl").unlink()
+        shutil.rmtree(folder / "files", ignore_errors=True)
+        sys.stdout.write(f"{execution}: forgotten what was set aside\n")
+    else:
+        sys.stderr.write(f"Error: {execution}: nothing of such an execution is set aside or refused\n")
+        return 1
+    return 0
 
 
 def _mend_trials() -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pokebattle.shared.settings import Login, SettingsError, check_password, login
+from pokebattle.shared.settings import Login, SettingsError, check_name, check_password, login
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 
 # What a role is granted of everything of a kind. The server's own rules (see app.py) take MANAGE of all versions for
@@ -100,6 +100,7 @@ def listed(server: Server) -> list[Account]:
 
 def add(server: Server, account: Login, role: str) -> None:
     """Make an account with a role; raises SettingsError where there is one of that name."""
+    check_name(account.name)
     check_password(account.password)
     if account.name in {known.name for known in listed(server)}:
         raise SettingsError(f"{account.name} has an account: `accounts role` and `accounts password` change it")

@@ -118,9 +118,20 @@ def check_password(value: str) -> None:
         raise SettingsError("expected a password of your own, got one that anybody guesses; `make env` makes one")
 
 
+def check_name(value: str) -> None:
+    """Refuse an account's name with a colon: it ends the name where it is sent, so that nobody could log in with it."""
+    if ":" in value:
+        raise SettingsError(f"expected an account's name without a colon, got {value!r}: nobody can log in with it")
+
+
 def login(settings: Mapping[str, str], who: str) -> Login:
     """Return the account of ``ADMIN``, ``TEAM`` or ``PROMOTER``."""
-    return Login(need(settings, f"MLFLOW_{who}_USERNAME"), password(settings, f"MLFLOW_{who}_PASSWORD"))
+    name = need(settings, f"MLFLOW_{who}_USERNAME")
+    try:
+        check_name(name)
+    except SettingsError as error:
+        raise SettingsError(f"MLFLOW_{who}_USERNAME: {error}") from None
+    return Login(name, password(settings, f"MLFLOW_{who}_PASSWORD"))
 
 
 def with_accounts(settings: Mapping[str, str]) -> bool:

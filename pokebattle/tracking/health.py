@@ -144,9 +144,7 @@ def _waiting() -> list[Finding]:
         what = Path(one.start["notebook"]).name or one.start["executor"]
         name = f"{one.folder.name} ({what}) for {deliver_to(one.start)}"
         if one.state == "refused":
-            denied = "HTTP 403" in one.reason
-            what = "have an administrator let this account write (role team)" if denied else "mend that"
-            mend = f"{what}, then `python -m pokebattle sync`"
+            mend = _mend_refused(one)
             found.append(Finding("refused", False, f"{name}: {one.reason}", mend))
         elif one.state == "elsewhere":
             found.append(Finding("waiting", True, f"{name}: {one.start['kernel']['host']} has to deliver it"))
@@ -155,6 +153,16 @@ def _waiting() -> list[Finding]:
         else:
             found.append(Finding("running", True, name + (f", waits: {one.reason}" if one.reason else "")))
     return found
+
+
+def _mend_refused(one: spool.Waiting) -> str:
+    again = "`python -m pokebattle sync`"
+    give_up = f"`python -m pokebattle sync --forget {one.folder.name}` gives it up"
+    if one.reason.startswith("HTTP 403"):
+        return f"have an administrator let this account write (role team), then {again}"
+    if one.reason.startswith("run "):
+        return give_up if "for good" in one.reason else f"do that, then {again}; or {give_up}"
+    return f"mend that, then {again}"
 
 
 def _who_delivers(one: spool.Waiting) -> str:
@@ -176,12 +184,13 @@ def _set_aside() -> list[Finding]:
     found = []
     for file in sorted(executions_dir().glob("*/aside.jsonl")):
         lines = file.read_text("utf-8").splitlines()
+        first = json.loads(lines[0])
         mend = f"the server does not take this: look, then `python -m pokebattle sync --forget {file.parent.name}`"
         if any('"file"' in line for line in lines):
             mend = f"look, then `python -m pokebattle sync` tries again, or with `--forget {file.parent.name}` gives up"
         if any('"call"' in line for line in lines):
             mend = f"once you may register, `python -m pokebattle sync`; else with `--forget {file.parent.name}`"
-        text = f"{file.parent.name}: {len(lines)}, the first {lines[0][:300]}"
+        text = f"{file.parent.name}: {len(lines)}, the first {first['what'][:200]} ({first['error'][:300]})"
         found.append(Finding("set aside", False, text, mend))
     return found
 

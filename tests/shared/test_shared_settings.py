@@ -76,6 +76,12 @@ def test_wrong_settings_are_named(idle, root):
             _ = s.with_accounts(changed), s.database(changed), serve.command(changed)
 
 
+def test_an_account_whose_name_could_not_log_in_is_refused():
+    settings = {"MLFLOW_TEAM_USERNAME": "team:a", "MLFLOW_TEAM_PASSWORD": "a-long-enough-password"}
+    with pytest.raises(s.SettingsError, match=r"^MLFLOW_TEAM_USERNAME: expected an account's name without a colon"):
+        s.login(settings, "TEAM")
+
+
 def test_the_public_name_joins_the_hosts_that_the_server_answers_to():
     hosts = s.allowed_hosts({"MLFLOW_PUBLIC_HOST": "mlflow.example.org, other:8443"}).split(",")
     assert {"mlflow:5000", "localhost:*", "127.0.0.1", "mlflow.example.org", "other:8443"} <= set(hosts)

@@ -14,6 +14,7 @@ import mlflow
 import nbformat
 import pytest
 from guard import guarded
+from leftovers import leave
 from mlflow.entities import Run
 
 from pokebattle.tracking import server
@@ -210,3 +211,11 @@ def away(tmp_path: Path) -> Tracked:
 def make_notebook() -> Callable[..., Any]:
     """The function that builds small notebooks."""
     return notebook
+
+
+@pytest.fixture
+def write(tracked: Tracked, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`write("name", event, …, uri=…)` leaves an execution whose kernel has ended and which nobody delivers."""
+    monkeypatch.setenv("POKEBATTLE_STATE", tracked.env["POKEBATTLE_STATE"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracked.uri)
+    return leave

@@ -32,7 +32,8 @@ from mlflow.entities import Run
 from pokebattle.tracking import server
 
 PARENT = "mlflow.parentRunId"
-MODES = {"pass", "refuse", "hang", "unavailable", "unauthorized", "denied", "slow", "lose-answer", "cut"}
+MODES = {"pass", "refuse", "hang", "unavailable", "unauthorized", "denied", "slow", "lose-answer", "cut",
+         "commit-then-503", "answer-twice"}
 ANSWERS = {
     "unavailable": ("503 Service Unavailable", "TEMPORARILY_UNAVAILABLE"),
     "unauthorized": ("401 Unauthorized", "UNAUTHENTICATED"),
@@ -60,12 +61,15 @@ class FaultProxy:
     mode : str
         ``pass``; ``refuse`` (nobody listens, connections are cut); ``hang`` (reads, never answers, never forwards);
         ``unavailable``, ``unauthorized``, ``denied`` (503, 401, 403, not forwarded); ``slow`` (forwards after
-        ``delay`` seconds); ``lose-answer`` (forwards, waits for the answer and closes without passing it on); ``cut``
+        ``delay`` seconds); ``lose-answer`` (forwards, waits for the answer and closes without passing it on);
+        ``commit-then-503`` (the same, and answers 503); ``answer-twice`` (passes the answer on two times); ``cut``
         (closes in the middle of the request's body, not forwarded). A change acts at once, also on requests that wait.
     share : float
         Share of the requests that the fault strikes; ``refuse`` strikes all.
     paths : str
         Only requests whose path holds this are struck; ``refuse`` strikes all.
+    answer_500 : bytes
+        Requests whose body holds this are answered by 500 and not forwarded, in mode ``pass`` too.
     requests, struck : Counter
         Requests by (method, path), and faults by mode; ``failed`` are the real server's own answers of 500 and above.
         Who is refused is not seen here, except the connections that are cut when it begins.
@@ -75,6 +79,7 @@ class FaultProxy:
         parts = urllib.parse.urlsplit(upstream)
         self._upstream = (parts.hostname or "", parts.port or 0)
         self.share, self.delay, self.paths = 1.0, 5.0, ""
+        self.answer_500 = b""
         self.requests: Counter[tuple[str, str]] = Counter()
         self.struck: Counter[str] = Counter()
         self._mode, self._rng = "pass", random.Random(seed)
@@ -177,7 +182,7 @@ class FaultProxy:
         method, path = head.decode("latin-1").split(" ", 2)[:2]
         self.requests[method, path.partition("?")[0]] += 1
         fields = _fields(head)
-        mode = self._decide(path)
+        mode, body = self._decide(path), _body(reader, fields)
         while mode == "slow":
             try:
                 await asyncio.wait_for(self._changed.wait(), self.delay)
@@ -192,21 +197,48 @@ class FaultProxy:
                 await reader.readline()
         elif mode in {"hang", *ANSWERS}:
             changed = self._changed
-            async for _ in _body(reader, fields):
+            async for _ in body:
                 pass
             if mode in ANSWERS:
                 writer.write(_answer(*ANSWERS[mode]))
                 await writer.drain()
                 return True
             await changed.wait()
+        elif self.answer_500 and self.answer_500 in (whole := b"".join([piece async for piece in body])):
+            writer.write(_answer("500 Internal Server Error", ""))
+            await writer.drain()
+            return True
         else:
-            client = None if mode == "lose-answer" else writer
-            kept, status = await upstream.forward(method, head, _body(reader, fields), client)
+            body = _pieces(whole) if self.answer_500 else body
+            client = None if mode in {"lose-answer", "commit-then-503"} else _Twice(writer, mode == "answer-twice")
+            kept, status = await upstream.forward(method, head, body, client)
             if status >= 500:
                 self.struck["failed"] += 1
+            if client:
+                await client.end()
+            elif mode == "commit-then-503":
+                writer.write(_answer(*ANSWERS["unavailable"]))
+                await writer.drain()
+                return True
             return kept
         writer.transport.abort()
         return False
+
+
+class _Twice:
+    """A client who may be given the whole answer a second time."""
+
+    def __init__(self, writer: asyncio.StreamWriter, twice: bool) -> None:
+        self.writer, self.twice, self.said = writer, twice, b""
+
+    async def write(self, piece: bytes) -> None:
+        self.said += piece if self.twice else b""
+        self.writer.write(piece)
+        await self.writer.drain()
+
+    async def end(self) -> None:
+        self.writer.write(self.said)
+        await self.writer.drain()
 
 
 class _Upstream:
@@ -224,7 +256,7 @@ class _Upstream:
         self.reader = self.writer = None
 
     async def forward(
-        self, method: str, head: bytes, body: AsyncIterator[bytes], client: asyncio.StreamWriter | None
+        self, method: str, head: bytes, body: AsyncIterator[bytes], client: _Twice | None
     ) -> tuple[bool, int]:
         """Forward a request and its answer, which without a client is dropped; tell if this can go on, and the status.
         """
@@ -242,11 +274,10 @@ class _Upstream:
         ends = not empty and not {"content-length", "transfer-encoding"} & set(fields)
         content = _body(self.reader, {} if empty else fields, to_end=ends)
         if client is not None:
-            client.write(answer)
+            await client.write(answer)
         async for piece in content:
             if client is not None:
-                client.write(piece)
-                await client.drain()
+                await client.write(piece)
         self.used = time.monotonic()
         if client is None or ends or "close" in {fields.get("connection", ""), _fields(head).get("connection", "")}:
             self.close()
@@ -287,6 +318,11 @@ async def _body(reader: asyncio.StreamReader, fields: dict[str, str], to_end: bo
         if not piece:
             raise EOFError
         left -= 0 if to_end else len(piece)
+        yield piece
+
+
+async def _pieces(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
         yield piece
 
 

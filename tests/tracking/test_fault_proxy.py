@@ -8,6 +8,7 @@ import http.client
 import io
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -64,6 +65,27 @@ def direct(mlflow_server: str) -> mlflow.MlflowClient:
 
 
 BROKEN = (ConnectionError, http.client.HTTPException)
+
+
+def test_a_request_is_carried_out_and_answered_by_503(
+    proxy: FaultProxy, client: Client, direct: mlflow.MlflowClient
+) -> None:
+    proxy.mode = "commit-then-503"
+    assert client.create("proxy-committed")[0] == 503
+    proxy.mode = "pass"
+    assert client.search()[0] == 200, "the connection stays"
+    assert direct.get_experiment_by_name("proxy-committed")
+
+
+def test_an_answer_comes_twice(proxy: FaultProxy) -> None:
+    proxy.mode = "answer-twice"
+    with socket.create_connection(("127.0.0.1", proxy.port), 15) as connection:
+        connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+        said = b""
+        while said.count(b"HTTP/1.1 200") < 2:
+            said += (piece := connection.recv(65536))
+            assert piece
+    assert proxy.struck["answer-twice"] == 1
 
 
 def test_passing_keeps_connections_alive_and_streams_bodies(proxy: FaultProxy, client: Client) -> None:

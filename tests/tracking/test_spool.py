@@ -4,15 +4,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pokebattle.tracking import health, processes
+from pokebattle.tracking import health
 from pokebattle.tracking.journal import Journal, execution_folder, read_json, run_address
-from pokebattle.tracking.opening import opening
 from pokebattle.tracking.settings import SPOOL_RESERVE
 from pokebattle.tracking.shipping import delivery, spool
 from pokebattle.tracking.shipping.rest import MlflowRest
@@ -40,27 +38,6 @@ def test_only_the_latest_executions_are_kept_and_all_that_wait(
     spool.forget_old()
     left = sorted(folder.name for folder in (tmp_path / "executions").iterdir())
     assert left == ["20260101-waits", "20260102-set-aside", "20260105-settled", "20260106-settled"]
-
-
-@pytest.fixture
-def write(tracked: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`write("name", event, …, uri=…)` leaves an execution whose kernel has ended and which nobody delivers."""
-    monkeypatch.setenv("POKEBATTLE_STATE", tracked.env["POKEBATTLE_STATE"])
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracked.uri)
-    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    kernel = processes.identity(ended.pid)
-    ended.communicate(b"\n")
-
-    def write(name: str, *events: dict[str, Any], **start: Any) -> None:
-        told = {"notebook": "", "executor": "kernel", "cwd": "/", "user": "u", "experiment": name, "run_name": name,
-                "driver": None, "parent_execution": None, "parent": None, "kernel": kernel}  # fmt: skip
-        journal = Journal(execution_folder(name))
-        names = {"kind": "names", "experiment": name, "run_name": name}
-        for event in ({"kind": "start", **opening(name, **told), **start}, *events, names):
-            journal.append(**event)
-        journal.close()
-
-    return write
 
 
 def test_one_process_waits_for_a_server_that_is_away_and_others_leave(tracked: Any, write: Any) -> None:
@@ -122,11 +99,13 @@ def test_what_the_server_fails_at_is_set_aside_after_a_minute_and_tried_again_on
     (waits,) = health._waiting()
     assert "HTTP 500" in waits.text and "set aside" in waits.mend
     assert [result.partition(":")[0] for result in spool.drain().values()] == ["held up"], "it may pass"
+    place = tracked.client.get_experiment_by_name("collide").experiment_id
+    (run,) = tracked.client.search_runs([place])
+    assert run.info.status == "RUNNING" and run.data.metrics["after"] == 1.0, "nothing waits behind it"
     monkeypatch.setattr(delivery, "PERSISTENCE", 0.0)
-    for _ in range(6):
-        spool.drain()
+    assert [result.partition(":")[0] for result in spool.drain().values()] == ["delivered"]
     (run,) = tracked.runs("collide")
-    assert run.info.status == "FINISHED" and run.data.metrics["after"] == 1.0
+    assert run.info.status == "FINISHED"
     assert run.data.tags["pokebattle.set_aside"].startswith("2: ")
     artifacts = {item.path for item in tracked.client.list_artifacts(run.info.run_id)}
     assert {"plots", "collide.ipynb", "cells.json"} <= artifacts

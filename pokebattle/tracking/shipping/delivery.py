@@ -3,6 +3,9 @@
 A request that was sent may have been carried out although no answer came. Metric points, parameters, tags and files
 may be sent twice without harm; what the server gives an id of its own (runs, models, versions) carries a local id as
 the tag ``pokebattle.local_id``, is looked for before it is created a second time, and doubles are deleted in the end.
+Of what a kernel sent without that tag, and of what changes something, the server is asked first: see `repeats`.
+
+What the server does not take costs that one item: it is set aside, and what can be tried again is.
 """
 
 import contextlib
@@ -18,11 +21,15 @@ from typing import Any
 
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID
 from pokebattle.tracking.journal import Progress, write_atomically
-from pokebattle.tracking.shipping.rest import BATCH, Chunks, MlflowRest, ServerError, file_chunks
+from pokebattle.tracking.shipping import repeats
+from pokebattle.tracking.shipping.errors import ServerError, is_unclear
+from pokebattle.tracking.shipping.rest import API, BATCH, Chunks, MlflowRest, file_chunks, pairs
 
 PERSISTENCE = 60.0  # seconds for which an error inside the server is taken to pass
 PUZZLING = {404, 500}  # without a reason of MLflow's: the server's own trouble, or something that it cannot store
+ATTEMPTS, PAUSE = 3, 0.5  # at one item while the server takes others, and the seconds between them
 EXISTS = {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"}
+SEEN = "pokebattle.seen"  # the tag that tells when somebody worked on the run last
 
 
 class RefusedError(Exception):
@@ -33,7 +40,8 @@ class RefusedError(Exception):
 class Item:
     """One thing to deliver; without what is ``vital`` there is no run."""
 
-    since: float = field(default=0.0, init=False)  # monotonic time of the first failure; 0 when there was none
+    failures: int = field(default=0, init=False)
+    unclear: bool = field(default=False, init=False)  # it was sent, and may have been carried out
     vital: bool = field(default=False, init=False)
 
 
@@ -52,18 +60,32 @@ class Batch(Item):
         return self.run == other.run and len(self.metrics) < BATCH["metrics"] and not clash
 
     def halves(self) -> "list[Batch]":
-        """Return two smaller batches; none when there is only one thing in it."""
+        """Return two smaller batches, each of other names where there are several; none of a single thing."""
         parts: list[tuple[str, Any]] = [
             *(("metrics", point) for point in self.metrics),
             *(("params", pair) for pair in self.params.items()),
             *(("tags", pair) for pair in self.tags.items()),
         ]
-        cut = len(parts) // 2
-        return [_batch(self.run, half) for half in (parts[:cut], parts[cut:])] if cut else []
+        names = list(dict.fromkeys(_name(part) for part in parts))
+        if len(names) > 1:
+            first = set(names[: len(names) // 2])
+            cut = [[part for part in parts if (_name(part) in first) == here] for here in (True, False)]
+        else:
+            cut = [parts[:1], parts[1:]]
+        return [_batch(self.run, some) for some in cut] if len(parts) > 1 else []
+
+    def body(self) -> dict[str, Any]:
+        """Return what one request says of it."""
+        return {"run_id": self.run, "metrics": self.metrics, "params": pairs(self.params), "tags": pairs(self.tags)}
 
     def __str__(self) -> str:
         names = [*(point["key"] for point in self.metrics), *self.params, *self.tags]
         return f"{', '.join(sorted(set(names)))[:200]} of run {self.run}"
+
+
+def _name(part: tuple[str, Any]) -> tuple[str, str]:
+    what, thing = part
+    return what, thing["key"] if what == "metrics" else thing[0]
 
 
 def _batch(run: str, parts: list[tuple[str, Any]]) -> Batch:
@@ -91,7 +113,9 @@ class Call(Item):
 
     ``token`` is the local id under which the answer is noted, ``creates`` what it creates (experiment, run, model,
     registered or version), ``root`` the local id of the artifact folder that comes with it. What is ``shared`` may have
-    been created by another execution, and is looked for first.
+    been created by another execution, and is looked for first. What is ``doubtful`` was sent by the kernel itself, whom
+    no answer reached; what has one of the ``known`` ids is something else. It was sent at the time ``asked`` (ms), or
+    later; if that is ``exact``, what the server shows twice since then is a double.
     """
 
     method: str
@@ -101,6 +125,15 @@ class Call(Item):
     creates: str = ""
     root: str = ""
     shared: bool = False
+    doubtful: bool = False
+    asked: int = 0
+    exact: bool = False
+    known: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The path below MLflow's API."""
+        return re.sub("^/api/[23].0/mlflow/", "", self.path)
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} {json.dumps(self.body)[:200]}"
@@ -145,17 +178,21 @@ class Delivery:
         self.progress = Progress(folder)
         self.rest = MlflowRest(uri)
         self.queue: deque[Item] = deque()
+        self.own = ""  # local id of the execution's run
         self.spent: list[Path] = []  # staged files that the server has
         self.replaying = False  # the journal is read again: what it says is on the server already
         self._resumed = bool(self.progress.offset or self.progress.ids or self.progress.facts)
         self._doubtful: list[Call] = []
+        self._blamed = ""  # names and error of what was set aside last: more of the same goes there as a whole
 
     def put(self, item: Item) -> None:
         """Queue an item; small ones travel together."""
         if self.replaying:
+            if isinstance(item, Call) and item.doubtful and item.creates:  # a double may still come
+                self._doubtful.append(item)
             return
         last = self.queue[-1] if self.queue else None
-        if isinstance(item, Batch) and isinstance(last, Batch) and not last.since and last.takes(item):
+        if isinstance(item, Batch) and isinstance(last, Batch) and not last.failures and last.takes(item):
             last.metrics += item.metrics
             last.params |= item.params
             last.tags |= item.tags
@@ -177,52 +214,118 @@ class Delivery:
             try:
                 self._deliver(item)
             except (OSError, ServerError) as error:
-                if isinstance(error, ServerError) and error.denied and not _registers(item):
-                    raise RefusedError(str(error)) from error
-                hopeless = self._is_hopeless(item, error)
-                if hopeless and item.vital:
-                    raise RefusedError(str(error)) from error
-                if not hopeless:
-                    item.since = item.since or time.monotonic()
+                item.failures += 1
+                item.unclear = item.unclear or is_unclear(error)
+                if self._is_to_wait(item, error):
                     raise
-                if isinstance(item, Batch) and (halves := item.halves()):
-                    self.queue.popleft()
-                    self.queue.extendleft(reversed(halves))
+                if self._again(item, error):
                     continue
-                self.set_aside(item, str(error))
+                self.set_aside(item, error)
             except RefusedError:
                 raise
             except Exception as error:  # what cells made of it cannot be read
                 if item.vital:
                     raise
-                self.set_aside(item, f"{type(error).__name__}: {error}")
+                self.set_aside(item, error)
             self.queue.popleft()
 
-    def _is_hopeless(self, item: Item, error: OSError | ServerError) -> bool:
-        """Tell whether trying again is in vain: MLflow said no, or fails at this item alone."""
+    def _is_to_wait(self, item: Item, error: OSError | ServerError) -> bool:
+        """Tell whether everything has to wait because of the server, and not of the item.
+
+        Raises
+        ------
+        RefusedError
+            The server takes nothing of this execution.
+        """
         if isinstance(error, OSError):
+            return True
+        if error.status == 401 or (item.vital and (error.denied or error.permanent)):
+            raise RefusedError(str(error)) from error
+        if self._concerns_own(item) and (gone := self._gone(self.own)):
+            raise RefusedError(gone) from error
+        if _registers(item) and error.denied:
             return False
-        return error.permanent or (error.status in PUZZLING and self._fails_alone(item))
+        if error.denied and not self._takes_more():
+            raise RefusedError(str(error)) from error
+        if error.denied or error.permanent:
+            return False
+        if item.vital or error.status not in PUZZLING:
+            hopeless = self._fails_alone(item)
+            if hopeless and item.vital:
+                raise RefusedError(str(error)) from error
+            return not hopeless
+        return not self._takes_more()
+
+    def _again(self, item: Item, error: OSError | ServerError) -> bool:
+        """Tell whether an item is tried once more while the server takes others, a batch in two halves."""
+        assert isinstance(error, ServerError)
+        more_of_it = str(item) + str(error) == self._blamed
+        halves = item.halves() if isinstance(item, Batch) and not (error.denied or more_of_it) else []
+        if isinstance(item, Batch) and halves and not self._gone(item.run):
+            self.queue.popleft()
+            self.queue.extendleft(reversed(halves))
+            return True
+        if error.permanent and not (error.denied and not _registers(item)):
+            return False
+        if item.failures < ATTEMPTS:
+            time.sleep(PAUSE)
+        return item.failures < ATTEMPTS
+
+    def _concerns_own(self, item: Item) -> bool:
+        """Tell whether an item writes to the execution's own run."""
+        run = item.run if isinstance(item, Batch) else item.body.get("run_id") if isinstance(item, Call) else ""
+        return bool(run) and self.own in self.progress.ids and run in {self.own, self.progress.ids[self.own]}
+
+    def _gone(self, run: str) -> str:
+        """Say that a run cannot be written to because it was deleted, or nothing; raises as `flush` does."""
+        run_id = self.progress.ids.get(run, run)
+        try:
+            info = self.rest.call("GET", "runs/get", run_id=run_id)["run"]["info"]
+        except ServerError as error:
+            if not error.missing or (error.denied and run == self.own and not self._sees_experiment()):
+                return ""
+            return f"run {run_id} is not on the server any more: it was deleted for good"
+        if info.get("lifecycle_stage") != "deleted":
+            return ""
+        return f"run {run_id} was deleted: `mlflow runs restore --run-id {run_id}` brings it back"
+
+    def _sees_experiment(self) -> bool:
+        """Tell whether this account may look at the experiment: then a run that it does not see is none."""
+        try:
+            known = self.progress.facts["run"]["experiment_id"]
+            return bool(self.rest.call("GET", "experiments/get", experiment_id=known))
+        except (KeyError, ServerError):
+            return False
+
+    def _takes_more(self) -> bool:
+        """Tell whether the server lets this execution write at all, at the moment."""
+        if self.own not in self.progress.ids:
+            return self.rest.healthy()
+        try:
+            self.rest.log_batch(self.progress.ids[self.own], tags={SEEN: str(int(time.time() * 1000))})
+            return True
+        except (OSError, ServerError):
+            return False
 
     def _fails_alone(self, item: Item) -> bool:
-        """Tell whether an item has failed for long, and once more since the server was seen to be well.
+        """Tell whether an item has failed for long, and often while the server took others.
 
         It is counted over everybody who tried, as a shipper and those that drain the spool follow each other.
         """
-        what, since, well = self.progress.facts.get("stuck") or ("", 0.0, False)
+        what, since, well = self.progress.facts.get("stuck") or ("", 0.0, 0)
         if what != str(item):
-            self.progress.note(stuck=[str(item), time.time(), False])
-        elif time.time() - since > PERSISTENCE:
-            if (now := self.rest.healthy()) and well:
-                return True
-            self.progress.note(stuck=[what, since, now])
-        return False
+            self.progress.note(stuck=[str(item), time.time(), 0])
+            return False
+        well = int(well) + self._takes_more()
+        self.progress.note(stuck=[what, since, well])
+        return well >= ATTEMPTS and not _is_recent(since)
 
     def _deliver(self, item: Item) -> None:
         if isinstance(item, Batch):
             whole = self.translate({"run_id": item.run, "metrics": item.metrics, "params": item.params,
                                     "tags": item.tags})  # fmt: skip
             self.rest.log_batch(**whole)
+            self._forget_superseded(item)
             self.progress.beat()
         elif isinstance(item, File):
             self._upload(item)
@@ -280,32 +383,76 @@ class Delivery:
         return lambda: [text.encode()]
 
     def _call(self, call: Call) -> None:
-        path, body = self.translate(call.path), self.translate(call.body)
-        answer: dict[str, Any] | None = None
-        try:
-            if self._resumed or call.since or call.shared:
-                if call not in self._doubtful and not call.shared:  # a search mends its own doubles
-                    self._doubtful.append(call)
-                answer = next(iter(self._created(call, body)), None)
-            if answer is None:
-                answer = self.rest.call(call.method, path, **body)
-        except ServerError as error:
-            if call.token and error.permanent:
-                said = {"error_code": error.code, "message": error.message}
-                self.progress.note(answers={call.token: {"status": error.status, "body": said}})
-            if error.code not in EXISTS and (call.method != "GET" or not error.permanent):
-                raise
-            if call.creates == "experiment":
-                found = self.rest.experiment(body["name"])
-                self.progress.note(ids={call.token: found["experiment_id"], call.root: found["artifact_location"]})
+        if self.progress.answers.get(call.token, {}).get("status") == 200:  # somebody who delivered before got it
             return
-        if call.creates == "experiment" and call.root:  # the answer holds the id alone
-            answer |= self.rest.call("GET", "experiments/get", experiment_id=answer["experiment_id"])
+        path, body = self.translate(call.path), self.translate(call.body)
+        try:
+            answer = self._earlier(call, body)
+            if answer is None:
+                answer = self._send(call, path, body)
+            if call.creates == "experiment" and call.root:  # the answer holds the id alone
+                answer |= self.rest.call("GET", "experiments/get", experiment_id=answer["experiment_id"])
+        except ServerError as error:
+            if self._may_be_repeated(call) and repeats.says_done(call.method, call.name, error):
+                answer = {}
+            elif error.code in EXISTS and call.creates == "experiment":
+                answer = {"experiment": self.rest.experiment(body["name"])}
+            else:
+                self._note_refusal(call, error)
+                if error.code in EXISTS or (call.method == "GET" and error.permanent):
+                    return
+                raise
         if call.token:
             self.progress.note(ids=_ids_of(call, answer), answers={call.token: {"status": 200, "body": answer}})
 
+    def _note_refusal(self, call: Call, error: ServerError) -> None:
+        if call.token and error.permanent:
+            said = {"error_code": error.code, "message": error.message}
+            self.progress.note(answers={call.token: {"status": error.status, "body": said}})
+
+    def _may_be_repeated(self, call: Call) -> bool:
+        """Tell whether a request may have been carried out before."""
+        if call.unclear or call.shared or call.doubtful:
+            return True
+        if call.creates or not call.token:
+            return self._resumed
+        return self.progress.facts.get("sent") == call.token
+
+    def _send(self, call: Call, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send a request; whoever delivers after this process knows that it may have been carried out."""
+        noted = bool(call.token) and not call.creates and not repeats.is_harmless(call.method, call.name)
+        if noted:
+            self.progress.note(sent=call.token)
+        try:
+            answer = self.rest.call(call.method, path, **body)
+        except (OSError, ServerError) as error:
+            if noted and not is_unclear(error):
+                self.progress.note(sent=None)
+            raise
+        return answer
+
+    def _earlier(self, call: Call, body: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the answer to a request that was carried out before, as far as that can be seen."""
+        if not self._may_be_repeated(call):
+            return None
+        if not call.creates:
+            return repeats.carried_out(self.rest, call.method, call.name, body, call.asked)
+        if call not in self._doubtful and not call.shared:  # a search mends its own doubles
+            self._doubtful.append(call)
+        return next(self._created(call, body), None)
+
     def _created(self, call: Call, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield, as answers to the call, what was created by it before."""
+        if _carries_id(call, body):
+            yield from self._tagged(call, body)
+            return
+        others = [told["body"] for token, told in self.progress.answers.items() if token != call.token]
+        taken = {*call.known, *(_id_of(call, other) for other in others)}
+        for answer in repeats.created(self.rest, call.creates, body, call.asked):
+            if _id_of(call, answer) not in taken:
+                yield answer
+
+    def _tagged(self, call: Call, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         tag = f"tags.`{LOCAL_ID}` = '{call.token}'"
         if call.creates == "run":
             found = self.rest.call("POST", "runs/search", experiment_ids=[body["experiment_id"]], filter=tag)
@@ -314,8 +461,7 @@ class Delivery:
             found = self.rest.call("POST", "logged-models/search", experiment_ids=[body["experiment_id"]], filter=tag)
             yield from ({"model": model} for model in found.get("models", []))
         elif call.creates == "version":
-            found = self.rest.call("GET", "model-versions/search", filter=f"name='{body['name']}'", max_results=1000)
-            for version in found.get("model_versions", []):
+            for version in repeats.newest_versions(self.rest, body["name"]):
                 if {"key": LOCAL_ID, "value": call.token} in version.get("tags", []):
                     yield {"model_version": version}
 
@@ -323,6 +469,8 @@ class Delivery:
         """Delete what a server that was slow to wake up has created a second time."""
         for call in self._doubtful:
             body = self.translate(call.body)
+            if not (call.exact or _carries_id(call, body)):
+                continue
             for answer in self._created(call, body):
                 ids = _ids_of(call, answer)
                 if all(self.progress.ids.get(local) == given for local, given in ids.items() if local != call.root):
@@ -336,20 +484,41 @@ class Delivery:
                     self.rest.call("DELETE", "model-versions/delete", name=version["name"], version=version["version"])
         self._doubtful.clear()
 
-    def set_aside(self, item: Item, error: str) -> None:
-        """Write down what cannot be delivered, and go on; files and what goes to the registry can be tried again."""
-        entry: dict[str, Any] = {"what": str(item), "error": error}
+    def set_aside(self, item: Item, error: Exception) -> None:
+        """Write down what cannot be delivered, and go on; what the server may take later can be tried again."""
+        said = str(error) if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
+        entry: dict[str, Any] = {"what": self.translate_text(str(item)), "error": said}
+        passing = isinstance(error, ServerError) and (error.denied or not error.permanent)
         if isinstance(item, File) and (kept := self._kept(item)):
             entry["file"] = kept
-        if isinstance(item, Call) and _registers(item):
-            with contextlib.suppress(ServerError):  # it names what is not there
+        with contextlib.suppress(ServerError):  # it names what is not there
+            if isinstance(item, Call) and (passing or _registers(item)) and not _is_undecided(error):
                 path, body = self.translate(item.path), self.translate(item.body)
-                fields = (item.method, path, body, item.token, item.creates, item.root)
-                entry["call"] = fields
-        line = json.dumps(entry) + "\n"
-        if line not in self.aside():
-            with (self.folder / "aside.jsonl").open("a", encoding="utf-8") as file:
-                file.write(line)
+                entry["call"] = (item.method, path, body, item.token, item.creates, item.root)
+                entry |= {"asked": item.asked, "unclear": self._may_be_repeated(item)}
+            elif isinstance(item, Batch) and passing:
+                entry["call"] = ("POST", f"{API}runs/log-batch", self.translate(item.body()))
+        self._blamed = str(item) + str(error)
+        lines = self.aside()
+        if json.loads(json.dumps(entry)) not in [_without(json.loads(line), "since") for line in lines]:
+            if isinstance(error, ServerError) and not error.permanent:
+                entry["since"] = time.time()
+            self._write_aside([*lines, json.dumps(entry) + "\n"])
+
+    def _write_aside(self, lines: list[str]) -> None:
+        if lines:
+            write_atomically(self.folder / "aside.jsonl", "".join(lines))
+        else:
+            (self.folder / "aside.jsonl").unlink(missing_ok=True)
+
+    def _forget_superseded(self, batch: Batch) -> None:
+        """Do not try again to set a tag that was set since."""
+        fresh = {(self.progress.ids.get(batch.run, batch.run), key) for key in batch.tags}
+        lines = self.aside() if fresh else []
+        for line in lines:
+            _, path, body, *_ = json.loads(line).get("call", ("", "", {}))
+            if path.endswith("log-batch") and {(body["run_id"], tag["key"]) for tag in body["tags"]} & fresh:
+                self._write_aside([other for other in self.aside() if other != line])
 
     def _kept(self, item: File) -> tuple[str, str, str] | None:
         """Keep a file that the server does not take; return its folder there, its path in it, its name here."""
@@ -371,19 +540,21 @@ class Delivery:
         return root, item.path, kept.name
 
     def retry_aside(self) -> None:
-        """Try again, in order, what may be taken by now: somebody may have been allowed to register since.
+        """Try again, in order, what may be taken by now: somebody may have been allowed to write since.
 
         Raises
         ------
         OSError, ServerError
-            The server does not answer, or not now.
+            The server does not answer, or failed at something just now.
         """
+        waits: ServerError | None = None
         for line in self.aside():
             entry = json.loads(line)
             try:
                 if fields := entry.get("call"):
                     call = Call(*fields)
-                    call.since = time.monotonic()  # so that it is looked for before it is made
+                    call.asked = entry.get("asked", 0)
+                    call.unclear = bool(call.creates) or entry.get("unclear", False)
                     self._call(call)
                 elif (fields := entry.get("file")) and (kept := self.folder / "files" / fields[2]).is_file():
                     self.rest.upload(fields[0], fields[1], file_chunks(kept), self.progress.beat)
@@ -391,13 +562,17 @@ class Delivery:
                 else:
                     continue
             except ServerError as error:
-                if not (error.permanent or ("file" in entry and error.status in PUZZLING)):
-                    raise
+                if not error.denied and not error.permanent and _is_recent(entry.get("since", 0.0)):
+                    waits = waits or error
                 continue
-            rest = [other for other in self.aside() if other != line]
-            write_atomically(self.folder / "aside.jsonl", "".join(rest))
-        if not self.aside():
-            (self.folder / "aside.jsonl").unlink(missing_ok=True)
+            self._write_aside([other for other in self.aside() if other != line])
+        if waits:
+            raise waits
+
+    def told_aside(self) -> list[str]:
+        """Return for people what was set aside, and why."""
+        entries = map(json.loads, self.aside())
+        return [LOCAL.sub("?", f"{entry['what']} ({entry['error']})") for entry in entries]
 
     def aside(self) -> list[str]:
         """Return the lines that `set_aside` wrote."""
@@ -407,9 +582,36 @@ class Delivery:
             return []
 
 
+def _without(entry: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != name}
+
+
+def _carries_id(call: Call, body: dict[str, Any]) -> bool:
+    return {"key": LOCAL_ID, "value": call.token} in body.get("tags", [])
+
+
+def _is_recent(since: float) -> bool:
+    """Tell whether it is less than a minute since that time; a clock that was set back does not keep anything."""
+    return 0 <= time.time() - since < PERSISTENCE
+
+
+def _is_undecided(error: Exception) -> bool:
+    return isinstance(error, ServerError) and error.code == repeats.UNCLEAR
+
+
 def _registers(item: Item) -> bool:
     """Tell whether an item belongs to the registry, which may be closed to somebody who may log runs."""
     return isinstance(item, Call) and ("/registered-models/" in item.path or "/model-versions/" in item.path)
+
+
+def _id_of(call: Call, answer: dict[str, Any]) -> str:
+    """Return the server's id in an answer to such a call; a version's within its model. Nothing in one to another."""
+    if call.creates == "run":
+        return str(answer.get("run", {}).get("info", {}).get("run_id", ""))
+    if call.creates == "model":
+        return str(answer.get("model", {}).get("info", {}).get("model_id", ""))
+    version = answer.get("model_version", {})
+    return str(version.get("version", "")) if version.get("name") == call.body.get("name") else ""
 
 
 def _ids_of(call: Call, answer: dict[str, Any]) -> dict[str, str]:

@@ -5,44 +5,34 @@ Standard library only: ``import mlflow`` costs seconds, one call here costs mill
 
 import base64
 import configparser
+import contextlib
 import functools
 import http.client
 import json
+import math
 import os
+import re
+import select
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from pokebattle.tracking.settings import is_served
+from pokebattle.tracking.shipping import destination
+from pokebattle.tracking.shipping.errors import ServerError, UnsentError
 
 API = "/api/2.0/mlflow/"
-BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's own limits for one log-batch call
+BATCH = {"metrics": 800, "params": 100, "tags": 100}  # of one log-batch call, for which MLflow takes 1,000 in all
 IDLE = 2.0  # seconds after which a connection is not used again: the server may have closed it (uvicorn after 5)
 LIMIT = {"params": 6000, "tags": 8000}  # characters of a value
-PASSING = {408, 425, 429}  # client errors that the next attempt may not meet
+LENGTH = {"key": 250, "run": 250, "experiment": 256, "user": 256}  # characters of a name that every database keeps
+NOT_FINITE = {float("inf"): "Infinity", float("-inf"): "-Infinity"}
 
 Chunks = Callable[[], Iterable[bytes]]
-
-
-class ServerError(Exception):
-    """The server answered, and refused: ``status`` and ``code`` say how."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(f"HTTP {status} {code}: {message}".replace(" :", ":"))
-        self.status, self.code, self.message = status, code, message
-
-    @property
-    def denied(self) -> bool:
-        """The server wants other credentials."""
-        return self.status in {401, 403}
-
-    @property
-    def permanent(self) -> bool:
-        """MLflow itself will never take this request (a 404 without a code came from another program)."""
-        return 400 <= self.status < 500 and self.status not in PASSING and (bool(self.code) or self.status != 404)
 
 
 class MlflowRest:
@@ -54,10 +44,16 @@ class MlflowRest:
         ``http`` or ``https`` address, with an optional path.
     timeout : float
         Seconds without a byte after which a call is given up.
+
+    Attributes
+    ----------
+    ahead : float
+        Seconds by which the server's clock is ahead of this one, as its last answer told, to the second.
     """
 
     def __init__(self, uri: str, timeout: float = 30.0) -> None:
         self.uri, self.timeout = uri, timeout
+        self.ahead = 0.0
         self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
         self.took = 0.0  # seconds from the last request to its answer
@@ -82,6 +78,8 @@ class MlflowRest:
 
         Raises
         ------
+        UnsentError
+            No connection.
         OSError
             No answer.
         ServerError
@@ -89,12 +87,12 @@ class MlflowRest:
         ValueError
             The address is none of a server.
         """
-        if time.monotonic() - self._used > IDLE:
+        if time.monotonic() - self._used > IDLE or self._has_more():
             self.close()
         began = time.monotonic()
         try:
             if self._connection is None:
-                self._connection = self._connect()
+                self._connection = self._opened()
             names = {name.replace("_", "-"): value for name, value in headers.items()}
             target = self._parts.path.rstrip("/") + path
             self._connection.request(method, target, body=body, headers={**credentials(), **names})
@@ -102,6 +100,9 @@ class MlflowRest:
             data = answer.read()
             self._used = time.monotonic()
             self.took = self._used - began
+            self._compare_clocks(answer.getheader("Date"))
+        except UnsentError:
+            raise
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}") from error
@@ -109,6 +110,27 @@ class MlflowRest:
             self.close()
             raise _server_error(answer.status, data)
         return data
+
+    def _opened(self) -> http.client.HTTPConnection:
+        connection = self._connect()
+        try:
+            connection.connect()
+        except OSError as error:
+            raise UnsentError(str(error)) from error
+        return connection
+
+    def _has_more(self) -> bool:
+        """Tell whether something comes that nobody asked for: a second answer, or the connection's end."""
+        socket = self._connection.sock if self._connection else None
+        if socket is None:
+            return False
+        coming = select.poll()
+        coming.register(socket, select.POLLIN)
+        return bool(coming.poll(0))
+
+    def _compare_clocks(self, date: str | None) -> None:
+        with contextlib.suppress(TypeError, ValueError):
+            self.ahead = parsedate_to_datetime(date or "").timestamp() - time.time()
 
     def close(self) -> None:
         """Drop the connection; the next call opens another."""
@@ -120,10 +142,10 @@ class MlflowRest:
         """Call an endpoint (below ``/api/2.0/mlflow/`` unless it begins with a slash) and return its JSON answer."""
         path = path if path.startswith("/") else API + path
         if method == "GET":
-            query = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in fields.items())
+            query = "&".join(f"{key}={quote(str(value), safe='', errors='replace')}" for key, value in fields.items())
             data = self.request("GET", f"{path}?{query}")
         else:
-            data = self.request(method, path, json.dumps(fields).encode(), Content_Type="application/json")
+            data = self.request(method, path, as_json(fields), Content_Type="application/json")
         try:
             return dict(json.loads(data or b"{}"))
         except ValueError as error:
@@ -176,14 +198,9 @@ class MlflowRest:
     def upload(self, artifact_uri: str, path: str, chunks: Chunks, sent: Callable[[], None] = lambda: None) -> None:
         """Store ``chunks()`` as the artifact ``path`` below ``artifact_uri``; ``sent`` is called as the bytes leave."""
         scheme, _, rest = artifact_uri.partition(":")
-        if scheme == "file" or artifact_uri.startswith("/"):  # a store that server and clients see alike
-            target = Path(unquote(urlsplit(artifact_uri).path)) / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as file:
-                file.writelines(chunks())
-            return
         if scheme != "mlflow-artifacts":
-            raise ServerError(400, "NOT_PROXIED", f"the server does not serve the artifacts itself ({artifact_uri})")
+            destination.upload(artifact_uri, path, chunks)
+            return
         root = urlsplit(f"x:{rest}").path.strip("/")
 
         def body() -> Iterator[bytes]:
@@ -191,9 +208,49 @@ class MlflowRest:
                 yield chunk
                 sent()
 
-        size = str(sum(map(len, chunks())))
-        target_path = quote(f"/api/2.0/mlflow-artifacts/artifacts/{root}/{path}")
+        try:
+            size = str(sum(map(len, chunks())))
+        except OSError as error:
+            raise ServerError(400, "NOT_READABLE", f"{path} cannot be read here ({error})") from error
+        target_path = quote(f"/api/2.0/mlflow-artifacts/artifacts/{root}/{path}", errors="replace")
         self.request("PUT", target_path, body(), Content_Type="application/octet-stream", Content_Length=size)
+
+
+def as_json(value: Any) -> bytes:
+    """Return ``value`` as JSON that MLflow reads to its end.
+
+    Of what is none (a bare NaN, half a surrogate pair) MLflow takes what stands before it, drops the rest and says 200.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:
+        return json.dumps(_as_told(value), allow_nan=False, ensure_ascii=False).encode()
+
+
+def _as_told(value: Any) -> Any:
+    """Return a JSON value with MLflow's words for numbers that are not finite, and whole characters."""
+    if isinstance(value, dict):
+        return {_as_told(key): _as_told(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_told(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return NOT_FINITE.get(value, "NaN")
+    return whole_characters(value) if isinstance(value, str) else value
+
+
+def whole_characters(text: str) -> str:
+    """Return ``text`` with a question mark for every half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def storable(text: str, limit: int | None = None) -> str:
+    """Return ``text`` as every database can keep it: PostgreSQL wants no NUL, and no name that is too long."""
+    return whole_characters(text).replace("\0", "\N{REPLACEMENT CHARACTER}")[:limit]
+
+
+def storable_key(name: str) -> str:
+    """Return the name of a parameter or metric as MLflow takes it; ``@`` is written as MLflow's autolog does."""
+    return re.sub(r"[^\w. :/-]", "_", storable(name).replace("@", "_at_"))[: LENGTH["key"]]
 
 
 def file_chunks(file: Path) -> Chunks:

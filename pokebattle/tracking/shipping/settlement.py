@@ -17,7 +17,7 @@ from pokebattle.tracking.settings import deliver_to, server_record
 from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, File, RefusedError
 from pokebattle.tracking.shipping.ending import Verdict, order, verdict
 from pokebattle.tracking.shipping.executed import ExecutedNotebook
-from pokebattle.tracking.shipping.rest import LIMIT, ServerError
+from pokebattle.tracking.shipping.rest import LIMIT, ServerError, storable
 from pokebattle.tracking.shipping.story import DIRTY, KERNEL, NOTE, SEEN, Story
 
 LEFT = {"run.json", "aside.jsonl", "lock"}  # what stays of an execution that is on the server
@@ -160,9 +160,9 @@ class Settlement:
             names = ", ".join(f"{key} ({length})" for key, length in story.cut.items())
             tags["pokebattle.cut"] = f"MLflow keeps {LIMIT['params']} characters of a parameter, " \
                                      f"{LIMIT['tags']} of a tag: {names}"
-        if aside := self.delivery.aside():
-            tags[SET_ASIDE] = f"{len(aside)}: {aside[0].strip()}"
-        told = {key: mask(value)[: LIMIT["tags"]] for key, value in tags.items() if value}
+        if aside := self.delivery.told_aside():
+            tags[SET_ASIDE] = f"{len(aside)}: {'; '.join(aside)}"
+        told = {key: storable(mask(value), LIMIT["tags"]) for key, value in tags.items() if value}
         description = story.description(*([ending.failed] if ending.failed else []))
         return told | ({NOTE: description} if description or story.described else {})
 

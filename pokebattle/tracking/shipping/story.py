@@ -1,5 +1,6 @@
 """What a journal tells, event by event, and what of it belongs on the server."""
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, Experim
 from pokebattle.tracking.shipping.executed import ExecutedCell
 from pokebattle.tracking.shipping.page import page
 from pokebattle.tracking.shipping.provenance import Provenance
-from pokebattle.tracking.shipping.rest import LIMIT, file_chunks, pairs
+from pokebattle.tracking.shipping.rest import LENGTH, LIMIT, file_chunks, pairs, storable, storable_key
 
 DIRTY = "pokebattle.git.dirty"
 KERNEL, SEEN = "pokebattle.kernel", "pokebattle.seen"  # tags of a run that is open, for who looks for its kernel
@@ -27,6 +28,8 @@ NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 SCRIPT = "script"  # the executor of what `MLflowTracker` opens
 UNSEEN = "# not written down: there was no space left"
 COPIED_POINTS = 10_000  # metric points of a cell that the run of an attempt may have to repeat
+NOW = 1000  # ms between a point's time and its event's in which mlflow's own clock gave it
+LONGEST_WAIT = 120_000  # ms that a kernel may have waited for an answer before it writes a request down
 
 
 class Story:
@@ -61,7 +64,8 @@ class Story:
         self._dirty = False
         self._page_sent = ""
         self._page_stale = False
-        self._event_at = 0
+        self._event_at = self._now = 0
+        self._moments: dict[tuple[str, str], tuple[int, int, int]] = {}  # run, key -> step, time and time given last
         self._event_cell: int | None = None
         self._moved_to = next((e for _, _, e in read_events(folder) if e["kind"] == "experiment"), None)
         self._begin_again = False
@@ -109,7 +113,8 @@ class Story:
             delivery.replaying = offset <= delivery.progress.offset
             if event["kind"] == "names":
                 self._await_parent()
-            self._event_at, self.last_time = began, max(self.last_time, event["time"])
+            self._event_at, self._now = began, event["time"]
+            self.last_time = max(self.last_time, self._now)
             self.read_to, self._event_cell = offset, event.get("cell")
             if handler := getattr(self, f"on_{event['kind']}", None):
                 handler(event)
@@ -143,12 +148,13 @@ class Story:
     def on_start(self, event: dict[str, Any]) -> None:
         """Take in who executes what."""
         self.start = event
+        self.delivery.own = self.run
 
     def on_names(self, event: dict[str, Any]) -> None:
         """From here on the run can be opened, and later cells do not override parameters any more."""
         start = self.start
-        name = self._moved_to["name"] if self._moved_to else event["experiment"]
-        self.names = (name, event["run_name"])
+        name = self._moved_to["name"] if self._moved_to else storable(event["experiment"], LENGTH["experiment"])
+        self.names = (name, storable(event["run_name"], LENGTH["run"]))
         experiment = Experiment(name, start["experiment_token"], start["experiment_token"] + "-root")
         run = self._creation(self.run, start["root"], self.names[1], start["time"], self._opening_tags())
         experiment.vital = run.vital = True
@@ -159,8 +165,9 @@ class Story:
         self.on_params({"values": self._provisional})
 
     def _creation(self, token: str, root: str, name: str, time: int, tags: dict[str, str]) -> Call:
+        told = {key: storable(value) for key, value in {**tags, LOCAL_ID: token}.items()}
         body = {"experiment_id": self.start["experiment_token"], "run_name": name, "start_time": time,
-                "user_id": self.start["user"], "tags": pairs({**tags, LOCAL_ID: token})}  # fmt: skip
+                "user_id": storable(self.start["user"], LENGTH["user"]), "tags": pairs(told)}  # fmt: skip
         return Call("POST", "runs/create", body, token, "run", root)
 
     def _opening_tags(self) -> dict[str, str]:
@@ -274,13 +281,13 @@ class Story:
 
     def _params_of_run(self, values: dict[str, str]) -> None:
         """Queue what the run does not have yet: it keeps the first value."""
-        fresh = {key: value[: LIMIT["params"]] for key, value in values.items() if key not in self._on_run}
+        fresh = {key: value for key, value in _storable_params(values).items() if key not in self._on_run}
         self._on_run |= fresh
         self._put(Batch(self.run, params=fresh))
 
     def _params_of_attempt(self, values: dict[str, str]) -> None:
         if self._attempt_run:
-            fresh = {key: value[: LIMIT["params"]] for key, value in values.items() if key not in self._on_attempt}
+            fresh = {key: value for key, value in _storable_params(values).items() if key not in self._on_attempt}
             self._on_attempt |= fresh
             self._put(Batch(self._attempt_run, params=fresh))
 
@@ -297,6 +304,7 @@ class Story:
     def _put(self, batch: Batch) -> None:
         self._note_cut("params", batch.params)
         self._note_cut("tags", batch.tags)
+        batch.metrics = self._in_turn(batch.run, batch.metrics)
         if batch.metrics or batch.params or batch.tags:
             self.delivery.put(batch)
 
@@ -362,6 +370,28 @@ class Story:
             self._put(Batch(self.run, points))
         if self._attempt_run:
             self._put(Batch(self._attempt_run, list(points)))
+
+    def _in_turn(self, run: str, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return points of one request such that MLflow shows the last one that was logged of each key.
+
+        Of points with one step and one millisecond it shows the greatest, and keeps equal ones once. Where each is
+        sent and awaited no two have one millisecond; in a journal they do, and the later ones are put behind.
+        Times that somebody else than the clock has given are left as they are.
+        """
+        return [self._after_the_last(run, point) if self._is_of_now(point) else point for point in points]
+
+    def _is_of_now(self, point: dict[str, Any]) -> bool:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            return abs(int(point["timestamp"]) - self._now) < NOW
+        return False
+
+    def _after_the_last(self, run: str, point: dict[str, Any]) -> dict[str, Any]:
+        key, step, told = (run, point["key"]), int(point.get("step") or 0), int(point["timestamp"])
+        last = self._moments.get(key)
+        behind = last is not None and last[0] == step and last[1] <= told <= last[2]
+        given = last[2] + 1 if last is not None and behind else told
+        self._moments[key] = (step, told, given)
+        return point if given == told else point | {"timestamp": given}
 
     def on_metrics(self, event: dict[str, Any]) -> None:
         """Take in metrics that a notebook publishes."""
@@ -437,7 +467,8 @@ class Story:
         if name in {"log-metric", "log-parameter", "set-tag", "log-batch"} and not token:
             self._log(run, name, body)
             return
-        call = Call(event["method"], path, body, token, event.get("creates", ""), event.get("root", ""))
+        call = Call(event["method"], path, body, token, event.get("creates", ""), event.get("root", ""),
+                    **_told_of_sending(event))  # fmt: skip
         self.delivery.put(call)
 
     def on_run_status(self, event: dict[str, Any]) -> None:
@@ -569,9 +600,22 @@ class Story:
         self.kernel_end = self.kernel_end or event
 
 
+def _told_of_sending(event: dict[str, Any]) -> dict[str, Any]:
+    """Return since when a request may have been carried out; a kernel that sent it itself has waited for the answer."""
+    if not event.get("doubtful"):
+        return {"asked": event["time"]}
+    begun = event.get("began")
+    return {"doubtful": True, "asked": begun or event["time"] - LONGEST_WAIT, "exact": begun is not None,
+            "known": [str(known) for known in event.get("known", [])]}  # fmt: skip
+
+
 def point(key: str, value: float, timestamp: int, step: int = 0) -> dict[str, Any]:
     """Return a metric point as MLflow's API wants it; JSON has no infinities, MLflow takes their names."""
     plain = value if abs(value) != float("inf") and value == value else {"inf": "Infinity", "-inf": "-Infinity"}.get(
         str(value), "NaN"
     )  # fmt: skip
-    return {"key": key, "value": plain, "timestamp": timestamp, "step": step}
+    return {"key": storable_key(key), "value": plain, "timestamp": timestamp, "step": step}
+
+
+def _storable_params(values: dict[str, str]) -> dict[str, str]:
+    return {storable_key(key): storable(value, LIMIT["params"]) for key, value in values.items()}

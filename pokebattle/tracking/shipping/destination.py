@@ -1,0 +1,78 @@
+"""Artifacts that the server leaves to its clients: a folder that both see, or a store with credentials of its own.
+
+What MLflow's own client needs for such a store (boto3 and its like) is in the kernel's environment, which the shipper
+does not load: another process of that environment does it.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pokebattle.tracking.shipping.errors import ServerError
+
+SECONDS = 120.0  # that a store may need to say no
+REPOSITORY = (
+    "import sys; from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository as at; "
+    "store = at(sys.argv[1]); "
+)
+UPLOAD = REPOSITORY + "store.log_artifact(sys.argv[2], sys.argv[3] or None)"
+LOOK = REPOSITORY + "store.list_artifacts()"
+
+
+@functools.cache
+def problem(artifact_uri: str) -> str:
+    """Return why no artifact can be stored below ``artifact_uri`` from here, or nothing; may take two minutes."""
+    if artifact_uri.startswith("mlflow-artifacts:"):
+        return ""
+    if (folder := _folder(artifact_uri)) is not None:
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        return "" if os.access(there, os.W_OK) else f"{artifact_uri} is a folder that cannot be written here"
+    if said := _with_mlflow(LOOK, artifact_uri):
+        return f"the server leaves {artifact_uri} to its clients, and there is no way to it from here ({said})"
+    return ""
+
+
+def upload(artifact_uri: str, path: str, chunks: Callable[[], Iterable[bytes]]) -> None:
+    """Store ``chunks()`` as the artifact ``path`` below ``artifact_uri``; raises ServerError."""
+    try:
+        if (folder := _folder(artifact_uri)) is not None:
+            _write(folder / path, chunks())
+            return
+        with tempfile.TemporaryDirectory() as place:
+            file = Path(place) / Path(path).name
+            _write(file, chunks())
+            parent = str(Path(path).parent)
+            said = _with_mlflow(UPLOAD, artifact_uri, str(file), "" if parent == "." else parent)
+    except OSError as error:
+        raise ServerError(400, "NOT_WRITABLE", f"{path} cannot be written below {artifact_uri} ({error})") from error
+    if said:
+        raise ServerError(400, "NOT_PROXIED", f"the server leaves {artifact_uri} to its clients: {said}")
+
+
+def _folder(artifact_uri: str) -> Path | None:
+    """Return the folder that an address names, None where it is none."""
+    is_folder = artifact_uri.startswith(("file:", "/"))
+    return Path(unquote(urlsplit(artifact_uri).path)) if is_folder else None
+
+
+def _write(file: Path, pieces: Iterable[bytes]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as target:
+        target.writelines(pieces)
+
+
+def _with_mlflow(code: str, *words: str) -> str:
+    """Do something with the environment's own mlflow; return why it failed, or nothing."""
+    command = [sys.executable, "-c", code, *words]
+    env = {**os.environ, "POKEBATTLE_TRACKING": "off"}
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return f"no answer in {SECONDS:.0f} s"
+    lines = done.stderr.strip().splitlines()
+    return (lines[-1] if lines else f"exit status {done.returncode}")[:300] if done.returncode else ""

@@ -1,0 +1,327 @@
+"""What may have been carried out is sent again only where that is harmless or the server can tell."""
+
+import time
+from typing import Any
+
+import mlflow
+import pytest
+from faults import FaultProxy
+
+from pokebattle.tracking.ids import LOCAL_ID, new_local_id
+from pokebattle.tracking.journal import execution_folder, read_json
+from pokebattle.tracking.shipping import delivery, spool
+from pokebattle.tracking.shipping.delivery import Batch, Delivery
+from pokebattle.tracking.shipping.rest import MlflowRest
+
+API = "/api/2.0/mlflow/"
+SCORERS, JUDGE = "/api/3.0/mlflow/scorers/register", {"experiment_id": "0", "name": "judge"}
+
+
+@pytest.fixture
+def rest(mlflow_server: str) -> MlflowRest:
+    return MlflowRest(mlflow_server)
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that is new on the server."""
+    return f"repeats-{new_local_id()[5:15]}"
+
+
+def call(path: str, body: dict[str, Any], method: str = "POST", **more: Any) -> dict[str, Any]:
+    """Return the event of a request of mlflow's."""
+    whole = path if path.startswith("/") else API + path
+    return {"kind": "call", "method": method, "path": whole, "body": body, **more}
+
+
+def deliver(execution: str, seconds: float = 30.0) -> str:
+    """Deliver what waits until it is done, or until nothing changes any more; return what became of it."""
+    deadline, took = time.monotonic() + seconds, ""
+    while "status" not in read_json(execution_folder(execution) / "run.json") and time.monotonic() < deadline:
+        took = spool.drain(retry_refused=True).get(execution_folder(execution), "")
+    return took
+
+
+def aside(execution: str) -> list[str]:
+    return Delivery(execution_folder(execution), "http://127.0.0.1:9").told_aside()
+
+
+def own_runs(client: mlflow.MlflowClient, experiment: str) -> list[Any]:
+    return list(client.search_runs([client.get_experiment_by_name(experiment).experiment_id]))
+
+
+@pytest.mark.parametrize("mode", ["commit-then-503", "lose-answer", "answer-twice"])
+def test_each_request_has_its_effect_once(tracked: Any, write: Any, name: str, mode: str) -> None:
+    run, model, root = new_local_id(), new_local_id(), new_local_id()
+    one, other = f"{name}-one", f"{name}-other"
+    tagged = {"tags": [{"key": LOCAL_ID, "value": run}]}
+    events = [
+        call("experiments/create", {"name": one}, token="10ca1" + "e" * 27, creates="experiment", root=root),
+        call("runs/create", {"experiment_id": "10ca1" + "e" * 27, "run_name": "child", "start_time": 5, **tagged},
+             token=run, creates="run", root=new_local_id()),
+        call("runs/log-metric", {"run_id": run, "key": "loss", "value": 1.5, "timestamp": 5, "step": 0}),
+        call("runs/set-tag", {"run_id": run, "key": "gone", "value": "x"}),
+        call("runs/delete-tag", {"run_id": run, "key": "gone"}),
+        call("registered-models/create", {"name": one}, token=model, creates="registered", root=new_local_id()),
+        call("registered-models/rename", {"name": one, "new_name": other}, token=new_local_id()),
+        call("registered-models/create", {"name": one}, token=new_local_id(), creates="registered",
+             root=new_local_id()),
+        call("registered-models/delete", {"name": one}, "DELETE", token=new_local_id()),
+        call("model-versions/create",
+             {"name": other, "source": "models:/x/1", "tags": [{"key": LOCAL_ID, "value": "10ca1" + "f" * 27}]},
+             token="10ca1" + "f" * 27, creates="version", root=new_local_id()),
+        call("experiments/delete", {"experiment_id": "10ca1" + "e" * 27}, token=new_local_id()),
+        call("experiments/restore", {"experiment_id": "10ca1" + "e" * 27}, token=new_local_id()),
+    ]  # fmt: skip
+    with FaultProxy(tracked.uri, seed=3) as proxy:
+        write(name, *events, uri=proxy.uri)
+        proxy.share, proxy.mode = 0.25, mode
+        assert deliver(name) == "delivered"
+        assert proxy.struck[mode] > 3
+    refused = [line for line in aside(name) if "model-versions/create" not in line]  # its source is none
+    assert refused == []
+    client = tracked.client
+    assert len(own_runs(client, name)) == 1 and own_runs(client, name)[0].info.status == "FINISHED"
+    (child,) = own_runs(client, one)
+    assert child.data.metrics == {"loss": 1.5} and "gone" not in child.data.tags
+    names = {found.name for found in client.search_registered_models(f"name like '{name}%'")}
+    assert names == {other}
+
+
+def test_an_answer_that_was_noted_is_not_asked_for_again(tracked: Any, write: Any, name: str) -> None:
+    """The shipper was killed between the answer and the word that all is delivered."""
+    token = new_local_id()
+    write(name, call("registered-models/rename", {"name": f"{name}-a", "new_name": f"{name}-b"}, token=token))
+    known = Delivery(execution_folder(name), tracked.uri)
+    known.progress.note(answers={token: {"status": 200, "body": {}}})
+    assert deliver(name) == "delivered" and aside(name) == []
+
+
+# -- what the kernel sent itself, without a local id -------------------------------------------------
+
+
+@pytest.fixture
+def doubtful(tracked: Any, write: Any, name: str) -> Any:
+    """`doubtful(event, ...)` delivers an execution with these events, to whose requests no answer came."""
+
+    def run(*events: dict[str, Any], began: float | None = None) -> str:
+        since = {"began": int((began or time.time()) * 1000)}
+        write(name, *({**event, "doubtful": True, **since} for event in events))
+        return deliver(name)
+
+    return run
+
+
+def asked(path: str, creates: str, body: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return call(path, body, token="10ca1" + "d" * 27, creates=creates, root="10ca1" + "e" * 27, **more)
+
+
+@pytest.fixture
+def place(tracked: Any, name: str) -> str:
+    """An experiment's id."""
+    return str(tracked.client.create_experiment(f"{name}-place"))
+
+
+TAGS = [{"key": "colour", "value": "red"}]
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_run_is_found_by_what_was_asked_for(
+    tracked: Any, doubtful: Any, rest: MlflowRest, place: str, before: int
+) -> None:
+    body = {"experiment_id": place, "run_name": "mine", "start_time": 1234567, "user_id": "u", "tags": TAGS}
+    rest.call("POST", "runs/create", **body | {"run_name": "another"})
+    rest.call("POST", "runs/create", **body | {"tags": []})
+    logged = rest.call("POST", "runs/create", **body)["run"]["info"]["run_id"]
+    rest.log_batch(logged, params={"known": "here"})  # whoever wrote this knows its id
+    ids = [rest.call("POST", "runs/create", **body)["run"]["info"]["run_id"] for _ in range(before)]
+    began = time.time()
+    metric = {"run_id": "10ca1" + "d" * 27, "key": "loss", "value": 2.0, "timestamp": 5, "step": 0}
+    assert doubtful(asked("runs/create", "run", body), call("runs/log-metric", metric), began=began) == "delivered"
+    found = {run.info.run_id: run for run in tracked.client.search_runs([place])}
+    assert len(found) == 4
+    (mine,) = [run for run in found.values() if run.data.metrics]
+    assert not ids or mine.info.run_id in ids
+    assert (mine.info.run_name, mine.info.start_time) == ("mine", 1234567)
+    assert LOCAL_ID not in mine.data.tags
+
+
+def test_a_run_that_the_kernel_knows_is_not_taken_for_another(
+    tracked: Any, doubtful: Any, rest: MlflowRest, place: str
+) -> None:
+    body = {"experiment_id": place, "run_name": "twin", "start_time": 77, "tags": []}
+    known = rest.call("POST", "runs/create", **body)["run"]["info"]["run_id"]
+    assert doubtful(asked("runs/create", "run", body, known=[known])) == "delivered"
+    assert len(tracked.client.search_runs([place])) == 2
+
+
+def test_a_run_that_comes_late_is_no_second_one(
+    tracked: Any, write: Any, rest: MlflowRest, name: str, place: str
+) -> None:
+    """The server was slow to wake up: it created the run after it had been looked for."""
+    body = {"experiment_id": place, "run_name": "late", "start_time": 99, "tags": []}
+    event = asked("runs/create", "run", body) | {"doubtful": True, "began": int(time.time() * 1000)}
+    metric = {"run_id": "10ca1" + "d" * 27, "key": "loss", "value": 2.0, "timestamp": 5, "step": 0}
+    write(name, event, call("runs/log-metric", metric))
+    with FaultProxy(tracked.uri) as proxy:
+        proxy.paths, proxy.mode = "runs/update", "unavailable"
+        one = spool.waiting()[0]
+        one.start["uri"] = proxy.uri
+        assert spool.deliver(one).startswith(("away", "held up"))
+    rest.call("POST", "runs/create", **body)
+    assert deliver(name) == "delivered"
+    assert [run.data.metrics for run in tracked.client.search_runs([place])] == [{"loss": 2.0}]
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_model_and_its_version_are_found_by_what_was_asked_for(
+    tracked: Any, doubtful: Any, rest: MlflowRest, name: str, place: str, before: int
+) -> None:
+    run = rest.call("POST", "runs/create", experiment_id=place, start_time=1)["run"]["info"]["run_id"]
+    body = {"experiment_id": place, "name": "model", "source_run_id": run, "params": [], "tags": TAGS}
+    rest.call("POST", "logged-models", **body | {"tags": []})
+    began = time.time()
+    given = [rest.call("POST", "logged-models", **body)["model"]["info"] for _ in range(before)]
+    finalize = {"model_id": "m-10ca1" + "d" * 27, "status": "LOGGED_MODEL_READY"}
+    path = f"logged-models/{finalize['model_id']}"
+    assert doubtful(asked("logged-models", "model", body), call(path, finalize, "PATCH"), began=began) == "delivered"
+    (ready,) = [m for m in tracked.client.search_logged_models([place]) if str(m.status).endswith("READY")]
+    assert len(tracked.client.search_logged_models([place])) == 2
+    assert [ready.model_id] == [info["model_id"] for info in given] or not given
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_version_is_found_by_what_was_asked_for(
+    tracked: Any, doubtful: Any, rest: MlflowRest, name: str, place: str, before: int
+) -> None:
+    run = rest.call("POST", "runs/create", experiment_id=place, start_time=1)["run"]["info"]
+    rest.call("POST", "registered-models/create", name=name)
+    body = {"name": name, "source": run["artifact_uri"] + "/model", "run_id": run["run_id"], "tags": []}
+    rest.call("POST", "model-versions/create", **body)
+    time.sleep(3)  # what is older than the request, by the server's clock of whole seconds
+    began = time.time()
+    for _ in range(before):
+        rest.call("POST", "model-versions/create", **body)
+    described = {"name": name, "version": "10ca1" + "d" * 27, "description": "mine"}
+    events = asked("model-versions/create", "version", body), call("model-versions/update", described, "PATCH")
+    assert doubtful(*events, began=began) == "delivered"
+    versions = tracked.client.search_model_versions(f"name='{name}'")
+    assert {int(one.version): one.description for one in versions} == {1: "", 2: "mine"}
+
+
+def test_what_was_created_under_a_name_is_there_once(tracked: Any, doubtful: Any, name: str) -> None:
+    began = time.time()
+    tracked.client.create_registered_model(f"{name}-model")
+    tracked.client.create_experiment(f"{name}-there")
+    events = [
+        asked("registered-models/create", "registered", {"name": f"{name}-model"}),
+        call("experiments/create", {"name": f"{name}-there"}, token="10ca1" + "a" * 27, creates="experiment",
+             root="10ca1" + "b" * 27),
+        call("runs/create", {"experiment_id": "10ca1" + "a" * 27, "start_time": 3, "run_name": "in it", "tags": []},
+             token=new_local_id(), creates="run", root=new_local_id()),
+    ]  # fmt: skip
+    assert doubtful(*events, began=began) == "delivered" and aside(name) == []
+    assert [run.info.run_name for run in own_runs(tracked.client, f"{name}-there")] == ["in it"]
+
+
+@pytest.fixture
+def registered(tracked: Any, rest: MlflowRest, name: str, place: str) -> MlflowRest:
+    """A registered model with two versions, the first in Production and called champion."""
+    info = rest.call("POST", "runs/create", experiment_id=place, start_time=1)["run"]["info"]
+    rest.call("POST", "registered-models/create", name=name)
+    for _ in range(2):
+        rest.call("POST", "model-versions/create", name=name, source=info["artifact_uri"] + "/m", run_id=info["run_id"])
+    rest.call("POST", "model-versions/transition-stage", name=name, version="1", stage="Production",
+              archive_existing_versions=False)  # fmt: skip
+    rest.call("POST", "registered-models/alias", name=name, alias="champion", version="1")
+    return rest
+
+
+CHANGES = {
+    "stage": ("POST", "model-versions/transition-stage",
+              {"version": "2", "stage": "Production", "archive_existing_versions": True}),
+    "alias": ("POST", "registered-models/alias", {"alias": "champion", "version": "2"}),
+    "alias away": ("DELETE", "registered-models/alias", {"alias": "champion"}),
+    "version away": ("DELETE", "model-versions/delete", {"version": "2"}),
+    "model away": ("DELETE", "registered-models/delete", {}),
+    "renamed": ("POST", "registered-models/rename", {"new_name": "…-new"}),
+    "described": ("PATCH", "registered-models/update", {"description": "good"}),
+}  # fmt: skip
+
+
+def state(rest: MlflowRest, name: str) -> Any:
+    """Return what is registered under the names that a test uses."""
+    said = {}
+    for one in (name, f"{name}-new"):
+        found = rest.call("GET", "registered-models/search", filter=f"name='{one}'").get("registered_models", [])
+        versions = rest.call("GET", "model-versions/search", filter=f"name='{one}'").get("model_versions", [])
+        said[one] = ([(m.get("description"), m.get("aliases")) for m in found],
+                     sorted((v["version"], v["current_stage"]) for v in versions))  # fmt: skip
+    return said
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("before", [False, True])
+def test_a_change_is_made_once(
+    tracked: Any, doubtful: Any, registered: MlflowRest, name: str, change: str, before: bool
+) -> None:
+    method, path, body = CHANGES[change]
+    body = {"name": name, **body} | ({"new_name": f"{name}-new"} if "new_name" in body else {})
+    time.sleep(3)  # the server tells its clock in whole seconds
+    began = time.time()
+    if before:
+        registered.call(method, path, **body)
+    there = state(registered, name)
+    assert doubtful(call(path, body, method, token=new_local_id()), began=began) == "delivered"
+    assert aside(name) == []
+    after = state(registered, name)
+    assert (after == there) is before
+
+
+def test_a_move_is_not_repeated_over_somebody_elses(
+    tracked: Any, doubtful: Any, registered: MlflowRest, name: str
+) -> None:
+    """It was carried out or not; since then somebody has moved the version elsewhere."""
+    method, path, body = CHANGES["stage"]
+    began = time.time()
+    moved = {"name": name, "version": "2", "stage": "Staging", "archive_existing_versions": False}
+    registered.call("POST", "model-versions/transition-stage", **moved)
+    assert doubtful(call(path, {"name": name, **body}, method, token=new_local_id()), began=began) == "delivered"
+    (line,) = aside(name)
+    assert "UNCLEAR" in line and "was changed meanwhile" in line
+    assert dict(state(registered, name)[name][1]) == {"1": "Production", "2": "Staging"}
+
+
+def test_what_the_server_cannot_tell_is_not_repeated(tracked: Any, doubtful: Any, name: str) -> None:
+    """Every registration of a scorer is a version of it."""
+    assert doubtful(call(SCORERS, JUDGE, token=new_local_id())) == "delivered"
+    (line,) = aside(name)
+    assert "scorers/register may have been carried out" in line
+
+
+def test_what_never_left_is_sent(write: Any, tracked: Any, name: str) -> None:
+    """Nobody took the connection: that is no unclear end."""
+    with FaultProxy(tracked.uri) as proxy:
+        write(name, call(SCORERS, JUDGE, token=new_local_id()), uri=proxy.uri)
+        proxy.paths, proxy.mode = "x", "refuse"
+        assert "away" in spool.drain()[execution_folder(name)]
+        proxy.mode = "pass"
+        assert deliver(name) == "delivered"
+        assert proxy.count("POST", SCORERS) == 1
+
+
+def test_the_number_of_requests_for_one_bad_name_does_not_grow_with_its_points(
+    tracked: Any, rest: MlflowRest, name: str, tmp_path: Any
+) -> None:
+    place = tracked.client.create_experiment(name)
+    run = tracked.client.create_run(place).info.run_id
+    points = [{"key": key, "value": float(n), "timestamp": n, "step": n}
+              for n in range(300) for key in ("good", "b@d", "fine")]  # fmt: skip
+    with FaultProxy(tracked.uri) as proxy:
+        sender = delivery.Delivery(tmp_path, proxy.uri)
+        sender.put(Batch(run, points, {"p": "1"}, {"t": "x"}))
+        sender.flush()
+        assert sum(proxy.requests.values()) < 25
+    assert [line.partition(" of run")[0] for line in sender.told_aside()] == ["b@d"]
+    data = tracked.client.get_run(run).data
+    assert data.metrics == {"good": 299.0, "fine": 299.0} and data.params == {"p": "1"} and data.tags["t"] == "x"
