@@ -6,12 +6,13 @@ import glob
 import itertools
 import json
 import os
+import re
 import string
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pokebattle.tracking.cells import PARAMETER_TAGS, cell_source, literals, tags_of_cell, wants_tracking
 from pokebattle.tracking.journal import executions_dir, make_private, read_events, read_json
@@ -19,6 +20,9 @@ from pokebattle.tracking.journal import executions_dir, make_private, read_event
 INTERACTIVE = {"jupyterlab", "vscode", "kernel"}  # executors by whose hand cells run in any order, and again
 HANDOVER = "POKEBATTLE_EXECUTION"  # papermill's engine and pytest's plugin tell the kernel what they know in this file
 VALUED = {"--output", "--output-dir", "-o", "--to", "--template", "--config"}  # options before words of their own
+TRASH = re.compile(r".*/\.?Trash[^/]*/files/[^/]*")  # where desktops and JupyterLab put deleted files
+FOR_PEOPLE = ("jupyter", "spyder")  # programs that start kernels for somebody who types
+LARGEST = 64 << 20  # bytes of a notebook that is looked into
 UNTRACKED = "untracked"  # or that they want it, or can have it, left alone
 PARENT = "POKEBATTLE_PARENT"  # a kernel tells the kernels that its cells start whose children they are
 
@@ -30,9 +34,9 @@ class Context:
     Attributes
     ----------
     executor : str
-        ``papermill``, ``nbval``, ``nbconvert``, ``jupyter-execute``, ``jupyterlab`` or ``kernel``.
+        ``papermill``, ``nbval``, ``nbconvert``, ``jupyter-execute``, ``jupyterlab``, ``vscode`` or ``kernel``.
     notebook : Path or None
-        Absolute path, when there is a notebook.
+        Absolute path, when there is a notebook file.
     document : dict
         The notebook as it was on disk (or as papermill prepared it), empty when unknown.
     parameters : dict
@@ -41,6 +45,12 @@ class Context:
         The id that papermill or pytest chose for this execution.
     driver : dict or None
         The process that will say how the execution ended.
+    address : str
+        Where the notebook comes from, when that is no file of this machine.
+    title : str
+        What the execution is called when no notebook names it.
+    top : Path or None
+        The folder in which the executing program works; None: that of this kernel's parent.
     """
 
     executor: str
@@ -49,6 +59,33 @@ class Context:
     parameters: dict[str, Any] = field(default_factory=dict)
     execution_id: str | None = None
     driver: dict[str, Any] | None = None
+    address: str = ""
+    title: str = ""
+    top: Path | None = None
+    _followed: "FollowedFile | None" = None
+    _placed: tuple[Path | None, str] = (None, "")
+
+    @property
+    def stem(self) -> str:
+        """What the notebook is called; empty when nothing is known of it."""
+        return self.notebook.stem if self.notebook else PurePosixPath(self.address).stem or self.title
+
+    @property
+    def place(self) -> str:
+        """The notebook's name with the folders above it, as far as they tell it from another of its name.
+
+        They are those below the top of its git checkout, else below the folder of the program that executes it.
+        """
+        if self.notebook is None:
+            return self.stem
+        if self._placed[0] != self.notebook:  # looked up once, so that the name stays while the notebook does
+            folder = self.notebook.parent
+            checkout = next((one for one in (folder, *folder.parents) if (one / ".git").exists()), None)
+            top = checkout or self.top or _parent_folder()
+            below = folder.relative_to(top) if top and folder.is_relative_to(top) else Path()
+            hidden = any(part.startswith(".") for part in below.parts)
+            self._placed = self.notebook, self.stem if hidden else (below / self.stem).as_posix()
+        return self._placed[1]
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -64,10 +101,27 @@ class Context:
     def opening(self, names: tuple[str, str]) -> dict[str, Any]:
         """Return what a journal's first event says of the context; ``names`` are experiment and run name."""
         return {
-            "notebook": str(self.notebook or ""), "executor": self.executor, "cwd": str(Path.cwd()),
-            "user": user_name(), "experiment": names[0], "run_name": names[1], "driver": self.driver,
-            "parent_execution": os.environ.get(PARENT),
+            "notebook": str(self.notebook or self.address), "stem": self.stem, "executor": self.executor,
+            "cwd": str(Path.cwd()), "user": user_name(), "experiment": names[0], "run_name": names[1],
+            "driver": self.driver, "parent_execution": os.environ.get(PARENT),
         }  # fmt: skip
+
+    def follow(self, cell_id: str | None) -> bool:
+        """Find out whether the notebook was renamed or moved since the last cell, and go along; tell whether it was.
+
+        What JupyterLab's server tells a kernel at its start stays as it was; VS Code tells it with every cell.
+        """
+        now = self.notebook
+        if self.executor == "vscode":
+            now = _from_uri(cell_id) or now
+        elif self.executor == "jupyterlab" and self.notebook:
+            self._followed = self._followed or FollowedFile(self.notebook)
+            now = self._followed.now()
+        if now == self.notebook:
+            return False
+        self.notebook = now
+        self.document = (read_json(now) if now else {}) or self.document
+        return True
 
     def parameter_cells(self) -> list[dict[str, Any]]:
         """Return the cells tagged ``parameters`` or ``injected-parameters``."""
@@ -78,10 +132,10 @@ class Context:
 
         A placeholder's value is papermill's, else the namespace's, else the parameters cell's default.
         """
-        stem = self.notebook.stem if self.notebook else "notebooks"
+        stem = self.stem or "notebooks"
         templates = (
-            "notebook-tests" if self.executor == "nbval" else str(self.metadata.get("experiment", stem)),
-            str(self.metadata.get("run_name", stem)),
+            "notebook-tests" if self.executor == "nbval" else str(self.metadata.get("experiment", _literal(stem))),
+            str(self.metadata.get("run_name", _literal(self.place or stem))),
         )
         defaults: dict[str, Any] = {}
         for cell in self.parameter_cells():
@@ -102,6 +156,21 @@ class Context:
         return fill(templates[0]) or stem, fill(templates[1]) or stem
 
 
+def _literal(text: str) -> str:
+    """Return a text as the template that stands for it."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _parent_folder() -> Path | None:
+    """Return the folder in which the program works that started this kernel."""
+    import psutil
+
+    try:
+        return Path(psutil.Process(parent_pid()).cwd())
+    except (psutil.Error, ValueError):
+        return None
+
+
 def handed_over() -> Context | None:
     """Return what papermill's engine or pytest's plugin tells this kernel; None for a kernel of nobody's that tells."""
     if not (handover := os.environ.pop(HANDOVER, None)):  # not for the kernels that this one may start
@@ -115,18 +184,71 @@ def handed_over() -> Context | None:
         return None
     notebook = Path(told["notebook"]) if told.get("notebook") else None
     return Context(told["executor"], notebook, told["document"], told["parameters"], told["execution"],
-                   told["driver"])  # fmt: skip
+                   told["driver"], told.get("address", ""), told.get("title", ""))  # fmt: skip
 
 
-def detect(first: str) -> Context:
+def detect(first: str, cell_id: str | None = None, namespace: dict[str, Any] | None = None) -> Context:
     """Find out who started this kernel and for which notebook, of which the cell ``first`` runs first."""
+    if notebook := _from_uri(cell_id) or _from_namespace(namespace or {}):
+        return Context("vscode", notebook, read_json(notebook))
     if found := _from_parent(first):
         return found
     if session := os.environ.get("JPY_SESSION_NAME"):
         path = Path(unquote(session))
         if path.suffix == ".ipynb":
             return Context("jupyterlab", path, read_json(path))
-    return Context("kernel")
+        return Context("kernel")
+    return _from_program(first) or Context("kernel")
+
+
+def _from_uri(cell_id: str | None) -> Path | None:
+    """Return the notebook that VS Code's id of a cell names; one that was never saved is taken to stand here."""
+    if not cell_id or not cell_id.startswith("vscode-notebook-cell:"):
+        return None
+    path = Path.cwd() / unquote(urlsplit(cell_id).path)
+    return path if path.suffix == ".ipynb" else None
+
+
+def _from_namespace(namespace: dict[str, Any]) -> Path | None:
+    """Return the notebook that VS Code has named in a variable when it started the kernel."""
+    named = namespace.get("__vsc_ipynb_file__")
+    return Path(named) if isinstance(named, str) and named.endswith(".ipynb") else None
+
+
+class FollowedFile:
+    """A file that is found again under another name, or in another folder, as far as the system tells."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = -1
+        self._open()
+
+    def _open(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        try:
+            self._file = os.open(self.path, getattr(os, "O_PATH", os.O_RDONLY))
+        except OSError:
+            self._file = -1
+        self._known = self._place()
+
+    def _place(self) -> Path | None:
+        """Return where the open file is now."""
+        with contextlib.suppress(OSError):
+            if self._file >= 0:
+                return Path(f"/proc/self/fd/{self._file}").readlink()
+        return None
+
+    def now(self) -> Path:
+        """Return the file's path, which is the former one when the file was deleted, or another one took its place."""
+        place = self._place()
+        if place != self._known or place is None:
+            moved = place and place.suffix == ".ipynb" and not TRASH.fullmatch(str(place))
+            if place and moved and not self.path.exists():
+                self.path, self._known = place, place
+            else:
+                self._open()
+        return self.path
 
 
 def hand_over(folder: Path, **told: Any) -> str:
@@ -160,6 +282,45 @@ def _from_parent(first: str) -> Context | None:
         if words & programs:
             return _chosen(executor, _named(command, folder), first, parent.pid, parent.create_time())
     return None
+
+
+def _from_program(first: str) -> Context | None:
+    """Look for the notebook that a program of somebody's own executes, as with nbclient or jupyter-scheduler.
+
+    It is the one of its command line, of this folder or of the program's whose first cell runs; where none or several
+    could be meant the program gives the name.
+    """
+    import psutil
+
+    try:
+        parent = psutil.Process(parent_pid())
+        command, folder = parent.cmdline(), Path(parent.cwd())
+    except (psutil.Error, ValueError):
+        return None
+    programs = [Path(word).name for word in command[:4]]
+    if not programs or not programs[0].startswith("python") or any(name.startswith(FOR_PEOPLE) for name in programs):
+        return None
+    here = sorted(Path.cwd().glob("*.ipynb"))
+    for named in (_named(command, folder), here, sorted(folder.glob("*.ipynb"))):
+        documents = {path: read_json(path) for path in named if _mentions(path, first)}
+        alike = [path for path, document in documents.items() if _first_source(document) == first.strip()]
+        if off := [path for path in alike if not wants_tracking(documents[path])]:
+            return Context("kernel", off[0], documents[off[0]])
+        if len(alike) == 1:
+            return Context("kernel", alike[0], documents[alike[0]])
+    if len(here) == 1 and Path.cwd() != folder:  # a folder for this execution; its first cell was injected
+        return Context("kernel", here[0], read_json(here[0]))
+    script = command[1] if len(command) > 1 and command[1].endswith(".py") else ""
+    return Context("kernel", title=Path(script).stem)
+
+
+def _mentions(path: Path, text: str) -> bool:
+    """Tell, without reading it as a notebook, whether a file may hold a text."""
+    line = json.dumps(text.strip().partition("\n")[0], ensure_ascii=False)[1:-1]
+    try:
+        return path.stat().st_size < LARGEST and line.encode() in path.read_bytes()
+    except OSError:
+        return False
 
 
 def _named(command: list[str], folder: Path) -> list[Path]:

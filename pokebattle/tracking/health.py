@@ -33,7 +33,8 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything that a tracked execution needs."""
-    return [_switch(), *_settings(), _kernels(), _papermill(), _spool(), *_server(), *_waiting(), *_set_aside()]
+    here = [_switch(), *_settings(), _kernels(), *_other_kernels(), _papermill(), _spool()]
+    return [*here, *_server(), *_waiting(), *_set_aside()]
 
 
 def _switch() -> Finding:
@@ -48,11 +49,38 @@ def _settings() -> list[Finding]:
 
 
 def _kernels() -> Finding:
-    folder = Path(sys.prefix) / "etc" / "ipython"
-    config = read_json(folder / "ipython_kernel_config.json").get("InteractiveShellApp", {})
-    if "pokebattle.tracking.kernel" not in config.get("extra_extensions", []):
+    if not _loads_extension(Path(sys.prefix)):
+        folder = Path(sys.prefix) / "etc" / "ipython"
         return Finding("kernels", False, f"{folder} does not load the extension", "install the package again")
     return Finding("kernels", True, "every kernel of this environment loads the extension")
+
+
+def _loads_extension(prefix: Path) -> bool:
+    """Tell whether the kernels of an environment load the extension."""
+    config = read_json(prefix / "etc" / "ipython" / "ipython_kernel_config.json").get("InteractiveShellApp", {})
+    return "pokebattle.tracking.kernel" in config.get("extra_extensions", [])
+
+
+def _other_kernels() -> list[Finding]:
+    """Name the installed kernels that tell nothing of themselves."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    found = []
+    for name, known in sorted(KernelSpecManager().get_all_specs().items()):
+        spec = known["spec"]
+        program = Path((spec.get("argv") or [""])[0])
+        # a bare name is this environment's own Python, which jupyter_client puts in its place
+        own = spec.get("language") == "python" and (program.name == str(program) or _loads_extension(_prefix(program)))
+        if not own:
+            text = f"{name} ({spec.get('display_name', name)}) does not load the extension: papermill's runs of it " \
+                   "tell what papermill saw, other executions leave none"  # fmt: skip
+            found.append(Finding("kernel", True, text))
+    return found
+
+
+def _prefix(program: Path) -> Path:
+    """Return the environment that a program belongs to."""
+    return program.absolute().parent.parent
 
 
 def _papermill() -> Finding:

@@ -7,6 +7,7 @@ run, for people and programs that ask. Standard library only.
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import threading
@@ -54,6 +55,24 @@ def read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """Return JSON that every program reads: what is no number or infinite, which JSON cannot say, is a word."""
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(in_words(value), **options)
+
+
+def in_words(value: Any) -> Any:
+    """Return a value with words for the numbers that JSON cannot say."""
+    if isinstance(value, dict):
+        return {key: in_words(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [in_words(one) for one in value]
+    is_odd = isinstance(value, float) and not math.isfinite(value)
+    return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(float(value))] if is_odd else value
 
 
 def run_address(record: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ EXPECTED = {
     "nbconvert": ("nbconvert", "{stem}"),
     "jupyter-execute": ("jupyter-execute", "{stem}"),
     "nbval": ("nbval", "notebook-tests"),
-    "nbclient": ("kernel", "notebooks"),
+    "nbclient": ("kernel", "{stem}"),
 }
 
 
@@ -48,11 +48,10 @@ def test_one_execution_is_one_finished_run(tracked: Any, make_notebook: Any, way
     assert run.info.status == "FINISHED"
     assert run.data.tags["mlflow.source.type"] == "NOTEBOOK"
     assert run.data.tags["pokebattle.executor"] == executor
-    if executor != "kernel":
-        assert Path(run.data.tags["mlflow.source.name"]) == tracked.folder / f"{stem}.ipynb"
+    assert Path(run.data.tags["mlflow.source.name"]) == tracked.folder / f"{stem}.ipynb"
     steps = [metric.step for metric in tracked.client.get_metric_history(run.info.run_id, "cell/seconds")]
-    assert steps == [0, 1]
-    executed = tracked.artifact(run, f"{stem if executor != 'kernel' else 'notebook'}.ipynb")
+    assert steps == ([0, 1] if way == "nbval" else [1, 2])
+    executed = tracked.artifact(run, f"{stem}.ipynb")
     outputs = [cell["outputs"] for cell in executed["cells"] if cell["cell_type"] == "code"]
     assert [output["output_type"] for output in outputs[1]] == ["stream", "execute_result"]
     nbformat.validate(nbformat.from_dict(executed))
@@ -84,7 +83,7 @@ def test_a_failing_cell_fails_the_run_and_is_named(tracked: Any, make_notebook: 
     assert tracked.papermill(path).returncode == 1
     (run,) = tracked.runs("broken")
     assert run.info.status == "FAILED"
-    assert run.data.tags["pokebattle.failed_cell"] == "1"
+    assert run.data.tags["pokebattle.failed_cell"] == "2"
     assert run.data.tags["pokebattle.error"] == "LookupError: no such battle"
     assert run.data.tags["pokebattle.failed_source"] == raising[:8000]  # MLflow's limit
     assert "raise LookupError" in run.data.tags["pokebattle.traceback"]
@@ -237,7 +236,7 @@ def test_the_extension_is_in_no_other_program(tracked: Any) -> None:
     assert shell.stdout.strip() == "False", sys.executable
 
 
-@pytest.mark.parametrize("way", [way for way in EXPECTED if way != "nbclient"])  # which tells its kernel nothing
+@pytest.mark.parametrize("way", EXPECTED)
 def test_a_notebook_that_is_not_to_be_tracked_leaves_nothing_behind(away: Any, make_notebook: Any, way: str) -> None:
     path = away.write("off.ipynb", make_notebook("print('hidden')", metadata={"pokebattle": {"track": False}}))
     command = [word.format(path.name) for word in COMMANDS.get(way, [])]

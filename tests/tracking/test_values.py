@@ -119,7 +119,7 @@ def test_figures_are_artifacts(tracked: Any, make_notebook: Any) -> None:
     assert tracked.papermill(tracked.write("drawn.ipynb", make_notebook(*cells))).returncode == 0
     (run,) = tracked.runs("drawn")
     names = [item.path for item in tracked.client.list_artifacts(run.info.run_id, "figures")]
-    assert names == ["figures/cell_01.png"]
+    assert names == ["figures/cell_02.png"]
 
 
 def test_a_server_that_closes_idle_connections_is_not_taken_for_away(mlflow_server: str) -> None:

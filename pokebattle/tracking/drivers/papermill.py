@@ -3,24 +3,30 @@
 papermill imports this module through its entry-point group; being imported makes it the default engine.
 """
 
+import contextlib
 import os
+import re
 import time
-from pathlib import Path
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
-from papermill.clientwrap import PapermillNotebookClient
+from papermill import engines
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
+from papermill.iorw import papermill_io
 from papermill.log import logger
 from papermill.utils import merge_kwargs, remove_args
 
 from pokebattle.tracking.cells import wants_tracking
 from pokebattle.tracking.context import HANDOVER, UNTRACKED
 from pokebattle.tracking.drivers import handover
-from pokebattle.tracking.journal import execution_folder, new_execution_id, read_json, run_address
+from pokebattle.tracking.journal import execution_folder, in_words, new_execution_id, read_json, run_address
 from pokebattle.tracking.settings import enabled, tracking_uri
 
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 PATIENCE = 2.0  # seconds that a command whose kernel ran nothing waits for the address of its run
 
 
@@ -41,57 +47,79 @@ class TrackedEngine(NBClientEngine):
             Unknown name, wrong type, value out of range or unknown version; no kernel has run, nothing but a failed
             run tells of it.
         """
-        execution = new_execution_id() if enabled() and wants_tracking(nb) else ""
+        told = _told(nb, kwargs.get("input_path")) if enabled() else None
         error: BaseException | None = None
         try:
-            _validate(nb, str(kwargs.get("input_path") or "notebook"))
-            return super().execute_notebook(nb, kernel_name, output_path, execution=execution, **kwargs)
+            _validate(nb, _name(kwargs.get("input_path")), told)
+            return super().execute_notebook(nb, kernel_name, output_path, told=told, **kwargs)
         except PapermillExecutionError:  # a cell's own error, which the kernel has noted
             raise
         except BaseException as raised:
             error = raised
             raise
         finally:  # the progress bar is closed by now
-            if execution:
-                begun = error is None or handover.has_begun(execution)
-                if error is not None and not begun:
-                    told = _told(nb, execution, kwargs.get("input_path"))
-                    handover.refuse(execution, told, error, _usable(told["parameters"]))
-                handover.finish(execution, error)
-                _say_where(execution_folder(execution), 0.0 if begun else PATIENCE)
+            if told:
+                _finish(told, error, nb, kernel_name)
 
     @classmethod
     def execute_managed_notebook(
         cls, nb_man: Any, kernel_name: str, log_output: bool = False, stdout_file: Any = None,
         stderr_file: Any = None, start_timeout: int = 60, execution_timeout: int | None = None,
-        execution: str = "", **kwargs: Any,
+        told: dict[str, Any] | None = None, **kwargs: Any,
     ) -> Any:  # fmt: skip
         """Execute in a kernel whose environment names the handover."""
         environment = dict(os.environ)
         environment[HANDOVER] = UNTRACKED
-        if execution:
-            if "pokebattle" in nb_man.nb.metadata:
-                nb_man.nb.metadata.pokebattle["execution"] = execution
-            environment[HANDOVER] = handover.hand_over(execution, _told(nb_man.nb, execution, kwargs.get("input_path")))
+        if told:
+            if isinstance(own := nb_man.nb.metadata.get("pokebattle"), dict):  # other notebooks stay as papermill's
+                own["execution"] = told["execution"]
+            environment[HANDOVER] = handover.hand_over(told["execution"], told)
         options = merge_kwargs(
             remove_args(["input_path", "timeout", "startup_timeout"], **kwargs),
             timeout=execution_timeout or kwargs.get("timeout"), startup_timeout=start_timeout,
             kernel_name=kernel_name, log=logger, log_output=log_output, stdout_file=stdout_file,
             stderr_file=stderr_file,
         )  # fmt: skip
-        return PapermillNotebookClient(nb_man, **options).execute(env=environment)
+        return engines.PapermillNotebookClient(nb_man, **options).execute(env=environment)
 
 
-def _validate(nb: Any, name: str) -> None:
-    if (nb.metadata.get("pokebattle") or {}).get("schema") != "params":
+@handover.guarded
+def _finish(told: dict[str, Any], error: BaseException | None, nb: Any, kernel: str) -> None:
+    """Say that papermill is done, and where the run is; make a run of what it knows when no kernel has begun one."""
+    execution, watched = told["execution"], True
+    if error is not None and not handover.has_begun(execution):
+        handover.refuse(execution, told, error, _usable(told["parameters"]))
+        watched = False
+    elif error is None and handover.is_unread(execution) and (seen := _seen(nb)):
+        handover.tell(execution, told, seen, f"the kernel {kernel} does not load pokebattle's extension")
+        watched = False
+    handover.finish(execution, error)
+    _say_where(execution_folder(execution), 0.0 if watched else PATIENCE)
+
+
+def _validate(nb: Any, name: str, told: dict[str, Any] | None) -> None:
+    own = nb.metadata.get("pokebattle")
+    if not isinstance(own, dict) or own.get("schema") != "params":
         return
     from pokebattle.params import ParamsError, validate
 
     source = next((c.source for c in nb.cells if "parameters" in c.metadata.get("tags", [])), "")
+    given = told["parameters"] if told else dict(nb.metadata.papermill.get("parameters", {}))
     try:
-        validate(name, source, dict(nb.metadata.papermill.get("parameters", {})))
+        validate(name, source, given)
     except ParamsError as error:
         raise ParameterError(str(error)) from error
+
+
+def _seen(nb: Any) -> list[handover.Seen]:
+    """Return what papermill has noted of the cells that ran."""
+    found = []
+    for cell in nb.cells:
+        noted = cell.metadata.get("papermill") or {}
+        if cell.cell_type == "code" and cell.source.strip() and noted.get("start_time"):
+            began = int(datetime.fromisoformat(noted["start_time"]).replace(tzinfo=UTC).timestamp() * 1000)
+            found.append(handover.Seen(cell, began, float(noted.get("duration") or 0), bool(noted.get("exception"))))
+    return found
 
 
 def _usable(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -113,11 +141,53 @@ def _say_where(folder: Path, patience: float) -> None:
         logger.info(f"MLflow run: waits in {folder} for {tracking_uri()} (`python -m pokebattle doctor`)")
 
 
-def _told(nb: Any, execution: str, input_path: Any) -> dict[str, Any]:
-    notebook = Path(str(input_path)).absolute() if input_path and Path(str(input_path)).is_file() else None
-    parameters = dict(nb.metadata.papermill.get("parameters", {}))
-    return {"executor": "papermill", "notebook": str(notebook) if notebook else None, "execution": execution,
-            "parameters": parameters, "document": nb}  # fmt: skip
+@handover.guarded
+def _told(nb: Any, input_path: Any) -> dict[str, Any] | None:
+    """Return what the kernel cannot know; None for a notebook that is not to be tracked.
+
+    Parameters that JSON cannot say become words in papermill's own metadata: no browser would open the notebook.
+    """
+    if not wants_tracking(nb):
+        return None
+    plan = dict(nb.metadata.papermill)
+    given = dict(plan.get("parameters") or {})
+    if (words := in_words(given)) != given:
+        nb.metadata.papermill["parameters"] = words
+    where = _source(input_path)
+    if not any(where.values()):
+        where["title"] = PurePosixPath(_plain_address(str(plan.get("output_path") or ""))).stem
+    # papermill's note of its input holds a whole notebook, or a key to it, where no file was given
+    plan["input_path"] = where["notebook"] or where["address"] or None
+    document = {**nb, "metadata": {**nb.metadata, "papermill": plan}}
+    return {"executor": "papermill", "execution": new_execution_id(), "parameters": given, "document": document,
+            **where}  # fmt: skip
+
+
+def _name(input_path: Any) -> str:
+    """Return what a message calls the notebook."""
+    return str(input_path) if isinstance(input_path, str | os.PathLike) and input_path else "notebook"
+
+
+def _source(input_path: Any) -> dict[str, Any]:
+    """Return the ``notebook`` file that papermill reads, or the ``address``; neither for one that lies in memory."""
+    where: dict[str, Any] = {"notebook": None, "address": "", "title": ""}
+    text = str(input_path) if isinstance(input_path, str | os.PathLike) else ""
+    if ADDRESS.match(text):
+        return where | {"address": _plain_address(text)}
+    if text == "-":
+        with contextlib.suppress(OSError):
+            text = str(Path("/proc/self/fd/0").readlink())  # the file that the shell has opened
+    base = Path(getattr(papermill_io.get_handler(text), "_cwd", None) or Path.cwd()) if text else Path()
+    try:
+        return where | {"notebook": str(base / text)} if text and (base / text).is_file() else where
+    except (OSError, ValueError):  # a notebook's own text is taken as well
+        return where
+
+
+def _plain_address(address: str) -> str:
+    """Return an address without the password, the query and the fragment, which may hold keys."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 papermill_engines.register(None, TrackedEngine)

@@ -149,8 +149,12 @@ class KernelTracker:
     def _is_tracked(self, info: Any) -> bool:
         """Find out at the first cell what is executed; tell whether it wants to be tracked."""
         if self.context is None:
-            self.context = handed_over() or detect(info.raw_cell or "")
-        if self.context.tracked and self.execution is None:
+            cell_id = getattr(info, "cell_id", None)
+            self.context = handed_over() or detect(info.raw_cell or "", cell_id, self.shell.user_ns)
+        moved = self.context.follow(getattr(info, "cell_id", None))
+        if moved and self.execution:
+            self.execution.emit("moved", notebook=str(self.context.notebook), stem=self.context.stem)
+        if self.context.tracked and (moved or self.execution is None):
             self._places = Places(without_secrets(self.context.document))
         return self.context.tracked
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pokebattle.tracking.cells import Places
+from pokebattle.tracking.journal import to_json
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 MINIMAL: dict[str, Any] = {"cells": [], "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}
@@ -179,9 +180,9 @@ class ExecutedNotebook:
         rest = self.mask({key: value for key, value in self.document.items() if key != "cells"})
         yield b'{\n "cells": ['
         for number, cell in enumerate(self.cells_with_outputs()):
-            text = json.dumps(cell, indent=1, ensure_ascii=False)
+            text = to_json(cell, indent=1, ensure_ascii=False)
             yield (",\n" if number else "\n").encode() + text.encode("utf-8", "replace")
-        yield b"\n ],\n" + json.dumps(rest, indent=1, ensure_ascii=False)[2:].encode("utf-8", "replace") + b"\n"
+        yield b"\n ],\n" + to_json(rest, indent=1, ensure_ascii=False)[2:].encode("utf-8", "replace") + b"\n"
 
     def figures(self) -> Iterator[tuple[str, bytes, int]]:
         """Yield the pictures among the outputs: the name, by the cell that drew it; the picture; its attempt.

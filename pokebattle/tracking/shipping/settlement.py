@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking.cells import ANSI
-from pokebattle.tracking.journal import read_json, run_address, write_atomically
+from pokebattle.tracking.journal import read_json, run_address, to_json, write_atomically
 from pokebattle.tracking.secrets import Masker
 from pokebattle.tracking.settings import deliver_to, server_record
 from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, File, RefusedError
@@ -75,7 +75,7 @@ class Settlement:
 
     def record(self, **more: Any) -> None:
         """Write down, for people and programs that ask, what became of the run."""
-        start = self.start
+        start = self.story.start or self.start
         known = {key: start[key] for key in ("execution", "notebook", "executor", "experiment", "run_name", "time",
                                              "local_server", "parent")}  # fmt: skip
         if self.story.names:
@@ -83,7 +83,7 @@ class Settlement:
             known["params"] = self.story.typed
         self._recorded |= more
         with contextlib.suppress(OSError):  # a full disk
-            write_atomically(self.folder / "run.json", json.dumps({"uri": self.uri, **known, **self._recorded}))
+            write_atomically(self.folder / "run.json", to_json({"uri": self.uri, **known, **self._recorded}))
 
     def away(self, error: Exception) -> None:
         """Tell the waiting kernel, and whoever asks, that the server does not answer."""
@@ -140,7 +140,8 @@ class Settlement:
         tags = dict(ending.tags)
         if ending.cause:
             tags["pokebattle.cause"] = ending.cause
-        saved = read_json(Path(self.start["notebook"])) if self.start["executor"] == "jupyterlab" else {}
+        by_hand = self.start["executor"] in {"jupyterlab", "vscode"}
+        saved = read_json(Path(story.start["notebook"])) if by_hand else {}
         document = saved or story.document
         if story.provenance.seen.get("commit"):
             tags[DIRTY] = str(self._code[0]).lower()
@@ -206,7 +207,7 @@ class Settlement:
         story, root = self.story, self.start["root"]
         texts = self._script() if story.is_script else {"cells.json": _json(story.masker.json(self._cells()))}
         if not story.is_script:
-            notebook, stem = self._notebook, Path(self.start["notebook"]).stem or "notebook"
+            notebook, stem = self._notebook, story.start.get("stem") or "notebook"
             yield File(root, _plain(f"{stem}.ipynb"), functools.partial(self._with_ids, notebook))
             if notebook.ran_again:
                 every = notebook.in_order()
@@ -285,4 +286,4 @@ def _bytes(root: str, name: str, content: bytes) -> File:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False)
+    return to_json(value, indent=1, ensure_ascii=False)

@@ -26,7 +26,7 @@ from pokebattle.tracking.shipping.story import SCRIPT, SEEN
 DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to say how they ended, once the kernel is gone
 PACE = 0.3  # seconds between two deliveries that nobody waits for, so that many small cells make few requests
 TICK = 1.0  # seconds after which the kernel is looked for although nothing was heard
-TOLD_HERE = {"jupyterlab", SCRIPT}  # whom no driver tells where the run is
+TOLD_HERE = {"jupyterlab", "vscode", SCRIPT}  # whom no driver tells where the run is
 PARTING = 5.0  # seconds after the kernel's end in which the terminal may still be told something
 
 

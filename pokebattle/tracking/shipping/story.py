@@ -172,10 +172,10 @@ class Story:
 
     def _opening_tags(self) -> dict[str, str]:
         """Return the tags that are known when the run begins; MLflow shows them in this order."""
-        start, notebook = self.start, self.start["notebook"]
+        start = self.start
         tags = {
             "mlflow.source.type": "LOCAL" if self.is_script else "NOTEBOOK",
-            "mlflow.source.name": notebook or start["executor"],
+            "mlflow.source.name": start["notebook"] or start.get("stem") or start["executor"],
             "mlflow.user": start["user"],
             "pokebattle.executor": start["executor"],
         }
@@ -590,6 +590,11 @@ class Story:
     def on_shutdown(self, event: dict[str, Any]) -> None:
         """The kernel was asked to end."""
         self.shutdown = event
+
+    def on_moved(self, event: dict[str, Any]) -> None:
+        """The notebook was renamed, or stands in another folder now."""
+        self.start |= {"notebook": event["notebook"], "stem": event["stem"]}
+        self._put(Batch(self.run, tags={"mlflow.source.name": event["notebook"]}))
 
     def on_driver_end(self, event: dict[str, Any]) -> None:
         """The program that drove the notebook is done with it."""
