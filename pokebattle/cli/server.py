@@ -5,6 +5,7 @@ import sys
 
 from pokebattle.tracking import server
 from pokebattle.tracking.settings import tracking_uri
+from pokebattle.tracking.shipping import spool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     except server.ServerStartError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1
+    spool.call_drainer()
     for remark in remarks:
         say(f"{remark}\n")
     say(f"MLflow {'comes up' if arguments.background and not server.answers(uri) else 'serves'} at {uri}\n")

@@ -213,11 +213,11 @@ def _set_aside() -> list[Finding]:
     for file in sorted(executions_dir().glob("*/aside.jsonl")):
         lines = file.read_text("utf-8").splitlines()
         first = json.loads(lines[0])
-        mend = f"the server does not take this: look, then `python -m pokebattle sync --forget {file.parent.name}`"
-        if any('"file"' in line for line in lines):
-            mend = f"look, then `python -m pokebattle sync` tries again, or with `--forget {file.parent.name}` gives up"
-        if any('"call"' in line for line in lines):
-            mend = f"once you may register, `python -m pokebattle sync`; else with `--forget {file.parent.name}`"
+        give_up = f"`python -m pokebattle sync --forget {file.parent.name}` gives it up"
+        mend = f"the server does not take this: look, then {give_up}"
+        if any('"file"' in line or '"call"' in line for line in lines):
+            allowed = "once you are allowed to" if "HTTP 403" in first["error"] else "look"
+            mend = f"{allowed}, `python -m pokebattle sync` tries again; {give_up}"
         text = f"{file.parent.name}: {len(lines)}, the first {first['what'][:200]} ({first['error'][:300]})"
         found.append(Finding("set aside", False, text, mend))
     return found

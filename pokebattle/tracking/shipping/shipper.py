@@ -58,12 +58,17 @@ class Shipper:
     def serve(self, listen: int) -> None:
         """Ship until the kernel has ended, then settle the run."""
         threading.Thread(target=_leave_with, args=(listen,), daemon=True).start()
-        due, pause = 0.0, TICK
+        due, pause, looked = 0.0, TICK, False
         while os.getppid() == self.kernel_pid or self.kernel_pid == 0:
-            ready, _, _ = select.select([listen], [], [], pause)
+            ready, _, _ = select.select([listen], [], [], max(0.0, pause))
             rung = os.read(listen, 65536) if ready else BELL
-            if not rung:
+            if not rung and self._has_ended():
                 break
+            if not rung:  # the kernel has begun to ring for another shipper, which this one kept from the journal
+                time.sleep(TICK)
+            if not ready and not looked:
+                looked = True
+                spool.call_drainer()
             if URGENT in rung or time.monotonic() >= due:
                 self._attempt(self._advance)
                 due, pause = time.monotonic() + PACE, TICK
@@ -72,6 +77,19 @@ class Shipper:
         leave_terminal()
         self._note_end()
         self._attempt(self.settlement.settle, at_once=True)
+
+    def _has_ended(self) -> bool:
+        """Tell whether the kernel has ended, or has gone over to another run; its end takes a moment."""
+        deadline = time.monotonic() + TICK
+        while processes.state_of(self.start["kernel"]) == "alive":
+            story = self.settlement.story
+            unread = (event for _, _, event in read_events(self.folder, story.read_to))
+            if story.kernel_end or any(event["kind"] == "kernel_end" for event in unread):
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
 
     def _advance(self) -> None:
         story = self.settlement.story

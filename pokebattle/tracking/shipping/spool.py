@@ -16,6 +16,7 @@ from typing import Any
 
 from pokebattle.tracking import processes
 from pokebattle.tracking.journal import append_event, executions_dir, read_events, read_json
+from pokebattle.tracking.opening import start_drainer
 from pokebattle.tracking.settings import deliver_to, linger
 from pokebattle.tracking.shipping.delivery import RefusedError
 from pokebattle.tracking.shipping.rest import ServerError
@@ -168,6 +169,25 @@ def drain_until_empty() -> None:
                 time.sleep(pause)
                 pause = min(pause * 1.5, RETRY[1])
                 drain()
+
+
+def call_drainer() -> None:
+    """Have somebody deliver what a shipper that died with its kernel has left, unless somebody does already."""
+    with contextlib.suppress(OSError):
+        if executions_dir().is_dir() and _any_stranded():
+            start_drainer()
+
+
+def _any_stranded() -> bool:
+    with locked(executions_dir().parent / "drain.lock") as nobody:
+        if not nobody:
+            return False
+        for one in waiting():
+            if one.state == "ended":
+                with locked(one.folder / "lock") as free:
+                    if free:
+                        return True
+    return False
 
 
 def _any_ended() -> bool:

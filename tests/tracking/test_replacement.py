@@ -1,0 +1,95 @@
+"""A shipper that dies is replaced while its kernel lives, and after it by whoever looks next."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from guard import guarded
+from test_lab import free_port
+
+from pokebattle.tracking.journal import execution_folder, read_events, read_json
+
+SECONDS = 60.0
+
+
+def wait_for(look: Callable[[], Any]) -> Any:
+    """Return what ``look`` finds, waiting for it."""
+    deadline = time.monotonic() + SECONDS
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def shippers(folder: Path) -> list[int]:
+    found = subprocess.run(["pgrep", "-f", f"shipper.*{folder}"], capture_output=True, text=True, check=False)
+    return [int(word) for word in found.stdout.split()]
+
+
+@pytest.fixture
+def kernel(tracked: Any, lab_kernel: Any, make_notebook: Any, request: Any) -> Iterator[Any]:
+    """A kernel of a notebook with the test's name; the environment of its state is the test's too."""
+    started = lab_kernel(tracked, tracked.write(f"{request.node.name}.ipynb", make_notebook("1", "2")))
+    with contextlib.ExitStack() as stack:
+        stack.callback(started.stop)
+        started.stack = stack
+        yield started
+
+
+def test_a_shipper_is_replaced_while_its_kernel_idles(tracked: Any, kernel: Any, request: Any) -> None:
+    kernel.run("import mlflow; mlflow.log_metric('loss', 1.0)", "cell-0")
+    (folder,) = tracked.executions()
+    before = wait_for(lambda: shippers(folder))
+    os.kill(before[0], signal.SIGKILL)
+    (after,) = wait_for(lambda: [pid for pid in shippers(folder) if pid not in before])
+    kernel.stack.close()
+    (run,) = tracked.runs(request.node.name)
+    assert run.info.status == "FINISHED" and run.data.metrics["loss"] == 1.0
+    assert after != before[0]
+
+
+def test_what_looks_after_the_shipper_is_no_thread_of_the_cells(tracked: Any, kernel: Any) -> None:
+    kernel.run("import threading\nopen('threads', 'w').write(str([t.name for t in threading.enumerate()]))", "cell-0")
+    assert "_replace" not in (tracked.folder / "threads").read_text()
+
+
+def test_a_kernel_that_lives_on_is_not_taken_for_ended(tracked: Any, kernel: Any, request: Any) -> None:
+    """Two of its threads found the shipper gone, and each has started one: the first hears no bell any more."""
+    kernel.run("from pokebattle.tracking.kernel.execution import current\ncurrent()._start_shipper()", "cell-0")
+    kernel.run("import time; time.sleep(3)", "cell-1")
+    (folder,) = tracked.executions()
+    assert not [event for _, _, event in read_events(folder) if event["kind"] == "kernel_end"]
+    kernel.run("import mlflow; mlflow.log_metric('late', 2.0)", "cell-1")
+    kernel.stack.close()
+    (run,) = tracked.runs(request.node.name)
+    assert run.info.status == "FINISHED" and run.data.metrics["late"] == 2.0
+
+
+def test_the_next_kernel_has_delivered_what_was_left(tracked: Any, kernel: Any, write: Any) -> None:
+    write("20260101-left")
+    kernel.run("1", "cell-0")
+    wait_for(lambda: "status" in read_json(execution_folder("20260101-left") / "run.json"))
+    (run,) = tracked.client.search_runs([tracked.client.get_experiment_by_name("20260101-left").experiment_id])
+    assert run.info.status == "FINISHED"
+
+
+def test_jupyters_server_has_delivered_what_was_left(tracked: Any, write: Any) -> None:
+    write("20260102-left")
+    home = {f"JUPYTER_{name}_DIR": str(tracked.folder / "jupyter" / name) for name in ("CONFIG", "DATA", "RUNTIME")}
+    command = [sys.executable, "-m", "jupyter_server", f"--ServerApp.port={free_port()}", "--allow-root",
+               "--no-browser"]  # fmt: skip
+    with (tracked.folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=tracked.folder, env=tracked.env | home, stdout=log, stderr=log,
+                                  start_new_session=True)  # fmt: skip
+    with guarded(server.pid):
+        wait_for(lambda: "status" in read_json(execution_folder("20260102-left") / "run.json"))
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+    assert tracked.runs("20260102-left")[0].info.status == "FINISHED"
