@@ -18,7 +18,7 @@ def page(text: str, failures: Sequence[str], fits: Sequence[Mapping[str, Any]], 
     failures : list of str
         A line for each cell whose last execution failed.
     fits : list of dict
-        Every fit, those of earlier attempts too, each with the ``number`` of its cell.
+        Every fit, those of earlier attempts too, each with the number of its ``cell``.
     held : dict
         Parameters that will be on the run when it ends, as MLflow's cannot change.
     """
@@ -26,6 +26,8 @@ def page(text: str, failures: Sequence[str], fits: Sequence[Mapping[str, Any]], 
     if held:
         parts.append("Parameters, on the run itself once it ends: " + ", ".join(
             f"{name} `{_plain(value)}`" for name, value in held.items()))  # fmt: skip
+    if (attempts := max((fit["attempt"] for fit in fits), default=1)) > 1:
+        parts.append(f"The run shows attempt {attempts}; the earlier ones are child runs.")
     if fits and (held or any(_what(fit) != _what(fits[0]) for fit in fits)):
         parts.append("\n".join(_table(fits)))
     whole = "\n\n".join(filter(None, parts))
@@ -52,7 +54,7 @@ def _table(fits: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for fit in shown:
         ends = [(fit.get("history") or {}).get(curve) for curve in curves]
         values = [
-            *([fit["attempt"]] if attempts else []), "" if fit["number"] is None else f"[{fit['number']}]",
+            *([fit["attempt"]] if attempts else []), "" if fit["cell"] is None else f"[{fit['cell']}]",
             fit["name"] or fit["model"], " × ".join(map(str, fit.get("shape") or [])), f"{fit['seconds']:.3g}",
             *(fit["params"].get(name, "") for name in differing),
             *(f"{end[-1]:.6g}" if end else "" for end in ends),

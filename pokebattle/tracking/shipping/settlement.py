@@ -220,7 +220,7 @@ class Settlement:
         if story.typed:
             texts["parameters.json"] = _json(story.typed)
         if story.fits:
-            texts["fits.json"] = _json(story.masker.json(story.fits))
+            texts["fits.json"] = _json(story.masker.json(story.numbered_fits()))
         if patch := self._code[1]:
             texts["code.patch"] = patch
         if packages := story.provenance.seen.get("packages"):

@@ -233,7 +233,7 @@ class Story:
         """Return the run's description when it ends; ``more`` cells than their own ends tell have failed."""
         failures = list(dict.fromkeys([*more, *self.failures()]))
         text = self.attempts.text() if self._own_text is None else self._own_text
-        return page(text, [self._failure(cell) for cell in failures], self._numbered_fits(), {})
+        return page(text, [self._failure(cell) for cell in failures], self.numbered_fits(), {})
 
     def _describe(self) -> None:
         """Queue what the description says while the notebook runs, unless a cell has written it itself."""
@@ -243,14 +243,15 @@ class Story:
         held = {}
         if self.keeps_params:
             held = {key: value for key, value in self.attempts.params().items() if key not in self._on_run}
-        fits = self._numbered_fits() if self.by_hand else []  # else their own parameters and curves are there by now
+        fits = self.numbered_fits() if self.by_hand else []  # else their own parameters and curves are there by now
         now = page(self.attempts.text(), [self._failure(cell) for cell in self.failures()], fits, held)
         if now != self._page_sent:
             self._page_sent = now
             self.delivery.put(Batch(self.run, tags={NOTE: now}))
 
-    def _numbered_fits(self) -> list[dict[str, Any]]:
-        return [{**fit, "number": None if fit["turn"] is None else self.cells[fit["turn"]].count} for fit in self.fits]
+    def numbered_fits(self) -> list[dict[str, Any]]:
+        """Return all fits, each with its cell's number."""
+        return [{**fit, "cell": None if fit["cell"] is None else self.cells[fit["cell"]].count} for fit in self.fits]
 
     def _failure(self, cell: ExecutedCell) -> str:
         """Return a line that names a cell that failed; a script's block has no number."""
@@ -422,11 +423,12 @@ class Story:
     def on_fit(self, event: dict[str, Any]) -> None:
         """Take in parameters and curves of a fitted model."""
         told, model = self._telling(), event["model"]
-        ordinal = sum(fit["model"] == model for fit in self.attempts.fits()) + 1
+        ordinal = self.attempts.fitted(model) + 1
+        told.models[model] += 1
         name = (model if ordinal == 1 else f"{model}_{ordinal}") if ordinal <= NAMED_FITS else ""
         params = {key: self.masker.value(key, value) for key, value in event["params"].items()}
-        fit = {"attempt": self.attempts.number, "name": name, "turn": self._turn()} | {
-            key: value for key, value in event.items() if key not in {"kind", "cell"}} | {"params": params}  # fmt: skip
+        fit = {"attempt": self.attempts.number, **event, "name": name, "cell": self._turn(), "params": params}
+        del fit["kind"]
         self.fits.append(fit)
         told.fits.append(fit)
         self._page_stale = True
