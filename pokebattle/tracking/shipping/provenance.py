@@ -43,7 +43,8 @@ class Provenance:
 
     def __init__(self, folder: Path, start: dict[str, Any], masker: Masker) -> None:
         self.file, self.masker = folder / "code.json", masker
-        self.path = Path(start["notebook"]) if start["notebook"] else None
+        path = Path(start["notebook"])
+        self.path = path if path.is_absolute() else None  # it may be an address
         self.notebook = self.path if self.path and self.path.suffix == ".ipynb" else None
         self.place = self.path.parent if self.path else Path(start["cwd"])
         self.prefix = start.get("prefix")
@@ -59,7 +60,8 @@ class Provenance:
         commit, dirty = code_version(self.place) or ("", False)
         unknown = bool(commit and self.path and not is_committed(self.path))
         seen = {"commit": commit, "dirty": dirty or unknown, "unknown": unknown, "diff": self._diff(commit),
-                "lock": lock_digest(self.place), "python": platform.python_version(), "later": {},
+                "lock": lock_digest(self.place), "later": {},
+                "python": platform.python_version() if self.prefix else "",
                 "packages": installed(Path(self.prefix)) if self.prefix else []}  # fmt: skip
         self._keep(seen)
         return seen

@@ -556,7 +556,7 @@ class Story:
             cell.count = self._places.rank(place)  # pytest's own number; the kernel counts nothing there
         self.cells.append(cell)
         self.attempts.run_cell(cell.key, event["cell"])
-        if not self.keeps_params:
+        if len(self.cells) == 1 and not self.keeps_params:  # for those that came before it
             self._params_of_run(self.attempts.params())
         self._notice_edit(cell)
 
