@@ -79,7 +79,8 @@ def cells_diff(notebook: Path, committed: Sequence[str], ran: Sequence[str]) -> 
     before, after = ([line for source in sources for line in ["# %%", *source.rstrip().split("\n")]]
                      for sources in (committed, ran))  # fmt: skip
     lines = difflib.unified_diff(before, after, f"a/{name} (code cells)", f"b/{name} (code cells)", lineterm="")
-    return "".join(f"{line}\n" for line in lines)[:DIFF_LIMIT]
+    patch = "".join(f"{line}\n" for line in lines)
+    return patch if len(patch) <= DIFF_LIMIT else f"{patch[:DIFF_LIMIT]}\n# the rest is in the executed notebook\n"
 
 
 def lock_digest(folder: Path) -> str:

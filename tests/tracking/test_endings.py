@@ -275,21 +275,46 @@ def test_a_deleted_experiment_refuses_the_execution_until_it_is_restored(tracked
     assert tracked.runs("deleted_one")[0].info.status == "FINISHED"
 
 
-def test_a_fit_that_is_run_again_is_a_second_attempt(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
-    kernel = lab_kernel(tracked, tracked.write("again.ipynb", make_notebook("fit")))
-    fit = "from sklearn.linear_model import LogisticRegression\nLogisticRegression(C={}).fit([[0.], [1.]], [0, 1]);"
+SESSION = {
+    "params": "depth: int = 6",
+    "fit": "from sklearn.linear_model import LogisticRegression as Model\nModel(C=depth).fit([[0.], [1.]], [0, 1]);",
+    "judge": "from pokebattle.tracking.kernel.execution import current\n"
+             "current().emit('metrics', values={'score': depth})\ncurrent().describe('result', f'score {depth}')",
+    "broken": "1 / 0",
+    "last": "1 + 1",
+}  # fmt: skip
+
+
+def test_all_cells_run_again_in_lab_are_a_second_attempt_which_the_run_shows(
+    tracked: Any, make_notebook: Any, lab_kernel: Any
+) -> None:
+    kernel = lab_kernel(tracked, tracked.write("again.ipynb", make_notebook(parameters=SESSION["params"])))
     try:
-        kernel.run(fit.format(1.0), "fit")
-        kernel.run(fit.format(2.0), "fit")
+        for depth in (6, 3):
+            for name, source in SESSION.items():
+                kernel.run(source.replace("6", str(depth)), name)
+        live, deadline = {}, time.monotonic() + 60
+        while "score 3" not in live.get("again", ("", {}))[0] and time.monotonic() < deadline:
+            time.sleep(0.1)
+            if found := tracked.client.get_experiment_by_name("again"):
+                live = {run.info.run_name: (run.data.tags.get("mlflow.note.content", ""), run.data.params)
+                        for run in tracked.client.search_runs([found.experiment_id])}  # fmt: skip
     finally:
         kernel.stop()
+    told, params = live["again"]
+    assert params == {} and "depth `3`" in told and "attempt 2" in told and "ZeroDivisionError" in told
+    assert live["attempt 2"][1] == {"depth": "3", "LogisticRegression.C": "3"} | live["attempt 2"][1]
     runs = {run.info.run_name: run for run in tracked.runs("again", count=3)}
-    values = {name: run.data.params["LogisticRegression.C"] for name, run in runs.items()}
-    assert values == {"again": "2.0", "attempt 1": "1.0", "attempt 2": "2.0"}
+    values = {name: (run.data.params["LogisticRegression.C"], run.data.params["depth"], run.data.metrics["score"])
+              for name, run in runs.items()}  # fmt: skip
+    assert values == {"again": ("3", "3", 3.0), "attempt 1": ("6", "6", 6.0), "attempt 2": ("3", "3", 3.0)}
     seconds = {name: run.data.metrics["fit/LogisticRegression/seconds"] for name, run in runs.items()}
     assert seconds["again"] == seconds["attempt 2"] != seconds["attempt 1"]
-    assert runs["again"].data.tags["pokebattle.order"] == "out of order, edited"
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    tags = runs["again"].data.tags
+    assert tags["mlflow.note.content"].startswith("score 3\n\n**Cell [9] failed:** `ZeroDivisionError: ")
+    assert tags["pokebattle.error"].startswith("ZeroDivisionError") and "1 / 0" in tags["pokebattle.traceback"]
+    assert tags["pokebattle.order"] == "out of order, edited"
 
 
 def test_a_notebook_that_executes_notebooks_is_their_parent(tracked: Any, make_notebook: Any) -> None:

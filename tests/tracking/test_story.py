@@ -248,6 +248,23 @@ def test_a_cell_that_failed_is_on_the_page_until_it_succeeds(told: Told) -> None
     assert told.tags[NOTE] == ""
 
 
+@pytest.mark.parametrize(
+    ("ended", "line"),
+    [
+        (("KILLED", None, "Ctrl-C"), "**KILLED:** `Ctrl-C`"), (("FINISHED", None, ""), ""),
+        (("FAILED", None, "ParameterError: unknown\nnearest is ..."), "**FAILED:** `ParameterError: unknown`"),
+    ],
+)  # fmt: skip
+def test_the_page_says_why_a_run_ended_where_no_cell_failed(told: Told, ended: Any, line: str) -> None:
+    assert told.story.description(*ended) == line
+
+
+def test_the_page_says_what_differed_where_the_cell_shows_no_error(told: Told) -> None:
+    told.cell("a")
+    said = told.story.description("FAILED", told.story.cells[0], "the output differs")
+    assert said == "**Cell [1] failed:** `the output differs`"
+
+
 def test_a_description_of_the_cells_own_is_left_alone(told: Told) -> None:
     told.cell("own", log(tags=[{"key": NOTE, "value": "mine"}])).cell("fit", fit(max_depth=6)).cell("b", ok=False)
     assert told.arrive().tags[NOTE] == "mine"

@@ -5,6 +5,7 @@ begins an attempt when it runs again: what it and the cells below it have told b
 what the cells above it have told still holds. Pure logic, which neither reads nor sends anything.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ class Told:
         Parameters, with their types.
     fits : list of dict
         Fitted models: ``name`` (its prefix among parameters and metrics, empty for one without), ``model``, ``params``.
+    models : Counter
+        How many of each kind of model.
     points, own_points : list of dict
         Metric points that came by themselves, and those that the cell logged with mlflow.
     own : dict
@@ -38,6 +41,7 @@ class Told:
     turn: int
     typed: dict[str, Any] = field(default_factory=dict)
     fits: list[dict[str, Any]] = field(default_factory=list)
+    models: Counter[str] = field(default_factory=Counter)
     points: list[dict[str, Any]] = field(default_factory=list)
     own_points: list[dict[str, Any]] = field(default_factory=list)
     own: dict[str, str] = field(default_factory=dict)
@@ -120,9 +124,9 @@ class Attempts:
         """Return the parameters that hold, with their types."""
         return {name: value for told in self.all() for name, value in told.typed.items()}
 
-    def fits(self) -> list[dict[str, Any]]:
-        """Return the fits that hold."""
-        return [fit for told in self.all() for fit in told.fits]
+    def fitted(self, model: str) -> int:
+        """Return how many fits of a kind of model hold."""
+        return sum(told.models[model] for told in self._told.values())
 
     def figures(self) -> dict[str, float]:
         """Return the figures that hold."""
@@ -134,8 +138,8 @@ class Attempts:
 
     def params(self) -> dict[str, str]:
         """Return the parameters that hold as MLflow keeps them, with those of the named fits."""
-        of_fits = {f"{fit['name']}.{name}": value for fit in self.fits() if fit["name"]
-                   for name, value in fit["params"].items()}  # fmt: skip
+        named = [fit for told in self.all() for fit in told.fits if fit["name"]]
+        of_fits = {f"{fit['name']}.{name}": value for fit in named for name, value in fit["params"].items()}
         return {name: str(value) for name, value in (self.typed() | of_fits).items()}
 
     def points(self) -> list[dict[str, Any]]:

@@ -18,17 +18,19 @@ def page(text: str, failures: Sequence[str], fits: Sequence[Mapping[str, Any]], 
     failures : list of str
         A line for each cell whose last execution failed.
     fits : list of dict
-        Every fit, those of earlier attempts too, each with the ``number`` of its cell.
+        Every fit, those of earlier attempts too, each with the number of its ``cell``.
     held : dict
         Parameters that will be on the run when it ends, as MLflow's cannot change.
     """
-    parts = [text, *failures]
+    parts, table = [text, *failures], ""
     if held:
         parts.append("Parameters, on the run itself once it ends: " + ", ".join(
             f"{name} `{_plain(value)}`" for name, value in held.items()))  # fmt: skip
+    if (attempts := max((fit["attempt"] for fit in fits), default=1)) > 1:
+        parts.append(f"The run shows attempt {attempts}; the earlier ones are child runs.")
     if fits and (held or any(_what(fit) != _what(fits[0]) for fit in fits)):
-        parts.append("\n".join(_table(fits)))
-    whole = "\n\n".join(filter(None, parts))
+        table = "\n".join(_table(fits))
+    whole = "\n".join(filter(None, ["\n\n".join(filter(None, parts)), table]))
     return whole if len(whole) <= LONGEST else whole[:LONGEST].rpartition("\n")[0] + "\n\n…"
 
 
@@ -46,13 +48,13 @@ def _table(fits: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     curves = list(dict.fromkeys(name for fit in shown for name in fit.get("history") or {}))[:COLUMNS]
     columns = [*(["attempt"] if attempts else []), "cell", "fit", "data", "seconds", *differing, *curves]
     if len(shown) < len(fits):
-        yield f"The last {len(shown)} of {len(fits)} fits (`fits.json` has all):\n"
+        yield f"The last {len(shown)} of {len(fits)} fits (`fits.json` has all):"
     yield f"| {' | '.join(map(_plain, columns))} |"
     yield "|" + "---|" * len(columns)
     for fit in shown:
         ends = [(fit.get("history") or {}).get(curve) for curve in curves]
         values = [
-            *([fit["attempt"]] if attempts else []), "" if fit["number"] is None else f"[{fit['number']}]",
+            *([fit["attempt"]] if attempts else []), "" if fit["cell"] is None else f"[{fit['cell']}]",
             fit["name"] or fit["model"], " × ".join(map(str, fit.get("shape") or [])), f"{fit['seconds']:.3g}",
             *(fit["params"].get(name, "") for name in differing),
             *(f"{end[-1]:.6g}" if end else "" for end in ends),

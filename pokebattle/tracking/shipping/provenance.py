@@ -43,7 +43,8 @@ class Provenance:
 
     def __init__(self, folder: Path, start: dict[str, Any], masker: Masker) -> None:
         self.file, self.masker = folder / "code.json", masker
-        self.path = path if (path := Path(start["notebook"])).is_absolute() else None  # it may be an address
+        path = Path(start["notebook"])
+        self.path = path if path.is_absolute() else None  # it may be an address
         self.notebook = self.path if self.path and self.path.suffix == ".ipynb" else None
         self.place = self.path.parent if self.path else Path(start["cwd"])
         self.prefix = start.get("prefix")

@@ -164,7 +164,7 @@ class Settlement:
         if aside := self.delivery.told_aside():
             tags[SET_ASIDE] = f"{len(aside)}: {'; '.join(aside)}"
         told = {key: storable(mask(value), LIMIT["tags"]) for key, value in tags.items() if value}
-        description = story.description(*([ending.failed] if ending.failed else []))
+        description = story.description(ending.status, ending.failed, ending.cause or tags.get("pokebattle.error", ""))
         return told | ({NOTE: description} if description or story.described else {})
 
     def _params_there(self) -> list[str]:
@@ -221,7 +221,7 @@ class Settlement:
         if story.typed:
             texts["parameters.json"] = _json(story.typed)
         if story.fits:
-            texts["fits.json"] = _json(story.masker.json(story.fits))
+            texts["fits.json"] = _json(story.masker.json(story.numbered_fits()))
         if patch := self._code[1]:
             texts["code.patch"] = patch
         if packages := story.provenance.seen.get("packages"):

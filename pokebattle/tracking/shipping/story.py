@@ -125,6 +125,7 @@ class Story:
         delivery.replaying = False
         if self._begin_again:
             delivery.queue.clear()
+            self.__dict__.pop("_places", None)
             self.__init__(self.folder, delivery, self.masker)  # type: ignore[misc]
             self.read()
             return
@@ -229,11 +230,24 @@ class Story:
         """What the run's description said last."""
         return self._page_sent
 
-    def description(self, *more: ExecutedCell) -> str:
-        """Return the run's description when it ends; ``more`` cells than their own ends tell have failed."""
-        failures = list(dict.fromkeys([*more, *self.failures()]))
+    def description(self, ended: str = "", failed: ExecutedCell | None = None, why: str = "") -> str:
+        """Return the run's description when it ends.
+
+        Parameters
+        ----------
+        ended : str
+            The run's status.
+        failed : ExecutedCell or None
+            The cell that made it fail.
+        why : str
+            What to say of that where the cell itself shows no error, and why the run has ended without one.
+        """
+        lines = [self._failure(cell, why if cell is failed else "") for cell in
+                 dict.fromkeys([*([failed] if failed else []), *self.failures()])]  # fmt: skip
+        if why and not failed and ended != "FINISHED":
+            lines.insert(0, f"**{ended}:** {self._quoted(why)}")
         text = self.attempts.text() if self._own_text is None else self._own_text
-        return page(text, [self._failure(cell) for cell in failures], self._numbered_fits(), {})
+        return storable(page(text, lines, self.numbered_fits(), {}), LIMIT["tags"])
 
     def _describe(self) -> None:
         """Queue what the description says while the notebook runs, unless a cell has written it itself."""
@@ -243,22 +257,27 @@ class Story:
         held = {}
         if self.keeps_params:
             held = {key: value for key, value in self.attempts.params().items() if key not in self._on_run}
-        fits = self._numbered_fits() if self.by_hand else []  # else their own parameters and curves are there by now
-        now = page(self.attempts.text(), [self._failure(cell) for cell in self.failures()], fits, held)
+        fits = self.numbered_fits() if self.by_hand else []  # else their own parameters and curves are there by now
+        lines = [self._failure(cell) for cell in self.failures()]
+        now = storable(page(self.attempts.text(), lines, fits, held), LIMIT["tags"])
         if now != self._page_sent:
             self._page_sent = now
             self.delivery.put(Batch(self.run, tags={NOTE: now}))
 
-    def _numbered_fits(self) -> list[dict[str, Any]]:
-        return [{**fit, "number": None if fit["turn"] is None else self.cells[fit["turn"]].count} for fit in self.fits]
+    def numbered_fits(self) -> list[dict[str, Any]]:
+        """Return all fits, each with its cell's number."""
+        return [{**fit, "cell": None if fit["cell"] is None else self.cells[fit["cell"]].count} for fit in self.fits]
 
-    def _failure(self, cell: ExecutedCell) -> str:
+    def _failure(self, cell: ExecutedCell, why: str = "") -> str:
         """Return a line that names a cell that failed; a script's block has no number."""
-        error = cell.error or {"ename": "Error", "evalue": ""}
-        first = (str(error["evalue"] or "").splitlines() or [""])[0]
-        said = self.masker.text(f"{error['ename']}: {first}" if first else error["ename"])[:300].replace("`", "'")
+        error = cell.error or {}
+        said = ": ".join(filter(None, [error.get("ename"), str(error.get("evalue") or "")])) or why or "no error shown"
         where = "The script" if self.is_script else f"Cell [{' ' if cell.count is None else cell.count}]"
-        return f"**{where} failed:** `{said}`"
+        return f"**{where} failed:** {self._quoted(said)}"
+
+    def _quoted(self, said: str) -> str:
+        first = next(iter(said.splitlines()), "")
+        return f"`{self.masker.text(first)[:300].replace('`', chr(39))}`"
 
     # -- parameters, metrics, data ---------------------------------------------------------------
 
@@ -344,7 +363,8 @@ class Story:
         token, root = self.attempt_ids(number)
         tags = {trials.PARENT: self.run, "mlflow.user": self.start["user"],
                 "pokebattle.attempt": str(number)}  # fmt: skip
-        self.delivery.put(self._creation(token, root, name, self.last_time, tags))
+        began = self.start["time"] if number == 1 else self.last_time
+        self.delivery.put(self._creation(token, root, name, began, tags))
         self.children[token] = "RUNNING"
         self._attempt_run, self._on_attempt = token, {}
         own, points = self.attempts.own()
@@ -422,11 +442,12 @@ class Story:
     def on_fit(self, event: dict[str, Any]) -> None:
         """Take in parameters and curves of a fitted model."""
         told, model = self._telling(), event["model"]
-        ordinal = sum(fit["model"] == model for fit in self.attempts.fits()) + 1
+        ordinal = self.attempts.fitted(model) + 1
+        told.models[model] += 1
         name = (model if ordinal == 1 else f"{model}_{ordinal}") if ordinal <= NAMED_FITS else ""
         params = {key: self.masker.value(key, value) for key, value in event["params"].items()}
-        fit = {"attempt": self.attempts.number, "name": name, "turn": self._turn()} | {
-            key: value for key, value in event.items() if key not in {"kind", "cell"}} | {"params": params}  # fmt: skip
+        fit = {"attempt": self.attempts.number, **event, "name": name, "cell": self._turn(), "params": params}
+        del fit["kind"]
         self.fits.append(fit)
         told.fits.append(fit)
         self._page_stale = True
@@ -535,7 +556,7 @@ class Story:
             cell.count = self._places.rank(place)  # pytest's own number; the kernel counts nothing there
         self.cells.append(cell)
         self.attempts.run_cell(cell.key, event["cell"])
-        if not self.keeps_params:
+        if len(self.cells) == 1 and not self.keeps_params:  # for those that came before it
             self._params_of_run(self.attempts.params())
         self._notice_edit(cell)
 
