@@ -29,15 +29,16 @@ def hand_over(execution: str, told: dict[str, Any]) -> str:
         return context.UNTRACKED
 
 
-def guarded(step: Callable[..., None]) -> Callable[..., None]:
+def guarded(step: Callable[..., Any]) -> Callable[..., Any]:
     """Keep a failure of tracking away from the program that drives the notebook, and say it in one line."""
 
     @functools.wraps(step)
-    def call(*args: Any) -> None:
+    def call(*args: Any) -> Any:
         try:
-            step(*args)
+            return step(*args)
         except Exception as error:
             say(f"this execution is not tracked ({step.__name__}: {type(error).__name__}: {error})")
+            return None
 
     return call
 

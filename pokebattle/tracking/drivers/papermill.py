@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from papermill.clientwrap import PapermillNotebookClient
+from papermill import engines
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from papermill.log import logger
@@ -41,49 +41,45 @@ class TrackedEngine(NBClientEngine):
             Unknown name, wrong type, value out of range or unknown version; no kernel has run, nothing but a failed
             run tells of it.
         """
-        execution = new_execution_id() if enabled() and wants_tracking(nb) else ""
+        told = _told(nb, kwargs.get("input_path")) if enabled() else None
         error: BaseException | None = None
         try:
-            _validate(nb, str(kwargs.get("input_path") or "notebook"))
-            return super().execute_notebook(nb, kernel_name, output_path, execution=execution, **kwargs)
+            _validate(nb, _name(kwargs.get("input_path")))
+            return super().execute_notebook(nb, kernel_name, output_path, told=told, **kwargs)
         except PapermillExecutionError:  # a cell's own error, which the kernel has noted
             raise
         except BaseException as raised:
             error = raised
             raise
         finally:  # the progress bar is closed by now
-            if execution:
-                begun = error is None or handover.has_begun(execution)
-                if error is not None and not begun:
-                    told = _told(nb, execution, kwargs.get("input_path"))
-                    handover.refuse(execution, told, error, _usable(told["parameters"]))
-                handover.finish(execution, error)
-                _say_where(execution_folder(execution), 0.0 if begun else PATIENCE)
+            if told:
+                _finish(told, error)
 
     @classmethod
     def execute_managed_notebook(
         cls, nb_man: Any, kernel_name: str, log_output: bool = False, stdout_file: Any = None,
         stderr_file: Any = None, start_timeout: int = 60, execution_timeout: int | None = None,
-        execution: str = "", **kwargs: Any,
+        told: dict[str, Any] | None = None, **kwargs: Any,
     ) -> Any:  # fmt: skip
         """Execute in a kernel whose environment names the handover."""
         environment = dict(os.environ)
         environment[HANDOVER] = UNTRACKED
-        if execution:
-            if "pokebattle" in nb_man.nb.metadata:
-                nb_man.nb.metadata.pokebattle["execution"] = execution
-            environment[HANDOVER] = handover.hand_over(execution, _told(nb_man.nb, execution, kwargs.get("input_path")))
+        if told:
+            if isinstance(own := nb_man.nb.metadata.get("pokebattle"), dict):  # other notebooks stay as papermill's
+                own["execution"] = told["execution"]
+            environment[HANDOVER] = handover.hand_over(told["execution"], told)
         options = merge_kwargs(
             remove_args(["input_path", "timeout", "startup_timeout"], **kwargs),
             timeout=execution_timeout or kwargs.get("timeout"), startup_timeout=start_timeout,
             kernel_name=kernel_name, log=logger, log_output=log_output, stdout_file=stdout_file,
             stderr_file=stderr_file,
         )  # fmt: skip
-        return PapermillNotebookClient(nb_man, **options).execute(env=environment)
+        return engines.PapermillNotebookClient(nb_man, **options).execute(env=environment)
 
 
 def _validate(nb: Any, name: str) -> None:
-    if (nb.metadata.get("pokebattle") or {}).get("schema") != "params":
+    own = nb.metadata.get("pokebattle")
+    if not isinstance(own, dict) or own.get("schema") != "params":
         return
     from pokebattle.params import ParamsError, validate
 
@@ -113,11 +109,31 @@ def _say_where(folder: Path, patience: float) -> None:
         logger.info(f"MLflow run: waits in {folder} for {tracking_uri()} (`python -m pokebattle doctor`)")
 
 
-def _told(nb: Any, execution: str, input_path: Any) -> dict[str, Any]:
-    notebook = Path(str(input_path)).absolute() if input_path and Path(str(input_path)).is_file() else None
-    parameters = dict(nb.metadata.papermill.get("parameters", {}))
-    return {"executor": "papermill", "notebook": str(notebook) if notebook else None, "execution": execution,
-            "parameters": parameters, "document": nb}  # fmt: skip
+@handover.guarded
+def _told(nb: Any, input_path: Any) -> dict[str, Any] | None:
+    """Return what the kernel cannot know; None for a notebook that is not to be tracked."""
+    if not wants_tracking(nb):
+        return None
+    given = input_path if isinstance(input_path, (str, os.PathLike)) else None  # else a notebook in memory
+    notebook = os.path.abspath(given) if given and os.path.isfile(given) else None  # noqa: PTH100, PTH113 - any text
+    return {"executor": "papermill", "notebook": notebook, "execution": new_execution_id(),
+            "parameters": dict(nb.metadata.papermill.get("parameters", {})), "document": nb}  # fmt: skip
+
+
+def _name(input_path: Any) -> str:
+    """Return what a message calls the notebook."""
+    return str(input_path) if isinstance(input_path, (str, os.PathLike)) and input_path else "notebook"
+
+
+@handover.guarded
+def _finish(told: dict[str, Any], error: BaseException | None) -> None:
+    """Say that papermill is done, and where the run is; make a failed run of what no kernel has begun."""
+    execution = told["execution"]
+    begun = error is None or handover.has_begun(execution)
+    if error is not None and not begun:
+        handover.refuse(execution, told, error, _usable(told["parameters"]))
+    handover.finish(execution, error)
+    _say_where(execution_folder(execution), 0.0 if begun else PATIENCE)
 
 
 papermill_engines.register(None, TrackedEngine)
