@@ -1,0 +1,82 @@
+"""The environment in use, the same without the product, and an MLflow server for both."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "tracking"))  # the guard of servers that tests start
+HIDDEN = ("pokebattle", "_pokebattle", "_editable_impl_pokebattle")  # how the product stands in site-packages
+
+
+def without_product(folder: Path) -> Path:
+    """Make an environment of all packages of this one but the product; return its prefix.
+
+    Nothing is installed: it links to this environment's packages, whose versions are the lock's. What loads the product
+    into kernels (``etc/ipython``), papermill and pytest (entry points) does not exist there.
+    """
+    here = Path(sys.prefix)
+    prefix = folder / "plain"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(prefix)], check=True)
+    packages = next((prefix / "lib").glob("python*/site-packages"))
+    for package in (here / packages.relative_to(prefix)).iterdir():
+        if not package.name.startswith(HIDDEN):
+            (packages / package.name).symlink_to(package)
+    for script in (here / "bin").iterdir():
+        if not (prefix / "bin" / script.name).exists() and script.is_file():
+            _copy_script(script, prefix / "bin" / script.name, here, prefix)
+    for name in ("share", "etc"):
+        _link_tree(here / name, prefix / name)
+    return prefix
+
+
+def _copy_script(script: Path, to: Path, here: Path, prefix: Path) -> None:
+    start = f"#!{here}/bin/python".encode()
+    text = script.read_bytes()
+    if text.startswith(start) and b"pokebattle" not in text:
+        to.write_bytes(text.replace(start, f"#!{prefix}/bin/python".encode(), 1))
+        shutil.copymode(script, to)
+
+
+def _link_tree(here: Path, there: Path) -> None:
+    for file in here.rglob("*"):
+        if file.is_file() and file.name != "ipython_kernel_config.json":
+            link = there / file.relative_to(here)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file)
+
+
+def variables(prefix: Path, state: Path, uri: str, **more: str) -> dict[str, str]:
+    """Return the variables for programs of an environment; the product, where it is there, tracks on ``uri``."""
+    own = {
+        k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "POKEBATTLE_", "PYTEST_", "VIRTUAL_ENV"))
+    }
+    path = os.pathsep.join([str(prefix / "bin"), own.get("PATH", os.defpath)])
+    return own | {"PATH": path, "MLFLOW_TRACKING_URI": uri, "POKEBATTLE_STATE": str(state), "POKEBATTLE_LINGER": "0",
+                  "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"} | more  # fmt: skip
+
+
+@contextlib.contextmanager
+def served() -> Iterator[tuple[Path, str]]:
+    """Run an MLflow server on a store of its own; give a folder for the state and the server's address."""
+    from guard import guarded
+
+    from pokebattle.tracking import server
+    from pokebattle.tracking.settings import server_record
+
+    with tempfile.TemporaryDirectory(prefix="foreign-") as folder:
+        os.environ["POKEBATTLE_STATE"] = folder
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        server.DEFAULT_URI = "http://127.0.0.1:0"
+        server.tracking_uri = lambda: "http://127.0.0.1:9"  # none of the user's
+        server.start(wait=False)
+        with guarded(server_record()["pid"]):
+            try:
+                yield Path(folder), server.start()[0]
+            finally:
+                server.stop()

@@ -1,0 +1,217 @@
+"""Executed notebooks are the same with the product as without it.
+
+``python tests/foreign/readonly.py [--only NAME ...] [--by EXECUTOR ...]`` executes the samples (`samples.py`) and the
+project's notebooks by papermill, nbconvert, ``jupyter execute`` and nbval, in this environment, tracked on a real
+server, and in the same environment without the product. It compares exit codes, the files left behind and what was
+written, byte for byte outside times, ids, addresses and the environment's own folder; with nbval, what it says of each
+cell of a notebook that the plain environment has executed. It names each difference and exits with 1 if there is one,
+or if a sample differs from itself.
+
+On purpose different: where a notebook's metadata has a ``pokebattle`` mapping, papermill notes there which execution it
+shows.
+"""
+
+import difflib
+import functools
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import samples
+from environments import ROOT, served, variables, without_product
+
+OURS = ("explore", "simulate", "train", "tune", "evaluate")
+OWN_NOTE = re.compile(r',?\n\s*"execution": "\d{8}-\d{6}-[0-9a-f]{12}"')  # written where notebooks name the product
+WIDGETS = re.compile(r'(?ms)^  "widgets": \{.*?^  \},?\n')  # compared for themselves
+LONGEST = 900  # seconds for one execution
+MASKS = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.,]?\d*(\+00:00|Z)?", "TIME"),
+        (r'"duration": [\d.e-]+', '"duration": 0'),
+        (r"\b[\d.]+ ?(ns|[mµμ]?s|min)\b( ±)?", "SECONDS"),
+        (r"(\d+:)?\d\d:\d\d", "CLOCK"),
+        (r"[\d.]+(it/s|s/it)", "RATE"),
+        (r"0x[0-9a-f]+", "ADDRESS"),
+        (r"ipykernel_\d+/\d+\.py", "ipykernel.py"),
+        (r"\b(id|pid|port)[=: ]+\d+", r"\1"),
+        (r"/experiments/\d+/runs/", "/experiments/N/runs/"),
+        (r"\b[a-z]+-[a-z]+-\d+\b", "a-random-name"),
+        (r"\b\d{15}\b", "IDENT"),  # of a thread
+        (r"(?<=/tmp/)[\w-]+", "FOLDER"),
+    )
+]
+IDENTIFIER = re.compile(
+    r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}|(?<=\"id\": \")[0-9a-f]{8}\b"
+)
+
+
+@dataclass
+class Place:
+    """An environment, with the variables that its programs get."""
+
+    prefix: Path
+    env: dict[str, str]
+
+    def run(self, folder: Path, *command: str) -> int:
+        """Run a program of the environment in a folder; return its exit code."""
+        words = [str(self.prefix / "bin" / command[0]), *command[1:]]
+        with (folder.parent / "log.txt").open("w") as log:
+            done = subprocess.run(words, cwd=folder, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                  timeout=LONGEST)  # fmt: skip
+        return done.returncode
+
+
+def papermill(place: Place, folder: Path, path: Path) -> dict[str, str]:
+    """Execute a notebook by papermill."""
+    given = ["-p", "n", "5", "-p", "name", "given"] if path.stem.startswith("parameters") else []
+    given = ["-p", "version", "sample"] if path.stem in OURS else given
+    return _left(folder, place.run(folder, "papermill", path.name, "out.ipynb", *given))
+
+
+def nbconvert(place: Place, folder: Path, path: Path) -> dict[str, str]:
+    """Execute a notebook by nbconvert."""
+    return _left(folder, place.run(folder, "jupyter-nbconvert", "--to", "notebook", "--execute", "--output=out.ipynb",
+                                   path.name))  # fmt: skip
+
+
+def jupyter_execute(place: Place, folder: Path, path: Path) -> dict[str, str]:
+    """Execute a notebook by ``jupyter execute``, which writes it back."""
+    return _left(folder, place.run(folder, "jupyter-execute", "--inplace", path.name))
+
+
+def nbval(place: Place, folder: Path, path: Path) -> dict[str, str]:
+    """Compare a notebook, of which ``reference.ipynb`` is an execution, with what its cells give now."""
+    if (reference := folder.parent / "reference.ipynb").is_file():
+        shutil.copy(reference, path)
+    code = place.run(folder, "pytest", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env",
+                     "--junitxml=said.xml", "--nbval-cell-timeout=60", "--rootdir=.", path.name)  # fmt: skip
+    said = {}
+    for case in ElementTree.parse(folder / "said.xml").iter("testcase"):
+        faults = [f"{child.tag}: {child.get('message')} {child.text}" for child in case]
+        said[f"cell {case.get('name')}"] = masked("\n".join(faults) or "passed", folder)
+    (folder / "said.xml").unlink()
+    return _left(folder, code) | said
+
+
+EXECUTORS: dict[str, Callable[[Place, Path, Path], dict[str, str]]] = {
+    "papermill": papermill, "nbconvert": nbconvert, "jupyter-execute": jupyter_execute, "nbval": nbval,
+}  # fmt: skip
+
+
+def _left(folder: Path, code: int) -> dict[str, str]:
+    """Return exit code and the files of a folder, without what differs from one execution to the next."""
+    files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    texts = {
+        name: file.read_text("utf-8", "backslashreplace") for name, file in files.items() if "__pycache__" not in name
+    }
+    found = {"exit code": str(code)} | {name: masked(text, folder) for name, text in texts.items()}
+    for name in [name for name in texts if name.endswith(".ipynb")]:
+        found[f"widgets of {name}"] = masked(_widgets(texts[name]), folder)
+    return found
+
+
+def _widgets(text: str) -> str:
+    """Return the states of a notebook's widgets, which stand there in the order of their random ids."""
+    pages = json.loads(text).get("metadata", {}).get("widgets", {}).values()
+    states = [json.dumps(state, indent=1) for page in pages for state in page["state"].values()]
+    return "\n".join(sorted(IDENTIFIER.sub("ID", state) for state in states))
+
+
+def masked(text: str, folder: Path) -> str:
+    """Return a text without times, ids, addresses and the folders of the execution and its environment."""
+    seen: dict[str, str] = {}
+    text = WIDGETS.sub("", OWN_NOTE.sub("", text))
+    for place in (str(folder), sys.prefix, str(folder.parents[1] / "plain")):
+        text = text.replace(place, "PLACE")
+    text = IDENTIFIER.sub(lambda found: seen.setdefault(found[0], f"ID{len(seen)}"), text)
+    for pattern, replacement in MASKS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+@dataclass
+class Comparison:
+    """Executes notebooks in both environments and keeps what differs."""
+
+    folder: Path
+    tracked: Place
+    plain: Place
+    differences: list[str] = field(default_factory=list)
+
+    def execute(self, place: Place, executor: str, name: str) -> dict[str, str]:
+        """Execute the notebook ``name`` in a fresh folder, of the same name for all."""
+        folder = self.folder / "here" / "work"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        path = self._write(folder, name)
+        return EXECUTORS[executor](place, folder, path)
+
+    def _write(self, folder: Path, name: str) -> Path:
+        if name in OURS:
+            return Path(shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", folder))
+        return samples.build(folder, [name])[0]
+
+    def compare(self, executor: str, name: str) -> None:
+        """Execute a notebook by one executor in both environments; note each difference."""
+        (reference := self.folder / "here" / "reference.ipynb").unlink(missing_ok=True)
+        if executor == "nbval" and name not in OURS:
+            self.execute(self.plain, "jupyter-execute", name)
+            shutil.copy(self.folder / "here" / "work" / f"{name}.ipynb", reference)
+        one = self.execute(self.plain, executor, name)
+        other = self.execute(self.tracked, executor, name)
+        if one != other and one != (again := self.execute(self.plain, executor, name)):
+            other = one if other == again else other
+        for part in [part for part in one.keys() | other.keys() if one.get(part) != other.get(part)]:
+            lines = [side.get(part, "(nothing)").splitlines() for side in (one, other)]
+            shown = "\n    ".join(list(difflib.unified_diff(*lines, "plain", "tracked", lineterm="", n=1))[:40])
+            self.differences.append(f"{name} by {executor}: {part}\n    {shown[:4000]}")
+
+
+def names() -> list[str]:
+    """Return all notebooks: the samples and the project's own."""
+    return [*samples.names(), *OURS]
+
+
+@click.command()
+@click.option("--only", multiple=True, type=click.Choice(names()), help="a notebook; all without it")
+@click.option("--by", multiple=True, type=click.Choice(list(EXECUTORS)), help="an executor; all without it")
+def main(only: tuple[str, ...], by: tuple[str, ...]) -> None:
+    """Compare executed notebooks with and without the product."""
+    count = 0
+    with served() as (state, uri), tempfile.TemporaryDirectory(prefix="readonly-") as temporary:
+        folder = Path(temporary)
+        comparison = comparing(folder, state, uri)
+        for name in only or names():
+            for executor in by or EXECUTORS:
+                began, known = time.monotonic(), len(comparison.differences)
+                comparison.compare(executor, name)
+                count += 1
+                found = comparison.differences[known:]
+                click.echo(f"{name} by {executor}: {'differs' if found else 'same'} ({time.monotonic() - began:.0f} s)")
+                for difference in found:
+                    click.echo(f"  {difference}")
+    click.echo(f"{count} executions compared, {len(comparison.differences)} differences")
+    sys.exit(bool(comparison.differences))
+
+
+def comparing(folder: Path, state: Path, uri: str) -> Comparison:
+    """Return the comparison of this environment, tracked at ``uri``, with the one without the product in ``folder``."""
+    plain = without_product(folder)
+    given = functools.partial(
+        variables, state=state, uri=uri, PYTHONPATH=str(ROOT)
+    )  # the project's notebooks import it
+    return Comparison(folder, Place(Path(sys.prefix), given(Path(sys.prefix))), Place(plain, given(plain)))
+
+
+if __name__ == "__main__":
+    main()
