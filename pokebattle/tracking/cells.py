@@ -1,5 +1,6 @@
 """What a notebook and its cells say, wherever they are read, and which of them an executed cell is."""
 
+import ast
 import re
 from typing import Any
 
@@ -93,3 +94,59 @@ def tags_of_cell(cell: dict[str, Any]) -> set[str]:
 def literals(source: str) -> dict[str, Any]:
     """Return what a parameters cell assigns at top level, as far as it is literal."""
     return {name: value for name, _, value in assignments(source) if value is not UNKNOWN}
+
+
+def chosen_experiment(document: dict[str, Any], values: dict[str, Any]) -> str | None:
+    """Return the experiment that a notebook chooses by ``mlflow.set_experiment`` before it logs anything.
+
+    Parameters
+    ----------
+    document : dict
+    values : dict
+        What names that are given to ``set_experiment`` stand for.
+
+    Returns
+    -------
+    str or None
+        None where there is no such line, or its argument is neither a text nor one of the names.
+    """
+    known = dict(values)
+    for cell in document.get("cells", []):
+        for statement in _statements(cell) if cell.get("cell_type") == "code" else ():
+            for call in _mlflow_calls(statement):
+                if call.func.attr == "set_experiment":  # type: ignore[attr-defined]
+                    return _first_text(call, known)
+                if call.func.attr.startswith(("log_", "start_run", "set_tracking_uri")):  # type: ignore[attr-defined]
+                    return None
+            if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
+                known |= {target.id: statement.value.value for target in statement.targets
+                          if isinstance(target, ast.Name) and target.id not in values}  # fmt: skip
+    return None
+
+
+def _statements(cell: dict[str, Any]) -> list[ast.stmt]:
+    lines = cell_source(cell).splitlines()
+    plain = "\n".join("" if line.lstrip()[:1] in {"%", "!"} else line for line in lines)
+    try:
+        return ast.parse(plain).body
+    except (SyntaxError, ValueError):
+        return []
+
+
+def _mlflow_calls(statement: ast.stmt) -> list[ast.Call]:
+    """Return a statement's calls of functions of mlflow's, in the order of the text."""
+    found = [
+        node for node in ast.walk(statement)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name) and node.func.value.id == "mlflow"
+    ]  # fmt: skip
+    return sorted(found, key=lambda call: (call.lineno, call.col_offset))
+
+
+def _first_text(call: ast.Call, known: dict[str, Any]) -> str | None:
+    given = next((word.value for word in call.keywords if word.arg == "experiment_name"), None)
+    argument = call.args[0] if call.args else given
+    value = argument.value if isinstance(argument, ast.Constant) else None
+    if isinstance(argument, ast.Name):
+        value = known.get(argument.id)
+    return value if isinstance(value, str) and value else None

@@ -1,6 +1,7 @@
 """What a kernel can learn about itself: which notebook it runs, who drives it, what the run is called."""
 
 import contextlib
+import functools
 import getpass
 import glob
 import itertools
@@ -14,7 +15,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pokebattle.tracking.cells import PARAMETER_TAGS, cell_source, literals, tags_of_cell, wants_tracking
+from pokebattle.tracking.cells import (
+    PARAMETER_TAGS,
+    cell_source,
+    chosen_experiment,
+    literals,
+    tags_of_cell,
+    wants_tracking,
+)
 from pokebattle.tracking.journal import executions_dir, make_private, read_events, read_json
 
 INTERACTIVE = {"jupyterlab", "vscode", "kernel"}  # executors by whose hand cells run in any order, and again
@@ -23,6 +31,7 @@ VALUED = {"--output", "--output-dir", "-o", "--to", "--template", "--config"}  #
 TRASH = re.compile(r".*/\.?Trash[^/]*/files/[^/]*")  # where desktops and JupyterLab put deleted files
 FOR_PEOPLE = ("jupyter", "spyder")  # programs that start kernels for somebody who types
 LARGEST = 64 << 20  # bytes of a notebook that is looked into
+EXPERIMENT, EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"  # mlflow's own
 UNTRACKED = "untracked"  # or that they want it, or can have it, left alone
 PARENT = "POKEBATTLE_PARENT"  # a kernel tells the kernels that its cells start whose children they are
 
@@ -104,6 +113,7 @@ class Context:
             "notebook": str(self.notebook or self.address), "stem": self.stem, "executor": self.executor,
             "cwd": str(Path.cwd()), "user": user_name(), "experiment": names[0], "run_name": names[1],
             "driver": self.driver, "parent_execution": os.environ.get(PARENT),
+            "experiment_id": os.environ.get(EXPERIMENT_ID, ""),
         }  # fmt: skip
 
     def follow(self, cell_id: str | None) -> bool:
@@ -130,7 +140,8 @@ class Context:
     def names(self, namespace: dict[str, Any]) -> tuple[str, str]:
         """Return experiment and run name under the values that the templates ask for.
 
-        A placeholder's value is papermill's, else the namespace's, else the parameters cell's default.
+        What mlflow's own variable or the notebook's ``mlflow.set_experiment`` names goes before a template. A
+        placeholder's value is papermill's, else the namespace's, else the parameters cell's default.
         """
         stem = self.stem or "notebooks"
         templates = (
@@ -153,7 +164,15 @@ class Context:
                 text + (str(values[name]) if name else "") for text, name, _, _ in string.Formatter().parse(template)
             )
 
-        return fill(templates[0]) or stem, fill(templates[1]) or stem
+        return self._chosen or fill(templates[0]) or stem, fill(templates[1]) or stem
+
+    @functools.cached_property
+    def _chosen(self) -> str | None:
+        """The experiment that mlflow's own variable, else the notebook, chooses when the execution begins."""
+        values: dict[str, Any] = {}
+        for cell in self.parameter_cells():
+            values.update(literals(cell_source(cell)))
+        return os.environ.get(EXPERIMENT) or chosen_experiment(self.document, values | self.parameters)
 
 
 def _literal(text: str) -> str:

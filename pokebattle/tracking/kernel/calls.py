@@ -157,7 +157,7 @@ class TrackedRequests:
                 _not_kept(error)
             return 200, {}
         self._name_notebook(request)
-        doubtful = False
+        doubtful, began = False, int(time.time() * 1000)
         if self._is_ready(request, execution.patience) and not self._waits_behind(request):
             try:
                 response = self._send(request, execution.patience)
@@ -172,14 +172,14 @@ class TrackedRequests:
         if not name:  # none of those that the sender knows
             return 200, {}
         try:
-            return self._keep(request, doubtful)
+            return self._keep(request, {"doubtful": True, "began": began} if doubtful else {})
         except Exception as error:
             _not_kept(error)
             return 200, {}
 
-    def _keep(self, request: Request, doubtful: bool) -> tuple[int, dict[str, Any]]:
+    def _keep(self, request: Request, unclear: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         name, body = request.name, request.body
-        answer = self.offline.keep(request.execution, request.method, request.path, name, body, doubtful)
+        answer = self.offline.keep(request.execution, request.method, request.path, name, body, unclear)
         self.offline.follow(name, body)
         self.runs.sent(name, body)
         if name == "runs/create":

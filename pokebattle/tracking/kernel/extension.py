@@ -28,7 +28,7 @@ from pokebattle.tracking.cells import (
 )  # fmt: skip
 from pokebattle.tracking.context import INTERACTIVE, PARENT, Context, detect, handed_over, parent_pid
 from pokebattle.tracking.journal import secretless, secrets_known, write_atomically
-from pokebattle.tracking.kernel import autolog, fluent
+from pokebattle.tracking.kernel import autolog, fluent, tracebacks
 from pokebattle.tracking.kernel.execution import Execution, current, go_over_to
 from pokebattle.tracking.kernel.imports import after_import
 from pokebattle.tracking.notice import say
@@ -120,6 +120,7 @@ class KernelTracker:
         session = self.shell.kernel.session
         session.send = self._observing(session.send)
         fluent.install(current)
+        tracebacks.install(self.shell)
         autolog.install(self.emit)
         after_import("pokebattle.datasets", self._watch_datasets)
         after_import("pokebattle.params", self._watch_params)

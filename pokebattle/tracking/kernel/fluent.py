@@ -110,8 +110,16 @@ class Attachment:
         """Tell whether the execution's run lies in the experiment that is chosen, and was not used yet."""
         if self.execution is execution:
             return False
+        if not self._is_chosen():
+            return True
+        chosen = self._chosen_experiment()
+        if not self._lies_in(execution, chosen) and not execution.started:
+            execution.move(chosen, self.fluent.get_experiment(chosen).name)
+        return self._lies_in(execution, chosen)
+
+    def _lies_in(self, execution: Execution, experiment_id: str) -> bool:
         own = execution.run()["experiment_id"]
-        return not self._is_chosen() or execution.progress.ids.get(own, own) == self._chosen_experiment()
+        return bool(experiment_id in {own, execution.progress.ids.get(own)})
 
     # -- mlflow's functions ----------------------------------------------------------------------
 

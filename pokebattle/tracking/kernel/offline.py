@@ -71,11 +71,14 @@ class OfflineAnswers:
         return self._known.get((kind, key))
 
     def keep(self, execution: Execution, method: str, path: str, name: str, body: dict[str, Any],
-             doubtful: bool) -> Answer:  # fmt: skip
-        """Write a request down for the sender, and answer it; ``doubtful``: the server may have carried it out."""
+             unclear: dict[str, Any]) -> Answer:  # fmt: skip
+        """Write a request down for the sender, and answer it; ``unclear`` is set if the server may have carried it out.
+
+        It then says so (``doubtful``), and since when that may be (``began``, ms).
+        """
         if method == "POST" and name in CREATIONS:
-            return self._create(execution, path, CREATIONS[name], body, doubtful)
-        execution.emit("call", method=method, path=path, body=body, doubtful=doubtful)
+            return self._create(execution, path, CREATIONS[name], body, unclear)
+        execution.emit("call", method=method, path=path, body=body, **unclear)
         kind, key = ("run", run_of(body)) if name == "runs/update" else ("model", name.partition("/")[2])
         if not (known := self._known.get((kind, key))):
             return 200, {}
@@ -83,7 +86,9 @@ class OfflineAnswers:
         info |= {key: value for key, value in body.items() if key in {"status", "end_time", "run_name"}}
         return 200, {"run_info": info} if kind == "run" else known
 
-    def _create(self, execution: Execution, path: str, kind: str, body: dict[str, Any], doubtful: bool) -> Answer:
+    def _create(
+        self, execution: Execution, path: str, kind: str, body: dict[str, Any], unclear: dict[str, Any]
+    ) -> Answer:
         token, root, sent = new_local_id(), new_local_id(), body
         body = body | {"tags": list(body.get("tags", []))}
         if kind == "run" and not body.get("run_name"):
@@ -91,17 +96,22 @@ class OfflineAnswers:
             body["run_name"] = named[0] if named else _random_name()
         if kind == "model" and not body.get("name"):
             body["name"] = _random_name()
-        if not doubtful:  # else it is found by what was sent
+        if not unclear:  # else it is found by what was sent
             own = [{"key": LOCAL_ID, "value": token}] if kind in {"run", "model", "version"} else []
             sent = body | {"tags": [*body["tags"], *own]} if body["tags"] or own else sent
-        execution.emit(
-            "call", method="POST", path=path, body=sent, token=token, creates=kind, root=root, doubtful=doubtful
-        )
+        known = {"known": self._server_ids(kind)} if unclear else {}
+        execution.emit("call", method="POST", path=path, body=sent, token=token, creates=kind, root=root,
+                       **unclear, **known)  # fmt: skip
         if kind == "registered":
             self.kept.add(body["name"])
         whole = _local(kind, body, token, root)
         self.remember(kind, whole)
         return 200, whole
+
+
+    def _server_ids(self, kind: str) -> list[str]:
+        """Return the ids of what this process knows to exist, so that none of it is taken for what was created."""
+        return [key.rpartition("/")[2] for known, key in self._known if known == kind]
 
 
 def _random_name() -> str:

@@ -97,11 +97,12 @@ def _batch(run: str, parts: list[tuple[str, Any]]) -> Batch:
 
 @dataclass
 class Experiment(Item):
-    """The experiment that an execution's run belongs to: found, else created."""
+    """The experiment that an execution's run belongs to: found by a given id or its name, else created."""
 
     name: str
     token: str
     root: str
+    given_id: str = ""
 
     def __str__(self) -> str:
         return f"experiment {self.name}"
@@ -336,8 +337,19 @@ class Delivery:
             if found["lifecycle_stage"] == "active":
                 self.rest.call("POST", "runs/delete", run_id=item.run)
         elif isinstance(item, Experiment):
-            found = self.rest.experiment(item.name)
+            found = self._given(item.given_id) or self.rest.experiment(item.name)
             self.progress.note(ids={item.token: found["experiment_id"], item.root: found["artifact_location"]})
+
+    def _given(self, experiment_id: str) -> dict[str, Any] | None:
+        """Return the experiment of an id that the environment names, None where the server has none."""
+        if not experiment_id:
+            return None
+        try:
+            return dict(self.rest.call("GET", "experiments/get", experiment_id=experiment_id)["experiment"])
+        except ServerError as error:
+            if not error.permanent:
+                raise
+            return None
 
     def translate(self, value: Any) -> Any:
         """Return a JSON value with the server's ids in place of local ones.

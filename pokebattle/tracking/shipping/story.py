@@ -156,7 +156,8 @@ class Story:
         start = self.start
         name = self._moved_to["name"] if self._moved_to else storable(event["experiment"], LENGTH["experiment"])
         self.names = (name, storable(event["run_name"], LENGTH["run"]))
-        experiment = Experiment(name, start["experiment_token"], start["experiment_token"] + "-root")
+        given = "" if self._moved_to else start.get("experiment_id", "")
+        experiment = Experiment(name, start["experiment_token"], start["experiment_token"] + "-root", given)
         run = self._creation(self.run, start["root"], self.names[1], start["time"], self._opening_tags())
         experiment.vital = run.vital = True
         if not self.delivery.replaying:
@@ -504,7 +505,8 @@ class Story:
         if self._moved_to is None:
             self._moved_to = event
             opened = self.delivery.progress.facts.get("run")
-            self.delivery.progress.note(offset=0, run=None, left=opened and opened["run_id"])
+            left = opened and opened["run_id"]
+            self.delivery.progress.note(offset=0, run=None, left=left, answers={self.run: {}})
             self._begin_again = True
 
     def _log(self, run: str, name: str, body: dict[str, Any]) -> None:

@@ -1,0 +1,259 @@
+"""Cells that use mlflow print the same tracked and untracked, and leave the same behind."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from faults import FaultProxy
+
+RESET = "while mlflow.active_run():\n    mlflow.end_run()\n"
+SET_UP = """
+import os, subprocess, sys, threading, mlflow
+from mlflow import MlflowClient
+client = MlflowClient()
+side = os.environ['SIDE']
+mlflow.set_experiment(f'cells {side}')
+def runs(**options):
+    return [r for r in mlflow.search_runs(output_format='list', **options)]
+def error(function, *args, **kwargs):
+    try:
+        print('no error', function(*args, **kwargs))
+    except Exception as raised:
+        print(type(raised).__name__, str(raised).splitlines()[0])
+"""
+SNIPPETS = {
+    "nothing is active before": "print(mlflow.active_run(), mlflow.last_active_run())",
+    "ends when there is no active run": """
+mlflow.log_metric('m', 1)
+count = 0
+while mlflow.active_run():
+    mlflow.end_run(); count += 1
+print(count)""",
+    "one run each": """
+for lr in (.1, .2):
+    mlflow.log_param('lr', lr); mlflow.log_metric('loss', lr * 10); mlflow.end_run()
+print(sorted((r.data.params['lr'], r.data.metrics['loss'], r.info.status) for r in runs() if 'lr' in r.data.params))
+print(mlflow.active_run(), mlflow.last_active_run().info.status)""",
+    "parameters in a loop without an end": """
+for lr in (.1, .2):
+    error(mlflow.log_param, 'rate', lr)
+print(mlflow.get_run(mlflow.active_run().info.run_id).data.params)""",
+    "none is active behind a with statement": """
+with mlflow.start_run(run_name='block') as run:
+    mlflow.log_param('p', 1)
+print(mlflow.active_run(), mlflow.last_active_run().info.run_id == run.info.run_id)
+found = runs(filter_string="attributes.run_name = 'block'")
+print([(r.info.run_name, r.data.params, r.info.status) for r in found])""",
+    "a second run is refused": """
+mlflow.log_metric('m', 1)
+try:
+    mlflow.start_run()
+except Exception as raised:
+    print(type(raised).__name__, 'is already active' in str(raised))
+with mlflow.start_run(nested=True) as inner:
+    print(inner.data.tags['mlflow.parentRunId'] == mlflow.tracking.fluent._active_run_stack.get()[0].info.run_id)""",
+    "threads with a parent": """
+def work(number, parent):
+    with mlflow.start_run(run_name=f'thread {number}', nested=True, parent_run_id=parent):
+        mlflow.log_metric('n', number)
+with mlflow.start_run(run_name='threads') as outer:
+    threads = [threading.Thread(target=work, args=(n, outer.info.run_id)) for n in range(4)]
+    [t.start() for t in threads]; [t.join() for t in threads]
+found = runs(filter_string=f"tags.`mlflow.parentRunId` = '{outer.info.run_id}'")
+print(sorted((r.info.run_name, r.data.metrics['n'], r.info.status) for r in found))""",
+    "a run that was ended is resumed": """
+with mlflow.start_run() as run:
+    mlflow.log_metric('a', 1)
+with mlflow.start_run(run_id=run.info.run_id) as again:
+    print(client.get_run(run.info.run_id).info.status)
+    mlflow.log_metric('a', 2)
+print(client.get_run(run.info.run_id).data.metrics, client.get_run(run.info.run_id).info.status)""",
+    "a run that was handed over": """
+other = client.create_run(client.get_experiment_by_name(f'cells {side}').experiment_id)
+os.environ['MLFLOW_RUN_ID'] = other.info.run_id
+mlflow.log_metric('handed', 3)
+print(mlflow.active_run().info.run_id == other.info.run_id, 'MLFLOW_RUN_ID' in os.environ)
+mlflow.end_run()
+print(client.get_run(other.info.run_id).data.metrics)""",
+    "a question sees what was written": """
+for n in range(20):
+    mlflow.log_metric('seen', n, step=n)
+    mlflow.set_tag('last', n)
+own = mlflow.active_run().info.run_id
+print(len(client.get_metric_history(own, 'seen')), client.get_run(own).data.tags['last'])
+print(len(runs(filter_string="metrics.seen = 19")))
+mlflow.log_text('content', 'a.txt')
+print([f.path for f in client.list_artifacts(own)][:1], mlflow.artifacts.load_text(f'runs:/{own}/a.txt'))""",
+    "points of one millisecond": """
+with mlflow.start_run() as run:
+    for value in (3.0, 1.0, 2.0):
+        mlflow.log_metric('same', value)
+print(client.get_run(run.info.run_id).data.metrics)""",
+    "experiments": """
+print(mlflow.get_experiment_by_name('Default').experiment_id, mlflow.get_experiment_by_name('there is none'))
+made = mlflow.create_experiment(f'made {side}')
+error(lambda: 'id' if mlflow.create_experiment(f'made {side}') else 0)
+client.rename_experiment(made, f'renamed {side}')
+client.set_experiment_tag(made, 'k', 'v')
+print(client.get_experiment(made).name.split()[0], client.get_experiment(made).tags['k'])
+client.delete_experiment(made)
+print(client.get_experiment(made).lifecycle_stage)
+client.restore_experiment(made)
+print(client.get_experiment_by_name(f'made {side}'))
+print(client.get_experiment_by_name(f'renamed {side}').lifecycle_stage)""",
+    "registered models": """
+name = f'model {side}'
+print(client.create_registered_model(name).tags)
+with mlflow.start_run() as run:
+    mlflow.log_text('x', 'm/x.txt')
+version = client.create_model_version(name, f'{run.info.artifact_uri}/m', run.info.run_id)
+print(version.version, type(version.version).__name__, version.status)
+client.set_registered_model_alias(name, 'best', version.version)
+client.set_model_version_tag(name, '1', 'k', 'v')
+client.update_model_version(name, '1', 'told')
+found = client.get_model_version_by_alias(name, 'best')
+print(found.version, found.tags, found.description, found.aliases)
+print(client.transition_model_version_stage(name, '1', 'Staging').current_stage)
+print([v.version for v in client.get_latest_versions(name, ['Staging'])])
+client.delete_registered_model_alias(name, 'best')
+error(client.get_model_version_by_alias, name, 'best')
+client.rename_registered_model(name, name + ' 2')
+error(client.get_registered_model, 'no such model')
+print(client.get_model_version(name + ' 2', '1').current_stage)""",
+    "deleted and restored": """
+with mlflow.start_run() as run:
+    mlflow.set_tag('k', 'v')
+client.delete_tag(run.info.run_id, 'k')
+try:
+    client.delete_tag(run.info.run_id, 'k')
+except Exception as raised:
+    print(type(raised).__name__, raised.error_code)
+client.delete_run(run.info.run_id)
+print(client.get_run(run.info.run_id).info.lifecycle_stage)
+try:
+    client.log_metric(run.info.run_id, 'm', 1)
+except Exception as raised:
+    print(type(raised).__name__, raised.error_code)
+client.restore_run(run.info.run_id)
+client.log_metric(run.info.run_id, 'm', 1)
+print(client.get_run(run.info.run_id).data.metrics)""",
+    "names that are refused": """
+with mlflow.start_run():
+    for key in ('a@b', 'k' * 251, '', '../up', 'fine'):
+        try:
+            mlflow.log_metric(key, 1.0); print(key[:9], 'taken')
+        except Exception as raised:
+            print(key[:9], type(raised).__name__, raised.error_code)""",
+    "values that are not finite": """
+with mlflow.start_run() as run:
+    mlflow.log_metrics({'nan': float('nan'), 'high': float('inf'), 'low': float('-inf'), 'plain': 1.0})
+print(sorted((k, str(v)) for k, v in client.get_run(run.info.run_id).data.metrics.items()))""",
+    "a model is loaded at once": """
+import mlflow.sklearn
+from sklearn.linear_model import LinearRegression
+with mlflow.start_run():
+    logged = mlflow.sklearn.log_model(
+        LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), name='line', registered_model_name=f'line {side}',
+        pip_requirements=['scikit-learn'], serialization_format='skops')
+client.set_registered_model_alias(f'line {side}', 'now', 1)
+for address in (logged.model_uri, f'models:/line {side}/1', f'models:/line {side}/latest', f'models:/line {side}@now'):
+    print(round(float(mlflow.pyfunc.load_model(address).predict([[2.0]])[0]), 6))
+print(mlflow.get_logged_model(logged.model_id).status)
+print(client.get_model_version(f'line {side}', 1).model_id == logged.model_id)""",
+}  # fmt: skip
+
+
+def _cells() -> list[str]:
+    return [SET_UP, *(RESET + source.strip("\n") for source in SNIPPETS.values())]
+
+
+def _printed(tracked: Any, make_notebook: Any, side: str, **env: str) -> dict[str, str]:
+    """Execute the snippets by papermill; return what each printed."""
+    path = tracked.write(f"plain_{side}.ipynb", make_notebook(*_cells()))
+    done = tracked.execute("papermill", path.name, f"out_{side}.ipynb", SIDE=side, **env)
+    assert done.returncode == 0, done.stderr
+    cells = nbformat.read(tracked.folder / f"out_{side}.ipynb", 4).cells[1:]
+    printed = ["".join(o.text for o in cell.outputs if o.get("name") == "stdout") for cell in cells]
+    shown = [re.sub(r"(?m)^(🏃|🧪).*\n", "", text).replace(side, "SIDE") for text in printed]
+    return dict(zip(SNIPPETS, shown, strict=True))
+
+
+@pytest.fixture(scope="module")
+def untracked(shared: Any) -> dict[str, str]:
+    """What the snippets print in an environment that tracks nothing."""
+    from conftest import notebook
+
+    return _printed(shared, notebook, "plain", POKEBATTLE_TRACKING="off")
+
+
+@pytest.fixture(scope="module", params=["directly", "90 ms"])
+def printed(request: pytest.FixtureRequest, shared: Any, mlflow_server: str) -> dict[str, str]:
+    """What they print tracked, with a server that is as far away as this."""
+    from conftest import notebook
+
+    if request.param == "directly":
+        return _printed(shared, notebook, "directly")
+    with FaultProxy(mlflow_server) as proxy:
+        proxy.delay, proxy.mode = int(request.param.split()[0]) / 1000, "slow"
+        return _printed(shared, notebook, request.param.replace(" ", ""), MLFLOW_TRACKING_URI=proxy.uri)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_a_cell_prints_the_same_tracked(untracked: dict[str, str], printed: dict[str, str], snippet: str) -> None:
+    assert untracked[snippet] and printed[snippet] == untracked[snippet]
+
+
+@pytest.mark.parametrize(
+    ("cells", "env"),
+    [
+        (("import mlflow\nmlflow.set_experiment('by name')", "mlflow.log_metric('m', 1)"), {}),
+        (("import mlflow\nmlflow.set_experiment(' '.join(['by', 'name']))", "mlflow.log_metric('m', 1)"), {}),
+        (("import mlflow\nmlflow.log_metric('m', 1)",), {"MLFLOW_EXPERIMENT_NAME": "by name"}),
+        (("import mlflow, os\nos.environ['MLFLOW_EXPERIMENT_NAME'] = 'by name'", "mlflow.log_metric('m', 1)"), {}),
+    ],
+    ids=["literal", "computed", "environment", "environment set by a cell"],
+)
+def test_cells_choose_the_experiment_of_the_run(
+    tracked: Any, make_notebook: Any, cells: tuple[str, ...], env: dict[str, str]
+) -> None:
+    path = tracked.write("chooses.ipynb", make_notebook(*cells))
+    done = tracked.papermill(path, **env)
+    assert done.returncode == 0, done.stderr
+    (run,) = tracked.runs("by name")
+    assert (run.data.metrics["m"], run.info.run_name, run.info.status) == (1.0, "chooses", "FINISHED")
+    left = tracked.client.get_experiment_by_name("chooses")
+    assert not left or tracked.client.search_runs([left.experiment_id]) == []
+
+
+def test_a_traceback_has_no_frame_of_tracking(tracked: Any, make_notebook: Any) -> None:
+    cell = "import mlflow\nmlflow.log_param('a', 1)\nmlflow.log_param('a', 2)"
+    path = tracked.write("raises.ipynb", make_notebook(cell))
+    assert tracked.papermill(path).returncode == 1
+    (output,) = nbformat.read(tracked.folder / "out.ipynb", 4).cells[-1].outputs
+    assert output.ename == "MlflowException" and "Changing param values is not allowed" in output.evalue
+    assert "log_param" in "\n".join(output.traceback) and "pokebattle" not in "\n".join(output.traceback)
+
+
+@pytest.mark.parametrize(("last", "status"), [("1 + 1", "FINISHED"), ("1 / 0", "FAILED")])
+def test_a_run_left_open_in_a_file_ends_with_the_kernel(
+    tracked: Any, make_notebook: Any, last: str, status: str
+) -> None:
+    import mlflow
+
+    elsewhere = f"sqlite:///{tracked.folder}/elsewhere.db"
+    turn = f"import mlflow\nmlflow.set_tracking_uri({elsewhere!r})"
+    cells = (turn, "mlflow.start_run()\nmlflow.log_metric('m', 1)", last)
+    tracked.papermill(tracked.write("leaves.ipynb", make_notebook(*cells)))
+    tracked.runs("leaves")
+    (run,) = mlflow.MlflowClient(elsewhere).search_runs(["0"])
+    assert run.info.status == status
+
+
+def test_the_source_of_a_run_is_the_notebook(tracked: Any, make_notebook: Any) -> None:
+    cell = "import mlflow\nwith mlflow.start_run(run_name='inner'):\n    pass"
+    path = tracked.write("source.ipynb", make_notebook(cell))
+    assert tracked.papermill(path).returncode == 0
+    names = {run.info.run_name: Path(run.data.tags["mlflow.source.name"]).name for run in tracked.runs("source", 2)}
+    assert names == {"source": "source.ipynb", "inner": "source.ipynb"}
