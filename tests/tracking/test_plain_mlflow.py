@@ -171,12 +171,12 @@ def _cells() -> list[str]:
 
 def _printed(tracked: Any, make_notebook: Any, side: str, **env: str) -> dict[str, str]:
     """Execute the snippets by papermill; return what each printed."""
-    path = tracked.write(f"plain_{side}.ipynb", make_notebook(*_cells()))
+    path = tracked.write(f"{side}.ipynb", make_notebook(*_cells()))
     done = tracked.execute("papermill", path.name, f"out_{side}.ipynb", SIDE=side, **env)
     assert done.returncode == 0, done.stderr
     cells = nbformat.read(tracked.folder / f"out_{side}.ipynb", 4).cells[1:]
     printed = ["".join(o.text for o in cell.outputs if o.get("name") == "stdout") for cell in cells]
-    shown = [re.sub(r"(?m)^(🏃|🧪).*\n", "", text).replace(side, "SIDE") for text in printed]
+    shown = [re.sub(r"(?m)^(🏃|🧪).*\n|[0-9a-f]{32}", "", text).replace(side, "SIDE") for text in printed]
     return dict(zip(SNIPPETS, shown, strict=True))
 
 
@@ -185,7 +185,7 @@ def untracked(shared: Any) -> dict[str, str]:
     """What the snippets print in an environment that tracks nothing."""
     from conftest import notebook
 
-    return _printed(shared, notebook, "plain", POKEBATTLE_TRACKING="off")
+    return _printed(shared, notebook, "side0", POKEBATTLE_TRACKING="off")
 
 
 @pytest.fixture(scope="module", params=["directly", "90 ms"])
@@ -194,10 +194,10 @@ def printed(request: pytest.FixtureRequest, shared: Any, mlflow_server: str) -> 
     from conftest import notebook
 
     if request.param == "directly":
-        return _printed(shared, notebook, "directly")
+        return _printed(shared, notebook, "side1")
     with FaultProxy(mlflow_server) as proxy:
         proxy.delay, proxy.mode = int(request.param.split()[0]) / 1000, "slow"
-        return _printed(shared, notebook, request.param.replace(" ", ""), MLFLOW_TRACKING_URI=proxy.uri)
+        return _printed(shared, notebook, "side2", MLFLOW_TRACKING_URI=proxy.uri)
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
