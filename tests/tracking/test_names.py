@@ -86,6 +86,20 @@ def test_a_program_that_uses_nbclient_names_its_notebooks(tracked: Any, make_not
     assert found["in_script"][0].data.tags["mlflow.source.name"] == str(tracked.folder / "in_script.ipynb")
 
 
+def test_a_notebook_executed_by_a_cell_in_lab_is_not_taken_for_its_parent(
+    tracked: Any, make_notebook: Any, lab_kernel: Any
+) -> None:
+    tracked.write("of_a_cell.ipynb", make_notebook("x = 'of a cell'"))
+    execute = "import nbclient, nbformat\nnbclient.NotebookClient(nbformat.read('of_a_cell.ipynb', 4)).execute();"
+    kernel = lab_kernel(tracked, tracked.write("parent.ipynb", make_notebook(execute)))
+    try:
+        kernel.run(execute, "cell-0")
+    finally:
+        kernel.stop()
+    (parent,), (child,) = tracked.runs("parent"), tracked.runs("of_a_cell")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
 def test_runs_of_vscode_carry_the_notebooks_name(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
     """VS Code's cells have ids of its own, which no file holds; its hidden requests come before and between."""
     path = tracked.write("in_vscode.ipynb", make_notebook("print('one')", "1 / 0", "print('one')"))
