@@ -68,21 +68,26 @@ def test_an_address_is_told_without_what_opens_it(path: str, name: str) -> None:
 def test_a_program_that_uses_nbclient_names_its_notebooks(tracked: Any, make_notebook: Any) -> None:
     """By the first cell, in the program's folder or where the kernel runs; else by the program."""
     tracked.write("in_script.ipynb", make_notebook("x = 'script'"))
-    staged = make_notebook("x = 'staged'")
-    tracked.write("staging/in_staging.ipynb", staged)
+    tracked.write("staging/in_staging.ipynb", make_notebook("x = 'staged'"))
+    tracked.write("given/with_defaults.ipynb", make_notebook("depth", parameters="depth = 3  # a default"))
     (tracked.folder / "nightly.py").write_text(
         "import nbclient, nbformat\n"
         "nbclient.NotebookClient(nbformat.read('in_script.ipynb', 4)).execute()\n"
         "staged = nbformat.read('staging/in_staging.ipynb', 4)\n"
-        "staged.cells.insert(0, nbformat.v4.new_code_cell('injected = 1'))\n"
+        "staged.cells.insert(0, nbformat.v4.new_code_cell('injected = 1'))  # as jupyter-scheduler does\n"
         "nbclient.NotebookClient(staged, resources={'metadata': {'path': 'staging'}}).execute()\n"
+        "given = nbformat.read('given/with_defaults.ipynb', 4)\n"
+        "given.cells.insert(1, nbformat.v4.new_code_cell('depth = 5'))\n"
+        "nbclient.NotebookClient(given, resources={'metadata': {'path': 'given'}}).execute()\n"
         "nbclient.NotebookClient(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('y = 2')])).execute()\n"
     )
     done = tracked.execute("python", "nightly.py")
     assert done.returncode == 0, done.stderr
-    found = {name: tracked.runs(name) for name in ("in_script", "in_staging", "nightly")}
-    assert [run.info.run_name for runs in found.values() for run in runs] == [
-        "in_script", "staging/in_staging", "nightly"]  # fmt: skip
+    found = {name: tracked.runs(name) for name in ("in_script", "in_staging", "with_defaults", "nightly")}
+    assert [(run.info.run_name, run.data.params) for runs in found.values() for run in runs] == [
+        ("in_script", {}), ("staging/in_staging", {"injected": "1"}), ("given/with_defaults", {"depth": "5"}),
+        ("nightly", {}),
+    ]  # fmt: skip
     assert found["in_script"][0].data.tags["mlflow.source.name"] == str(tracked.folder / "in_script.ipynb")
 
 
