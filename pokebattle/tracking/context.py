@@ -214,6 +214,8 @@ def detect(first: str, cell_id: str | None = None, namespace: dict[str, Any] | N
         return found
     if session := _session():
         path = Path(unquote(session))
+        shared = Path(unquote(session).replace("/RTC:", "/"))  # the drive of jupyter-collaboration's documents
+        path = shared if shared.is_file() else path
         if path.suffix == ".ipynb":
             return Context("jupyterlab", path, read_json(path))
         return Context("kernel")

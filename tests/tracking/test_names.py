@@ -15,7 +15,7 @@ import nbformat
 import papermill  # noqa: F401 - it imports the engine
 import pytest
 
-from pokebattle.tracking.context import Context, FollowedFile
+from pokebattle.tracking.context import Context, FollowedFile, detect
 
 BIN = Path(sys.executable).parent
 VSCODE = "vscode-notebook-cell:{0}#W{1}sZmlsZQ%3D%3D"
@@ -124,6 +124,15 @@ def test_runs_of_vscode_carry_the_notebooks_name(tracked: Any, make_notebook: An
     executed = tracked.artifact(run, "in_vscode.ipynb")["cells"]
     assert [(cell["source"], cell["execution_count"]) for cell in executed] == [
         ("print('one')", 1), ("1", 4), ("print('one')", 3)]  # fmt: skip
+
+
+@pytest.mark.parametrize("session", ["deep/a.ipynb", "RTC:deep/a.ipynb", "deep%2Fa.ipynb"])
+def test_a_session_of_lab_names_its_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session: str) -> None:
+    notebook = tmp_path / "deep" / "a.ipynb"
+    notebook.parent.mkdir()
+    notebook.write_text(json.dumps({"cells": []}))
+    monkeypatch.setenv("JPY_SESSION_NAME", f"{tmp_path}/{session}")
+    assert detect("1").notebook == notebook
 
 
 def test_notebooks_of_one_name_in_two_folders_are_told_apart(tracked: Any, make_notebook: Any) -> None:
