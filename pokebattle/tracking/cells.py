@@ -150,3 +150,13 @@ def _first_text(call: ast.Call, known: dict[str, Any]) -> str | None:
     if isinstance(argument, ast.Name):
         value = known.get(argument.id)
     return value if isinstance(value, str) and value else None
+
+
+def only_assigns(source: str) -> bool:
+    """Tell whether a cell does nothing but give names literal values."""
+    try:
+        statements = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return False
+    plain = all(isinstance(statement, ast.Assign | ast.AnnAssign) for statement in statements)
+    return bool(statements) and plain and all(value is not UNKNOWN for _, _, value in assignments(source))

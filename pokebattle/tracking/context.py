@@ -212,12 +212,25 @@ def detect(first: str, cell_id: str | None = None, namespace: dict[str, Any] | N
         return Context("vscode", notebook, read_json(notebook))
     if found := _from_parent(first):
         return found
-    if session := os.environ.get("JPY_SESSION_NAME"):
+    if session := _session():
         path = Path(unquote(session))
+        shared = Path(unquote(session).replace("/RTC:", "/"))  # the drive of jupyter-collaboration's documents
+        path = shared if shared.is_file() else path
         if path.suffix == ".ipynb":
             return Context("jupyterlab", path, read_json(path))
         return Context("kernel")
     return _from_program(first) or Context("kernel")
+
+
+def _session() -> str:
+    """Return what Jupyter's server has told this kernel of its session; none that this one inherited."""
+    import psutil
+
+    told = os.environ.get("JPY_SESSION_NAME", "")
+    with contextlib.suppress(psutil.Error, ValueError):
+        if told and psutil.Process(parent_pid()).environ().get("JPY_SESSION_NAME") == told:
+            return ""
+    return told
 
 
 def _from_uri(cell_id: str | None) -> Path | None:

@@ -37,6 +37,7 @@ def test_a_request_of_a_subshell_takes_nothing_from_a_running_cell(
     assert run.data.tags["pokebattle.failed_source"] == fails
     assert "raise ValueError" in run.data.tags["pokebattle.traceback"]
     assert run.data.tags["pokebattle.order"] == "top to bottom"
+    assert "ZeroDivisionError" not in run.data.tags["mlflow.note.content"]
     cells = tracked.artifact(run, "cells.json")
     assert [cell["ok"] for cell in cells] == [True, False, False, True, True]
     assert [(cell["error"] or {}).get("ename") for cell in cells] == [

@@ -15,7 +15,7 @@ import nbformat
 import papermill  # noqa: F401 - it imports the engine
 import pytest
 
-from pokebattle.tracking.context import Context, FollowedFile
+from pokebattle.tracking.context import Context, FollowedFile, detect
 
 BIN = Path(sys.executable).parent
 VSCODE = "vscode-notebook-cell:{0}#W{1}sZmlsZQ%3D%3D"
@@ -68,22 +68,41 @@ def test_an_address_is_told_without_what_opens_it(path: str, name: str) -> None:
 def test_a_program_that_uses_nbclient_names_its_notebooks(tracked: Any, make_notebook: Any) -> None:
     """By the first cell, in the program's folder or where the kernel runs; else by the program."""
     tracked.write("in_script.ipynb", make_notebook("x = 'script'"))
-    staged = make_notebook("x = 'staged'")
-    tracked.write("staging/in_staging.ipynb", staged)
+    tracked.write("staging/in_staging.ipynb", make_notebook("x = 'staged'"))
+    tracked.write("given/with_defaults.ipynb", make_notebook("depth", parameters="depth = 3  # a default"))
     (tracked.folder / "nightly.py").write_text(
         "import nbclient, nbformat\n"
         "nbclient.NotebookClient(nbformat.read('in_script.ipynb', 4)).execute()\n"
         "staged = nbformat.read('staging/in_staging.ipynb', 4)\n"
-        "staged.cells.insert(0, nbformat.v4.new_code_cell('injected = 1'))\n"
+        "staged.cells.insert(0, nbformat.v4.new_code_cell('injected = 1'))  # as jupyter-scheduler does\n"
         "nbclient.NotebookClient(staged, resources={'metadata': {'path': 'staging'}}).execute()\n"
+        "given = nbformat.read('given/with_defaults.ipynb', 4)\n"
+        "given.cells.insert(1, nbformat.v4.new_code_cell('depth = 5'))\n"
+        "nbclient.NotebookClient(given, resources={'metadata': {'path': 'given'}}).execute()\n"
         "nbclient.NotebookClient(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('y = 2')])).execute()\n"
     )
     done = tracked.execute("python", "nightly.py")
     assert done.returncode == 0, done.stderr
-    found = {name: tracked.runs(name) for name in ("in_script", "in_staging", "nightly")}
-    assert [run.info.run_name for runs in found.values() for run in runs] == [
-        "in_script", "staging/in_staging", "nightly"]  # fmt: skip
+    found = {name: tracked.runs(name) for name in ("in_script", "in_staging", "with_defaults", "nightly")}
+    assert [(run.info.run_name, run.data.params) for runs in found.values() for run in runs] == [
+        ("in_script", {}), ("staging/in_staging", {"injected": "1"}), ("given/with_defaults", {"depth": "5"}),
+        ("nightly", {}),
+    ]  # fmt: skip
     assert found["in_script"][0].data.tags["mlflow.source.name"] == str(tracked.folder / "in_script.ipynb")
+
+
+def test_a_notebook_executed_by_a_cell_in_lab_is_not_taken_for_its_parent(
+    tracked: Any, make_notebook: Any, lab_kernel: Any
+) -> None:
+    tracked.write("of_a_cell.ipynb", make_notebook("x = 'of a cell'"))
+    execute = "import nbclient, nbformat\nnbclient.NotebookClient(nbformat.read('of_a_cell.ipynb', 4)).execute();"
+    kernel = lab_kernel(tracked, tracked.write("parent.ipynb", make_notebook(execute)))
+    try:
+        kernel.run(execute, "cell-0")
+    finally:
+        kernel.stop()
+    (parent,), (child,) = tracked.runs("parent"), tracked.runs("of_a_cell")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
 
 
 def test_runs_of_vscode_carry_the_notebooks_name(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
@@ -105,6 +124,15 @@ def test_runs_of_vscode_carry_the_notebooks_name(tracked: Any, make_notebook: An
     executed = tracked.artifact(run, "in_vscode.ipynb")["cells"]
     assert [(cell["source"], cell["execution_count"]) for cell in executed] == [
         ("print('one')", 1), ("1", 4), ("print('one')", 3)]  # fmt: skip
+
+
+@pytest.mark.parametrize("session", ["deep/a.ipynb", "RTC:deep/a.ipynb", "deep%2Fa.ipynb"])
+def test_a_session_of_lab_names_its_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session: str) -> None:
+    notebook = tmp_path / "deep" / "a.ipynb"
+    notebook.parent.mkdir()
+    notebook.write_text(json.dumps({"cells": []}))
+    monkeypatch.setenv("JPY_SESSION_NAME", f"{tmp_path}/{session}")
+    assert detect("1").notebook == notebook
 
 
 def test_notebooks_of_one_name_in_two_folders_are_told_apart(tracked: Any, make_notebook: Any) -> None:

@@ -23,6 +23,7 @@ from pokebattle.tracking.cells import (
     Places,
     is_untracked,
     literals,
+    only_assigns,
     tags_of_cell,
     without_secrets,
 )  # fmt: skip
@@ -110,6 +111,7 @@ class KernelTracker:
         self._counts: dict[str, int] = {}  # numbers of requests that have not begun
         self._beginning = threading.Lock()  # requests of subshells come in threads of their own
         self._places = Places({})
+        self._at_parameters = True  # given values may stand first, or below the parameters cell
         self._secrets = 0  # how much was known to be secret when the notebook was written down
         self._hidden: set[str] = set()  # lines of cells that are not tracked
 
@@ -169,6 +171,9 @@ class KernelTracker:
         tags = tags_of_cell({"metadata": getattr(info, "cell_meta", None) or {}})  # the front end's are the newest
         tags |= tags_of_cell(self._places.cells[place]) if place is not None else set()
         is_parameters = bool(tags & PARAMETER_TAGS)
+        if place is None and not cell_id and self._places.cells:  # put in by who executes, as jupyter-scheduler does
+            is_parameters |= self._at_parameters and only_assigns(source)
+        self._at_parameters = is_parameters
         execution = self._execution_for(source, is_parameters, beside)
         count = self._counts.pop(request, None)
         cell = Cell(execution, execution.cells, hidden, beside, is_parameters, count)

@@ -596,7 +596,7 @@ class Story:
         cell.end(event if counted else {**event, "execution_count": None})
         self._page_stale |= cell.failed or cell.key in self._failures
         self._failures.pop(cell.key, None)
-        if cell.failed:
+        if cell.failed and not cell.beside:
             self._failures[cell.key] = cell
         if not self.is_script:
             step = event["cell"] if cell.count is None else cell.count
