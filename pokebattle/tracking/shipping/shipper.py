@@ -17,7 +17,7 @@ from pokebattle.tracking import processes
 from pokebattle.tracking.journal import BELL, URGENT, append_event, read_events
 from pokebattle.tracking.notice import say
 from pokebattle.tracking.settings import server_is_starting
-from pokebattle.tracking.shipping import spool
+from pokebattle.tracking.shipping import destination, spool
 from pokebattle.tracking.shipping.delivery import Batch, RefusedError
 from pokebattle.tracking.shipping.rest import ServerError
 from pokebattle.tracking.shipping.settlement import Settlement
@@ -52,7 +52,7 @@ class Shipper:
         self.parent = processes.Watch(start["parent"]) if start.get("parent") else None
         self._next_try = 0.0
         self._failures = 0
-        self._said = self._told = False
+        self._said = self._told = self._looked = False
         self._refused = False
         self._seen = time.monotonic()
 
@@ -98,6 +98,10 @@ class Shipper:
             self._seen = time.monotonic()
             story.delivery.put(Batch(story.run, tags={"pokebattle.seen": str(int(time.time() * 1000))}))
         self.settlement.advance()
+        if not self._looked and (run := story.delivery.progress.facts.get("run")):
+            self._looked = True
+            if not destination.is_served(run["artifact_uri"]):
+                threading.Thread(target=_look_at, args=(run["artifact_uri"],), daemon=True).start()
         if not self._told and self.start["executor"] in TOLD_HERE and (page := self.settlement.page()):
             self._told = True
             say(f"MLflow run: {page}")
@@ -145,6 +149,12 @@ class Shipper:
                     return
                 read_to = offset
             time.sleep(0.05)
+
+
+def _look_at(artifact_uri: str) -> None:
+    """Say at the start that no artifact can be stored from here."""
+    if why := destination.problem(artifact_uri):
+        say(f"artifacts cannot be delivered: {why}; they wait here (`python -m pokebattle doctor`)")
 
 
 def _leave_with(listen: int) -> None:
