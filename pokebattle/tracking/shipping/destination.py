@@ -8,7 +8,6 @@ import functools
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -42,8 +41,10 @@ def problem(artifact_uri: str) -> str:
 
 
 def _locked(folder: Path, artifact_uri: str) -> str:
+    from tempfile import TemporaryDirectory  # seldom needed, and a shipper is to start at once
+
     try:
-        with tempfile.TemporaryDirectory(dir=folder):
+        with TemporaryDirectory(dir=folder):
             return ""
     except OSError as error:
         return f"{artifact_uri} is a folder that cannot be written here ({error.strerror})"
@@ -51,13 +52,15 @@ def _locked(folder: Path, artifact_uri: str) -> str:
 
 def upload(artifact_uri: str, path: str, chunks: Callable[[], Iterable[bytes]]) -> None:
     """Store ``chunks()`` as the artifact ``path`` below ``artifact_uri``; raises ServerError."""
+    from tempfile import TemporaryDirectory
+
     try:
         if (folder := _folder(artifact_uri)) is not None:
             _write(folder / path, chunks())
             return
         if why := problem(artifact_uri):  # looked for once, and not for every file
             raise ServerError(400, "NOT_PROXIED", why)
-        with tempfile.TemporaryDirectory() as place:
+        with TemporaryDirectory() as place:
             file = Path(place) / Path(path).name
             _write(file, chunks())
             parent = str(Path(path).parent)

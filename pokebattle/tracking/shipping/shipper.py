@@ -24,7 +24,7 @@ from pokebattle.tracking.shipping.settlement import Settlement
 from pokebattle.tracking.shipping.story import SCRIPT
 
 DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to say how they ended, once the kernel is gone
-PACE = 0.3  # seconds between two deliveries that nobody waits for, so that many small cells make few requests
+PACE = 1.0  # seconds between two deliveries that nobody waits for: each takes processor time from the cells
 TICK = 1.0  # seconds after which the kernel is looked for although nothing was heard
 TOLD_HERE = {"jupyterlab", SCRIPT}  # whom no driver tells where the run is
 PARTING = 5.0  # seconds after the kernel's end in which the terminal may still be told something
@@ -76,6 +76,7 @@ class Shipper:
             else:
                 pause = due - time.monotonic()
         leave_terminal()
+        os.nice(5)  # nobody waits any more, and the next notebook may run already
         self._note_end()
         self._attempt(self.settlement.settle, at_once=True)
 
