@@ -112,6 +112,8 @@ class Delivery:
                     raise
                 self.set_aside(item, error)
             self.queue.popleft()
+            if self.progress.facts.get("stuck"):
+                self.progress.note(stuck=None)
 
     def _is_to_wait(self, item: Item, error: OSError | ServerError) -> bool:
         """Tell whether everything has to wait because of the server, and not of the item.
