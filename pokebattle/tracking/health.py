@@ -13,7 +13,7 @@ from typing import Any
 from pokebattle.tracking import processes, server
 from pokebattle.tracking.journal import executions_dir, read_json, spool_size
 from pokebattle.tracking.settings import deliver_to, enabled, misread, spool_limit, switched_on, tracking_uri
-from pokebattle.tracking.shipping import spool
+from pokebattle.tracking.shipping import destination, spool
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, tags_of
 from pokebattle.tracking.shipping.settlement import HEARTBEAT
 from pokebattle.tracking.shipping.story import KERNEL, SEEN
@@ -124,7 +124,17 @@ def _server() -> list[Finding]:
         mend = "`make server`, for a team's own `make shared`, or set MLFLOW_TRACKING_URI"
         return [Finding("server", False, f"{uri} does not answer ({error})", mend)]
     remark = server.whose(uri)
-    return [Finding("server", True, f"{uri} answers{f', {remark}' if remark else ''}"), *_open_runs(rest)]
+    answers = Finding("server", True, f"{uri} answers{f', {remark}' if remark else ''}")
+    return [answers, *_artifacts(rest), *_open_runs(rest)]
+
+
+def _artifacts(rest: MlflowRest) -> list[Finding]:
+    """Look whether artifacts of the latest experiment can be stored from here, where the server does not take them."""
+    latest = rest.call("POST", "experiments/search", max_results=1, order_by=["creation_time DESC"])
+    places = [one.get("artifact_location", "") for one in latest.get("experiments", [])]
+    problems = [why for place in places if (why := destination.problem(place))]
+    mend = "start the server with --artifacts-destination, or give this machine credentials for that place"
+    return [Finding("artifacts", False, why, mend) for why in problems]
 
 
 def _open_runs(rest: MlflowRest) -> list[Finding]:

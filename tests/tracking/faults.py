@@ -346,6 +346,8 @@ def database_away(sqlite_file: Path) -> Iterator[None]:
 class Server:
     """A real MLflow server on a fixed port and a store of its own, which may be killed and started again."""
 
+    options: tuple[str, ...] = ()  # on artifacts, instead of a folder of its own
+
     def __init__(self, folder: Path) -> None:
         self.folder, self.database = folder, folder / "mlflow.db"
         (folder / "artifacts").mkdir(parents=True)
@@ -365,7 +367,7 @@ class Server:
         command = [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", self.uri.rpartition(":")[2],
             "--workers", "1", "--backend-store-uri", f"sqlite:///{self.database}",
-            "--artifacts-destination", str(self.folder / "artifacts"),
+            *(self.options or ("--artifacts-destination", str(self.folder / "artifacts"))),
         ]  # fmt: skip
         switches = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "server.log").open("ab") as log:

@@ -26,6 +26,7 @@ BIN = Path(sys.executable).parent
 PATIENCE = 240.0  # seconds that a notebook may take
 STRIKES = 10.0  # seconds that a fault waits for a request that it strikes
 LOCKED = 21.0  # seconds after which a server whose database is away says so
+DENIED = "notes/n.txt"  # an artifact of every plan
 DELAY = 0.5  # seconds that a call may delay its cell, except log_model, which serializes the model there and then
 
 
@@ -248,6 +249,25 @@ def at_random(mode: str) -> Callable[[Case], None]:
     return run
 
 
+def late_throughout(case: Case) -> None:
+    """The server answers everything, and each time 0.4 s later than it could."""
+    case.proxy.delay = 0.4
+    from_the_start("slow")(case)
+
+
+def item_denied(case: Case) -> None:
+    """The server denies one artifact, and takes everything else; later it takes that too."""
+    case.proxy.paths, case.proxy.mode = DENIED, "denied"
+    case.begin()
+    case.end()
+    deadline = time.monotonic() + PATIENCE
+    while len(said := case.deviations()) > 1 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if [line.partition(":")[0] for line in said] != ["lost"] or DENIED not in said[0]:
+        case.problems.append(f"wrong: only {DENIED} was denied, and there is {said}")
+    case.relieve()
+
+
 def database_locked(case: Case) -> None:
     """The server is there, its database is not: it keeps requests waiting and then fails them."""
     case.begin()
@@ -322,7 +342,11 @@ ROWS = {
     "unauthorized-from-start": Row(from_the_start("unauthorized")),
     "denied-in-the-middle": Row(in_the_middle("denied"), long=True),
     "slow": Row(from_the_start("slow"), long=True),
+    "late-throughout": Row(late_throughout, long=True),
+    "item-denied": Row(item_denied),
     "answers-lost": Row(at_random("lose-answer")),
+    "committed-then-503": Row(at_random("commit-then-503"), long=True),
+    "answered-twice": Row(at_random("answer-twice"), long=True),
     "requests-cut": Row(at_random("cut"), long=True),
     "database-away": Row(database_locked, long=True),
     "server-killed": Row(server_killed, own_server=True),

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from guard import guarded
 from test_lab import free_port
 
 from pokebattle.tracking.journal import execution_folder, read_events, read_json
+from pokebattle.tracking.shipping import shipper
 
 SECONDS = 60.0
 
@@ -93,3 +95,32 @@ def test_jupyters_server_has_delivered_what_was_left(tracked: Any, write: Any) -
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
     assert tracked.runs("20260102-left")[0].info.status == "FINISHED"
+
+def test_a_clock_that_jumps_does_not_end_the_shipper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the clock and the pause that follows from it the machine may have slept."""
+    listen, bell = os.pipe()
+    os.write(bell, b"..")
+    clock = iter([1.0, 1.0, 1.1, 5.0])
+    settled, asked = mock.Mock(), mock.Mock()
+
+    def select(reading: list[int], *_: Any) -> Any:
+        assert _[-1] >= 0
+        if asked.call_count == 2:
+            os.close(bell)
+        asked()
+        return reading, [], []
+
+    one, read = object.__new__(shipper.Shipper), os.read
+    one.kernel_pid, one.settlement = 0, settled
+    monkeypatch.setattr(shipper.time, "monotonic", lambda: next(clock, 9.0))
+    monkeypatch.setattr(shipper.select, "select", select)
+    monkeypatch.setattr(shipper.os, "read", lambda fd, _: read(fd, 1))
+    for name in ("_leave_with", "leave_terminal"):
+        monkeypatch.setattr(shipper, name, lambda *_: None)
+    monkeypatch.setattr(shipper.os, "nice", lambda _: None)
+    for name in ("_note_end", "_attempt"):
+        monkeypatch.setattr(one, name, lambda *_, **__: None, raising=False)
+    monkeypatch.setattr(one, "_has_ended", lambda: True, raising=False)
+    one.serve(listen)
+    assert asked.call_count == 3
+    os.close(listen)

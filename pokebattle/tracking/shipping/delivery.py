@@ -15,7 +15,6 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,19 @@ from pokebattle.tracking.ids import LOCAL, LOCAL_ID
 from pokebattle.tracking.journal import Progress, write_atomically
 from pokebattle.tracking.shipping import repeats
 from pokebattle.tracking.shipping.errors import ServerError, is_unclear
-from pokebattle.tracking.shipping.rest import API, BATCH, Chunks, MlflowRest, file_chunks, pairs
+from pokebattle.tracking.shipping.items import (
+    Batch,
+    Call,
+    Experiment,
+    File,
+    Item,
+    Removal,
+    carries_id,
+    id_of,
+    ids_of,
+    registers,
+)
+from pokebattle.tracking.shipping.rest import API, Chunks, MlflowRest, file_chunks
 
 PERSISTENCE = 60.0  # seconds for which an error inside the server is taken to pass
 PUZZLING = {404, 500}  # without a reason of MLflow's: the server's own trouble, or something that it cannot store
@@ -34,133 +45,6 @@ SEEN = "pokebattle.seen"  # the tag that tells when somebody worked on the run l
 
 class RefusedError(Exception):
     """The server refuses the execution as a whole; somebody must do something about it."""
-
-
-@dataclass
-class Item:
-    """One thing to deliver; without what is ``vital`` there is no run."""
-
-    failures: int = field(default=0, init=False)
-    unclear: bool = field(default=False, init=False)  # it was sent, and may have been carried out
-    vital: bool = field(default=False, init=False)
-
-
-@dataclass
-class Batch(Item):
-    """Metric points, parameters and tags of one run."""
-
-    run: str
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-
-    def takes(self, other: "Batch") -> bool:
-        """Tell whether ``other`` can travel in this batch without changing what either means."""
-        clash = any(self.params.get(key, value) != value for key, value in other.params.items())
-        return self.run == other.run and len(self.metrics) < BATCH["metrics"] and not clash
-
-    def halves(self) -> "list[Batch]":
-        """Return two smaller batches, each of other names where there are several; none of a single thing."""
-        parts: list[tuple[str, Any]] = [
-            *(("metrics", point) for point in self.metrics),
-            *(("params", pair) for pair in self.params.items()),
-            *(("tags", pair) for pair in self.tags.items()),
-        ]
-        names = list(dict.fromkeys(_name(part) for part in parts))
-        if len(names) > 1:
-            first = set(names[: len(names) // 2])
-            cut = [[part for part in parts if (_name(part) in first) == here] for here in (True, False)]
-        else:
-            cut = [parts[:1], parts[1:]]
-        return [_batch(self.run, some) for some in cut] if len(parts) > 1 else []
-
-    def body(self) -> dict[str, Any]:
-        """Return what one request says of it."""
-        return {"run_id": self.run, "metrics": self.metrics, "params": pairs(self.params), "tags": pairs(self.tags)}
-
-    def __str__(self) -> str:
-        names = [*(point["key"] for point in self.metrics), *self.params, *self.tags]
-        return f"{', '.join(sorted(set(names)))[:200]} of run {self.run}"
-
-
-def _name(part: tuple[str, Any]) -> tuple[str, str]:
-    what, thing = part
-    return what, thing["key"] if what == "metrics" else thing[0]
-
-
-def _batch(run: str, parts: list[tuple[str, Any]]) -> Batch:
-    def kind(name: str) -> list[Any]:
-        return [part for what, part in parts if what == name]
-
-    return Batch(run, kind("metrics"), dict(kind("params")), dict(kind("tags")))
-
-
-@dataclass
-class Experiment(Item):
-    """The experiment that an execution's run belongs to: found by a given id or its name, else created."""
-
-    name: str
-    token: str
-    root: str
-    given_id: str = ""
-
-    def __str__(self) -> str:
-        return f"experiment {self.name}"
-
-
-@dataclass
-class Call(Item):
-    """A request of MLflow's API.
-
-    ``token`` is the local id under which the answer is noted, ``creates`` what it creates (experiment, run, model,
-    registered or version), ``root`` the local id of the artifact folder that comes with it. What is ``shared`` may have
-    been created by another execution, and is looked for first. What is ``doubtful`` was sent by the kernel itself, whom
-    no answer reached; what has one of the ``known`` ids is something else. It was sent at the time ``asked`` (ms), or
-    later; if that is ``exact``, what the server shows twice since then is a double.
-    """
-
-    method: str
-    path: str
-    body: dict[str, Any]
-    token: str = ""
-    creates: str = ""
-    root: str = ""
-    shared: bool = False
-    doubtful: bool = False
-    asked: int = 0
-    exact: bool = False
-    known: list[str] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The path below MLflow's API."""
-        return re.sub("^/api/[23].0/mlflow/", "", self.path)
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path} {json.dumps(self.body)[:200]}"
-
-
-@dataclass
-class Removal(Item):
-    """A run (the server's id) that is no longer wanted."""
-
-    run: str
-
-    def __str__(self) -> str:
-        return f"removal of run {self.run}"
-
-
-@dataclass
-class File(Item):
-    """An artifact: ``path`` below the folder ``root`` (a local id, or a path of the server's)."""
-
-    root: str
-    path: str
-    chunks: Chunks
-    staged: Path | None = None
-
-    def __str__(self) -> str:
-        return f"artifact {self.path}"
 
 
 class Delivery:
@@ -229,6 +113,8 @@ class Delivery:
                     raise
                 self.set_aside(item, error)
             self.queue.popleft()
+            if self.progress.facts.get("stuck"):
+                self.progress.note(stuck=None)
 
     def _is_to_wait(self, item: Item, error: OSError | ServerError) -> bool:
         """Tell whether everything has to wait because of the server, and not of the item.
@@ -244,7 +130,7 @@ class Delivery:
             raise RefusedError(str(error)) from error
         if self._concerns_own(item) and (gone := self._gone(self.own)):
             raise RefusedError(gone) from error
-        if _registers(item) and error.denied:
+        if registers(item) and error.denied:
             return False
         if error.denied and not self._takes_more():
             raise RefusedError(str(error)) from error
@@ -266,7 +152,7 @@ class Delivery:
             self.queue.popleft()
             self.queue.extendleft(reversed(halves))
             return True
-        if error.permanent and not (error.denied and not _registers(item)):
+        if error.permanent and not (error.denied and not registers(item)):
             return False
         if item.failures < ATTEMPTS:
             time.sleep(PAUSE)
@@ -415,7 +301,7 @@ class Delivery:
                     return
                 raise
         if call.token:
-            self.progress.note(ids=_ids_of(call, answer), answers={call.token: {"status": 200, "body": answer}})
+            self.progress.note(ids=ids_of(call, answer), answers={call.token: {"status": 200, "body": answer}})
 
     def _note_refusal(self, call: Call, error: ServerError) -> None:
         if call.token and error.permanent:
@@ -455,13 +341,13 @@ class Delivery:
 
     def _created(self, call: Call, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield, as answers to the call, what was created by it before."""
-        if _carries_id(call, body):
+        if carries_id(call, body):
             yield from self._tagged(call, body)
             return
         others = [told["body"] for token, told in self.progress.answers.items() if token != call.token]
-        taken = {*call.known, *(_id_of(call, other) for other in others)}
+        taken = {*call.known, *(id_of(call, other) for other in others)}
         for answer in repeats.created(self.rest, call.creates, body, call.asked):
-            if _id_of(call, answer) not in taken:
+            if id_of(call, answer) not in taken:
                 yield answer
 
     def _tagged(self, call: Call, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -481,10 +367,10 @@ class Delivery:
         """Delete what a server that was slow to wake up has created a second time."""
         for call in self._doubtful:
             body = self.translate(call.body)
-            if not (call.exact or _carries_id(call, body)):
+            if not (call.exact or carries_id(call, body)):
                 continue
             for answer in self._created(call, body):
-                ids = _ids_of(call, answer)
+                ids = ids_of(call, answer)
                 if all(self.progress.ids.get(local) == given for local, given in ids.items() if local != call.root):
                     continue
                 if call.creates == "run":
@@ -504,7 +390,7 @@ class Delivery:
         if isinstance(item, File) and (kept := self._kept(item)):
             entry["file"] = kept
         with contextlib.suppress(ServerError):  # it names what is not there
-            if isinstance(item, Call) and (passing or _registers(item)) and not _is_undecided(error):
+            if isinstance(item, Call) and (passing or registers(item)) and not _is_undecided(error):
                 path, body = self.translate(item.path), self.translate(item.body)
                 entry["call"] = (item.method, path, body, item.token, item.creates, item.root)
                 entry |= {"asked": item.asked, "unclear": self._may_be_repeated(item)}
@@ -598,10 +484,6 @@ def _without(entry: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key != name}
 
 
-def _carries_id(call: Call, body: dict[str, Any]) -> bool:
-    return {"key": LOCAL_ID, "value": call.token} in body.get("tags", [])
-
-
 def _is_recent(since: float) -> bool:
     """Tell whether it is less than a minute since that time; a clock that was set back does not keep anything."""
     return 0 <= time.time() - since < PERSISTENCE
@@ -609,34 +491,3 @@ def _is_recent(since: float) -> bool:
 
 def _is_undecided(error: Exception) -> bool:
     return isinstance(error, ServerError) and error.code == repeats.UNCLEAR
-
-
-def _registers(item: Item) -> bool:
-    """Tell whether an item belongs to the registry, which may be closed to somebody who may log runs."""
-    return isinstance(item, Call) and ("/registered-models/" in item.path or "/model-versions/" in item.path)
-
-
-def _id_of(call: Call, answer: dict[str, Any]) -> str:
-    """Return the server's id in an answer to such a call; a version's within its model. Nothing in one to another."""
-    if call.creates == "run":
-        return str(answer.get("run", {}).get("info", {}).get("run_id", ""))
-    if call.creates == "model":
-        return str(answer.get("model", {}).get("info", {}).get("model_id", ""))
-    version = answer.get("model_version", {})
-    return str(version.get("version", "")) if version.get("name") == call.body.get("name") else ""
-
-
-def _ids_of(call: Call, answer: dict[str, Any]) -> dict[str, str]:
-    """Return the server's ids in an answer by the local ones."""
-    if call.creates == "run":
-        info = answer["run"]["info"]
-        return {call.token: info["run_id"], call.root: info["artifact_uri"]}
-    if call.creates == "model":
-        info = answer["model"]["info"]
-        return {f"m-{call.token}": info["model_id"], call.root: info["artifact_uri"]}
-    if call.creates == "version":
-        return {call.token: str(answer["model_version"]["version"])}
-    if call.creates == "experiment":
-        found = answer["experiment"]
-        return {call.token: found["experiment_id"], call.root: found.get("artifact_location", "")}
-    return {}

@@ -8,7 +8,6 @@ import functools
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -24,26 +23,44 @@ UPLOAD = REPOSITORY + "store.log_artifact(sys.argv[2], sys.argv[3] or None)"
 LOOK = REPOSITORY + "store.list_artifacts()"
 
 
+def is_served(artifact_uri: str) -> bool:
+    """Tell whether the server takes the artifacts itself."""
+    return artifact_uri.startswith("mlflow-artifacts:")
+
+
 @functools.cache
 def problem(artifact_uri: str) -> str:
     """Return why no artifact can be stored below ``artifact_uri`` from here, or nothing; may take two minutes."""
-    if artifact_uri.startswith("mlflow-artifacts:"):
+    if is_served(artifact_uri):
         return ""
     if (folder := _folder(artifact_uri)) is not None:
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        return "" if os.access(there, os.W_OK) else f"{artifact_uri} is a folder that cannot be written here"
+        return _locked(next(parent for parent in (folder, *folder.parents) if parent.exists()), artifact_uri)
     if said := _with_mlflow(LOOK, artifact_uri):
         return f"the server leaves {artifact_uri} to its clients, and there is no way to it from here ({said})"
     return ""
 
 
+def _locked(folder: Path, artifact_uri: str) -> str:
+    from tempfile import TemporaryDirectory  # seldom needed, and a shipper is to start at once
+
+    try:
+        with TemporaryDirectory(dir=folder):
+            return ""
+    except OSError as error:
+        return f"{artifact_uri} is a folder that cannot be written here ({error.strerror})"
+
+
 def upload(artifact_uri: str, path: str, chunks: Callable[[], Iterable[bytes]]) -> None:
     """Store ``chunks()`` as the artifact ``path`` below ``artifact_uri``; raises ServerError."""
+    from tempfile import TemporaryDirectory
+
     try:
         if (folder := _folder(artifact_uri)) is not None:
             _write(folder / path, chunks())
             return
-        with tempfile.TemporaryDirectory() as place:
+        if why := problem(artifact_uri):  # looked for once, and not for every file
+            raise ServerError(400, "NOT_PROXIED", why)
+        with TemporaryDirectory() as place:
             file = Path(place) / Path(path).name
             _write(file, chunks())
             parent = str(Path(path).parent)

@@ -14,9 +14,10 @@ from pokebattle.tracking.cells import ANSI
 from pokebattle.tracking.journal import read_json, run_address, to_json, write_atomically
 from pokebattle.tracking.secrets import Masker
 from pokebattle.tracking.settings import deliver_to, server_record
-from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, File, RefusedError
+from pokebattle.tracking.shipping.delivery import Delivery, RefusedError
 from pokebattle.tracking.shipping.ending import Verdict, order, verdict
 from pokebattle.tracking.shipping.executed import ExecutedNotebook
+from pokebattle.tracking.shipping.items import Batch, Call, File
 from pokebattle.tracking.shipping.rest import LIMIT, ServerError, storable
 from pokebattle.tracking.shipping.story import DIRTY, KERNEL, NOTE, SEEN, Story
 

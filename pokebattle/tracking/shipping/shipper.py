@@ -17,14 +17,15 @@ from pokebattle.tracking import processes
 from pokebattle.tracking.journal import BELL, URGENT, append_event, read_events
 from pokebattle.tracking.notice import say
 from pokebattle.tracking.settings import server_is_starting
-from pokebattle.tracking.shipping import spool
-from pokebattle.tracking.shipping.delivery import Batch, RefusedError
+from pokebattle.tracking.shipping import destination, spool
+from pokebattle.tracking.shipping.delivery import RefusedError
+from pokebattle.tracking.shipping.items import Batch
 from pokebattle.tracking.shipping.rest import ServerError
 from pokebattle.tracking.shipping.settlement import HEARTBEAT, Settlement
 from pokebattle.tracking.shipping.story import SCRIPT, SEEN
 
 DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to say how they ended, once the kernel is gone
-PACE = 0.3  # seconds between two deliveries that nobody waits for, so that many small cells make few requests
+PACE = 1.0  # seconds between two deliveries that nobody waits for: each takes processor time from the cells
 TICK = 1.0  # seconds after which the kernel is looked for although nothing was heard
 TOLD_HERE = {"jupyterlab", "vscode", SCRIPT}  # whom no driver tells where the run is
 PARTING = 5.0  # seconds after the kernel's end in which the terminal may still be told something
@@ -51,7 +52,7 @@ class Shipper:
         self.parent = processes.Watch(start["parent"]) if start.get("parent") else None
         self._next_try = 0.0
         self._failures = 0
-        self._said = self._told = False
+        self._said = self._told = self._looked = False
         self._refused = False
         self._seen = time.monotonic()
 
@@ -75,6 +76,7 @@ class Shipper:
             else:
                 pause = due - time.monotonic()
         leave_terminal()
+        os.nice(5)  # nobody waits any more, and the next notebook may run already
         self._note_end()
         self._attempt(self.settlement.settle, at_once=True)
 
@@ -97,6 +99,10 @@ class Shipper:
             self._seen = time.monotonic()
             story.delivery.put(Batch(story.run, tags={SEEN: str(int(time.time() * 1000))}))
         self.settlement.advance()
+        if not self._looked and (run := story.delivery.progress.facts.get("run")):
+            self._looked = True
+            if not destination.is_served(run["artifact_uri"]):
+                threading.Thread(target=_look_at, args=(run["artifact_uri"],), daemon=True).start()
         if not self._told and self.start["executor"] in TOLD_HERE and (page := self.settlement.page()):
             self._told = True
             say(f"MLflow run: {page}")
@@ -144,6 +150,12 @@ class Shipper:
                     return
                 read_to = offset
             time.sleep(0.05)
+
+
+def _look_at(artifact_uri: str) -> None:
+    """Say at the start that no artifact can be stored from here."""
+    if why := destination.problem(artifact_uri):
+        say(f"artifacts cannot be delivered: {why}; they wait here (`python -m pokebattle doctor`)")
 
 
 def _leave_with(listen: int) -> None:

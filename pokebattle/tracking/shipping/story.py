@@ -15,8 +15,9 @@ from pokebattle.tracking.ids import LOCAL, LOCAL_ID, local_ids
 from pokebattle.tracking.journal import Progress, execution_folder, read_events, read_json
 from pokebattle.tracking.secrets import Masker
 from pokebattle.tracking.shipping.attempts import NO_CELL, Attempts, Told
-from pokebattle.tracking.shipping.delivery import Batch, Call, Delivery, Experiment, File, Removal
+from pokebattle.tracking.shipping.delivery import Delivery
 from pokebattle.tracking.shipping.executed import ExecutedCell
+from pokebattle.tracking.shipping.items import Batch, Call, Experiment, File, Removal
 from pokebattle.tracking.shipping.page import page
 from pokebattle.tracking.shipping.provenance import Provenance
 from pokebattle.tracking.shipping.rest import LENGTH, LIMIT, file_chunks, pairs, storable, storable_key
