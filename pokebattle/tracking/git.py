@@ -27,17 +27,22 @@ def code_version(folder: Path) -> tuple[str, bool] | None:
     Dirty means that a tracked file differs from the commit, or that code or settings are in no commit; a notebook whose
     code cells are the committed ones does not count.
     """
-    commit = _git(folder, "rev-parse", "HEAD")
-    return None if commit is None else (commit.strip(), bool(changed_files(folder, commit.strip())))
+    commit = head(folder)
+    return (commit, bool(changed_files(folder, commit))) if commit else None
 
 
-def changed_files(folder: Path, commit: str, but: Path | None = None) -> list[str]:
-    """Return the files of the checkout around ``folder`` that make it dirty against a commit, ``but`` one of them."""
+def head(folder: Path) -> str:
+    """Return the commit of the checkout that holds ``folder``, an empty text outside of one."""
+    return (_git(folder, "rev-parse", "HEAD") or "").strip()
+
+
+def changed_files(folder: Path, commit: str) -> list[Path]:
+    """Return the files of the checkout around ``folder`` that make it dirty against a commit."""
     top = _git(folder, "rev-parse", "--show-toplevel")
     if top is None:
         return []
     root = Path(top.strip())
-    return [path for path in _changed(root, commit) + _unknown(root) if but is None or root / path != but.resolve()]
+    return [root / path for path in _changed(root, commit) + _unknown(root)]
 
 
 def is_committed(file: Path) -> bool:
@@ -57,9 +62,9 @@ def code_diff(folder: Path, commit: str = "HEAD", but: Path | None = None) -> st
     patch = _git(root, "diff", commit, "--no-color", "--no-ext-diff", "--", ".", ":(exclude)*.ipynb") or ""
     if len(patch) > DIFF_LIMIT:
         patch = f"{patch[:DIFF_LIMIT]}\n# cut: the patch has {len(patch)} characters\n"
-    unknown = set(_unknown(root))
-    named = [f"# in no commit: {path}\n" if path in unknown else f"# changed notebook: {path}\n"
-             for path in changed_files(root, commit, but) if path in unknown or path.endswith(".ipynb")]  # fmt: skip
+    changed = [path for path in _changed(root, commit) if path.endswith(".ipynb") and root / path != but]
+    named = [f"# changed notebook: {path}\n" for path in changed]
+    named += [f"# in no commit: {path}\n" for path in _unknown(root)]
     return "".join(named) + patch
 
 

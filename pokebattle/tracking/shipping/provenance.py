@@ -14,8 +14,8 @@ from pokebattle.tracking.git import (
     cells_diff,
     changed_files,
     code_diff,
-    code_version,
     committed_cells,
+    head,
     installed,
     is_committed,
     lock_digest,
@@ -45,7 +45,7 @@ class Provenance:
         self.file, self.masker = folder / "code.json", masker
         path = Path(start["notebook"])
         self.path = path if path.is_absolute() else None  # it may be an address
-        self.notebook = self.path if self.path and self.path.suffix == ".ipynb" else None
+        self.notebook = self.path.resolve() if self.path and self.path.suffix == ".ipynb" else None
         self.place = self.path.parent if self.path else Path(start["cwd"])
         self.prefix = start.get("prefix")
 
@@ -57,9 +57,11 @@ class Provenance:
         """
         if known := read_json(self.file):
             return known
-        commit, dirty = code_version(self.place) or ("", False)
+        commit = head(self.place)
+        changed = changed_files(self.place, commit) if commit else []
         unknown = bool(commit and self.path and not is_committed(self.path))
-        seen = {"commit": commit, "dirty": dirty or unknown, "unknown": unknown, "diff": self._diff(commit),
+        seen = {"commit": commit, "dirty": bool(changed) or unknown, "unknown": unknown,
+                "diff": self._diff(commit, changed),
                 "lock": lock_digest(self.place), "later": {},
                 "python": platform.python_version() if self.prefix else "",
                 "packages": installed(Path(self.prefix)) if self.prefix else []}  # fmt: skip
@@ -70,8 +72,9 @@ class Provenance:
         with contextlib.suppress(OSError):  # a full disk
             write_atomically(self.file, json.dumps(seen))
 
-    def _diff(self, commit: str) -> str:
-        if not commit or not changed_files(self.place, commit, self.notebook):
+    def _diff(self, commit: str, changed: Sequence[Path]) -> str:
+        """Return the patch of what differs beside the notebook."""
+        if not any(path != self.notebook for path in changed):
             return ""
         return self.masker.text(code_diff(self.place, commit, self.notebook)) or "# something differs\n"
 
@@ -79,7 +82,8 @@ class Provenance:
         """Note what differs from the commit as an attempt begins: modules may have been edited since, and reloaded."""
         later = self.seen.setdefault("later", {})
         if self.seen.get("commit") and str(attempt) not in later:
-            later[str(attempt)] = self._diff(self.seen["commit"])
+            changed = changed_files(self.place, self.seen["commit"])
+            later[str(attempt)] = self._diff(self.seen["commit"], changed)
             self._keep(self.seen)
 
     @functools.cached_property
