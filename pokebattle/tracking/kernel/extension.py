@@ -28,7 +28,7 @@ from pokebattle.tracking.cells import (
 )  # fmt: skip
 from pokebattle.tracking.context import INTERACTIVE, PARENT, Context, detect, handed_over, parent_pid
 from pokebattle.tracking.journal import secretless, secrets_known, write_atomically
-from pokebattle.tracking.kernel import autolog, fluent
+from pokebattle.tracking.kernel import autolog, fluent, tracebacks
 from pokebattle.tracking.kernel.execution import Execution, current, go_over_to
 from pokebattle.tracking.kernel.imports import after_import
 from pokebattle.tracking.notice import say
@@ -119,6 +119,7 @@ class KernelTracker:
         self.shell.events.register("post_run_cell", self.after_cell)
         session = self.shell.kernel.session
         session.send = self._observing(session.send)
+        tracebacks.install(self.shell)
         fluent.install(current)
         autolog.install(self.emit)
         after_import("pokebattle.datasets", self._watch_datasets)
