@@ -9,7 +9,7 @@ UV_VERSION := 0.13.9
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600
 SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: help train retrain tune check test check-release check-retrain check-shared check-images lab server stop env \
+.PHONY: help train retrain tune check test check-release check-retrain check-shared foreign check-images lab server stop env \
 	images shared shared-stop backup restore reference dex dataset bench results chaos clean
 
 help:  ## show this list
@@ -53,6 +53,10 @@ check-retrain: $(READY)  ## retraining of the sample version for real: without a
 
 check-shared: $(READY)  ## the team's server under load, with its database and itself failing, on S3, lost and restored
 	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/shared
+
+foreign: $(READY)  ## papermill's, nbclient's, nbval's and mlflow's tests, and 50 notebooks, with us and without (an hour)
+	$(BIN)/python tests/foreign/suites.py $(SUITES)
+	$(BIN)/python tests/foreign/readonly.py
 
 check-images: $(READY)  ## build the images with buildah from a stand-in base and run the main job in them (Debian, root)
 	$(BIN)/python docker/check_images.py

@@ -12,7 +12,6 @@ shows.
 """
 
 import difflib
-import functools
 import json
 import re
 import shutil
@@ -21,7 +20,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from environments import ROOT, served, variables, without_product
 OURS = ("explore", "simulate", "train", "tune", "evaluate")
 OWN_NOTE = re.compile(r',?\n\s*"execution": "\d{8}-\d{6}-[0-9a-f]{12}"')  # written where notebooks name the product
 WIDGETS = re.compile(r'(?ms)^  "widgets": \{.*?^  \},?\n')  # compared for themselves
+LINES = 60  # of a difference that are shown
 LONGEST = 900  # seconds for one execution
 MASKS = [
     (re.compile(pattern), replacement)
@@ -40,11 +40,11 @@ MASKS = [
         (r'"duration": [\d.e-]+', '"duration": 0'),
         (r"\b[\d.]+ ?(ns|[mµμ]?s|min)\b( ±)?", "SECONDS"),
         (r"(\d+:)?\d\d:\d\d", "CLOCK"),
-        (r"[\d.]+(it/s|s/it)", "RATE"),
+        (r"\s*[\d.?]+ ?(it/s|s/it)", "RATE"),
         (r"0x[0-9a-f]+", "ADDRESS"),
         (r"ipykernel_\d+/\d+\.py", "ipykernel.py"),
         (r"\b(id|pid|port)[=: ]+\d+", r"\1"),
-        (r"/experiments/\d+/runs/", "/experiments/N/runs/"),
+        (r"/experiments/\d+", "/experiments/N"),
         (r"\b[a-z]+-[a-z]+-\d+\b", "a-random-name"),
         (r"\b\d{15}\b", "IDENT"),  # of a thread
         (r"(?<=/tmp/)[\w-]+", "FOLDER"),
@@ -123,7 +123,7 @@ def _left(folder: Path, code: int) -> dict[str, str]:
 def _widgets(text: str) -> str:
     """Return the states of a notebook's widgets, which stand there in the order of their random ids."""
     pages = json.loads(text).get("metadata", {}).get("widgets", {}).values()
-    states = [json.dumps(state, indent=1) for page in pages for state in page["state"].values()]
+    states = [json.dumps(state, indent=1, ensure_ascii=False) for page in pages for state in page["state"].values()]
     return "\n".join(sorted(IDENTIFIER.sub("ID", state) for state in states))
 
 
@@ -137,6 +137,9 @@ def masked(text: str, folder: Path) -> str:
     for pattern, replacement in MASKS:
         text = pattern.sub(replacement, text)
     return text
+
+
+Said = tuple[str, dict[str, str]]  # by whom, and what was left by an execution
 
 
 @dataclass
@@ -169,12 +172,28 @@ class Comparison:
             shutil.copy(self.folder / "here" / "work" / f"{name}.ipynb", reference)
         one = self.execute(self.plain, executor, name)
         other = self.execute(self.tracked, executor, name)
-        if one != other and one != (again := self.execute(self.plain, executor, name)):
-            other = one if other == again else other
-        for part in [part for part in one.keys() | other.keys() if one.get(part) != other.get(part)]:
-            lines = [side.get(part, "(nothing)").splitlines() for side in (one, other)]
-            shown = "\n    ".join(list(difflib.unified_diff(*lines, "plain", "tracked", lineterm="", n=1))[:40])
-            self.differences.append(f"{name} by {executor}: {part}\n    {shown[:4000]}")
+        if one != other:
+            again = self.execute(self.plain, executor, name)
+            self.note(f"{name} by {executor}", ("plain", one), ("plain again", again))
+            self.note(f"{name} by {executor}", ("plain", one), ("tracked", other), without=differing(one, again))
+
+    def note(
+        self,
+        what: str,
+        one: tuple[str, dict[str, str]],
+        other: tuple[str, dict[str, str]],
+        without: Set[str] = frozenset(),
+    ) -> None:
+        """Note each part that differs between two executions."""
+        for part in sorted(differing(one[1], other[1]) - without):
+            lines = [side.get(part, "(nothing)").splitlines() for _, side in (one, other)]
+            shown = "\n    ".join(list(difflib.unified_diff(*lines, one[0], other[0], lineterm="", n=1))[:LINES])
+            self.differences.append(f"{what}: {part}\n    {shown[:4000]}")
+
+
+def differing(one: dict[str, str], other: dict[str, str]) -> set[str]:
+    """Return the parts in which two executions differ."""
+    return {part for part in one.keys() | other.keys() if one.get(part) != other.get(part)}
 
 
 def names() -> list[str]:
@@ -190,7 +209,7 @@ def main(only: tuple[str, ...], by: tuple[str, ...]) -> None:
     count = 0
     with served() as (state, uri), tempfile.TemporaryDirectory(prefix="readonly-") as temporary:
         folder = Path(temporary)
-        comparison = comparing(folder, state, uri)
+        comparison = comparing(folder, without_product(folder), state, uri)
         for name in only or names():
             for executor in by or EXECUTORS:
                 began, known = time.monotonic(), len(comparison.differences)
@@ -204,13 +223,11 @@ def main(only: tuple[str, ...], by: tuple[str, ...]) -> None:
     sys.exit(bool(comparison.differences))
 
 
-def comparing(folder: Path, state: Path, uri: str) -> Comparison:
-    """Return the comparison of this environment, tracked at ``uri``, with the one without the product in ``folder``."""
-    plain = without_product(folder)
-    given = functools.partial(
-        variables, state=state, uri=uri, PYTHONPATH=str(ROOT)
-    )  # the project's notebooks import it
-    return Comparison(folder, Place(Path(sys.prefix), given(Path(sys.prefix))), Place(plain, given(plain)))
+def comparing(folder: Path, plain: Path, state: Path, uri: str) -> Comparison:
+    """Return the comparison of this environment, tracked at ``uri``, with the one without the product."""
+    code = {"PYTHONPATH": str(ROOT)}  # the project's notebooks import it
+    tracked, untracked = (Place(prefix, variables(prefix, state, uri, **code)) for prefix in (Path(sys.prefix), plain))
+    return Comparison(folder, tracked, untracked)
 
 
 if __name__ == "__main__":

@@ -121,8 +121,8 @@ class KernelTracker:
         self.shell.events.register("post_run_cell", self.after_cell)
         session = self.shell.kernel.session
         session.send = self._observing(session.send)
-        fluent.install(current)
         tracebacks.install(self.shell)
+        fluent.install(current)
         autolog.install(self.emit)
         after_import("pokebattle.datasets", self._watch_datasets)
         after_import("pokebattle.params", self._watch_params)

@@ -1,45 +1,43 @@
-"""Takes this package's own frames out of the tracebacks that cells show: they are as without tracking."""
+"""Tracebacks that a notebook shows are those of its own code: frames of tracking in between are taken out."""
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-PACKAGE = str(Path(__file__).parents[1])
+TRACKING = str(Path(__file__).parents[1])
 
 
 def install(shell: Any) -> None:
-    """Let the shell show errors without the frames of what stands between a cell and mlflow."""
+    """Take tracking's frames out of each exception before ``shell`` shows it."""
     plain = shell._get_exc_info
 
     @functools.wraps(plain)
-    def exc_info(*args: Any, **kwargs: Any) -> Any:
-        kind, error, traceback = plain(*args, **kwargs)
-        for linked in _chain(error):
-            linked.__traceback__ = without_own_frames(linked.__traceback__)
-        return kind, error, without_own_frames(traceback)
+    def get_exc_info(*args: Any, **kwargs: Any) -> Any:
+        found = plain(*args, **kwargs)
+        for error in _chain(found[1]):
+            without_tracking(error.__traceback__)
+        return found
 
-    shell._get_exc_info = exc_info
+    shell._get_exc_info = get_exc_info
 
 
-def _chain(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
+def without_tracking(traceback: Any) -> None:
+    """Unlink tracking's frames from a traceback that begins elsewhere."""
+    while traceback is not None:
+        following = traceback.tb_next
+        while following is not None and following.tb_frame.f_code.co_filename.startswith(TRACKING):
+            following = following.tb_next
+        traceback.tb_next, traceback = following, following
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, and those that it came from or holds, each once."""
+    seen: set[int] = set()
     waiting = [error]
     while waiting:
-        one = waiting.pop()
-        if one is not None and one not in found:
-            found.append(one)
-            waiting += [one.__cause__, one.__context__]
-    return found
-
-
-def without_own_frames(traceback: TracebackType | None) -> TracebackType | None:
-    """Return a traceback without frames of this package; one that has no others stays as it is."""
-    frames = []
-    while traceback is not None:
-        frames.append(traceback)
-        traceback = traceback.tb_next
-    kept = [frame for frame in frames if not frame.tb_frame.f_code.co_filename.startswith(PACKAGE)] or frames
-    for frame, following in zip(kept, [*kept[1:], None], strict=True):
-        frame.tb_next = following
-    return kept[0] if kept else None
+        error = waiting.pop()
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            yield error
+            waiting += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
