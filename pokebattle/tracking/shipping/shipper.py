@@ -103,8 +103,9 @@ class Shipper:
             self._looked = True
             if not destination.is_served(run["artifact_uri"]):
                 threading.Thread(target=_look_at, args=(run["artifact_uri"],), daemon=True).start()
-        if not self._told and self.start["executor"] in TOLD_HERE and (page := self.settlement.page()):
-            self._told = True
+        page = self.settlement.page() if self.start["executor"] in TOLD_HERE else ""
+        if page and page != self._told:  # a cell may choose another experiment
+            self._told = page
             say(f"MLflow run: {page}")
 
     def _attempt(self, deliver: Any, at_once: bool = False) -> None:
