@@ -52,7 +52,8 @@ class Shipper:
         self.parent = processes.Watch(start["parent"]) if start.get("parent") else None
         self._next_try = 0.0
         self._failures = 0
-        self._said = self._told = self._looked = False
+        self._said = self._looked = False
+        self._told = ""  # the run's address, once the terminal has it
         self._refused = False
         self._seen = time.monotonic()
 
