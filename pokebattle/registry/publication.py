@@ -128,6 +128,10 @@ def _register(
     model: "BattleWinner", params: "Params", example: pd.DataFrame, facts: dict[str, Any], uri: str
 ) -> Published:
     """Log the model to the run and register it."""
+    import mlflow
+
+    if mlflow.active_run() is None:
+        mlflow.set_tags({})  # mlflow's way to begin the execution's run, to which the model is to belong
     with contextlib.redirect_stderr(io.StringIO()):  # MLflow's log lines; what goes wrong is raised
         logged = log_model(
             model, [str(name) for name in example], input_example=example, registered_model_name=params.model_name,
