@@ -21,7 +21,7 @@ def test_a_notebook_in_memory_is_one_run(tracked: Any, make_notebook: Any) -> No
     tracked.write("node.ipynb", make_notebook("print(x * 6)" + "  # long" * 60, parameters="x = 1"))
     done = tracked.execute("python", "-c", IN_MEMORY)
     assert done.returncode == 0, done.stderr
-    (run,) = tracked.runs("notebooks")
+    (run,) = tracked.runs("out")
     assert (run.info.status, run.data.params) == ("FINISHED", {"x": "7"})
     assert run.data.tags["pokebattle.executor"] == "papermill"
 
