@@ -38,7 +38,7 @@ MASKS = [
     for pattern, replacement in (
         (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.,]?\d*(\+00:00|Z)?", "TIME"),
         (r'"duration": [\d.e-]+', '"duration": 0'),
-        (r"\b[\d.]+ ?(ns|[mµμ]?s|min)\b( ±)?", "SECONDS"),
+        (r"\b[\d.e+]+ ?(ns|[mµμ]?s|min)\b( ±)?", "SECONDS"),
         (r"(\d+:)?\d\d:\d\d", "CLOCK"),
         (r"\s*[\d.?]+ ?(it/s|s/it)", "RATE"),
         (r"0x[0-9a-f]+", "ADDRESS"),
