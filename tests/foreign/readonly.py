@@ -41,7 +41,7 @@ MASKS = [
         (r"\b[\d.e+]+ ?(ns|[mµμ]?s|min)\b( ±)?", "SECONDS"),
         (r"(\d+:)?\d\d:\d\d", "CLOCK"),
         (r"\s*[\d.?]+ ?(it/s|s/it)", "RATE"),
-        (r"0x[0-9a-f]+", "ADDRESS"),
+        (r"x[0-9a-f]{8,}\b", "ADDRESS"),
         (r"ipykernel_\d+/\d+\.py", "ipykernel.py"),
         (r"\b(id|pid|port)[=: ]+\d+", r"\1"),
         (r"/experiments/\d+", "/experiments/N"),
