@@ -29,7 +29,7 @@ import samples
 from environments import ROOT, served, variables, without_product
 
 OURS = ("explore", "simulate", "train", "tune", "evaluate")
-OWN_NOTE = re.compile(r',?\n\s*"execution": "\d{8}-\d{6}-[0-9a-f]{12}"')  # written where notebooks name the product
+OWN_NOTE = re.compile(r'(?<=\{)(\s*"execution": "[-0-9a-f]{28}"),|,(\s*"execution": "[-0-9a-f]{28}")')  # see above
 WIDGETS = re.compile(r'(?ms)^  "widgets": \{.*?^  \},?\n')  # compared for themselves
 LINES = 60  # of a difference that are shown
 LONGEST = 900  # seconds for one execution
