@@ -47,6 +47,7 @@ ON_PURPOSE = {
     "test_start_run_defaults_databricks_notebook": PARENT,
     "test_start_run_creates_new_run_with_user_specified_tags": PARENT,
     "test_start_run_with_description": PARENT,
+    "test_get_parent_run": PARENT,
 }
 
 
