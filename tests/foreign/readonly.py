@@ -29,7 +29,7 @@ import samples
 from environments import ROOT, served, variables, without_product
 
 OURS = ("explore", "simulate", "train", "tune", "evaluate")
-OWN_NOTE = re.compile(r',?\n\s*"execution": "\d{8}-\d{6}-[0-9a-f]{12}"')  # written where notebooks name the product
+OWN_NOTE = re.compile(r'(?<=\{)(\s*"execution": "[-0-9a-f]{28}"),|,(\s*"execution": "[-0-9a-f]{28}")')  # see above
 WIDGETS = re.compile(r'(?ms)^  "widgets": \{.*?^  \},?\n')  # compared for themselves
 LINES = 60  # of a difference that are shown
 LONGEST = 900  # seconds for one execution
@@ -38,10 +38,10 @@ MASKS = [
     for pattern, replacement in (
         (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.,]?\d*(\+00:00|Z)?", "TIME"),
         (r'"duration": [\d.e-]+', '"duration": 0'),
-        (r"\b[\d.]+ ?(ns|[mµμ]?s|min)\b( ±)?", "SECONDS"),
+        (r"\b[\d.e+]+ ?(ns|[mµμ]?s|min)\b( ±)?", "SECONDS"),
         (r"(\d+:)?\d\d:\d\d", "CLOCK"),
         (r"\s*[\d.?]+ ?(it/s|s/it)", "RATE"),
-        (r"0x[0-9a-f]+", "ADDRESS"),
+        (r"x[0-9a-f]{8,}\b", "ADDRESS"),
         (r"ipykernel_\d+/\d+\.py", "ipykernel.py"),
         (r"\b(id|pid|port)[=: ]+\d+", r"\1"),
         (r"/experiments/\d+", "/experiments/N"),
