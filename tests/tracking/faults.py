@@ -738,7 +738,7 @@ def _compare_automatic(client: mlflow.MlflowClient, run: Run, plan: Plan) -> lis
     said = []
     if run.data.params.get("LogisticRegression.C") != str(plan.penalty):
         said.append(f"lost: the fit's C is {run.data.params.get('LogisticRegression.C')}, expected {plan.penalty}")
-    for key, steps in ("cell/seconds", [*range(plan.cells)]), ("fit/LogisticRegression/seconds", [0]):
+    for key, steps in ("cell/seconds", [*range(1, plan.cells + 1)]), ("fit/LogisticRegression/seconds", [0]):
         got = sorted(point.step for point in client.get_metric_history(run.info.run_id, key))
         if got != steps:
             said.append(f"{'lost' if len(got) < len(steps) else 'doubled'}: steps of {key} are {got}")
