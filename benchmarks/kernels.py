@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import psutil
-from comparison import Figure, Values, added, level, quantity, rounds
+from comparison import Figure, Values, added, level, quantity, ratio, rounds
 from jupyter_client.manager import KernelManager
 from processes import is_kernel, naming, resident
 from stage import Stage, stage
@@ -38,6 +38,16 @@ FIT = {
     "xgboost": "import xgboost\nrows = xgboost.DMatrix(X, y)\n"
     "fit = lambda: xgboost.train({'objective': 'binary:logistic', 'max_depth': 3}, rows, num_boost_round=10)",
 }
+POINTS, QUESTIONS = 1000, 100
+CALLS = {
+    f"{POINTS} x mlflow.log_metric": f"for step in range({POINTS}):\n    mlflow.log_metric('loss', step, step=step)",
+    f"{QUESTIONS} x client.get_run": f"for _ in range({QUESTIONS}):\n    client.get_run(run.info.run_id)",
+}
+BEFORE_CALLS = """
+import mlflow, time
+client, run = mlflow.MlflowClient(), mlflow.start_run()
+mlflow.log_metric('a', 1)
+"""
 ANALYSIS = (
     "import pandas as pd\nimport numpy as np",
     "table = pd.DataFrame(np.random.default_rng(0).normal(size=(1000, 5)), columns=list('abcde'))\ntable.describe()",
@@ -141,6 +151,26 @@ def _time_cells(source: str, here: Stage, env: dict[str, str]) -> dict[str, floa
         for _ in range(CELLS):
             one.run(source)
         return {"ms": (time.perf_counter() - began) * 1000 / CELLS}
+
+
+def calls(pairs: int) -> list[Figure]:
+    """A cell's own calls of mlflow: many metric points, and questions when nothing waits."""
+    limits = dict(zip(CALLS, (0.2, 1.1), strict=True))
+    figures = []
+    with stage() as here:
+        for name, source in CALLS.items():
+            values = _alternate(here, pairs, partial(_time_calls, source))
+            off, on = (quantity(values[side], "ms") for side in ("off", "on"))
+            figures.append(ratio(name, "ms", off, on, limits[name]))
+    return figures
+
+
+def _time_calls(source: str, here: Stage, env: dict[str, str]) -> dict[str, float]:
+    with kernel(here, env) as one:
+        one.run(BEFORE_CALLS)
+        one.run("client.get_run(run.info.run_id)")
+        timed = f"began = time.perf_counter()\n{source}\nprint(time.perf_counter() - began)"
+        return {"ms": 1000 * float(one.run(timed))}
 
 
 def memory(pairs: int) -> list[Figure]:

@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Figure]]] = {
     "train-v3": commands.train,
     "small-fit": kernels.fits,
     "cell": kernels.cells,
+    "mlflow-calls": kernels.calls,
     "memory": kernels.memory,
     "10000th-run": history.compare,
     "big-notebook": volume.compare,

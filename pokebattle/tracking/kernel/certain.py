@@ -6,7 +6,7 @@ from typing import Any
 
 KEY = re.compile(r"[\w\-]+( [\w\-]+)*([./][\w\-]+( [\w\-]+)*)*", re.ASCII)  # names that MLflow takes everywhere
 LENGTH = {"key": 250, "value": 100_000}  # characters; of a longer value than MLflow keeps the server takes a part
-POINTS, PAIRS = 1000, 100  # metric points, and parameters or tags, that MLflow takes in one request
+ENTRIES, PAIRS = 1000, 100  # of all kinds together, and of parameters or tags, that MLflow takes in one request
 INTEGER = 1 << 63
 NOT_FINITE = {"NaN", "Infinity", "-Infinity"}
 SINGLE = {"runs/log-metric": "metrics", "runs/log-parameter": "params", "runs/set-tag": "tags"}
@@ -43,7 +43,8 @@ class KnownRuns:
         if name not in LOGGING or run not in self._params:
             return False
         metrics, params, tags = (entries(name, body, kind) for kind in ("metrics", "params", "tags"))
-        fits = len(metrics) <= POINTS and len(params) + len(tags) <= PAIRS and not body.get("model_id")
+        pairs = len(params) + len(tags)
+        fits = len(metrics) + pairs <= ENTRIES and pairs <= PAIRS and not body.get("model_id")
         if not (fits and all(map(_is_point, metrics)) and _are_pairs(tags) and self._are_new(run, params)):
             return False
         self.sent(name, body)

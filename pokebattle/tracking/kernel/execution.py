@@ -67,7 +67,7 @@ class Execution:
         self._usual = 0.0  # seconds that the server takes for an answer at present
         self._stuck: tuple[tuple[int, int], float] | None = None  # pulse and time at which waiting was given up
         self._asked_to = 0  # offset in the journal behind the last event that a question must find delivered
-        self._looking = threading.Lock()
+        self._looking, self._starting = threading.Lock(), threading.Lock()
         self.failed = False  # a cell has
         self.started = False  # a cell has started a run
         self.moved_to = ""  # id of the experiment that a cell chose for the run after it was opened
@@ -111,8 +111,9 @@ class Execution:
         except BlockingIOError:
             pass
         except OSError:  # nobody reads it any more
-            if time.monotonic() - self._started > RESTART and self.journal.folder.is_dir():
-                self._start_shipper()
+            with self._starting:  # several threads may see it
+                if time.monotonic() - self._started > RESTART and self.journal.folder.is_dir():
+                    self._start_shipper()
 
     def fix_names(self, names: tuple[str, str]) -> None:
         """Fix experiment and run name: from here on the run can be created."""
