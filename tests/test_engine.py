@@ -360,7 +360,7 @@ def test_workers_end_when_the_battles_are_done(few, tmp_path):
     assert not [worker for worker in workers_of(os.getpid()) if worker not in before and alive(worker)]
 
 
-def wait_for(condition, seconds=30.0):
+def wait_for(condition, seconds=120.0):
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "waited too long"

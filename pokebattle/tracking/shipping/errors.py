@@ -3,7 +3,7 @@
 PASSING = {408, 425, 429}  # client errors that the next attempt may not meet
 
 
-class UnsentError(OSError):
+class UnsentError(ConnectionError):
     """Nobody took the connection, so that nothing can have been carried out."""
 
 
