@@ -164,8 +164,8 @@ class Comparison:
             return Path(shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", folder))
         return samples.build(folder, [name])[0]
 
-    def compare(self, executor: str, name: str) -> None:
-        """Execute a notebook by one executor in both environments; note each difference."""
+    def compare(self, executor: str, name: str) -> dict[str, str]:
+        """Execute a notebook by one executor in both environments; note each difference, return what the plain left."""
         (reference := self.folder / "here" / "reference.ipynb").unlink(missing_ok=True)
         if executor == "nbval" and name not in OURS:
             self.execute(self.plain, "jupyter-execute", name)
@@ -176,6 +176,7 @@ class Comparison:
             again = self.execute(self.plain, executor, name)
             self.note(f"{name} by {executor}", ("plain", one), ("plain again", again))
             self.note(f"{name} by {executor}", ("plain", one), ("tracked", other), without=differing(one, again))
+        return one
 
     def note(
         self,
@@ -225,8 +226,8 @@ def main(only: tuple[str, ...], by: tuple[str, ...]) -> None:
 
 def comparing(folder: Path, plain: Path, state: Path, uri: str) -> Comparison:
     """Return the comparison of this environment, tracked at ``uri``, with the one without the product."""
-    code = {"PYTHONPATH": str(ROOT)}  # the project's notebooks import it
-    tracked, untracked = (Place(prefix, variables(prefix, state, uri, **code)) for prefix in (Path(sys.prefix), plain))
+    prefixes = (Path(sys.prefix), plain)
+    tracked, untracked = (Place(prefix, variables(prefix, state, uri, ROOT)) for prefix in prefixes)  # notebooks use it
     return Comparison(folder, tracked, untracked)
 
 
