@@ -51,14 +51,17 @@ def _link_tree(here: Path, there: Path) -> None:
             link.symlink_to(file)
 
 
-def variables(prefix: Path, state: Path, uri: str, **more: str) -> dict[str, str]:
-    """Return the variables for programs of an environment; the product, where it is there, tracks on ``uri``."""
-    own = {
-        k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "POKEBATTLE_", "PYTEST_", "VIRTUAL_ENV"))
-    }
-    path = os.pathsep.join([str(prefix / "bin"), own.get("PATH", os.defpath)])
-    return own | {"PATH": path, "MLFLOW_TRACKING_URI": uri, "POKEBATTLE_STATE": str(state), "POKEBATTLE_LINGER": "0",
-                  "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"} | more  # fmt: skip
+def variables(prefix: Path, state: Path, uri: str, *modules: Path) -> dict[str, str]:
+    """Return the variables for programs of an environment; the product, where it is there, tracks on ``uri``.
+
+    ``modules`` are folders whose modules the programs find too.
+    """
+    ours = ("MLFLOW_", "POKEBATTLE_", "PYTEST_", "VIRTUAL_ENV")
+    own = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    programs = os.pathsep.join([str(prefix / "bin"), own.get("PATH", os.defpath)])
+    found = os.pathsep.join(filter(None, [*map(str, modules), own.get("PYTHONPATH", "")]))
+    return own | {"PATH": programs, "PYTHONPATH": found, "MLFLOW_TRACKING_URI": uri, "POKEBATTLE_STATE": str(state),
+                  "POKEBATTLE_LINGER": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -3,9 +3,9 @@
 ``python tests/foreign/readonly.py [--only NAME ...] [--by EXECUTOR ...]`` executes the samples (`samples.py`) and the
 project's notebooks by papermill, nbconvert, ``jupyter execute`` and nbval, in this environment, tracked on a real
 server, and in the same environment without the product. It compares exit codes, the files left behind and what was
-written, byte for byte outside times, ids, addresses and the environment's own folder; with nbval, what it says of each
-cell of a notebook that the plain environment has executed. It names each difference and exits with 1 if there is one,
-or if a sample differs from itself.
+written, byte for byte outside times, ids, addresses, the environment's own folder and where a stream is cut into
+pieces; with nbval, what it says of each cell of a notebook that the plain environment has executed. It names each
+difference and exits with 1 if there is one, or if a sample differs from itself.
 
 On purpose different: where a notebook's metadata has a ``pokebattle`` mapping, papermill notes there which execution it
 shows.
@@ -23,6 +23,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 import samples
@@ -114,10 +115,29 @@ def _left(folder: Path, code: int) -> dict[str, str]:
     texts = {
         name: file.read_text("utf-8", "backslashreplace") for name, file in files.items() if "__pycache__" not in name
     }
+    notebooks = [name for name in texts if name.endswith(".ipynb")]
     found = {"exit code": str(code)} | {name: masked(text, folder) for name, text in texts.items()}
-    for name in [name for name in texts if name.endswith(".ipynb")]:
+    for name in notebooks:
+        found[name] = masked(_joined(texts[name]), folder)
         found[f"widgets of {name}"] = masked(_widgets(texts[name]), folder)
     return found
+
+
+def _joined(text: str) -> str:
+    """Return a notebook in which neighbouring pieces of a stream are one: where they are cut is the kernel's timing."""
+    document = json.loads(text)
+    for cell in document.get("cells", []):
+        outputs: list[dict[str, Any]] = []
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "stream":
+                output["text"] = "".join(output["text"])
+                if outputs and outputs[-1].get("name") == output["name"]:
+                    outputs[-1]["text"] += output["text"]
+                    continue
+            outputs.append(output)
+        if "outputs" in cell:
+            cell["outputs"] = outputs
+    return json.dumps(document, indent=1, ensure_ascii=False)
 
 
 def _widgets(text: str) -> str:
@@ -164,8 +184,8 @@ class Comparison:
             return Path(shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", folder))
         return samples.build(folder, [name])[0]
 
-    def compare(self, executor: str, name: str) -> None:
-        """Execute a notebook by one executor in both environments; note each difference."""
+    def compare(self, executor: str, name: str) -> dict[str, str]:
+        """Execute a notebook by one executor in both environments; note each difference, return what the plain left."""
         (reference := self.folder / "here" / "reference.ipynb").unlink(missing_ok=True)
         if executor == "nbval" and name not in OURS:
             self.execute(self.plain, "jupyter-execute", name)
@@ -176,6 +196,7 @@ class Comparison:
             again = self.execute(self.plain, executor, name)
             self.note(f"{name} by {executor}", ("plain", one), ("plain again", again))
             self.note(f"{name} by {executor}", ("plain", one), ("tracked", other), without=differing(one, again))
+        return one
 
     def note(
         self,
@@ -225,8 +246,8 @@ def main(only: tuple[str, ...], by: tuple[str, ...]) -> None:
 
 def comparing(folder: Path, plain: Path, state: Path, uri: str) -> Comparison:
     """Return the comparison of this environment, tracked at ``uri``, with the one without the product."""
-    code = {"PYTHONPATH": str(ROOT)}  # the project's notebooks import it
-    tracked, untracked = (Place(prefix, variables(prefix, state, uri, **code)) for prefix in (Path(sys.prefix), plain))
+    prefixes = (Path(sys.prefix), plain)
+    tracked, untracked = (Place(prefix, variables(prefix, state, uri, ROOT)) for prefix in prefixes)  # notebooks use it
     return Comparison(folder, tracked, untracked)
 
 

@@ -69,8 +69,8 @@ SAMPLES: dict[str, list[Any]] = {
         "print('stays')\nclear_output()\n'value'",
     ],
     "tqdm": [
-        "from tqdm import tqdm\nimport sys\nfor _ in tqdm(range(3), file=sys.stdout, mininterval=0, ncols=60): pass",
-        "bar = tqdm(total=4, mininterval=0, ncols=60)\nfor _ in range(4):\n    bar.update()\nbar.close()",
+        "from tqdm import tqdm\nimport sys\nfor _ in tqdm(range(3), file=sys.stdout, mininterval=0, bar_format='{n}/{total} |{bar:10}|'): pass",
+        "bar = tqdm(total=4, mininterval=0, bar_format='{n}/{total} |{bar:10}|')\nfor _ in range(4):\n    bar.update()\nbar.close()",
     ],
     "tqdm_widgets": [
         "from tqdm.notebook import tqdm, trange\nfor _ in trange(3, desc='loop'): pass",

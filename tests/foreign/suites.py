@@ -167,8 +167,7 @@ def compare(suite: Suite) -> int:
         with served() as (state, uri), tempfile.TemporaryDirectory(prefix="suites-") as temporary:
             folder = Path(temporary)
             prefix = Path(sys.prefix) if tracked else without_product(folder)
-            path = os.pathsep.join([str(extras()), str(Path(__file__).parent)])
-            env = variables(prefix, state, uri, PYTHONPATH=path, FOREIGN_SERVER=uri)
+            env = variables(prefix, state, uri, extras(), Path(__file__).parent) | {"FOREIGN_SERVER": uri}
             both.append(outcomes(suite, prefix, env, folder))
     plain, ours = both
     apart = {name for name in plain.keys() | ours.keys()

@@ -27,7 +27,9 @@ def test_an_executed_notebook_is_the_same_without_the_product(
     comparison: readonly.Comparison, executor: str, name: str
 ) -> None:
     comparison.differences.clear()
-    comparison.compare(executor, name)
+    left = comparison.compare(executor, name)
+    assert '"execution_count": 1' in left.get("out.ipynb", left.get(f"{name}.ipynb", ""))
+    assert executor != "nbval" or left["cell Cell 1"] == "passed"
     assert not comparison.differences, "\n".join(comparison.differences)
 
 
