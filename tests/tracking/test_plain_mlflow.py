@@ -227,6 +227,20 @@ def test_cells_choose_the_experiment_of_the_run(
     assert not left or tracked.client.search_runs([left.experiment_id]) == []
 
 
+def test_a_question_waits_where_a_write_did_not(tracked: Any, make_notebook: Any, mlflow_server: str) -> None:
+    cells = (
+        "import mlflow\nmlflow.log_metric('m', 1)\nmade = mlflow.create_experiment('slowly made')",
+        "print([e.name for e in mlflow.search_experiments(filter_string=\"name = 'slowly made'\")])",
+    )
+    path = tracked.write("asks.ipynb", make_notebook(*cells))
+    with FaultProxy(mlflow_server) as proxy:
+        proxy.paths, proxy.delay, proxy.mode = "experiments/create", 3.0, "slow"
+        tracked.client.create_experiment("asks")
+        done = tracked.papermill(path, MLFLOW_TRACKING_URI=proxy.uri)
+    assert done.returncode == 0, done.stderr
+    assert nbformat.read(tracked.folder / "out.ipynb", 4).cells[-1].outputs[0].text == "['slowly made']\n"
+
+
 def test_a_traceback_has_no_frame_of_tracking(tracked: Any, make_notebook: Any) -> None:
     cell = "import mlflow\nmlflow.log_param('a', 1)\nmlflow.log_param('a', 2)"
     path = tracked.write("raises.ipynb", make_notebook(cell))

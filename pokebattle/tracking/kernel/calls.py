@@ -162,7 +162,7 @@ class TrackedRequests:
             try:
                 response = self._send(request, execution.patience)
             except UnansweredError as error:
-                execution.gave_up()
+                execution.gave_up(execution.patience)
                 doubtful = error.sent
             else:
                 if response.status_code not in DENIED and not self._is_away(request, response):
@@ -260,7 +260,7 @@ class TrackedRequests:
                     return (200, known) if known else response
                 reason = f"HTTP {response.status_code}"
             except UnansweredError as error:
-                execution.gave_up()
+                execution.gave_up(patience)
                 reason = str(error)
         known = self._remembered(request)
         if known and (not asked or LOCAL.search(_translate(execution, request.text()))):  # nobody else has it yet
@@ -278,7 +278,7 @@ class TrackedRequests:
     def _is_ready(self, request: Request, patience: float) -> bool:
         """Wait until the server has what was written before; tell whether it answers, and knows what is named."""
         execution = request.execution
-        if not execution.online or not execution.settled(patience) or not execution.online:
+        if not (execution.is_worth(patience) and execution.settled(patience) and execution.is_worth(patience)):
             return False
         return request.asks or not LOCAL.search(_translate(execution, request.text()))
 

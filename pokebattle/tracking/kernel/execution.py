@@ -65,7 +65,7 @@ class Execution:
         self.journal.append("start", **self.start)
         self.progress = Progress(self.journal.folder)
         self._usual = 0.0  # seconds that the server takes for an answer at present
-        self._stuck: tuple[tuple[int, int], float] | None = None  # pulse and time at which waiting was given up
+        self._stuck: tuple[tuple[int, int], float, float] | None = None  # pulse, time and seconds of a wait in vain
         self._asked_to = 0  # offset in the journal behind the last event that a question must find delivered
         self._looking, self._starting = threading.Lock(), threading.Lock()
         self.failed = False  # a cell has
@@ -155,20 +155,24 @@ class Execution:
         """Note that the server has answered a request of this process, and how long it took."""
         self._usual, self._stuck = max(seconds, 0.8 * self._usual), None
 
-    def gave_up(self) -> None:
-        """Note that the server was waited for in vain: until it moves, or for a while, nobody waits again."""
-        self._stuck = self.progress.pulse(), time.monotonic()
+    def gave_up(self, patience: float) -> None:
+        """Note that the server was waited for in vain: until it moves, or for a while, nobody waits as long again."""
+        self._stuck = self.progress.pulse(), time.monotonic(), patience
 
     @property
     def online(self) -> bool:
         """Whether the server answered the last time it was needed."""
+        return self.is_worth(0.0)
+
+    def is_worth(self, patience: float) -> bool:
+        """Tell whether the server may answer within so many seconds: who waited less long in vain does not know."""
         with self._looking:
             facts = self.progress.refresh().facts
         if facts.get("away") or facts.get("refused"):
             return False
         if self._stuck and (self._stuck[0] != self.progress.pulse() or time.monotonic() - self._stuck[1] > SUSPECT):
             self._stuck = None
-        return self._stuck is None
+        return self._stuck is None or self._stuck[2] < patience
 
     def settled(self, patience: float = PATIENCE) -> bool:
         """Wait until the server has what was written, up to ``patience`` seconds without progress; tell if it has."""
@@ -177,12 +181,12 @@ class Execution:
 
     def _wait(self, look: Callable[[], Any], patience: float) -> Any:
         """Wait for what ``look`` finds, as long as the server is getting on."""
-        if not (found := look()) and self.online and not (found := look()):
+        if not (found := look()) and self.is_worth(patience) and not (found := look()):
             self.ring(URGENT)
             moved, pulse = time.monotonic(), self.progress.pulse()
-            while not found and self.online:
+            while not found and self.is_worth(patience):
                 if time.monotonic() - moved > patience:
-                    self.gave_up()
+                    self.gave_up(patience)
                     break
                 time.sleep(0.002)
                 if pulse != (pulse := self.progress.pulse()):
