@@ -14,6 +14,7 @@ from pokebattle.tracking.server import answers
 
 PATIENCE = 0.2  # seconds that a write waits for a server of which nothing is known, before it may be taken to hang
 HURRY = 6  # the same for a server that answers, in multiples of the time that it takes at present
+BUSIEST = 5.0  # times that as long on a machine where so many programs wait for each core
 LONGEST_WAIT = 10.0  # seconds that a write waits at most, however slow the server is
 ANSWER = 30.0  # seconds that a question waits without any progress
 SUSPECT = 10.0  # seconds after which a server that was taken to hang is tried again
@@ -151,7 +152,7 @@ class Execution:
     @property
     def patience(self) -> float:
         """Seconds that a write waits for the server before it is looked whether the server hangs."""
-        busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # what waits for a core here, or is the server's
+        busy = min(max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), BUSIEST)
         return min(max(PATIENCE, HURRY * self._usual) * busy, LONGEST_WAIT)
 
     def answered(self, seconds: float) -> None:
