@@ -10,7 +10,7 @@ NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600
 SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: help train retrain tune check test check-release check-retrain check-shared foreign check-images lab server stop env \
-	images shared shared-stop backup restore reference dex dataset bench results chaos clean
+	images shared shared-stop backup restore reference dex dataset bench results differential chaos clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -103,6 +103,9 @@ bench: $(READY)  ## measure generation, features, training, searches, tracking a
 
 results: $(READY)  ## fit every version, protocol and feature set, and print the result tables (half an hour)
 	@$(BIN)/python benchmarks/results.py
+
+differential: $(READY)  ## search for calls of MLflow that give something else in tracked notebooks (SEQUENCES=5000)
+	POKEBATTLE_TRACKING=off $(BIN)/python tests/differential/differential.py --sequences $(or $(SEQUENCES),5000)
 
 chaos: $(READY)  ## the whole fault matrix, shippers killed at random, many notebooks at once (half an hour)
 	POKEBATTLE_TRACKING=off $(BIN)/python tests/tracking/chaos.py

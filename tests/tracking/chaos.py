@@ -24,7 +24,7 @@ from pathlib import Path
 
 import click
 from faults import Plan, Server
-from test_faults import DELAY, ROWS, Case, Outcome, execute
+from test_faults import ROWS, Case, Outcome, allowed, execute
 
 DRAWS = 3  # of every row of the matrix
 KEPT = 0.3  # seconds that the proxy keeps every request while shippers are killed
@@ -71,7 +71,7 @@ class Line:
     def faults(self) -> list[str]:
         """Return what keeps the line from being a proof."""
         said = [f"{count} {kind}" for kind, count in self.found.items()]
-        if self.delay > DELAY:
+        if self.delay > allowed():
             said.append(f"a cell was delayed for {self.delay:.3f} s")
         return said
 

@@ -21,13 +21,14 @@ import pytest
 from faults import FaultProxy, Plan, Server, compare, database_away, environment
 
 from pokebattle.places import state_dir
+from pokebattle.tracking.kernel.execution import BUSIEST
 
 BIN = Path(sys.executable).parent
 PATIENCE = 240.0  # seconds that a notebook may take
 STRIKES = 10.0  # seconds that a fault waits for a request that it strikes
 LOCKED = 21.0  # seconds after which a server whose database is away says so
 DENIED = "notes/n.txt"  # an artifact of every plan
-DELAY = 0.5  # seconds that a call may delay its cell, except log_model, which serializes the model there and then
+DELAY = 0.5  # seconds that a call may delay its cell on a machine with a core to spare, except log_model
 
 
 class Case:
@@ -373,6 +374,11 @@ class Outcome:
         return max([seconds for kind, seconds in self.longest.items() if kind != "log_model"], default=0.0)
 
 
+def allowed() -> float:
+    """Return the seconds that a call may delay its cell now: where many programs wait for a core, all take longer."""
+    return DELAY * min(max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), BUSIEST)
+
+
 def execute(name: str, folder: Path, uri: str, database: Path, seed: int, models: bool | None = None) -> Outcome:
     """Execute a row on a real server, deliver what waits and compare.
 
@@ -405,9 +411,9 @@ def test_nothing_is_lost_or_doubled_and_no_cell_waits(name: str, tmp_path: Path,
     database = state_dir() / "server" / "mlflow.db"
     seed = 1 + [*ROWS].index(name)
     outcome = execute(name, tmp_path / name, mlflow_server, database, seed)
-    if outcome.delay > DELAY and outcome.deviations == []:  # a disk that stood still does so once, a wait comes again
+    if outcome.delay > allowed() and outcome.deviations == []:  # a disk that stood still does so once, a wait comes again
         outcome = execute(name, tmp_path / "again", mlflow_server, database, 1000 + seed)
     assert outcome.deviations == []
-    assert outcome.delay <= DELAY, f"{outcome.longest} at load {os.getloadavg()[0]} on {os.cpu_count()} cores"
+    assert outcome.delay <= allowed(), f"{outcome.longest} at load {os.getloadavg()[0]} on {os.cpu_count()} cores"
     assert (outcome.strikes > 0) == (name != "none")
     assert (outcome.kills > 0) == (name == "shipper-killed")

@@ -7,11 +7,13 @@ the server is away, all writes are, with local ids, and a question raises. Nothi
 """
 
 import contextlib
+import contextvars
 import copy
 import functools
 import json
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from urllib.parse import unquote
 from pokebattle.tracking.ids import LOCAL
 from pokebattle.tracking.journal import mask_request
 from pokebattle.tracking.kernel.certain import KnownRuns, run_of
-from pokebattle.tracking.kernel.execution import ANSWER, Execution
+from pokebattle.tracking.kernel.execution import ANSWER, LONGEST_WAIT, Execution
 from pokebattle.tracking.kernel.imports import after_import, replace
 from pokebattle.tracking.kernel.offline import CREATIONS, OfflineAnswers
 from pokebattle.tracking.notice import say_once
@@ -278,7 +280,7 @@ class TrackedRequests:
     def _is_ready(self, request: Request, patience: float) -> bool:
         """Wait until the server has what was written before; tell whether it answers, and knows what is named."""
         execution = request.execution
-        if not (execution.is_worth(patience) and execution.settled(patience) and execution.is_worth(patience)):
+        if not (execution.may_answer_within(patience) and execution.settled(patience) and execution.may_answer_within(patience)):
             return False
         return request.asks or not LOCAL.search(_translate(execution, request.text()))
 
@@ -294,10 +296,11 @@ class TrackedRequests:
         for part in ("json", "params"):
             if options.get(part):
                 options[part] = json.loads(_translate(execution, json.dumps(mask_request(options[part]))))
-        options |= {"timeout": (CONNECT, patience), "max_retries": 0, "raise_on_status": False}
+        options |= {"timeout": (CONNECT, max(patience, LONGEST_WAIT)), "max_retries": 0, "raise_on_status": False}
         began = time.monotonic()
+        send = functools.partial(request.send, _translate(execution, request.path), request.method, **options)
         try:
-            response = request.send(_translate(execution, request.path), request.method, **options)
+            response = _awaited(send, execution, patience) if patience < LONGEST_WAIT else send()
         except self.module.MlflowException as error:
             cause = error.__cause__ or error.__context__
             unanswered = self._unanswered(cause)
@@ -328,7 +331,10 @@ class TrackedRequests:
                 "run_name": (execution.names or ("", ""))[1], "user_id": start["user"], "status": "RUNNING",
                 "start_time": execution.began, "artifact_uri": run["artifact_uri"],
                 "lifecycle_stage": "active"}  # fmt: skip
-        whole = {"run": {"info": info, "data": {}}}
+        tags = {"mlflow.user": start["user"], "mlflow.source.name": start["notebook"] or start["executor"],
+                "mlflow.source.type": "NOTEBOOK", "mlflow.runName": info["run_name"]}  # fmt: skip
+        pairs = [{"key": key, "value": value} for key, value in tags.items()]
+        whole = {"run": {"info": info, "data": {"tags": pairs}}}
         self.offline.remember("run", whole)
         place = {"experiment_id": run["experiment_id"], "name": (execution.names or ("", ""))[0],
                  "lifecycle_stage": "active",
@@ -336,6 +342,34 @@ class TrackedRequests:
         self.offline.remember("experiment", {"experiment": place})
         self.runs.learn(run["run_id"], {})
         return whole
+
+
+def _awaited(send: Callable[[], Any], execution: Execution, patience: float) -> Any:
+    """Return what ``send`` does, waiting for a server that takes long as long as it answers others.
+
+    Raises
+    ------
+    UnansweredError
+        It takes longer than any server that is well.
+    """
+    outcome: list[Any] = []
+    done, began = threading.Event(), time.monotonic()
+
+    def work() -> None:
+        try:
+            outcome.append(send())
+        except BaseException as error:
+            outcome.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
+    while not done.wait(patience):
+        if time.monotonic() - began > LONGEST_WAIT or execution.hangs():
+            raise UnansweredError("it takes long", sent=True)
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
 
 
 def _translate(execution: Execution, text: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from typing import Any
 
 from pokebattle.tracking.journal import BELL, URGENT, Journal, Progress, execution_folder, new_execution_id
 from pokebattle.tracking.opening import opening, start_shipper
+from pokebattle.tracking.server import answers
 
-PATIENCE = 0.25  # seconds that a write waits for a server of which nothing is known, before it is taken to hang
+PATIENCE = 0.2  # seconds that a write waits for a server of which nothing is known, before it may be taken to hang
 HURRY = 6  # the same for a server that answers, in multiples of the time that it takes at present
+BUSIEST = 5.0  # times that as long on a machine where so many programs wait for each core
 LONGEST_WAIT = 10.0  # seconds that a write waits at most, however slow the server is
 ANSWER = 30.0  # seconds that a question waits without any progress
 SUSPECT = 10.0  # seconds after which a server that was taken to hang is tried again
@@ -148,12 +151,25 @@ class Execution:
 
     @property
     def patience(self) -> float:
-        """Seconds that a write waits for the server before the server is taken to hang."""
-        return min(max(PATIENCE, HURRY * self._usual), LONGEST_WAIT)
+        """Seconds that a write waits for the server before it is looked whether the server hangs."""
+        busy = min(max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), BUSIEST)
+        return min(max(PATIENCE, HURRY * self._usual) * busy, LONGEST_WAIT)
 
     def answered(self, seconds: float) -> None:
         """Note that the server has answered a request of this process, and how long it took."""
         self._usual, self._stuck = max(seconds, 0.8 * self._usual), None
+
+    def hangs(self) -> bool:
+        """Tell whether waiting longer is in vain: the sender is gone, or the server answers nothing at all.
+
+        On a busy machine, or behind a lock of its database, a server that is well takes long for one answer.
+        """
+        return not self._is_listened_to() or not answers(self.uri, self.patience)
+
+    def _is_listened_to(self) -> bool:
+        pipe = select.poll()
+        pipe.register(self._bell, 0)
+        return not pipe.poll(0)
 
     def gave_up(self, patience: float) -> None:
         """Note that the server was waited for in vain: until it moves, or for a while, nobody waits as long again."""
@@ -162,9 +178,9 @@ class Execution:
     @property
     def online(self) -> bool:
         """Whether the server answered the last time it was needed."""
-        return self.is_worth(0.0)
+        return self.may_answer_within(0.0)
 
-    def is_worth(self, patience: float) -> bool:
+    def may_answer_within(self, patience: float) -> bool:
         """Tell whether the server may answer within so many seconds: who waited less long in vain does not know."""
         with self._looking:
             facts = self.progress.refresh().facts
@@ -181,13 +197,16 @@ class Execution:
 
     def _wait(self, look: Callable[[], Any], patience: float) -> Any:
         """Wait for what ``look`` finds, as long as the server is getting on."""
-        if not (found := look()) and self.is_worth(patience) and not (found := look()):
+        if not (found := look()) and self.may_answer_within(patience) and not (found := look()):
             self.ring(URGENT)
-            moved, pulse = time.monotonic(), self.progress.pulse()
-            while not found and self.is_worth(patience):
+            began = moved = time.monotonic()
+            pulse = self.progress.pulse()
+            while not found and self.may_answer_within(patience):
                 if time.monotonic() - moved > patience:
-                    self.gave_up(patience)
-                    break
+                    if time.monotonic() - began > LONGEST_WAIT or self.hangs():
+                        self.gave_up(patience)
+                        break
+                    moved = time.monotonic()
                 time.sleep(0.002)
                 if pulse != (pulse := self.progress.pulse()):
                     moved = time.monotonic()

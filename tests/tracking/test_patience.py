@@ -1,0 +1,45 @@
+"""A server that is well and takes long for one answer is waited for; one that answers nothing is not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults import FaultProxy
+
+from pokebattle.tracking.ids import LOCAL
+
+START = "run = mlflow.start_run(nested=True)\nopen('said', 'w').write(run.info.run_id)"
+
+
+@pytest.fixture
+def proxy(mlflow_server: str) -> Any:
+    with FaultProxy(mlflow_server) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def started(proxy: FaultProxy, tracked: Any, lab_kernel: Any, make_notebook: Any) -> Any:
+    """A kernel behind the proxy whose run is open."""
+    behind = type(tracked)(tracked.folder, proxy.uri)
+    path = behind.write("patience.ipynb", make_notebook("1"))
+    kernel = lab_kernel(behind, path)
+    kernel.run("import mlflow\nmlflow.log_metric('a', 1)\nmlflow.get_run(mlflow.active_run().info.run_id)", "cell-0")
+    yield kernel
+    kernel.stop()
+
+
+def test_a_run_that_takes_long_to_create_has_the_id_of_the_server(
+    proxy: FaultProxy, started: Any, tracked: Any
+) -> None:
+    proxy.paths, proxy.delay, proxy.mode = "runs/create", 5.0, "slow"
+    started.run(START, "cell-1")
+    proxy.mode = "pass"
+    said = (Path(tracked.folder) / "said").read_text()
+    assert not LOCAL.fullmatch(said)
+    assert tracked.client.get_run(said).info.run_id == said
+
+
+def test_a_run_that_a_server_never_creates_has_a_local_id(proxy: FaultProxy, started: Any, tracked: Any) -> None:
+    proxy.mode = "hang"
+    started.run(START, "cell-1")
+    assert LOCAL.fullmatch((Path(tracked.folder) / "said").read_text())
