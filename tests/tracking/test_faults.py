@@ -411,7 +411,7 @@ def test_nothing_is_lost_or_doubled_and_no_cell_waits(name: str, tmp_path: Path,
     database = state_dir() / "server" / "mlflow.db"
     seed = 1 + [*ROWS].index(name)
     outcome = execute(name, tmp_path / name, mlflow_server, database, seed)
-    if outcome.delay > allowed() and outcome.deviations == []:  # a disk that stood still does so once, a wait comes again
+    if outcome.delay > allowed() and outcome.deviations == []:  # a disk stands still once, a wait comes again
         outcome = execute(name, tmp_path / "again", mlflow_server, database, 1000 + seed)
     assert outcome.deviations == []
     assert outcome.delay <= allowed(), f"{outcome.longest} at load {os.getloadavg()[0]} on {os.cpu_count()} cores"

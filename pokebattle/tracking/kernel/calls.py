@@ -280,7 +280,8 @@ class TrackedRequests:
     def _is_ready(self, request: Request, patience: float) -> bool:
         """Wait until the server has what was written before; tell whether it answers, and knows what is named."""
         execution = request.execution
-        if not (execution.may_answer_within(patience) and execution.settled(patience) and execution.may_answer_within(patience)):
+        may_answer = execution.may_answer_within
+        if not (may_answer(patience) and execution.settled(patience) and may_answer(patience)):
             return False
         return request.asks or not LOCAL.search(_translate(execution, request.text()))
 
