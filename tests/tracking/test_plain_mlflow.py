@@ -70,6 +70,11 @@ with mlflow.start_run(run_id=run.info.run_id) as again:
     print(client.get_run(run.info.run_id).info.status)
     mlflow.log_metric('a', 2)
 print(client.get_run(run.info.run_id).data.metrics, client.get_run(run.info.run_id).info.status)""",
+    "a resumed run has its new tags": """
+with mlflow.start_run() as run:
+    pass
+with mlflow.start_run(run_id=run.info.run_id, tags={'k': 'v'}, description='told') as again:
+    print(again.data.tags['k'], again.data.tags['mlflow.note.content'])""",
     "a run that was handed over": """
 other = client.create_run(client.get_experiment_by_name(f'cells {side}').experiment_id)
 os.environ['MLFLOW_RUN_ID'] = other.info.run_id
@@ -239,6 +244,19 @@ def test_a_question_waits_where_a_write_did_not(tracked: Any, make_notebook: Any
         done = tracked.papermill(path, MLFLOW_TRACKING_URI=proxy.uri)
     assert done.returncode == 0, done.stderr
     assert nbformat.read(tracked.folder / "out.ipynb", 4).cells[-1].outputs[0].text == "['slowly made']\n"
+
+
+def test_a_cell_that_deletes_its_notebooks_run_goes_on(tracked: Any, make_notebook: Any) -> None:
+    cells = (
+        "import mlflow\nclient = mlflow.MlflowClient()\nmlflow.log_metric('m', 1)\nmlflow.end_run()\n"
+        "own = mlflow.last_active_run().info.run_id\nclient.delete_run(own)",
+        "with mlflow.start_run(run_name='other') as other:\n    mlflow.log_metric('n', 2)",
+        "print(client.get_run(own).info.lifecycle_stage, client.get_run(other.info.run_id).data.metrics)",
+    )
+    done = tracked.papermill(tracked.write("deletes.ipynb", make_notebook(*cells)))
+    assert done.returncode == 0, done.stderr
+    shown = nbformat.read(tracked.folder / "out.ipynb", 4).cells[2].outputs[-1].text
+    assert shown == "deleted {'n': 2.0}\n"
 
 
 def test_a_traceback_has_no_frame_of_tracking(tracked: Any, make_notebook: Any) -> None:

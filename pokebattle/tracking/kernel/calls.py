@@ -37,7 +37,7 @@ WRITING = (  # functions of mlflow's that write: what they look up by themselves
     "log_", "_log", "start_", "end_run", "set_", "create_", "register_", "_register", "delete_", "update_", "rename_",
     "restore_", "transition_", "copy_", "save_", "add_", "__exit__", "autolog", "safe_patch", "evaluate", "upload",
 )  # fmt: skip
-UNCHANGED = {"runs/get", "experiments/get", "experiments/get-by-name"}  # looked up for what nothing written changes
+PLACES = {"runs/get", "experiments/get", "experiments/get-by-name"}  # looked up to learn where an artifact belongs
 
 _requests: "TrackedRequests | None" = None
 
@@ -151,7 +151,7 @@ class TrackedRequests:
 
     def _write(self, request: Request) -> Any:
         execution, name, body = request.execution, request.name, request.body
-        if self.runs.take(name, body):
+        if not execution.refused and self.runs.take(name, body):
             self.offline.follow(name, body)
             try:
                 execution.emit("call", method=request.method, path=request.path, body=body)
@@ -247,9 +247,11 @@ class TrackedRequests:
     def _ask(self, request: Request) -> Any:
         """Put a question to the server, by its own ids, after it has taken what was written before."""
         execution = request.execution
-        asked = _is_asked_by_cell()
+        asker = _outermost_function()
+        asked = not asker.startswith(WRITING)
         patience = max(ANSWER, execution.patience) if asked else execution.patience
-        if not asked and request.name in UNCHANGED and execution.online and not LOCAL.search(request.text()):
+        for_place = asker.startswith(("log_", "_log")) and request.name in PLACES
+        if for_place and execution.online and not LOCAL.search(request.text()):
             ready = True
         else:
             ready = self._is_ready(request, patience)
@@ -384,8 +386,8 @@ def _error_code(response: Any) -> str:
     return ""
 
 
-def _is_asked_by_cell() -> bool:
-    """Tell whether the cell itself asks, and not a function of mlflow's that writes and looks something up for it."""
+def _outermost_function() -> str:
+    """Return the name of mlflow's function that the cell, or another library, has called."""
     frame, outer = sys._getframe(1), ""
     while frame:
         module = str(frame.f_globals.get("__name__", ""))
@@ -394,7 +396,7 @@ def _is_asked_by_cell() -> bool:
         elif outer and not module.startswith(("pokebattle.tracking.", "contextlib", "functools")):
             break
         frame = frame.f_back  # type: ignore[assignment]
-    return not outer.startswith(WRITING)
+    return outer
 
 
 def _not_kept(error: Exception) -> None:

@@ -180,11 +180,16 @@ class Execution:
         """Whether the server answered the last time it was needed."""
         return self.may_answer_within(0.0)
 
+    @property
+    def refused(self) -> bool:
+        """Whether the server answers, and takes nothing of this execution: nothing that was written will arrive."""
+        return bool(self.progress.facts.get("refused"))
+
     def may_answer_within(self, patience: float) -> bool:
         """Tell whether the server may answer within so many seconds: who waited less long in vain does not know."""
         with self._looking:
             facts = self.progress.refresh().facts
-        if facts.get("away") or facts.get("refused"):
+        if facts.get("away"):
             return False
         if self._stuck and (self._stuck[0] != self.progress.pulse() or time.monotonic() - self._stuck[1] > SUSPECT):
             self._stuck = None
@@ -193,7 +198,7 @@ class Execution:
     def settled(self, patience: float = PATIENCE) -> bool:
         """Wait until the server has what was written, up to ``patience`` seconds without progress; tell if it has."""
         end = self._asked_to
-        return bool(self._wait(lambda: self.progress.offset >= end, patience))
+        return bool(self._wait(lambda: self.progress.offset >= end or self.refused, patience))
 
     def _wait(self, look: Callable[[], Any], patience: float) -> Any:
         """Wait for what ``look`` finds, as long as the server is getting on."""
@@ -201,7 +206,7 @@ class Execution:
             self.ring(URGENT)
             began = moved = time.monotonic()
             pulse = self.progress.pulse()
-            while not found and self.may_answer_within(patience):
+            while not (found or self.refused) and self.may_answer_within(patience):
                 if time.monotonic() - moved > patience:
                     if time.monotonic() - began > LONGEST_WAIT or self.hangs():
                         self.gave_up(patience)
