@@ -20,10 +20,10 @@ from urllib.parse import unquote
 
 from pokebattle.tracking.ids import LOCAL
 from pokebattle.tracking.journal import mask_request
-from pokebattle.tracking.kernel.certain import KnownRuns, run_of
+from pokebattle.tracking.kernel.certain import KnownRuns, entries, run_of
 from pokebattle.tracking.kernel.execution import ANSWER, Execution
 from pokebattle.tracking.kernel.imports import after_import, replace
-from pokebattle.tracking.kernel.offline import CREATIONS, OfflineAnswers
+from pokebattle.tracking.kernel.offline import CREATIONS, OfflineAnswers, lay_tags
 from pokebattle.tracking.notice import say_once
 
 API = re.compile(r"/(?:ajax-)?api/[23]\.0/mlflow/")
@@ -35,7 +35,7 @@ WRITING = (  # functions of mlflow's that write: what they look up by themselves
     "log_", "_log", "start_", "end_run", "set_", "create_", "register_", "_register", "delete_", "update_", "rename_",
     "restore_", "transition_", "copy_", "save_", "add_", "__exit__", "autolog", "safe_patch", "evaluate", "upload",
 )  # fmt: skip
-UNCHANGED = {"runs/get", "experiments/get", "experiments/get-by-name"}  # looked up for what nothing written changes
+UNCHANGED = {"runs/get", "experiments/get", "experiments/get-by-name"}  # looked up for what only tags may change
 
 _requests: "TrackedRequests | None" = None
 
@@ -96,6 +96,7 @@ class TrackedRequests:
     def __init__(self, module: Any, current: Callable[[], Execution | None]) -> None:
         self.module, self.current = module, current
         self.runs, self.offline = KnownRuns(), OfflineAnswers()
+        self._tags: dict[tuple[str, str], tuple[int, dict[str, str]]] = {}  # on their way, and where the last stands
 
     def wrap(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function that mlflow will call."""
@@ -153,6 +154,7 @@ class TrackedRequests:
             self.offline.follow(name, body)
             try:
                 execution.emit("call", method=request.method, path=request.path, body=body)
+                self._note_tags(execution, name, body)
             except Exception as error:
                 _not_kept(error)
             return 200, {}
@@ -251,13 +253,14 @@ class TrackedRequests:
             ready = True
         else:
             ready = self._is_ready(request, patience)
+        tags = {} if asked else self._tags_of(request)
         reason = execution.progress.facts.get("away") or execution.progress.facts.get("refused") or "it takes long"
         if ready:
             try:
                 response = self._send(request, patience, again=True)
                 known = self._remembered(request) if not asked and response.status_code in DENIED | {404} else None
                 if known or not self._is_away(request, response):
-                    return (200, known) if known else response
+                    return (200, known) if known else _with_tags(response, tags)
                 reason = f"HTTP {response.status_code}"
             except UnansweredError as error:
                 execution.gave_up(patience)
@@ -269,6 +272,21 @@ class TrackedRequests:
             message = f"{execution.uri} cannot be asked now"
             return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": message}
         raise self.module.MlflowException(f"{execution.uri} cannot answer now ({reason})")
+
+    def _note_tags(self, execution: Execution, name: str, body: dict[str, Any]) -> None:
+        """Note tags that the server does not have yet."""
+        if fresh := {tag["key"]: tag["value"] for tag in entries(name, body, "tags")}:
+            key = execution.id, run_of(body)
+            end, tags = self._tags.get(key, (0, {}))
+            self._tags[key] = execution.written, (tags if end > execution.progress.offset else {}) | fresh
+
+    def _tags_of(self, request: Request) -> dict[str, str]:
+        """Return the tags of a run that mlflow looks up which the server may not have yet."""
+        if request.name != "runs/get":
+            return {}
+        execution = request.execution
+        end, tags = self._tags.get((execution.id, run_of(request.options.get("params") or {})), (0, {}))
+        return tags if end > execution.progress.offset else {}
 
     def _remembered(self, request: Request) -> dict[str, Any] | None:
         return self.offline.look_up(request.name, request.options.get("params") or request.body)
@@ -336,6 +354,15 @@ class TrackedRequests:
         self.offline.remember("experiment", {"experiment": place})
         self.runs.learn(run["run_id"], {})
         return whole
+
+
+def _with_tags(response: Any, tags: dict[str, str]) -> Any:
+    """Return the server's answer about a run with tags that are on their way."""
+    if not tags or response.status_code != 200:
+        return response
+    whole = response.json()
+    lay_tags(whole["run"], tags)
+    return 200, whole
 
 
 def _translate(execution: Execution, text: str) -> str:

@@ -66,7 +66,7 @@ class Execution:
         self.progress = Progress(self.journal.folder)
         self._usual = 0.0  # seconds that the server takes for an answer at present
         self._stuck: tuple[tuple[int, int], float, float] | None = None  # pulse, time and seconds of a wait in vain
-        self._asked_to = 0  # offset in the journal behind the last event that a question must find delivered
+        self.written = 0  # offset in the journal behind the last event that a question must find delivered
         self._looking, self._starting = threading.Lock(), threading.Lock()
         self.failed = False  # a cell has
         self.started = False  # a cell has started a run
@@ -93,7 +93,7 @@ class Execution:
         """Write one event down and tell the shipper; tell whether there was room for it."""
         kept = self.journal.append(kind, **fields)
         if kind not in UNASKED:
-            self._asked_to = os.fstat(self.journal.fileno()).st_size
+            self.written = os.fstat(self.journal.fileno()).st_size
         if (now := time.monotonic()) - self._rung > QUIET:
             self._rung = now
             self.ring(BELL)
@@ -176,7 +176,7 @@ class Execution:
 
     def settled(self, patience: float = PATIENCE) -> bool:
         """Wait until the server has what was written, up to ``patience`` seconds without progress; tell if it has."""
-        end = self._asked_to
+        end = self.written
         return bool(self._wait(lambda: self.progress.offset >= end, patience))
 
     def _wait(self, look: Callable[[], Any], patience: float) -> Any:

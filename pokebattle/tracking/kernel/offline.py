@@ -15,6 +15,7 @@ CREATIONS = {"experiments/create": "experiment", "runs/create": "run", "logged-m
 ENTITY = {"runs/get": "run", "experiments/get-by-name": "named", "experiments/get": "experiment",
           "logged-models/": "model", "model-versions/get": "version",
           "registered-models/get": "registered"}  # fmt: skip
+RUN_NAME = "mlflow.runName"
 HISTORY = 10_000  # metric points that are remembered
 
 Answer = tuple[int, dict[str, Any]]
@@ -47,13 +48,14 @@ class OfflineAnswers:
         if run is None or name not in LOGGING:
             return
         data = run["run"].setdefault("data", {})
-        for kind in ("metrics", "params", "tags"):
+        for kind in ("metrics", "params"):
             if fresh := entries(name, body, kind):
                 if kind == "metrics":
                     history = self._known.setdefault(("history", run["run"]["info"]["run_id"]), {"metrics": []})
                     history["metrics"] += fresh[: HISTORY - len(history["metrics"])]
                 latest = {entry["key"]: entry for entry in [*data.get(kind, []), *fresh]}
                 data[kind] = [{k: v for k, v in e.items() if k[:4] != "run_"} for e in latest.values()]
+        lay_tags(run["run"], {tag["key"]: tag["value"] for tag in entries(name, body, "tags")})
 
     def look_up(self, name: str, params: dict[str, Any]) -> dict[str, Any] | None:
         """Return what is remembered of an entity that mlflow looks up; None when that is nothing."""
@@ -92,7 +94,7 @@ class OfflineAnswers:
         token, root, sent = new_local_id(), new_local_id(), body
         body = body | {"tags": list(body.get("tags", []))}
         if kind == "run" and not body.get("run_name"):
-            named = [tag["value"] for tag in body["tags"] if tag["key"] == "mlflow.runName"]
+            named = [tag["value"] for tag in body["tags"] if tag["key"] == RUN_NAME]
             body["run_name"] = named[0] if named else _random_name()
         if kind == "model" and not body.get("name"):
             body["name"] = _random_name()
@@ -112,6 +114,15 @@ class OfflineAnswers:
     def _server_ids(self, kind: str) -> list[str]:
         """Return the ids of what this process knows to exist, so that none of it is taken for what was created."""
         return [key.rpartition("/")[2] for known, key in self._known if known == kind]
+
+
+def lay_tags(run: dict[str, Any], tags: dict[str, str]) -> None:
+    """Lay tags over those that a run has; one of them is its name."""
+    data = run.setdefault("data", {})
+    latest = {tag["key"]: tag["value"] for tag in data.get("tags", [])} | tags
+    data["tags"] = [{"key": key, "value": value} for key, value in latest.items()]
+    if name := tags.get(RUN_NAME):
+        run["info"]["run_name"] = name
 
 
 def _random_name() -> str:
