@@ -588,7 +588,8 @@ class Plan:
             "        file.write(f'{kind} {seconds:.6f}\\n')\n"
             f"    time.sleep({pause})\n"
             "from mlflow.tracking.context.registry import resolve_tags\n"
-            "resolve_tags()"
+            "resolve_tags()\n"
+            "mlflow.set_tags({})"  # what begins the run, which log_model does not
         )
         sources = ["import random\nimport shutil\nimport time\nfrom pathlib import Path\nimport mlflow", helper]
         sources += [_source(block) for block in self.blocks]

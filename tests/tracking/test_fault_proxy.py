@@ -256,7 +256,7 @@ def log_by_hand(uri: str, plan: Plan, folder: Path, leave_out: str | None = None
                 shown = printed.getvalue()[printed.getvalue().index("done") :]  # MLflow talks about child runs
                 cell.outputs = [{"output_type": "stream", "name": "stdout", "text": shown}]
                 cell.execution_count = number + 1
-                mlflow.log_metric("cell/seconds", 0.1, step=number)
+                mlflow.log_metric("cell/seconds", 0.1, step=number + 1)
             mlflow.log_text(json.dumps(document), f"{plan.stem}.ipynb")
     finally:
         os.chdir(before)

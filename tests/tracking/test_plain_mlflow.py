@@ -10,7 +10,7 @@ from faults import FaultProxy
 
 RESET = "while mlflow.active_run():\n    mlflow.end_run()\n"
 SET_UP = """
-import os, subprocess, sys, threading, mlflow
+import contextlib, io, json, os, subprocess, sys, threading, mlflow
 from mlflow import MlflowClient
 client = MlflowClient()
 side = os.environ['SIDE']
@@ -151,6 +151,19 @@ with mlflow.start_run():
             mlflow.log_metric(key, 1.0); print(key[:9], 'taken')
         except Exception as raised:
             print(key[:9], type(raised).__name__, raised.error_code)""",
+    "what mlflow looks up sees the tags that were set": """
+with mlflow.start_run(run_name='first name') as run:
+    for n in range(3):
+        mlflow.log_table({'n': [n]}, f'table {n}.json')
+    mlflow.set_tag('mlflow.runName', 'second name')
+    client.set_terminated(run.info.run_id)
+print(sorted(t['path'] for t in json.loads(client.get_run(run.info.run_id).data.tags['mlflow.loggedArtifacts'])))
+with mlflow.start_run(run_id=run.info.run_id, tags={'k': 'v'}, description='told') as again:
+    print(again.data.tags['k'], again.data.tags['mlflow.note.content'], again.info.run_name)
+shown = io.StringIO()
+with contextlib.redirect_stdout(shown), mlflow.start_run(run_id=run.info.run_id):
+    mlflow.set_tag('mlflow.runName', 'third name')
+print('View run third name' in shown.getvalue())""",
     "values that are not finite": """
 with mlflow.start_run() as run:
     mlflow.log_metrics({'nan': float('nan'), 'high': float('inf'), 'low': float('-inf'), 'plain': 1.0})

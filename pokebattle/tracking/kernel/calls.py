@@ -37,7 +37,6 @@ WRITING = (  # functions of mlflow's that write: what they look up by themselves
     "log_", "_log", "start_", "end_run", "set_", "create_", "register_", "_register", "delete_", "update_", "rename_",
     "restore_", "transition_", "copy_", "save_", "add_", "__exit__", "autolog", "safe_patch", "evaluate", "upload",
 )  # fmt: skip
-PLACES = {"runs/get", "experiments/get", "experiments/get-by-name"}  # looked up to learn where an artifact belongs
 
 _requests: "TrackedRequests | None" = None
 
@@ -247,14 +246,9 @@ class TrackedRequests:
     def _ask(self, request: Request) -> Any:
         """Put a question to the server, by its own ids, after it has taken what was written before."""
         execution = request.execution
-        asker = _outermost_function()
-        asked = not asker.startswith(WRITING)
+        asked = not _outermost_function().startswith(WRITING)
         patience = max(ANSWER, execution.patience) if asked else execution.patience
-        for_place = asker.startswith(("log_", "_log")) and request.name in PLACES
-        if for_place and execution.online and not LOCAL.search(request.text()):
-            ready = True
-        else:
-            ready = self._is_ready(request, patience)
+        ready = self._is_ready(request, patience)
         reason = execution.progress.facts.get("away") or execution.progress.facts.get("refused") or "it takes long"
         if ready:
             try:
