@@ -37,7 +37,7 @@ WRITING = (  # functions of mlflow's that write: what they look up by themselves
     "log_", "_log", "start_", "end_run", "set_", "create_", "register_", "_register", "delete_", "update_", "rename_",
     "restore_", "transition_", "copy_", "save_", "add_", "__exit__", "autolog", "safe_patch", "evaluate", "upload",
 )  # fmt: skip
-UNCHANGED = {"runs/get", "experiments/get", "experiments/get-by-name"}  # looked up for what nothing written changes
+UNCHANGED = {"experiments/get", "experiments/get-by-name"}  # looked up for what nothing written changes
 
 _requests: "TrackedRequests | None" = None
 
