@@ -199,7 +199,7 @@ class _Comparison:
     def records(self, calls: dict[int, str]) -> None:
         """Compare what every call returned or raised."""
         plain, tracked = (_by_call(side["records"]) for side in (self.plain, self.tracked))
-        for key in sorted(plain.keys() | tracked.keys(), key=str):
+        for key in sorted(plain.keys() | tracked.keys(), key=lambda key: (key[0], str(key[1]))):
             self.step = int(key[0])
             where = calls.get(self.step, "?")
             before, after = plain.get(key, []), tracked.get(key, [])
@@ -363,7 +363,8 @@ def _by_call(records: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[s
 
 def _is_denied(record: dict[str, Any]) -> bool:
     """Tell whether an account may not do what it wanted: tracking keeps it for when the account may."""
-    return "failed with error code 403" in record.get("error", ["", ""])[1]
+    said = record.get("error", ["", ""])[1]
+    return "failed with error code 403" in said or said.startswith("PERMISSION_DENIED")
 
 
 def _repeated(plain: list[str], tracked: list[str]) -> bool:

@@ -90,6 +90,10 @@ EXAMPLES: dict[str, Sequence] = {
          f"client.get_registered_model({MODEL})", f"client.delete_registered_model_alias({MODEL}, 'best')",
          f"client.get_model_version({MODEL}, '1')"]
     ),
+    "a model has the parameters that its run has": sequence(
+        ["mlflow.log_param('a', 'two')", (LOGGED, "logged"), ("with mlflow.start_run(nested=True) as {it}:", [
+            "mlflow.log_param('b', 'one')", (LOGGED, "logged")])]
+    ),
     "another store is left alone": sequence(
         ["mlflow.set_tracking_uri('sqlite:///side.db')", "mlflow.log_metric('a', 1)", "mlflow.active_run()"],
         ["mlflow.end_run()", "mlflow.set_tracking_uri(os.environ['SERVER'])", "mlflow.log_metric('a', 2)"]

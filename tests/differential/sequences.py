@@ -145,7 +145,7 @@ CALLS: list[tuple[int, str, str]] = [
     (2, "mlflow.log_dict({{'a': {number}}}, {file})", ""),
     (1, "mlflow.log_figure(__import__('matplotlib.figure').figure.Figure(figsize=(1, 1)), 'figure.png')", ""),
     (1, "mlflow.log_image(np.zeros((2, 2, 3), dtype='uint8'), 'image.png')", ""),
-    (1, "mlflow.log_image(np.zeros((2, 2, 3), dtype='uint8'), key='image', step={step})", ""),
+    (1, "mlflow.log_image(np.zeros((2, 2, 3), dtype='uint8'), key='image', step={step}, synchronous=True)", ""),
     (2, "mlflow.log_table({{'x': [{number}], 'y': ['one']}}, 'table.json')", ""),
     (1, "mlflow.load_table('table.json')", ""),
     (1, "mlflow.load_table('table.json', run_ids=[{run}])", ""),

@@ -176,11 +176,6 @@ class Execution:
         self._stuck = self.progress.pulse(), time.monotonic(), patience
 
     @property
-    def online(self) -> bool:
-        """Whether the server answered the last time it was needed."""
-        return self.may_answer_within(0.0)
-
-    @property
     def refused(self) -> bool:
         """Whether the server answers, and takes nothing of this execution: nothing that was written will arrive."""
         return bool(self.progress.facts.get("refused"))
