@@ -13,7 +13,7 @@ from pokebattle.tracking.opening import opening, start_shipper
 from pokebattle.tracking.server import answers
 
 PATIENCE = 0.2  # seconds that a write waits for a server of which nothing is known, before it may be taken to hang
-HURRY = 6  # the same for a server that answers, in multiples of the time that it takes at present
+HURRY = 3  # the same for a server that answers, in multiples of the time that it takes at present
 BUSIEST = 5.0  # times that as long on a machine where so many programs wait for each core
 LONGEST_WAIT = 10.0  # seconds that a write waits at most, however slow the server is
 ANSWER = 30.0  # seconds that a question waits without any progress
