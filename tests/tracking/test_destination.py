@@ -18,7 +18,8 @@ from pokebattle.tracking.shipping import destination
 from pokebattle.tracking.shipping.errors import ServerError
 from pokebattle.tracking.shipping.rest import MlflowRest
 
-KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-word", "AWS_DEFAULT_REGION": "us-east-1"}
+WORD = "a-word"
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": WORD, "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
         client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", aws_access_key_id="key",
-                              aws_secret_access_key="a-word", region_name="us-east-1")  # fmt: skip
+                              aws_secret_access_key=WORD, region_name="us-east-1")  # fmt: skip
         client.create_bucket(Bucket="team")
         yield client
         child.terminate()

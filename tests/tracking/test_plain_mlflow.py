@@ -183,13 +183,14 @@ print(client.get_model_version(f'line {side}', 1).model_id == logged.model_id)""
 }  # fmt: skip
 
 
-def _cells() -> list[str]:
-    return [SET_UP, *(RESET + source.strip("\n") for source in SNIPPETS.values())]
+def _cells() -> list[Any]:
+    sources = [SET_UP, *(RESET + source.strip("\n") for source in SNIPPETS.values())]
+    return [nbformat.v4.new_code_cell(source) for source in sources]
 
 
-def _printed(tracked: Any, make_notebook: Any, side: str, **env: str) -> dict[str, str]:
+def _printed(tracked: Any, side: str, **env: str) -> dict[str, str]:
     """Execute the snippets by papermill; return what each printed."""
-    path = tracked.write(f"{side}.ipynb", make_notebook(*_cells()))
+    path = tracked.write(f"{side}.ipynb", nbformat.v4.new_notebook(cells=_cells()))
     done = tracked.execute("papermill", path.name, f"out_{side}.ipynb", SIDE=side, **env)
     assert done.returncode == 0, done.stderr
     cells = nbformat.read(tracked.folder / f"out_{side}.ipynb", 4).cells[1:]
@@ -201,21 +202,17 @@ def _printed(tracked: Any, make_notebook: Any, side: str, **env: str) -> dict[st
 @pytest.fixture(scope="module")
 def untracked(shared: Any) -> dict[str, str]:
     """What the snippets print in an environment that tracks nothing."""
-    from conftest import notebook
-
-    return _printed(shared, notebook, "side0", POKEBATTLE_TRACKING="off")
+    return _printed(shared, "side0", POKEBATTLE_TRACKING="off")
 
 
 @pytest.fixture(scope="module", params=["directly", "90 ms"])
 def printed(request: pytest.FixtureRequest, shared: Any, mlflow_server: str) -> dict[str, str]:
     """What they print tracked, with a server that is as far away as this."""
-    from conftest import notebook
-
     if request.param == "directly":
-        return _printed(shared, notebook, "side1")
+        return _printed(shared, "side1")
     with FaultProxy(mlflow_server) as proxy:
         proxy.delay, proxy.mode = int(request.param.split()[0]) / 1000, "slow"
-        return _printed(shared, notebook, "side2", MLFLOW_TRACKING_URI=proxy.uri)
+        return _printed(shared, "side2", MLFLOW_TRACKING_URI=proxy.uri)
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)

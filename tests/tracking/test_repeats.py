@@ -17,6 +17,11 @@ API = "/api/2.0/mlflow/"
 SCORERS, JUDGE = "/api/3.0/mlflow/scorers/register", {"experiment_id": "0", "name": "judge"}
 
 
+def _local(letter: str) -> str:
+    """Return a local id."""
+    return "10ca1" + letter * 27
+
+
 @pytest.fixture
 def rest(mlflow_server: str) -> MlflowRest:
     return MlflowRest(mlflow_server)
@@ -56,8 +61,8 @@ def test_each_request_has_its_effect_once(tracked: Any, write: Any, name: str, m
     one, other = f"{name}-one", f"{name}-other"
     tagged = {"tags": [{"key": LOCAL_ID, "value": run}]}
     events = [
-        call("experiments/create", {"name": one}, token="10ca1" + "e" * 27, creates="experiment", root=root),
-        call("runs/create", {"experiment_id": "10ca1" + "e" * 27, "run_name": "child", "start_time": 5, **tagged},
+        call("experiments/create", {"name": one}, token=_local("e"), creates="experiment", root=root),
+        call("runs/create", {"experiment_id": _local("e"), "run_name": "child", "start_time": 5, **tagged},
              token=run, creates="run", root=new_local_id()),
         call("runs/log-metric", {"run_id": run, "key": "loss", "value": 1.5, "timestamp": 5, "step": 0}),
         call("runs/set-tag", {"run_id": run, "key": "gone", "value": "x"}),
@@ -68,10 +73,10 @@ def test_each_request_has_its_effect_once(tracked: Any, write: Any, name: str, m
              root=new_local_id()),
         call("registered-models/delete", {"name": one}, "DELETE", token=new_local_id()),
         call("model-versions/create",
-             {"name": other, "source": "models:/x/1", "tags": [{"key": LOCAL_ID, "value": "10ca1" + "f" * 27}]},
-             token="10ca1" + "f" * 27, creates="version", root=new_local_id()),
-        call("experiments/delete", {"experiment_id": "10ca1" + "e" * 27}, token=new_local_id()),
-        call("experiments/restore", {"experiment_id": "10ca1" + "e" * 27}, token=new_local_id()),
+             {"name": other, "source": "models:/x/1", "tags": [{"key": LOCAL_ID, "value": _local("f")}]},
+             token=_local("f"), creates="version", root=new_local_id()),
+        call("experiments/delete", {"experiment_id": _local("e")}, token=new_local_id()),
+        call("experiments/restore", {"experiment_id": _local("e")}, token=new_local_id()),
     ]  # fmt: skip
     with FaultProxy(tracked.uri, seed=3) as proxy:
         write(name, *events, uri=proxy.uri)
@@ -113,7 +118,7 @@ def doubtful(tracked: Any, write: Any, name: str) -> Any:
 
 
 def asked(path: str, creates: str, body: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return call(path, body, token="10ca1" + "d" * 27, creates=creates, root="10ca1" + "e" * 27, **more)
+    return call(path, body, token=_local("d"), creates=creates, root=_local("e"), **more)
 
 
 @pytest.fixture
@@ -136,7 +141,7 @@ def test_a_run_is_found_by_what_was_asked_for(
     rest.log_batch(logged, params={"known": "here"})  # whoever wrote this knows its id
     ids = [rest.call("POST", "runs/create", **body)["run"]["info"]["run_id"] for _ in range(before)]
     began = time.time()
-    metric = {"run_id": "10ca1" + "d" * 27, "key": "loss", "value": 2.0, "timestamp": 5, "step": 0}
+    metric = {"run_id": _local("d"), "key": "loss", "value": 2.0, "timestamp": 5, "step": 0}
     assert doubtful(asked("runs/create", "run", body), call("runs/log-metric", metric), began=began) == "delivered"
     found = {run.info.run_id: run for run in tracked.client.search_runs([place])}
     assert len(found) == 4
@@ -161,7 +166,7 @@ def test_a_run_that_comes_late_is_no_second_one(
     """The server was slow to wake up: it created the run after it had been looked for."""
     body = {"experiment_id": place, "run_name": "late", "start_time": 99, "tags": []}
     event = asked("runs/create", "run", body) | {"doubtful": True, "began": int(time.time() * 1000)}
-    metric = {"run_id": "10ca1" + "d" * 27, "key": "loss", "value": 2.0, "timestamp": 5, "step": 0}
+    metric = {"run_id": _local("d"), "key": "loss", "value": 2.0, "timestamp": 5, "step": 0}
     write(name, event, call("runs/log-metric", metric))
     with FaultProxy(tracked.uri) as proxy:
         proxy.paths, proxy.mode = "runs/update", "unavailable"
@@ -202,7 +207,7 @@ def test_a_version_is_found_by_what_was_asked_for(
     began = time.time()
     for _ in range(before):
         rest.call("POST", "model-versions/create", **body)
-    described = {"name": name, "version": "10ca1" + "d" * 27, "description": "mine"}
+    described = {"name": name, "version": _local("d"), "description": "mine"}
     events = asked("model-versions/create", "version", body), call("model-versions/update", described, "PATCH")
     assert doubtful(*events, began=began) == "delivered"
     versions = tracked.client.search_model_versions(f"name='{name}'")
@@ -215,9 +220,9 @@ def test_what_was_created_under_a_name_is_there_once(tracked: Any, doubtful: Any
     tracked.client.create_experiment(f"{name}-there")
     events = [
         asked("registered-models/create", "registered", {"name": f"{name}-model"}),
-        call("experiments/create", {"name": f"{name}-there"}, token="10ca1" + "a" * 27, creates="experiment",
-             root="10ca1" + "b" * 27),
-        call("runs/create", {"experiment_id": "10ca1" + "a" * 27, "start_time": 3, "run_name": "in it", "tags": []},
+        call("experiments/create", {"name": f"{name}-there"}, token=_local("a"), creates="experiment",
+             root=_local("b")),
+        call("runs/create", {"experiment_id": _local("a"), "start_time": 3, "run_name": "in it", "tags": []},
              token=new_local_id(), creates="run", root=new_local_id()),
     ]  # fmt: skip
     assert doubtful(*events, began=began) == "delivered" and aside(name) == []

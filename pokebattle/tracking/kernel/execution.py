@@ -73,6 +73,7 @@ class Execution:
         self._looking, self._starting = threading.Lock(), threading.Lock()
         self.failed = False  # a cell has
         self.started = False  # a cell has started a run
+        self.deleted = False  # a cell has deleted the execution's run, so that the sender gets no further
         self.moved_to = ""  # id of the experiment that a cell chose for the run after it was opened
         self._started = 0.0
         self._bell = -1
@@ -123,6 +124,10 @@ class Execution:
         self.names = names
         self.emit("names", experiment=names[0], run_name=names[1])
         self.ring(URGENT)
+
+    def owns(self, run_id: str) -> bool:
+        """Tell whether an id, the server's or a local one, is that of the execution's run."""
+        return run_id in {self.start["run"], self.progress.ids.get(self.start["run"])}
 
     def move(self, experiment_id: str, name: str) -> None:
         """Let the run lie in another experiment, which the cells chose before they started or logged anything."""
