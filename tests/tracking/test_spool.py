@@ -85,6 +85,11 @@ def test_what_stands_behind_a_broken_record_is_delivered(tracked: Any, write: An
     assert spool.drain() == {}  # only on demand
 
 
+def _is_locked(file: Path) -> bool:
+    with spool.locked(file) as got:
+        return not got
+
+
 def test_what_the_server_fails_at_is_set_aside_after_a_minute_and_tried_again_on_demand(
     tracked: Any, write: Any, make_notebook: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +99,11 @@ def test_what_the_server_fails_at_is_set_aside_after_a_minute_and_tried_again_on
         "mlflow.log_text('c', 'odd\\nname.txt')\nmlflow.log_metric('after', 1.0)",
     )
     assert tracked.papermill(tracked.write("collide.ipynb", make_notebook(*cells))).returncode == 0
+    (folder,) = tracked.executions()
+    deadline = time.monotonic() + 60
+    while _is_locked(folder / "lock"):  # the shipper still tries
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     write("20990101-behind", {"kind": "params", "values": {"depth": 3}})
     assert sorted(result.partition(":")[0] for result in spool.drain().values()) == ["delivered", "held up"]
     (waits,) = health._waiting()
