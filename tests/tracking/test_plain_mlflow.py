@@ -8,6 +8,7 @@ import nbformat
 import pytest
 from faults import FaultProxy
 
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 RESET = "while mlflow.active_run():\n    mlflow.end_run()\n"
 SET_UP = """
 import contextlib, io, json, os, subprocess, sys, threading, mlflow
@@ -190,7 +191,7 @@ def _cells() -> list[Any]:
 
 def _printed(tracked: Any, side: str, **env: str) -> dict[str, str]:
     """Execute the snippets by papermill; return what each printed."""
-    path = tracked.write(f"{side}.ipynb", nbformat.v4.new_notebook(cells=_cells()))
+    path = tracked.write(f"{side}.ipynb", nbformat.v4.new_notebook(cells=_cells(), metadata=KERNEL))
     done = tracked.execute("papermill", path.name, f"out_{side}.ipynb", SIDE=side, **env)
     assert done.returncode == 0, done.stderr
     cells = nbformat.read(tracked.folder / f"out_{side}.ipynb", 4).cells[1:]
