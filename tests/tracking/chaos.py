@@ -126,7 +126,7 @@ def killed(kills: int, folder: Path, real: Server, rng: random.Random) -> Line:
     while line.kills < kills and line.executions < 2 * kills:
         place, models = folder / f"killed-{line.executions}", line.executions % 3 == 0
         with Case(place, real.uri, real.database, rng.randrange(10**6), models=models, pause=0.1) as case:
-            case.proxy.delay, case.proxy.mode = KEPT, "slow"
+            case.answer_late(KEPT)
             case.begin()
             strike(case, case.plans[0], line, moments(rng, min(3, kills - line.kills)))
             case.end()
@@ -151,7 +151,7 @@ def crowd(notebooks: int, folder: Path, real: Server, rng: random.Random) -> Lin
         return mine
 
     with case, ThreadPoolExecutor(notebooks) as pool:
-        case.proxy.delay, case.proxy.mode = KEPT, "slow"
+        case.answer_late(KEPT)
         for mine in list(pool.map(run, case.plans, [moments(rng, 2) for _ in case.plans])):
             line += mine
         finish(case, line)
@@ -162,7 +162,7 @@ def finish(case: Case, line: Line) -> None:
     """End the fault, deliver what waits and count what is not as planned."""
     case.proxy.mode = "pass"
     case.sync()
-    line.add(Outcome(case.deviations(), case.longest(), len(case.plans)))
+    line.add(Outcome(case.deviations(), case.longest(), len(case.plans), late=case.late))
 
 
 def table(lines: dict[str, Line]) -> str:

@@ -270,6 +270,22 @@ def test_a_cell_that_deletes_its_notebooks_run_goes_on(tracked: Any, make_notebo
     assert shown == "deleted {'n': 2.0}\n"
 
 
+def test_threads_that_begin_to_log_at_once_have_a_run_each(tracked: Any, make_notebook: Any) -> None:
+    cell = """
+import mlflow, threading
+ready, used = threading.Barrier(8), []
+def work(n):
+    ready.wait()
+    mlflow.log_param('n', n)
+    used.append(mlflow.active_run().info.run_id)
+    mlflow.end_run()
+threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+[t.start() for t in threads]; [t.join() for t in threads]
+print(len(used), len(set(used)))"""
+    assert tracked.papermill(tracked.write("at_once.ipynb", make_notebook(cell))).returncode == 0
+    assert nbformat.read(tracked.folder / "out.ipynb", 4).cells[-1].outputs[-1].text.endswith("\n8 8\n")
+
+
 def test_a_traceback_has_no_frame_of_tracking(tracked: Any, make_notebook: Any) -> None:
     cell = "import mlflow\nmlflow.log_param('a', 1)\nmlflow.log_param('a', 2)"
     path = tracked.write("raises.ipynb", make_notebook(cell))

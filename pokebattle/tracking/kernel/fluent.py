@@ -9,6 +9,7 @@ import atexit
 import functools
 import inspect
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,7 @@ class Attachment:
 
         self.fluent, self.current = fluent, current
         self.execution: Execution | None = None  # whose run was used
+        self._claims = threading.Lock()  # of two threads that log without a run only one gets the execution's
         self._stack = fluent._active_run_stack.get
         self._chosen_experiment = fluent._get_experiment_id
         self._end_run = fluent.end_run
@@ -134,7 +136,11 @@ class Attachment:
 
     def _claimed(self) -> Any:
         execution = None if self.stack() or os.environ.get("MLFLOW_RUN_ID") else self._joined()
-        return self._monitored(self.claim(execution)) if execution and self._belongs(execution) else None
+        if execution is None:
+            return None
+        with self._claims:
+            run = self.claim(execution) if self._belongs(execution) else None
+        return self._monitored(run) if run else None
 
     def _monitored(self, run: Any) -> Any:
         """Begin the system metrics that are asked for, as mlflow does for a run that it starts."""
