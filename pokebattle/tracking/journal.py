@@ -288,7 +288,7 @@ class Progress:
     answers : dict
         The server's answer to what was created, by local id.
     facts : dict
-        ``run``, ``away``, ``refused``: the latest of each.
+        ``run``, ``away``, ``refused``: the latest of each; ``took``: seconds to the server's first answer.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -43,3 +43,18 @@ def test_a_run_that_a_server_never_creates_has_a_local_id(proxy: FaultProxy, sta
     proxy.mode = "hang"
     started.run(START, "cell-1")
     assert LOCAL.fullmatch((Path(tracked.folder) / "said").read_text())
+
+
+def test_a_server_far_away_is_asked_by_the_first_call(
+    proxy: FaultProxy, tracked: Any, lab_kernel: Any, make_notebook: Any
+) -> None:
+    proxy.delay, proxy.mode = 0.4, "slow"
+    behind = type(tracked)(tracked.folder, proxy.uri)
+    kernel = lab_kernel(behind, behind.write("far.ipynb", make_notebook("1")))
+    kernel.run(
+        "import mlflow\ntry:\n    mlflow.start_run(run_id='0' * 32)\n"
+        "except Exception as raised:\n    open('said', 'w').write(str(raised))",
+        "cell-0",
+    )
+    kernel.stop()
+    assert (Path(tracked.folder) / "said").read_text() == f"RESOURCE_DOES_NOT_EXIST: Run with id={'0' * 32} not found"

@@ -16,6 +16,7 @@ PATIENCE = 0.2  # seconds that a write waits for a server of which nothing is kn
 HURRY = 3  # the same for a server that answers, in multiples of the time that it takes at present
 BUSIEST = 5.0  # times that as long on a machine where so many programs wait for each core
 LONGEST_WAIT = 10.0  # seconds that a write waits at most, however slow the server is
+FIRST = 2.0  # seconds from its begin that an execution gives a server for the first answer, before it may hang
 ANSWER = 30.0  # seconds that a question waits without any progress
 SUSPECT = 10.0  # seconds after which a server that was taken to hang is tried again
 UNASKED = {"cell_start", "cell_end", "run_status"}  # events that change nothing that a cell may ask for
@@ -75,7 +76,7 @@ class Execution:
         self.started = False  # a cell has started a run
         self.deleted = False  # a cell has deleted the execution's run, so that the sender gets no further
         self.moved_to = ""  # id of the experiment that a cell chose for the run after it was opened
-        self._started = 0.0
+        self._started = self._begun = time.monotonic()
         self._bell = -1
         self._rung = 0.0
         self._described: dict[str, str] = {}
@@ -149,8 +150,6 @@ class Execution:
 
     def _opened_run(self) -> dict[str, Any] | None:
         run: dict[str, Any] | None = self.progress.facts.get("run")
-        if run and self._usual == 0.0:
-            self._usual = float(run.get("seconds", 0.0))
         moved_to = self.progress.ids.get(self.moved_to, self.moved_to)
         return run if run and moved_to in ("", run["experiment_id"]) else None
 
@@ -158,7 +157,8 @@ class Execution:
     def patience(self) -> float:
         """Seconds that a write waits for the server before it is looked whether the server hangs."""
         busy = min(max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), BUSIEST)
-        return min(max(PATIENCE, HURRY * self._usual) * busy, LONGEST_WAIT)
+        usual = self._usual or self.progress.facts.get("took", 0.0)
+        return min(max(PATIENCE, HURRY * usual) * busy, LONGEST_WAIT)
 
     def answered(self, seconds: float) -> None:
         """Note that the server has answered a request of this process, and how long it took."""
@@ -169,7 +169,14 @@ class Execution:
 
         On a busy machine, or behind a lock of its database, a server that is well takes long for one answer.
         """
-        return not self._is_listened_to() or not answers(self.uri, self.patience)
+        began = time.monotonic()
+        known = self._usual or "took" in self.progress.facts
+        longest = self.patience if known else max(self.patience, self._begun + FIRST - began)
+        if not self._is_listened_to() or not answers(self.uri, longest):
+            return True
+        if not self._usual:
+            self._usual = time.monotonic() - began
+        return False
 
     def _is_listened_to(self) -> bool:
         pipe = select.poll()

@@ -61,7 +61,7 @@ class Delivery:
     def __init__(self, folder: Path, uri: str) -> None:
         self.folder = folder
         self.progress = Progress(folder)
-        self.rest = MlflowRest(uri)
+        self.rest = MlflowRest(uri, heard=self._heard)
         self.queue: deque[Item] = deque()
         self.own = ""  # local id of the execution's run
         self.spent: list[Path] = []  # staged files that the server has
@@ -69,6 +69,13 @@ class Delivery:
         self._resumed = bool(self.progress.offset or self.progress.ids or self.progress.facts)
         self._doubtful: list[Call] = []
         self._blamed = ""  # names and error of what was set aside last: more of the same goes there as a whole
+
+    def _heard(self, seconds: float) -> None:
+        """Tell a waiting kernel that the server is getting on, and how long it takes."""
+        if "took" in self.progress.facts:
+            self.progress.beat()
+        else:
+            self.progress.note(took=round(seconds, 3))
 
     def put(self, item: Item) -> None:
         """Queue an item; small ones travel together."""
@@ -213,7 +220,6 @@ class Delivery:
                                     "tags": item.tags})  # fmt: skip
             self.rest.log_batch(**whole)
             self._forget_superseded(item)
-            self.progress.beat()
         elif isinstance(item, File):
             self._upload(item)
         elif isinstance(item, Call):

@@ -44,6 +44,8 @@ class MlflowRest:
         ``http`` or ``https`` address, with an optional path.
     timeout : float
         Seconds without a byte after which a call is given up.
+    heard : callable, optional
+        Called with the seconds that the server took, whenever it has answered and is well.
 
     Attributes
     ----------
@@ -51,12 +53,11 @@ class MlflowRest:
         Seconds by which the server's clock is ahead of this one, as its last answer told, to the second.
     """
 
-    def __init__(self, uri: str, timeout: float = 30.0) -> None:
-        self.uri, self.timeout = uri, timeout
+    def __init__(self, uri: str, timeout: float = 30.0, heard: Callable[[float], None] = lambda seconds: None) -> None:
+        self.uri, self.timeout, self._heard = uri, timeout, heard
         self.ahead = 0.0
         self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
-        self.took = 0.0  # seconds from the last request to its answer
 
     @functools.cached_property
     def _parts(self) -> SplitResult:
@@ -99,13 +100,14 @@ class MlflowRest:
             answer = self._connection.getresponse()
             data = answer.read()
             self._used = time.monotonic()
-            self.took = self._used - began
             self._compare_clocks(answer.getheader("Date"))
         except UnsentError:
             raise
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}") from error
+        if answer.status < 500:
+            self._heard(self._used - began)
         if answer.status >= 400:
             self.close()
             raise _server_error(answer.status, data)

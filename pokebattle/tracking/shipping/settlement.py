@@ -68,7 +68,7 @@ class Settlement:
         # its page moves with the checkout's own server, but not with one that was there before
         self.record(**run, local_server=start["local_server"] and server_record().get("uri") == self.uri)
         if (self.delivery.progress.facts.get("run") or {}).get("run_id") != run["run_id"]:
-            self.delivery.progress.note(run=run | {"seconds": round(self.delivery.rest.took, 3)})
+            self.delivery.progress.note(run=run)
 
     def page(self) -> str:
         """Return the address of the run's page, empty until the run is open."""
