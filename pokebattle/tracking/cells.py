@@ -9,6 +9,9 @@ from pokebattle.assignments import UNKNOWN, assignments
 NO_TRACK = "# no-track"
 PARAMETER_TAGS = {"parameters", "injected-parameters"}
 MAY_FAIL = "raises-exception"  # the tag of a cell whose error is meant
+USING = (  # names, or how they begin, of functions that use the experiment or server that is chosen at the moment
+    "log_", "start_", "search_", "create_external_model", "initialize_logged_model", "set_tracking_uri",
+)  # fmt: skip
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # the colours of a traceback
 
 
@@ -97,7 +100,7 @@ def literals(source: str) -> dict[str, Any]:
 
 
 def chosen_experiment(document: dict[str, Any], values: dict[str, Any]) -> str | None:
-    """Return the experiment that a notebook chooses by ``mlflow.set_experiment`` before it logs anything.
+    """Return the experiment that a notebook chooses by ``mlflow.set_experiment`` before it uses any.
 
     Parameters
     ----------
@@ -116,7 +119,7 @@ def chosen_experiment(document: dict[str, Any], values: dict[str, Any]) -> str |
             for call in _mlflow_calls(statement):
                 if call.func.attr == "set_experiment":  # type: ignore[attr-defined]
                     return _first_text(call, known)
-                if call.func.attr.startswith(("log_", "start_run", "set_tracking_uri")):  # type: ignore[attr-defined]
+                if call.func.attr.startswith(USING):  # type: ignore[attr-defined]
                     return None
             if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
                 known |= {target.id: statement.value.value for target in statement.targets

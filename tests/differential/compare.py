@@ -342,8 +342,9 @@ class _Comparison:
                 yield one, found[0]
             else:
                 later.append(one)
-        for one in later:
-            free = [other for other in left if other[identity] not in self.pairs.plain]
+        for one in later:  # the run that the own one moved away from has no counterpart
+            free = [other for other in left if other[identity] not in self.pairs.plain
+                    and not (identity == "run_uuid" and _is_own(other) and other[identity] != self.own)]
             made_up = one["name"] == "<made up>"
             fits = [other for other in free if other["name"] == one["name"] or (made_up and _is_own(other))]
             found = sorted(fits, key=lambda other: _likeness(one, other), reverse=True)

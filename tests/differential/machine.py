@@ -184,6 +184,8 @@ class Machine:
         }  # fmt: skip
         for name, value in sequence.env:
             env[name] = self._started_before(folder.name) if value == "RUN" else value.replace(TAG, folder.name)
+            if name == "MLFLOW_EXPERIMENT_NAME":  # the notebook's run creates it on purpose, where it is missing
+                self.client.create_experiment(env[name])
         return env
 
     def _started_before(self, tag: str) -> str:

@@ -73,6 +73,8 @@ def test_nothing_is_certain_of_a_run_that_was_deleted(name: str) -> None:
         (["mlflow.set_experiment(version)"], "v3"),
         (["mlflow.set_experiment('a' + 'b')"], None),
         (["mlflow.log_metric('m', 1)", "mlflow.set_experiment('a')"], None),
+        (["mlflow.create_external_model('m')\nmlflow.set_experiment('a')"], None),
+        (["mlflow.search_runs()\nmlflow.set_experiment('a')"], None),
         (["mlflow.set_tracking_uri('sqlite:///x.db')\nmlflow.set_experiment('a')"], None),
         (["# mlflow.set_experiment('a')", "other.set_experiment('a')"], None),
         (["def broken(:"], None),
