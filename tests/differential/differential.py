@@ -9,6 +9,7 @@ servers of its own and leaves nothing behind.
 import contextlib
 import multiprocessing
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -80,6 +81,13 @@ def say(found: Found, seconds: float) -> None:
         click.echo(f"{count:6d} {kind}")
 
 
+def _stop(*_: object) -> None:
+    """End the workers, so that the servers are ended, too."""
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    sys.exit(143)
+
+
 @click.command(help=__doc__)
 @click.option("--sequences", "total", default=5000, show_default=True)
 @click.option("--workers", default=8, show_default=True)
@@ -88,6 +96,7 @@ def say(found: Found, seconds: float) -> None:
 @click.option("--only", multiple=True, type=click.Choice(list(PLACES)), help="restrict it to some of the servers")
 def main(total: int, workers: int, number: int, minutes: float, only: tuple[str, ...]) -> None:
     """Search on all servers and print what was found."""
+    signal.signal(signal.SIGTERM, _stop)
     wanted = list(only or PLACES)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="d", dir="/tmp")))
