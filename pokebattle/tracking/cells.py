@@ -9,8 +9,10 @@ from pokebattle.assignments import UNKNOWN, assignments
 NO_TRACK = "# no-track"
 PARAMETER_TAGS = {"parameters", "injected-parameters"}
 MAY_FAIL = "raises-exception"  # the tag of a cell whose error is meant
-USING = (  # names, or how they begin, of functions that use the experiment or server that is chosen at the moment
-    "log_", "start_", "search_", "create_external_model", "initialize_logged_model", "set_tracking_uri",
+NEUTRAL = (  # functions that use no experiment, so that one that is chosen behind them is the notebook's first
+    "active_run", "autolog", "create_experiment", "delete_experiment", "disable_", "enable_", "end_run",
+    "get_experiment", "get_tracking_uri", "is_tracking_uri_set", "last_active_run", "MlflowClient",
+    "restore_experiment", "set_registry_uri", "set_system_metrics",
 )  # fmt: skip
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # the colours of a traceback
 
@@ -119,7 +121,7 @@ def chosen_experiment(document: dict[str, Any], values: dict[str, Any]) -> str |
             for call in _mlflow_calls(statement):
                 if call.func.attr == "set_experiment":  # type: ignore[attr-defined]
                     return _first_text(call, known)
-                if call.func.attr.startswith(USING):  # type: ignore[attr-defined]
+                if not call.func.attr.startswith(NEUTRAL):  # type: ignore[attr-defined]
                     return None
             if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
                 known |= {target.id: statement.value.value for target in statement.targets

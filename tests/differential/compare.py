@@ -138,9 +138,9 @@ def compare(plain: Side, tracked: Side, calls: dict[int, str]) -> Verdict:
 
 def _compared(plain: Side, tracked: Side, calls: dict[int, str]) -> Verdict:
     comparison = _Comparison(plain, tracked)
-    comparison.records(calls)
-    comparison.ends()
-    comparison.entities()
+    if comparison.records(calls):
+        comparison.ends()
+        comparison.entities()
     return comparison.verdict
 
 
@@ -196,8 +196,8 @@ class _Comparison:
 
     # -- calls ---------------------------------------------------------------------------------------
 
-    def records(self, calls: dict[int, str]) -> None:
-        """Compare what every call returned or raised."""
+    def records(self, calls: dict[int, str]) -> bool:
+        """Compare what every call returned or raised; tell whether what comes after that can be compared, too."""
         plain, tracked = (_by_call(side["records"]) for side in (self.plain, self.tracked))
         for key in sorted(plain.keys() | tracked.keys(), key=lambda key: (key[0], str(key[1]))):
             self.step = int(key[0])
@@ -208,9 +208,10 @@ class _Comparison:
             for one, other in zip(before, after, strict=False):
                 kind = "exceptions" if "error" in one else "values"
                 self.verdict.counts[kind] += 1
-                if _is_denied(one) and ("error" not in other or _is_denied(other)):
-                    self.verdict.counts["writes that are kept because they are denied, on purpose"] += 1
-                elif ("error" in one) != ("error" in other):
+                if _is_denied(one) and "error" not in other:
+                    self.verdict.counts["sequences compared up to a write that is denied, and kept on purpose"] += 1
+                    return False
+                if ("error" in one) != ("error" in other):
                     self._differ(f"{where}: outcome", _outcome(one), _outcome(other))
                 elif "error" in one and _repeated(one["error"], other["error"]):
                     self.verdict.counts["errors that are not repeated, on purpose"] += 1
@@ -219,6 +220,7 @@ class _Comparison:
                 else:
                     self._walk(one.get("value"), other.get("value"), f"{where}: value")
         self.step = 0
+        return True
 
     def ends(self) -> None:
         """Compare how cells and kernel ended."""

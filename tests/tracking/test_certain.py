@@ -26,7 +26,8 @@ def test_a_metric_of_a_known_run_is_certain(value: Any) -> None:
 @pytest.mark.parametrize(
     "change",
     [{"run_id": "unknown"}, {"key": "a@b"}, {"key": "k" * 251}, {"key": ""}, {"key": "../up"}, {"key": "a//b"},
-     {"value": True}, {"value": "1.0"}, {"value": None}, {"step": 1 << 63}, {"timestamp": "now"}, {"model_id": "m-1"}],
+     {"value": True}, {"value": "1.0"}, {"value": None}, {"step": 1 << 63}, {"timestamp": "now"}, {"timestamp": -1},
+     {"model_id": "m-1"}],
     ids=str,
 )  # fmt: skip
 def test_a_metric_that_the_server_may_refuse_is_not(change: dict[str, Any]) -> None:
@@ -74,6 +75,8 @@ def test_nothing_is_certain_of_a_run_that_was_deleted(name: str) -> None:
         (["mlflow.set_experiment('a' + 'b')"], None),
         (["mlflow.log_metric('m', 1)", "mlflow.set_experiment('a')"], None),
         (["mlflow.create_external_model('m')\nmlflow.set_experiment('a')"], None),
+        (["mlflow.autolog()\nmlflow.set_experiment('a')"], "a"),
+        (["mlflow.set_tags({'t': 1})\nmlflow.set_experiment('a')"], None),
         (["mlflow.search_runs()\nmlflow.set_experiment('a')"], None),
         (["mlflow.set_tracking_uri('sqlite:///x.db')\nmlflow.set_experiment('a')"], None),
         (["# mlflow.set_experiment('a')", "other.set_experiment('a')"], None),

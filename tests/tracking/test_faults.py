@@ -68,7 +68,7 @@ class Case:
         self.plans = [Plan(seed * 100 + n, f"{unique}-{n}", folder, models) for n in range(notebooks)]
         self.problems: list[str] = []  # deviations that are not on the server
         self.kills = self.strikes = 0
-        self.late = 0.0
+        self.plain = 0.0
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -93,7 +93,7 @@ class Case:
 
     def answer_late(self, seconds: float) -> None:
         """Let a server that is well answer so much later: calls that await it last longer then, as in plain mlflow."""
-        self.late = self.proxy.delay = seconds
+        self.plain, self.proxy.delay = REQUESTS * seconds, seconds
         self.proxy.mode = "slow"
 
     def reach(self, share: float, plan: Plan | None = None) -> None:
@@ -278,6 +278,7 @@ def item_denied(case: Case) -> None:
 
 def database_locked(case: Case) -> None:
     """The server is there, its database is not: it keeps requests waiting and then fails them."""
+    case.plain = LOCKED
     case.begin()
     case.reach(case.rng.uniform(0.1, 0.6))
     began = time.monotonic()
@@ -374,13 +375,13 @@ class Outcome:
     executions: int = 1
     strikes: int = 0  # requests, calls, notebooks or shippers that the fault struck
     kills: int = 0  # shippers
-    late: float = 0.0  # seconds by which each answer of a server that was well came late
+    plain: float = 0.0  # seconds that a server that is up keeps such a call of plain mlflow waiting
 
     @property
     def delay(self) -> float:
-        """The longest delay by a call that is to return at once, without what a late server keeps plain mlflow, too."""
+        """The longest delay by a call that is to return at once, beyond that of plain mlflow."""
         longest = max([seconds for kind, seconds in self.longest.items() if kind != "log_model"], default=0.0)
-        return max(0.0, longest - REQUESTS * self.late)
+        return max(0.0, longest - self.plain)
 
 
 def allowed() -> float:
@@ -412,7 +413,7 @@ def execute(name: str, folder: Path, uri: str, database: Path, seed: int, models
         case.sync()
         if (case.strikes > 0) == (row.fault is no_fault):
             case.problems.append(f"wrong: the fault struck {case.strikes} times")
-        return Outcome(case.deviations(), case.longest(), row.notebooks, case.strikes, case.kills, case.late)
+        return Outcome(case.deviations(), case.longest(), row.notebooks, case.strikes, case.kills, case.plain)
 
 
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if not row.long])

@@ -165,6 +165,36 @@ shown = io.StringIO()
 with contextlib.redirect_stdout(shown), mlflow.start_run(run_id=run.info.run_id):
     mlflow.set_tag('mlflow.runName', 'third name')
 print('View run third name' in shown.getvalue())""",
+    "other processes and clients see what was logged": """
+look = '''\\
+import json, sys, urllib.request
+uri, run = sys.argv[1:]
+with urllib.request.urlopen(f'{uri}/api/2.0/mlflow/runs/get?run_id={run}') as answer:
+    metrics = len(json.load(answer)['run']['data'].get('metrics', []))
+with urllib.request.urlopen(f'{uri}/api/2.0/mlflow/artifacts/list?run_id={run}') as answer:
+    print(metrics, len(json.load(answer).get('files', [])))'''
+other = MlflowClient(mlflow.get_tracking_uri().replace('127.0.0.1', 'localhost'))
+with mlflow.start_run() as run:
+    for n in range(3):
+        mlflow.log_metric(f'm{n}', n); mlflow.log_text('x', f'{n}.txt')
+        command = [sys.executable, '-c', look, mlflow.get_tracking_uri(), run.info.run_id]
+        print(subprocess.run(command, capture_output=True, text=True).stdout)
+        mlflow.log_metric(f'n{n}', n); mlflow.log_text('x', f'other {n}.txt')
+        print(len(other.get_run(run.info.run_id).data.metrics), len(other.list_artifacts(run.info.run_id)))
+    mlflow.log_metric('last', 1)
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.dup2(writing, 1)
+        os.execv(sys.executable, command)
+    os.waitpid(child, 0)
+    print(os.read(reading, 99).decode())""",
+    "names of artifacts that end early in an address": """
+with mlflow.start_run() as run:
+    mlflow.log_text('x', 'a#b.txt'); mlflow.log_text('x', 'folder/c?d.txt')
+print([[f.path for f in client.list_artifacts(run.info.run_id, path)] for path in (None, 'folder')])""",
+    "a time before 1970": """
+with mlflow.start_run():
+    error(client.log_metric, mlflow.active_run().info.run_id, 'm', 1.0, timestamp=-5)""",
     "values that are not finite": """
 with mlflow.start_run() as run:
     mlflow.log_metrics({'nan': float('nan'), 'high': float('inf'), 'low': float('-inf'), 'plain': 1.0})

@@ -18,10 +18,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pokebattle.tracking.ids import LOCAL
 from pokebattle.tracking.journal import mask_request
+from pokebattle.tracking.kernel import children
 from pokebattle.tracking.kernel.certain import KnownRuns, run_of
 from pokebattle.tracking.kernel.execution import ANSWER, LONGEST_WAIT, Execution
 from pokebattle.tracking.kernel.imports import after_import, replace
@@ -48,6 +49,7 @@ def install(current: Callable[[], Execution | None]) -> None:
         global _requests
         _requests = TrackedRequests(module, current)
         replace(module, "http_request", _requests.wrap(module.http_request))
+        children.install(current)
 
     after_import("mlflow.utils.rest_utils", attach)
 
@@ -106,6 +108,8 @@ class TrackedRequests:
             execution = self.current()
             url = host_creds.host.rstrip("/") + endpoint
             if execution is None or args or not url.startswith(execution.uri + "/"):
+                if execution:  # another server, or this one by another address
+                    execution.deliver()
                 return plain(host_creds, endpoint, method, *args, **kwargs)
             path = url[len(execution.uri) :]
             found = API.match(path)
@@ -137,8 +141,8 @@ class TrackedRequests:
     # -- writes ----------------------------------------------------------------------------------
 
     def _stage(self, request: Request) -> Any:
-        """Write a file down, which the sender uploads."""
-        path = unquote(request.path[len(ARTIFACTS) :])
+        """Write a file down, which the sender uploads; its path ends where that of mlflow's own request would."""
+        path = unquote(urlsplit(request.path).path[len(ARTIFACTS) :])
         try:
             if staged := request.execution.journal.stage(request.options.get("data") or b""):
                 request.execution.emit("artifact", path=path, file=staged)
@@ -156,12 +160,12 @@ class TrackedRequests:
                 _not_kept(error)
             return 200, {}
         self._name_notebook(request)
-        doubtful, began = False, int(time.time() * 1000)
+        doubtful, began, asked_at = False, int(time.time() * 1000), time.monotonic()
         if self._is_ready(request, execution.patience) and not self._waits_behind(request):
             try:
                 response = self._send(request, execution.patience)
             except UnansweredError as error:
-                execution.gave_up(execution.patience)
+                execution.gave_up(execution.patience, asked_at)
                 doubtful = error.sent
             else:
                 if response.status_code not in DENIED and not self._is_away(request, response):
@@ -248,6 +252,7 @@ class TrackedRequests:
         execution = request.execution
         asked = not _outermost_function().startswith(WRITING)
         patience = max(ANSWER, execution.patience) if asked else execution.patience
+        began = time.monotonic()
         ready = self._is_ready(request, patience)
         reason = execution.progress.facts.get("away") or execution.progress.facts.get("refused") or "it takes long"
         if ready:
@@ -258,7 +263,7 @@ class TrackedRequests:
                     return (200, known) if known else response
                 reason = f"HTTP {response.status_code}"
             except UnansweredError as error:
-                execution.gave_up(patience)
+                execution.gave_up(patience, began)
                 reason = str(error)
         known = self._remembered(request)
         if known and (not asked or LOCAL.search(_translate(execution, request.text()))):  # nobody else has it yet

@@ -75,7 +75,7 @@ def entries(name: str, body: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 def _is_point(point: dict[str, Any]) -> bool:
     numbers = point.get("value") in NOT_FINITE or type(point.get("value")) in (int, float)
-    whole = all(-INTEGER <= _integer(point.get(name, 0)) < INTEGER for name in ("timestamp", "step"))
+    whole = 0 <= _integer(point.get("timestamp", 0)) < INTEGER and -INTEGER <= _integer(point.get("step", 0)) < INTEGER
     plain = not any(point.get(name) for name in ("model_id", "dataset_name", "dataset_digest"))
     return numbers and whole and plain and _is_key(point.get("key"))
 

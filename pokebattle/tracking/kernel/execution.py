@@ -18,7 +18,8 @@ BUSIEST = 5.0  # times that as long on a machine where so many programs wait for
 LONGEST_WAIT = 10.0  # seconds that a write waits at most, however slow the server is
 FIRST = 2.0  # seconds from its begin that an execution gives a server for the first answer, before it may hang
 ANSWER = 30.0  # seconds that a question waits without any progress
-SUSPECT = 10.0  # seconds after which a server that was taken to hang is tried again
+SUSPECT = 10.0  # seconds after which a server that was taken to hang is tried again, at least
+REST = 5  # the same in multiples of the time that was waited for it in vain
 UNASKED = {"cell_start", "cell_end", "run_status"}  # events that change nothing that a cell may ask for
 QUIET = 0.05  # seconds between two rings that are not urgent
 RESTART = 1.0  # seconds between two starts of a shipper that was killed
@@ -69,7 +70,7 @@ class Execution:
         self.journal.append("start", **self.start)
         self.progress = Progress(self.journal.folder)
         self._usual = 0.0  # seconds that the server takes for an answer at present
-        self._stuck: tuple[tuple[int, int], float, float] | None = None  # pulse, time and seconds of a wait in vain
+        self._stuck: tuple[tuple[int, int], float, float] | None = None  # after a wait in vain: pulse, until, patience
         self._asked_to = 0  # offset in the journal behind the last event that a question must find delivered
         self._looking, self._starting = threading.Lock(), threading.Lock()
         self.failed = False  # a cell has
@@ -183,9 +184,10 @@ class Execution:
         pipe.register(self._bell, 0)
         return not pipe.poll(0)
 
-    def gave_up(self, patience: float) -> None:
-        """Note that the server was waited for in vain: until it moves, or for a while, nobody waits as long again."""
-        self._stuck = self.progress.pulse(), time.monotonic(), patience
+    def gave_up(self, patience: float, began: float) -> None:
+        """Note a wait in vain since ``began``: until the server moves, or for a while, nobody waits as long again."""
+        now = time.monotonic()
+        self._stuck = self.progress.pulse(), now + max(SUSPECT, REST * (now - began)), patience
 
     @property
     def refused(self) -> bool:
@@ -198,7 +200,7 @@ class Execution:
             facts = self.progress.refresh().facts
         if facts.get("away"):
             return False
-        if self._stuck and (self._stuck[0] != self.progress.pulse() or time.monotonic() - self._stuck[1] > SUSPECT):
+        if self._stuck and (self._stuck[0] != self.progress.pulse() or time.monotonic() > self._stuck[1]):
             self._stuck = None
         return self._stuck is None or self._stuck[2] < patience
 
@@ -206,6 +208,11 @@ class Execution:
         """Wait until the server has what was written, up to ``patience`` seconds without progress; tell if it has."""
         end = self._asked_to
         return bool(self._wait(lambda: self.progress.offset >= end or self.refused, patience))
+
+    def deliver(self) -> None:
+        """Wait as a write does until the server has what was written: others, who do not wait, are to see it."""
+        if not self._starting.locked():  # the sender is a process, too
+            self.settled(self.patience)
 
     def _wait(self, look: Callable[[], Any], patience: float) -> Any:
         """Wait for what ``look`` finds, as long as the server is getting on."""
@@ -216,7 +223,7 @@ class Execution:
             while not (found or self.refused) and self.may_answer_within(patience):
                 if time.monotonic() - moved > patience:
                     if time.monotonic() - began > LONGEST_WAIT or self.hangs():
-                        self.gave_up(patience)
+                        self.gave_up(patience, began)
                         break
                     moved = time.monotonic()
                 time.sleep(0.002)
