@@ -10,8 +10,8 @@ NO_TRACK = "# no-track"
 PARAMETER_TAGS = {"parameters", "injected-parameters"}
 MAY_FAIL = "raises-exception"  # the tag of a cell whose error is meant
 NEUTRAL = (  # functions that use no experiment, so that one that is chosen behind them is the notebook's first
-    "active_run", "autolog", "create_experiment", "delete_experiment", "disable_", "enable_", "end_run",
-    "get_experiment", "get_tracking_uri", "is_tracking_uri_set", "last_active_run", "MlflowClient",
+    "active_run", "autolog", "create_experiment", "delete_experiment", "disable_", "enable_", "end_run", "from_",
+    "get_experiment", "get_tracking_uri", "infer_signature", "is_tracking_uri_set", "last_active_run", "MlflowClient",
     "restore_experiment", "set_registry_uri", "set_system_metrics",
 )  # fmt: skip
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # the colours of a traceback
@@ -143,7 +143,7 @@ def _mlflow_calls(statement: ast.stmt) -> list[ast.Call]:
     found = [
         node for node in ast.walk(statement)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-        and isinstance(node.func.value, ast.Name) and node.func.value.id == "mlflow"
+        and ast.unparse(node.func).startswith("mlflow.")
     ]  # fmt: skip
     return sorted(found, key=lambda call: (call.lineno, call.col_offset))
 

@@ -149,6 +149,7 @@ class _Comparison:
         self.now = int(time.time() * 1000)
         self.pairs, self.verdict, self.own = Pairs(), Verdict(), tracked.own
         self.step = 0
+        self.at_once = any(record["turn"] for record in plain.records)
         self.given = (plain, tracked)
         self.plain = self._levelled(plain)
         self.tracked = self._purposeless(self._levelled(tracked))
@@ -208,7 +209,7 @@ class _Comparison:
             for one, other in zip(before, after, strict=False):
                 kind = "exceptions" if "error" in one else "values"
                 self.verdict.counts[kind] += 1
-                if _is_denied(one) and "error" not in other:
+                if _is_denied(one) and ("error" not in other or one["error"] != other["error"]):
                     self.verdict.counts["sequences compared up to a write that is denied, and kept on purpose"] += 1
                     return False
                 if ("error" in one) != ("error" in other):
@@ -267,11 +268,24 @@ class _Comparison:
             tracked = [item for item in tracked if not _is_own(item)]
         elif any(map(_is_own, tracked)):  # the own run began earlier than the run that it stands in for
             plain, tracked = self._own_first(plain, tracked)
+        if self.at_once:  # threads begin runs in any order
+            tracked = self._paired(plain, tracked)
         if len(plain) != len(tracked):
             self._differ(f"{where}: length", [_brief(item) for item in plain], [_brief(item) for item in tracked])
             return
         for number, (one, other) in enumerate(zip(plain, tracked, strict=True)):
             self._walk(one, other, f"{where}[{number}]")
+
+    def _paired(self, plain: list[Any], tracked: list[Any]) -> list[Any]:
+        """Return the tracked side's list with runs that are paired where their counterparts are."""
+        left, found = list(tracked), []
+        for one in plain:
+            wanted = {self.pairs.tracked.get(run) for run in _run_ids(one)} - {None}
+            mate = next((other for other in left if wanted & _run_ids(other)), None)
+            found.append(mate)
+            if mate is not None:
+                left.remove(mate)
+        return [left.pop(0) if mate is None and left else mate for mate in found] + left
 
     def _own_first(self, plain: list[Any], tracked: list[Any]) -> tuple[list[Any], list[Any]]:
         own = next(item for item in tracked if _is_own(item))

@@ -5,6 +5,7 @@ Asking the API would cost hundreds of requests for a sequence, and would show wh
 
 import contextlib
 import hashlib
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 TEXT = {".txt", ".json", ".yaml", ".yml", ".csv", ".md", ".html", ""}
+SIZE = re.compile(r"model_size_bytes: \d+\n")
 LONG = 50_000  # bytes of a text beyond which only its digest is compared
 FIRST_ID = 10_000_000  # of experiments, so that no other number is taken for one
 SIDE_ID = 15_000_000  # of those in the other store that notebooks turn to
@@ -204,7 +206,8 @@ def _content(file: Path) -> str:
     content = file.read_bytes()
     if len(content) < LONG and (file.suffix in TEXT or file.name in {"MLmodel"}):
         with contextlib.suppress(UnicodeDecodeError):
-            return content.decode()
-    if file.name == "python_model.pkl":  # cloudpickle numbers the classes that it meets at random
-        return f"{len(content)} bytes"
+            text = content.decode()
+            return SIZE.sub("", text) if file.with_name("python_model.pkl").exists() else text
+    if file.name == "python_model.pkl":  # it holds a random number of the class and the id of the process
+        return "a class"
     return f"{len(content)} bytes {hashlib.sha256(content).hexdigest()[:12]}"

@@ -75,6 +75,8 @@ def test_nothing_is_certain_of_a_run_that_was_deleted(name: str) -> None:
         (["mlflow.set_experiment('a' + 'b')"], None),
         (["mlflow.log_metric('m', 1)", "mlflow.set_experiment('a')"], None),
         (["mlflow.create_external_model('m')\nmlflow.set_experiment('a')"], None),
+        (["mlflow.sklearn.autolog()\nmlflow.set_experiment('a')"], "a"),
+        (["mlflow.sklearn.log_model(model)\nmlflow.set_experiment('a')"], None),
         (["mlflow.autolog()\nmlflow.set_experiment('a')"], "a"),
         (["mlflow.set_tags({'t': 1})\nmlflow.set_experiment('a')"], None),
         (["mlflow.search_runs()\nmlflow.set_experiment('a')"], None),

@@ -12,6 +12,7 @@ from typing import Any
 import nbformat
 import psutil
 import pytest
+from faults import FaultProxy
 
 from pokebattle.tracking import server, settings
 from pokebattle.tracking.journal import read_json, run_address
@@ -44,6 +45,64 @@ def test_without_a_server_mlflow_calls_of_cells_can_be_read_back(away: Any, make
     shown = [cell.outputs[-1].text for cell in nbformat.read(away.folder / "out.ipynb", 4).cells[1:]]
     assert shown == ["4.5\n", "[1, 0]\n"]
     assert (away.folder / "state" / "executions").stat().st_mode & 0o077 == 0
+
+
+KEPT = """
+import mlflow
+client = mlflow.MlflowClient()
+def error(function, *args, **kwargs):
+    try:
+        print('no error', function(*args, **kwargs))
+    except Exception as raised:
+        print(type(raised).__name__, str(raised).splitlines()[0].replace(run.info.run_id, 'RUN'))
+experiment = mlflow.create_experiment('first name')
+client.rename_experiment(experiment, 'second name')
+with mlflow.start_run(experiment_id=experiment, run_name='kept') as run:
+    mlflow.log_table({'n': [1]}, 'table.json')
+    mlflow.log_table({'n': [2]}, 'table.json')
+    mlflow.log_text('hello', 'folder/text.txt')
+    print(client.get_parent_run(run.info.run_id).info.run_name)
+    print([(f.path, f.is_dir, f.file_size) for f in client.list_artifacts(run.info.run_id)])
+    print(mlflow.artifacts.load_text(run.info.artifact_uri + '/folder/text.txt'))
+    mlflow.log_param('x', 1)
+    error(mlflow.log_param, 'x', 2)
+    error(mlflow.log_params, {'x': 3})
+    print(client.get_run(run.info.run_id).data.params)
+client.create_registered_model('kept model')
+version = client.create_model_version('kept model', run.info.artifact_uri + '/folder', run.info.run_id).version
+client.transition_model_version_stage('kept model', version, 'Staging')
+client.set_registered_model_alias('kept model', 'champion', version)
+"""
+
+
+def test_what_a_cell_did_without_a_server_is_there_once_it_answers(
+    tracked: Any, make_notebook: Any, mlflow_server: str
+) -> None:
+    with FaultProxy(mlflow_server) as proxy:
+        proxy.mode = "refuse"
+        tracked.env["MLFLOW_TRACKING_URI"] = proxy.uri
+        done = tracked.papermill(tracked.write("keeps.ipynb", make_notebook(KEPT)))
+        assert done.returncode == 0, done.stderr
+        proxy.mode = "pass"
+        assert tracked.execute("python", "-m", "pokebattle", "sync").returncode == 0
+    shown = "".join(o.text for o in nbformat.read(tracked.folder / "out.ipynb", 4).cells[-1].outputs if o.get("name") == "stdout")
+    said = [line for line in shown.splitlines() if not line.startswith(("🏃", "🧪"))]
+    assert said == [
+        "keeps",
+        "[('folder', True, None), ('table.json', False, 34)]",
+        "hello",
+        "MlflowException INVALID_PARAMETER_VALUE: Changing param values is not allowed. Param with key='x' was already "
+        "logged with value='1' for run ID='RUN'. Attempted logging new value '2'.",
+        "RestException INVALID_PARAMETER_VALUE: Changing param values is not allowed. Params were already "
+        "logged='[{'key': 'x', 'old_value': '1', 'new_value': '3'}]' for run ID='RUN'.",
+        "{'x': '1'}",
+    ]
+    (run,) = tracked.runs("second name")
+    assert tracked.artifact(run, "table.json") == {"columns": ["n"], "data": [[1], [2]]}
+    version = tracked.client.get_model_version_by_alias("kept model", "champion")
+    assert (version.current_stage, version.run_id) == ("Staging", run.info.run_id)
+    (own,) = tracked.runs("keeps")
+    assert "pokebattle.set_aside" not in own.data.tags
 
 
 @pytest.fixture

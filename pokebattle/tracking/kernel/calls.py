@@ -38,6 +38,7 @@ WRITING = (  # functions of mlflow's that write: what they look up by themselves
     "log_", "_log", "start_", "end_run", "set_", "create_", "register_", "_register", "delete_", "update_", "rename_",
     "restore_", "transition_", "copy_", "save_", "add_", "__exit__", "autolog", "safe_patch", "evaluate", "upload",
 )  # fmt: skip
+WRAPPERS = {"wrapper", "deprecated_func"}  # what mlflow's decorators call a function
 
 _requests: "TrackedRequests | None" = None
 
@@ -132,10 +133,11 @@ class TrackedRequests:
             answer = self._write(request)
         return self._response(url, *answer) if isinstance(answer, tuple) else answer
 
-    def _response(self, url: str, status: int, body: dict[str, Any]) -> Any:
+    def _response(self, url: str, status: int, body: dict[str, Any] | bytes) -> Any:
         response = self.module.requests.Response()
         response.status_code, response.url, response.encoding = status, url, "utf-8"
-        response._content = json.dumps(body).encode()
+        response._content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        response._content_consumed = True
         return response
 
     # -- writes ----------------------------------------------------------------------------------
@@ -146,6 +148,7 @@ class TrackedRequests:
         try:
             if staged := request.execution.journal.stage(request.options.get("data") or b""):
                 request.execution.emit("artifact", path=path, file=staged)
+                self.offline.files[path] = request.execution.journal.folder / "files" / staged
         except Exception as error:
             _not_kept(error)
         return 200, {}
@@ -172,8 +175,12 @@ class TrackedRequests:
                     self._learn(request, response)
                     return response
                 doubtful = response.status_code not in DENIED | {404}
+        if name.startswith("traces"):  # mlflow says that it is lost, and goes on
+            raise self.module.MlflowException(f"{execution.uri} takes no trace now")
         if not name:  # none of those that the sender knows
             return 200, {}
+        if said := self.runs.contradiction(name, body):
+            return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": said}
         try:
             return self._keep(request, {"doubtful": True, "began": began} if doubtful else {})
         except Exception as error:
@@ -207,19 +214,19 @@ class TrackedRequests:
         status = response.status_code
         if status in PASSING:
             return True
-        if status == 404:
-            return not _error_code(response)  # of another program
-        return status == 500 and not self._is_well(request)
+        if status == 404 and _error_code(response):
+            return False
+        return status in {404, 500} and not self._is_well(request)
 
     def _is_well(self, request: Request) -> bool:
-        """Tell whether the server reads its database; it then fails at the one request alone."""
+        """Tell whether an MLflow server is there that reads its database; it then fails at the one request alone."""
         try:
             path = "/api/2.0/mlflow/experiments/search"
             options = {"params": {"max_results": 1}, "timeout": (CONNECT, request.execution.patience)}
             answer = request.send(path, "GET", **options, max_retries=0, raise_on_status=False)
         except self.module.MlflowException:
             return False
-        return int(answer.status_code) < 500
+        return answer.status_code < 500 and answer.status_code != 404
 
     def _name_notebook(self, request: Request) -> None:
         """Name the notebook as the source of a run: mlflow sees the kernel's program only."""
@@ -266,12 +273,24 @@ class TrackedRequests:
                 execution.gave_up(patience, began)
                 reason = str(error)
         known = self._remembered(request)
-        if known and (not asked or LOCAL.search(_translate(execution, request.text()))):  # nobody else has it yet
+        local = LOCAL.search(_translate(execution, request.text()))  # nobody else has it yet
+        if local and request.path.startswith(ARTIFACTS.rstrip("/")) and (answer := self._kept_file(request)):
+            return answer
+        if known and (not asked or local):
             return 200, known
-        if not asked:
+        if not asked and request.name:
             message = f"{execution.uri} cannot be asked now"
             return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": message}
         raise self.module.MlflowException(f"{execution.uri} cannot answer now ({reason})")
+
+    def _kept_file(self, request: Request) -> Any:
+        """Return a file of a run that the server does not have yet, or the list of a folder of such files."""
+        path = unquote(request.path[len(ARTIFACTS) :])
+        if not path:
+            return 200, self.offline.listed(str((request.options.get("params") or {}).get("path", "")))
+        if not (file := self.offline.files.get(path)) or not file.exists():
+            return None
+        return 200, file.read_bytes()
 
     def _remembered(self, request: Request) -> dict[str, Any] | None:
         return self.offline.look_up(request.name, request.options.get("params") or request.body)
@@ -328,6 +347,8 @@ class TrackedRequests:
 
     def adopt(self, execution: Execution, run: dict[str, Any]) -> dict[str, Any]:
         """Take in the execution's own run, which the sender creates; return it as the server would."""
+        if known := self.offline.look_up("runs/get", run):
+            return known
         start = execution.start
         info = {"run_id": run["run_id"], "run_uuid": run["run_id"], "experiment_id": run["experiment_id"],
                 "run_name": (execution.names or ("", ""))[1], "user_id": start["user"], "status": "RUNNING",
@@ -391,7 +412,7 @@ def _outermost_function() -> str:
     while frame:
         module = str(frame.f_globals.get("__name__", ""))
         if module.startswith("mlflow."):
-            outer = frame.f_code.co_name
+            outer = outer if outer and frame.f_code.co_name in WRAPPERS else frame.f_code.co_name
         elif outer and not module.startswith(("pokebattle.tracking.", "contextlib", "functools")):
             break
         frame = frame.f_back  # type: ignore[assignment]

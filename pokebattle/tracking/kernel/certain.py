@@ -50,6 +50,24 @@ class KnownRuns:
         self.sent(name, body)
         return True
 
+    def contradiction(self, name: str, body: dict[str, Any]) -> str:
+        """Return what the server would say of parameters that have other values; empty where none is known to."""
+        known = self._params.get(run_of(body)) or {}
+        changed = [
+            (pair, known[pair["key"]]) for pair in entries(name, body, "params")
+            if known.get(pair["key"], pair.get("value")) != pair.get("value")
+        ]  # fmt: skip
+        if not changed:
+            return ""
+        if name != "runs/log-batch":
+            ((pair, old),) = changed
+            return (
+                f"Changing param values is not allowed. Param with key='{pair['key']}' was already logged with "
+                f"value='{old}' for run ID='{run_of(body)}'. Attempted logging new value '{pair['value']}'."
+            )
+        told = [{"key": pair["key"], "old_value": old, "new_value": pair["value"]} for pair, old in changed]
+        return f"Changing param values is not allowed. Params were already logged='{told}' for run ID='{run_of(body)}'."
+
     def _are_new(self, run: str, params: list[dict[str, Any]]) -> bool:
         """Tell whether parameters contradict neither each other nor what the run has."""
         known = self._params[run]

@@ -168,8 +168,12 @@ class Attachment:
         return call
 
     def _own_run(self) -> Any:
-        execution = self._joined()
-        return execution.run()["run_id"] if execution else None
+        if not (execution := self._joined()):
+            return None
+        run, journalled = execution.run(), calls.requests()
+        assert journalled is not None
+        journalled.adopt(execution, run)
+        return run["run_id"]
 
     def _note(self, run: str, status: str) -> None:
         """Tell the sender which runs are open, so that it can end them."""

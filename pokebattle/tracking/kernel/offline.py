@@ -4,9 +4,10 @@ The sender maps the local ids once the server has what they stand for. Nothing h
 """
 
 import time
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pokebattle.tracking.ids import LOCAL_ID, new_local_id
+from pokebattle.tracking.ids import LOCAL_ID, new_local_id, new_local_version
 from pokebattle.tracking.kernel.certain import LOGGING, entries, run_of
 from pokebattle.tracking.kernel.execution import Execution
 
@@ -26,6 +27,7 @@ class OfflineAnswers:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], dict[str, Any]] = {}  # by kind and id
         self.kept: set[str] = set()  # registered models whose creation waits
+        self.files: dict[str, Path] = {}  # what was logged, and lies here until the server has it, by its address
 
     def remember(self, kind: str, whole: dict[str, Any]) -> None:
         """Take in what the server, or `keep` in its place, answered to a creation."""
@@ -54,6 +56,16 @@ class OfflineAnswers:
                     history["metrics"] += fresh[: HISTORY - len(history["metrics"])]
                 latest = {entry["key"]: entry for entry in [*data.get(kind, []), *fresh]}
                 data[kind] = [{k: v for k, v in e.items() if k[:4] != "run_"} for e in latest.values()]
+
+    def listed(self, folder: str) -> dict[str, Any]:
+        """Return the files below a folder of artifacts as the server lists them."""
+        found: dict[str, dict[str, Any]] = {}
+        for address, file in self.files.items():
+            if folder in map(str, PurePosixPath(address).parents):
+                name, *below = PurePosixPath(address).relative_to(folder).parts
+                size = {} if below or not file.exists() else {"file_size": file.stat().st_size}
+                found[name] = {"path": name, "is_dir": bool(below), **size}
+        return {"files": [found[name] for name in sorted(found)]}
 
     def look_up(self, name: str, params: dict[str, Any]) -> dict[str, Any] | None:
         """Return what is remembered of an entity that mlflow looks up; None when that is nothing."""
@@ -89,7 +101,7 @@ class OfflineAnswers:
     def _create(
         self, execution: Execution, path: str, kind: str, body: dict[str, Any], unclear: dict[str, Any]
     ) -> Answer:
-        token, root, sent = new_local_id(), new_local_id(), body
+        token, root, sent = new_local_version() if kind == "version" else new_local_id(), new_local_id(), body
         body = body | {"tags": list(body.get("tags", []))}
         if kind == "run" and not body.get("run_name"):
             named = [tag["value"] for tag in body["tags"] if tag["key"] == "mlflow.runName"]

@@ -252,7 +252,7 @@ class Delivery:
             It names something that the server has refused to create.
         """
         text = json.dumps(value)
-        if "10ca1" not in text:
+        if not LOCAL.search(text):
             return value
         text = self.translate_text(text)
         own = value.get("tags", []) if isinstance(value, dict) else []

@@ -85,8 +85,9 @@ def _get(rest: MlflowRest, path: str, **query: Any) -> Seen:
 
 
 def _later(rest: MlflowRest, found: Mapping[str, Any], at: int, what: str) -> None:
-    """Refuse to repeat what somebody may have done after it."""
-    if int(found.get("last_updated_timestamp") or found.get("last_update_time") or 0) >= at > 0:
+    """Refuse to repeat what somebody may have done after it; what was created after it was unknown to others."""
+    created_at = int(found.get("creation_timestamp") or found.get("creation_time") or 0)
+    if int(found.get("last_updated_timestamp") or found.get("last_update_time") or 0) >= at > created_at:
         raise _unclear(f"{what} was changed meanwhile, so this is not done again")
 
 

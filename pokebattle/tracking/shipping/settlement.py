@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking.cells import ANSI
+from pokebattle.tracking.ids import MARKS
 from pokebattle.tracking.journal import read_json, run_address, to_json, write_atomically
 from pokebattle.tracking.secrets import Masker
 from pokebattle.tracking.settings import deliver_to, server_record
@@ -237,7 +238,8 @@ class Settlement:
     def _with_ids(self, notebook: ExecutedNotebook) -> Iterator[bytes]:
         """Yield the file of a notebook with the server's ids in what its cells have shown, as links to runs are."""
         for chunk in notebook.chunks():
-            yield self.delivery.translate_text(chunk.decode()).encode() if b"10ca1" in chunk else chunk
+            has_ids = any(mark in chunk for mark in MARKS)
+            yield self.delivery.translate_text(chunk.decode()).encode() if has_ids else chunk
 
     def _cells(self) -> list[dict[str, Any]]:
         """Return the story of the cells, in their order, each by the number that the front end shows."""
