@@ -16,6 +16,7 @@ import pandas as pd
 from pokebattle.battles import MATCHUP
 from pokebattle.places import project
 from pokebattle.registry import files
+from pokebattle.tracking.ids import LOCAL
 from pokebattle.tracking.kernel.extension import current
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _register(
             metadata={key: str(value) for key, value in facts.items()} | {"version": params.version},
         )  # fmt: skip
     page, number = f"{uri}/#/models/{params.model_name}", str(logged.registered_model_version)
-    if not number.isdigit():  # the server takes its time, or is away
+    if LOCAL.fullmatch(number):  # the server takes its time, or is away
         return Published(f"{params.model_name} will be registered as soon as the server has taken it.", page)
     return Published(f"{params.model_name} is registered as version {number}.", f"{page}/versions/{number}")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import FaultProxy
 
 PREDICT = """
 import json, sys
@@ -69,6 +70,24 @@ def test_nothing_in_a_registered_model_is_pickled(tracked: Any, copied: Path) ->
     requirements = (folder / "requirements.txt").read_text().split()
     assert all("==" in line for line in requirements)
     assert not [line for line in requirements if line.startswith("xgboost==")] or len(requirements) > 1
+
+
+def test_without_a_server_it_is_registered_later_and_says_so(
+    tracked: Any, copied: Path, mlflow_server: str, tmp_path: Path
+) -> None:
+    state = {"POKEBATTLE_STATE": str(tmp_path / "state")}
+    options = ["-p", "register_model", "True", "-p", "n_estimators", "5", "-p", "n_bootstrap", "20"]
+    with FaultProxy(mlflow_server) as proxy:
+        proxy.mode = "refuse"
+        away = type(tracked)(copied, proxy.uri)
+        done = away.papermill(copied / "train.ipynb", *options, "-p", "model_name", "later_winner", **state)
+        assert done.returncode == 0, done.stderr
+        cells = json.loads((copied / "out.ipynb").read_text())["cells"]
+        said = [output for cell in cells for output in cell.get("outputs", [])][-2]["data"]["text/plain"]
+        assert "later_winner will be registered as soon as" in "".join(said)
+        proxy.mode = "pass"
+        assert away.execute("python", "-m", "pokebattle", "sync", **state).returncode == 0
+    assert tracked.client.get_model_version("later_winner", "1").status == "READY"
 
 
 @pytest.mark.long

@@ -85,7 +85,8 @@ def test_what_a_cell_did_without_a_server_is_there_once_it_answers(
         assert done.returncode == 0, done.stderr
         proxy.mode = "pass"
         assert tracked.execute("python", "-m", "pokebattle", "sync").returncode == 0
-    shown = "".join(o.text for o in nbformat.read(tracked.folder / "out.ipynb", 4).cells[-1].outputs if o.get("name") == "stdout")
+    outputs = nbformat.read(tracked.folder / "out.ipynb", 4).cells[-1].outputs
+    shown = "".join(output.text for output in outputs if output.get("name") == "stdout")
     said = [line for line in shown.splitlines() if not line.startswith(("🏃", "🧪"))]
     assert said == [
         "keeps",
