@@ -362,7 +362,8 @@ class _Comparison:
             free = [other for other in left if other[identity] not in self.pairs.plain
                     and not (identity == "run_uuid" and _is_own(other) and other[identity] != self.own)]
             made_up = one["name"] == "<made up>"
-            fits = [other for other in free if other["name"] == one["name"] or (made_up and _is_own(other))]
+            known = [other for other in left if other[identity] == self.pairs.tracked.get(one[identity])]
+            fits = known or [other for other in free if other["name"] == one["name"] or (made_up and _is_own(other))]
             found = sorted(fits, key=lambda other: _likeness(one, other), reverse=True)
             if found:
                 left.remove(found[0])
