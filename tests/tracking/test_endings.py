@@ -191,7 +191,7 @@ def test_what_the_server_never_takes_is_set_aside_and_blocks_nothing(
     tracked: Any, make_notebook: Any, mlflow_server: str
 ) -> None:
     cells = (
-        "import mlflow\nmlflow.log_param('a', 1)\nmlflow.log_param('a', 2)",
+        "import mlflow\nmlflow.log_param('a', 1)\nmlflow.set_tag(251 * 't', 'v')",
         "mlflow.log_metric(251 * 'k', 1.0)",
         "mlflow.log_metric('behind', 3.0)",
     )

@@ -39,6 +39,13 @@ def test_a_run_that_takes_long_to_create_has_the_id_of_the_server(
     assert tracked.client.get_run(said).info.run_id == said
 
 
+def test_a_server_that_pauses_is_waited_for(proxy: FaultProxy, started: Any, tracked: Any) -> None:
+    proxy.delay, proxy.mode = 1.5, "slow"
+    started.run(START, "cell-1")
+    proxy.mode = "pass"
+    assert not LOCAL.fullmatch((Path(tracked.folder) / "said").read_text())
+
+
 def test_a_run_that_a_server_never_creates_has_a_local_id(proxy: FaultProxy, started: Any, tracked: Any) -> None:
     proxy.mode = "hang"
     started.run(START, "cell-1")

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pokebattle.tracking.ids import LOCAL
 from pokebattle.tracking.journal import mask_request
@@ -144,7 +144,7 @@ class TrackedRequests:
 
     def _stage(self, request: Request) -> Any:
         """Write a file down, which the sender uploads; its path ends where that of mlflow's own request would."""
-        path = unquote(urlsplit(request.path).path[len(ARTIFACTS) :])
+        path = unquote(re.split("[#?]", request.path[len(ARTIFACTS) :])[0])
         try:
             if staged := request.execution.journal.stage(request.options.get("data") or b""):
                 request.execution.emit("artifact", path=path, file=staged)

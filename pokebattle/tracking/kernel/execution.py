@@ -17,6 +17,7 @@ HURRY = 3  # the same for a server that answers, in multiples of the time that i
 BUSIEST = 5.0  # times that as long on a machine where so many programs wait for each core
 LONGEST_WAIT = 10.0  # seconds that a write waits at most, however slow the server is
 FIRST = 2.0  # seconds from its begin that an execution gives a server for the first answer, before it may hang
+PAUSE = 3.0  # seconds for which a server that has answered before may be silent, before it is taken to hang
 ANSWER = 30.0  # seconds that a question waits without any progress
 SUSPECT = 10.0  # seconds after which a server that was taken to hang is tried again, at least
 REST = 5  # the same in multiples of the time that was waited for it in vain
@@ -171,8 +172,8 @@ class Execution:
         On a busy machine, or behind a lock of its database, a server that is well takes long for one answer.
         """
         began = time.monotonic()
-        known = self._usual or "took" in self.progress.facts
-        longest = self.patience if known else max(self.patience, self._begun + FIRST - began)
+        has_answered = self._usual or "took" in self.progress.facts
+        longest = max(self.patience, PAUSE if has_answered else self._begun + FIRST - began)
         if not self._is_listened_to() or not answers(self.uri, longest):
             return True
         if not self._usual:
