@@ -15,6 +15,7 @@ import re
 import select
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from pokebattle.tracking.shipping.errors import ServerError, UnsentError
 
 API = "/api/2.0/mlflow/"
 BATCH = {"metrics": 800, "params": 100, "tags": 100}  # of one log-batch call, for which MLflow takes 1,000 in all
+ANSWERS = 20  # by whose dates the server's clock is compared with this one
 IDLE = 2.0  # seconds after which a connection is not used again: the server may have closed it (uvicorn after 5)
 LIMIT = {"params": 6000, "tags": 8000}  # characters of a value
 LENGTH = {"key": 250, "run": 250, "experiment": 256, "user": 256}  # characters of a name that every database keeps
@@ -50,12 +52,13 @@ class MlflowRest:
     Attributes
     ----------
     ahead : float
-        Seconds by which the server's clock is ahead of this one, as its last answer told, to the second.
+        Seconds by which the server's clock is ahead of this one, as its last answers told, to the second. A server
+        writes the date of an answer down before it, a busy one much before it: the latest date counts.
     """
 
     def __init__(self, uri: str, timeout: float = 30.0, heard: Callable[[float], None] = lambda seconds: None) -> None:
         self.uri, self.timeout, self._heard = uri, timeout, heard
-        self.ahead = 0.0
+        self._told: deque[float] = deque(maxlen=ANSWERS)
         self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
 
@@ -132,7 +135,11 @@ class MlflowRest:
 
     def _compare_clocks(self, date: str | None) -> None:
         with contextlib.suppress(TypeError, ValueError):
-            self.ahead = parsedate_to_datetime(date or "").timestamp() - time.time()
+            self._told.append(parsedate_to_datetime(date or "").timestamp() - time.time())
+
+    @property
+    def ahead(self) -> float:
+        return max(self._told, default=0.0)
 
     def close(self) -> None:
         """Drop the connection; the next call opens another."""
