@@ -87,13 +87,19 @@ class Attachment:
         from mlflow.protos.service_pb2 import Run as ProtoRun
         from mlflow.utils.proto_json_utils import parse_dict
 
-        journalled, message = calls.requests(), ProtoRun()
-        assert journalled is not None
-        parse_dict(journalled.adopt(execution, execution.run())["run"], message)
+        message = ProtoRun()
+        parse_dict(self._adopted(execution), message)
         run = self.fluent.ActiveRun(Run.from_proto(message))
         run.of_execution = execution.id
         self.execution = execution
         self.stack().append(run)
+        return run
+
+    def _adopted(self, execution: Execution) -> dict[str, Any]:
+        """Return the execution's run as the server would; it can be looked up from now on."""
+        journalled = calls.requests()
+        assert journalled is not None
+        run: dict[str, Any] = journalled.adopt(execution, execution.run())["run"]
         return run
 
     def experiment_id(self) -> Any:
@@ -168,12 +174,8 @@ class Attachment:
         return call
 
     def _own_run(self) -> Any:
-        if not (execution := self._joined()):
-            return None
-        run, journalled = execution.run(), calls.requests()
-        assert journalled is not None
-        journalled.adopt(execution, run)
-        return run["run_id"]
+        execution = self._joined()
+        return self._adopted(execution)["info"]["run_id"] if execution else None
 
     def _note(self, run: str, status: str) -> None:
         """Tell the sender which runs are open, so that it can end them."""
