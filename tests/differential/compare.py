@@ -32,7 +32,6 @@ OWN_TAGS = {"mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commi
 OWN_FILES = re.compile(r"Default.*\.ipynb|cells\.json|fits\.json|packages\.txt|parameters\.json|code\.patch"
                        r"|traceback\.txt|figures/.*")  # fmt: skip
 OWN_FIELDS = {"run_name", "name", "start_time", "user_id", "source_name", "source_type"}
-STAND_IN = "<the notebook's experiment or Default>"
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,7 @@ class Verdict:
 
 
 MISSING = "<nothing>"
+NEW = "<a model not paired>"
 SWAPPED = {"t1": "t2", "t2": "t1"}
 
 
@@ -163,8 +163,9 @@ class _Comparison:
 
     def _level(self, value: Any, words: list[tuple[str, str]], stand_in: str, key: str = "") -> Any:
         if isinstance(value, dict):
-            return {self._level(name, words, stand_in): self._level(item, words, stand_in, name)
-                    for name, item in value.items()}  # fmt: skip
+            level = {self._level(name, words, stand_in): self._level(item, words, stand_in, name)
+                     for name, item in value.items()}  # fmt: skip
+            return _without_shared_tags(level)
         if isinstance(value, list):
             return [self._level(item, words, stand_in, key) for item in value]
         if isinstance(value, int | float) and not isinstance(value, bool) and abs(value - self.now) < DAY:
@@ -270,6 +271,8 @@ class _Comparison:
             plain, tracked = self._own_first(plain, tracked)
         if self.at_once:  # threads begin runs in any order
             tracked = self._paired(plain, tracked)
+        if where.endswith(("model_inputs", "model_outputs")):
+            plain, tracked = self._by_model(plain, tracked)
         if len(plain) != len(tracked):
             self._differ(f"{where}: length", [_brief(item) for item in plain], [_brief(item) for item in tracked])
             return
@@ -286,6 +289,17 @@ class _Comparison:
             if mate is not None:
                 left.remove(mate)
         return [left.pop(0) if mate is None and left else mate for mate in found] + left
+
+    def _by_model(self, plain: list[Any], tracked: list[Any]) -> tuple[list[Any], list[Any]]:
+        """Return both lists in one order: MLflow 3.17 reads them without any (`_get_model_outputs`).
+
+        A model that is not paired yet is told by its step alone.
+        """
+        sides = (
+            [one | {"model_id": one["model_id"] if one["model_id"] in self.pairs.tracked else NEW} for one in plain],
+            [one | {"model_id": self.pairs.plain.get(one["model_id"], NEW)} for one in tracked],
+        )
+        return sorted(sides[0], key=str), sorted(sides[1], key=str)
 
     def _own_first(self, plain: list[Any], tracked: list[Any]) -> tuple[list[Any], list[Any]]:
         own = next(item for item in tracked if _is_own(item))
@@ -377,6 +391,13 @@ def _by_call(records: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[s
     for record in records:
         found.setdefault((record["step"], record["turn"]), []).append(record)
     return found
+
+
+def _without_shared_tags(value: dict[str, Any]) -> dict[str, Any]:
+    """Return an experiment without tags if it is Default, on which other sequences set tags meanwhile."""
+    if value.get("experiment_id") == DEFAULT and "artifact_location" in value and "model_id" not in value:
+        value.pop("tags", None)
+    return value
 
 
 def _is_denied(record: dict[str, Any]) -> bool:

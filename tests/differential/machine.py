@@ -203,6 +203,12 @@ class Machine:
         return str(found[0]["experiment_id"]) if found else ""
 
 
+def _ending(record: dict[str, Any]) -> str:
+    """Return the status that a run was closed with, also one that the sequence has deleted."""
+    deleted = "was deleted" in record.get("refused", "")
+    return str(record.get("status", "FINISHED" if deleted else ""))
+
+
 def _settled(state: Path, expected: bool) -> tuple[dict[str, Any], str]:
     """Wait until every execution's run is closed; return what is known of the first, and how it ended."""
     deadline = time.monotonic() + SETTLED
@@ -213,8 +219,8 @@ def _settled(state: Path, expected: bool) -> tuple[dict[str, Any], str]:
             with contextlib.suppress(OSError, ValueError):
                 record = json.loads((folder / "run.json").read_text())
             records.append(record)
-        if (records or not expected) and all("status" in record for record in records):
-            return (records or [{}])[0], " ".join(str(record["status"]) for record in records)
+        if (records or not expected) and all(map(_ending, records)):
+            return (records or [{}])[0], " ".join(map(_ending, records))
         if time.monotonic() > deadline or any(record.get("refused") for record in records):
             return (records or [{}])[0], f"not settled: {records}"
         time.sleep(0.02)
