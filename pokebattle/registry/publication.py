@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pandas as pd
 
@@ -165,6 +166,7 @@ def log_model(model: "BattleWinner", columns: Sequence[str] = (), name: str = "m
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
+    from mlflow.utils import environment
 
     columns = columns or (MATCHUP if model.species_ is None else MATCHUP[:2])
     signature = ModelSignature(
@@ -175,10 +177,12 @@ def log_model(model: "BattleWinner", columns: Sequence[str] = (), name: str = "m
         data, code = Path(staging) / "model", Path(staging) / "code" / "pokebattle"
         model.save(data)
         _copy_code(code)
-        return mlflow.pyfunc.log_model(
-            name=name, loader_module="pokebattle.model", data_path=str(data), code_paths=[str(code)],
-            **{"signature": signature, "pip_requirements": requirements()} | options,
-        )  # fmt: skip
+        with patch.object(environment, "warn_dependency_requirement_mismatches"):
+            # compares `requirements` with what is installed, where they come from, and reads all packages' files for it
+            return mlflow.pyfunc.log_model(
+                name=name, loader_module="pokebattle.model", data_path=str(data), code_paths=[str(code)],
+                **{"signature": signature, "pip_requirements": requirements()} | options,
+            )  # fmt: skip
 
 
 def requirements() -> list[str]:
