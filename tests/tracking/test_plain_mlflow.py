@@ -55,6 +55,13 @@ except Exception as raised:
     print(type(raised).__name__, 'is already active' in str(raised))
 with mlflow.start_run(nested=True) as inner:
     print(inner.data.tags['mlflow.parentRunId'] == mlflow.tracking.fluent._active_run_stack.get()[0].info.run_id)""",
+    "a path that the server does not have": """
+from mlflow.utils.rest_utils import http_request
+creds = client._tracking_client.store.get_host_creds()
+for method in ('GET', 'POST'):
+    answer = http_request(creds, '/api/2.0/mlflow/of-another-release', method)
+    print(answer.status_code, answer.headers['content-type'], answer.text[:40])
+mlflow.log_metric('after', 1)""",
     "threads with a parent": """
 def work(number, parent):
     with mlflow.start_run(run_name=f'thread {number}', nested=True, parent_run_id=parent):

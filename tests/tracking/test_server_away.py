@@ -68,6 +68,9 @@ with mlflow.start_run(experiment_id=experiment, run_name='kept') as run:
     error(mlflow.log_param, 'x', 2)
     error(mlflow.log_params, {'x': 3})
     print(client.get_run(run.info.run_id).data.params)
+with mlflow.start_span('not kept'):
+    pass
+mlflow.flush_trace_async_logging()
 client.create_registered_model('kept model')
 version = client.create_model_version('kept model', run.info.artifact_uri + '/folder', run.info.run_id).version
 client.transition_model_version_stage('kept model', version, 'Staging')
