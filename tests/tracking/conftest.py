@@ -1,5 +1,6 @@
 """A real MLflow server on a store of its own, and the ways a notebook is executed."""
 
+import copy
 import json
 import os
 import subprocess
@@ -150,6 +151,13 @@ class LabKernel:
         """Open a subshell, as Lab's console beside a notebook does; return its id."""
         self.client.control_channel.send(self.client.session.msg("create_subshell_request", {}))
         return str(self.client.control_channel.get_msg(timeout=60)["content"]["subshell_id"])
+
+    def beside(self) -> "LabKernel":
+        """Return a second front end of the same kernel."""
+        other = copy.copy(self)
+        other.client = self.manager.blocking_client()
+        other.client.start_channels()
+        return other
 
     def text_until(self, *awaited: str) -> dict[str, str]:
         """Return what is printed, by request, until all that is awaited has been."""

@@ -24,6 +24,7 @@ from pokebattle.places import state_dir
 from pokebattle.tracking.kernel.execution import BUSIEST, FIRST, PAUSE, RESTART
 
 BIN = Path(sys.executable).parent
+BESIDE = Path(__file__).with_name("beside.py")
 PATIENCE = 240.0  # seconds that a notebook may take
 STRIKES = 10.0  # seconds that a fault waits for a request that it strikes
 LOCKED = 21.0  # seconds after which a server whose database is away says so
@@ -33,7 +34,7 @@ REQUESTS = 4  # that plain mlflow awaits within one such call, at most
 
 
 class Case:
-    """Notebooks in one folder with one state, executed by papermill, and a proxy before a real server.
+    """Notebooks in one folder with one state, executed by papermill or in Lab, and a proxy before a real server.
 
     Parameters
     ----------
@@ -51,15 +52,17 @@ class Case:
         Seconds between two calls of a notebook.
     server : Server, optional
         The notebooks go to this one, past the proxy, because it may be killed.
+    console : bool
+        The notebooks are executed as in JupyterLab, each with a console beside it that uses its kernel.
     """
 
     def __init__(
         self, folder: Path, uri: str, database: Path, seed: int, notebooks: int = 1, models: bool = False,
-        pause: float = 0.05, server: Server | None = None,
+        pause: float = 0.05, server: Server | None = None, console: bool = False,
     ) -> None:  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.state, self.database, self.server = folder, folder / "state", database, server
-        self.rng, self.pause = random.Random(seed), pause
+        self.rng, self.pause, self.console = random.Random(seed), pause, console
         self.proxy = FaultProxy(uri, seed)
         self.client = mlflow.MlflowClient(server.uri if server else uri)
         address = server.uri if server else self.proxy.uri
@@ -83,10 +86,12 @@ class Case:
             process.wait()
 
     def begin(self, *plans: Plan) -> None:
-        """Start papermill on these notebooks, on all without any."""
+        """Start to execute these notebooks, all without any."""
         for plan in plans or self.plans:
             nbformat.write(plan.notebook(self.pause), self.folder / f"{plan.stem}.ipynb")
-            command = [BIN / "papermill", f"{plan.stem}.ipynb", f"{plan.stem}.out.ipynb", "--no-progress-bar"]
+            path = f"{plan.stem}.ipynb"
+            papermill = [BIN / "papermill", path, f"{plan.stem}.out.ipynb", "--no-progress-bar"]
+            command = [sys.executable, BESIDE, path] if self.console else papermill
             mine = self.env | {"FAULTS_NOTEBOOK": plan.stem}  # the shipper inherits it: so it is known whose it is
             with (self.folder / f"{plan.stem}.log").open("wb") as log:
                 self._running[plan.stem] = subprocess.Popen(command, cwd=self.folder, env=mine, stdout=log, stderr=log)
@@ -107,7 +112,7 @@ class Case:
         time.sleep(max(0.0, share - 1) * 10)
 
     def end(self, *plans: Plan) -> None:
-        """Wait until papermill has ended; what is not exit code 0 is a problem."""
+        """Wait until the notebooks have ended; what is not exit code 0 is a problem."""
         deadline = time.monotonic() + PATIENCE
         for plan in plans or self.plans:
             process = self._running[plan.stem]
@@ -119,10 +124,10 @@ class Case:
                 code = f"nothing within {PATIENCE:.0f} s"
             if code:
                 last = (self.folder / f"{plan.stem}.log").read_text(errors="replace").splitlines()[-20:]
-                self.problems.append(f"wrong: papermill ended with {code}: {last}")
+                self.problems.append(f"wrong: the notebook ended with {code}: {last}")
 
     def ended(self, plan: Plan) -> bool:
-        """Tell whether a notebook's papermill has ended."""
+        """Tell whether a notebook has ended."""
         return self._running[plan.stem].poll() is not None
 
     def start_sync(self) -> subprocess.Popen[bytes]:
@@ -333,7 +338,7 @@ def synced_twice(case: Case) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """A fault and what it needs: how many notebooks at once, a server of its own, a model in the short matrix.
+    """A fault and what it needs: how many notebooks at once, a server of its own, a model, a console beside it.
 
     The short matrix, which is part of `make test`, leaves out what is ``long`` or much like another row.
     """
@@ -343,6 +348,7 @@ class Row:
     own_server: bool = False
     model: bool = False
     long: bool = False
+    console: bool = False
 
 
 ROWS = {
@@ -365,6 +371,9 @@ ROWS = {
     "server-killed": Row(server_killed, own_server=True),
     "two-kernels": Row(in_the_middle("refuse"), notebooks=2),
     "shipper-killed": Row(shipper_killed),
+    "console-beside": Row(in_the_middle("refuse"), console=True),
+    "console-and-slow": Row(late_throughout, long=True, console=True),
+    "console-and-denied": Row(item_denied, long=True, console=True),
     "synced-by-two": Row(synced_by_two, long=True),
     "synced-twice": Row(synced_twice, long=True),
 }
@@ -412,7 +421,9 @@ def execute(name: str, folder: Path, uri: str, database: Path, seed: int, models
     with contextlib.ExitStack() as stack:
         own = stack.enter_context(Server(folder / "server")) if row.own_server else None
         models = row.model if models is None else models
-        case = stack.enter_context(Case(folder, uri, database, seed, row.notebooks, models, server=own))
+        case = stack.enter_context(
+            Case(folder, uri, database, seed, row.notebooks, models, server=own, console=row.console)
+        )
         row.fault(case)
         case.sync()
         if (case.strikes > 0) == (row.fault is no_fault):
