@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.connect import write_connection_file
+from mlflow.utils import requirements_utils
 
 HERE = Path(__file__).parent
 IMPORTS = ("mlflow", "mlflow.sklearn", "mlflow.xgboost", "mlflow.pyfunc", "mlflow.artifacts", "sklearn.linear_model",
@@ -150,6 +151,7 @@ def main() -> None:
     for name in IMPORTS:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    requirements_utils._init_packages_to_modules_map()  # else each kernel reads the files of all packages for its model
     gc.collect()
     gc.freeze()
     listening = socket.socket(socket.AF_UNIX)
