@@ -306,7 +306,8 @@ class _Comparison:
         counterpart = self.pairs.plain.get(self.own)
         found = [item for item in plain if counterpart and counterpart in _run_ids(item)]
         free = [item for item in plain if not self.pairs.tracked.keys() & _run_ids(item)]
-        found = found or [item for item in free if "<made up>" in str(item)]
+        made_up = [item for item in free if "<made up>" in str(item)]  # with threads any of them
+        found = found or sorted(made_up, key=lambda item: len(_logged(item) ^ _logged(own)))
         if not found:
             return plain, tracked
         return ([found[0], *(item for item in plain if item is not found[0])],
@@ -419,6 +420,14 @@ def _likeness(plain: dict[str, Any], tracked: dict[str, Any]) -> int:
     children = [PARENT in row["tags"] and not isinstance(row["tags"][PARENT], _Own) for row in (plain, tracked)
                 if isinstance(row.get("tags"), dict)]  # fmt: skip
     return same + (len(set(children)) == 1)
+
+
+def _logged(run: dict[str, Any]) -> set[tuple[str, str]]:
+    """Return the metrics and parameters of a run, of an object or a row of a frame, that its cells have logged."""
+    parts = run.get("data") if isinstance(run.get("data"), dict) else {}
+    rows = {f"{part}.{key}": value for part in ("metrics", "params") for key, value in (parts.get(part) or {}).items()}
+    return {(key, str(value)) for key, value in (run | rows).items()
+            if key.startswith(("metrics.", "params.")) and not isinstance(value, _Own)}  # fmt: skip
 
 
 def _outcome(record: dict[str, Any]) -> str:
