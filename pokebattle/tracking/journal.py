@@ -23,7 +23,8 @@ from pokebattle.tracking.settings import SPOOL_RESERVE, deliver_to, spool_limit
 
 VITAL = {"start", "names", "cell_start", "cell_end", "shutdown", "driver_end", "kernel_end", "mismatch"}
 NAMING = {"start", "names", "call", "artifact", "dataset"}  # their texts are names and addresses, which stay
-BELL, URGENT = b".", b"!"  # what a kernel says to its shipper: something was written, somebody waits for it
+# What a kernel says to its shipper: something was written, somebody waits for it, the server is back.
+BELL, URGENT, BACK = b".", b"!", b"+"
 
 
 def new_execution_id() -> str:

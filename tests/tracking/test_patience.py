@@ -1,5 +1,6 @@
 """A server that is well and takes long for one answer is waited for; one that answers nothing is not."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,14 @@ from faults import FaultProxy
 
 from pokebattle.tracking.ids import LOCAL
 
+BATCH = "/api/2.0/mlflow/runs/log-batch"
+ASK = """
+run_id = mlflow.active_run().info.run_id
+try:
+    said = mlflow.get_run(run_id).data.metrics['a']
+except Exception as raised:
+    said = raised
+open('said', 'w').write(str(said))"""
 START = "run = mlflow.start_run(nested=True)\nopen('said', 'w').write(run.info.run_id)"
 
 
@@ -50,6 +59,17 @@ def test_a_run_that_a_server_never_creates_has_a_local_id(proxy: FaultProxy, sta
     proxy.mode = "hang"
     started.run(START, "cell-1")
     assert LOCAL.fullmatch((Path(tracked.folder) / "said").read_text())
+
+
+def test_a_server_that_is_back_is_asked_at_once(proxy: FaultProxy, started: Any, tracked: Any) -> None:
+    proxy.mode = "unavailable"
+    started.run("mlflow.log_metric('a', 2)", "cell-1")
+    deadline, before = time.monotonic() + 60, proxy.count("POST", BATCH)
+    while proxy.count("POST", BATCH) < before + 4 and time.monotonic() < deadline:  # each later after the one before
+        time.sleep(0.02)
+    proxy.mode = "pass"
+    started.run(ASK, "cell-2")
+    assert (Path(tracked.folder) / "said").read_text() == "2.0"
 
 
 def test_a_server_far_away_is_asked_by_the_first_call(

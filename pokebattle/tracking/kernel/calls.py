@@ -222,7 +222,7 @@ class TrackedRequests:
         """Tell whether an MLflow server is there that reads its database; it then fails at the one request alone."""
         try:
             path = "/api/2.0/mlflow/experiments/search"
-            options = {"params": {"max_results": 1}, "timeout": (CONNECT, request.execution.patience)}
+            options = {"params": {"max_results": 1}, "timeout": request.execution.patience}
             answer = request.send(path, "GET", **options, max_retries=0, raise_on_status=False)
         except self.module.MlflowException:
             return False
@@ -300,6 +300,7 @@ class TrackedRequests:
     def _is_ready(self, request: Request, patience: float) -> bool:
         """Wait until the server has what was written before; tell whether it answers, and knows what is named."""
         execution = request.execution
+        execution.look_again(functools.partial(self._is_well, request))
         may_answer = execution.may_answer_within
         if not (may_answer(patience) and execution.settled(patience) and may_answer(patience)):
             return False

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pokebattle.tracking.journal import BELL, URGENT, Journal, Progress, execution_folder, new_execution_id
+from pokebattle.tracking.journal import BACK, BELL, URGENT, Journal, Progress, execution_folder, new_execution_id
 from pokebattle.tracking.opening import opening, start_shipper
 from pokebattle.tracking.server import answers
 
@@ -21,6 +21,8 @@ PAUSE = 3.0  # seconds for which a server that has answered before may be silent
 ANSWER = 30.0  # seconds that a question waits without any progress
 SUSPECT = 10.0  # seconds after which a server that was taken to hang is tried again, at least
 REST = 5  # the same in multiples of the time that was waited for it in vain
+LOOK = 1.0  # seconds between two looks at a server that is away, at least
+LOOK_REST = 20  # the same in multiples of the time that the last look took
 UNASKED = {"cell_start", "cell_end", "run_status"}  # events that change nothing that a cell may ask for
 QUIET = 0.05  # seconds between two rings that are not urgent
 RESTART = 1.0  # seconds between two starts of a shipper that was killed
@@ -72,6 +74,7 @@ class Execution:
         self.progress = Progress(self.journal.folder)
         self._usual = 0.0  # seconds that the server takes for an answer at present
         self._stuck: tuple[tuple[int, int], float, float] | None = None  # after a wait in vain: pulse, until, patience
+        self._look_at = 0.0  # when to look next at a server that is away
         self._asked_to = 0  # offset in the journal behind the last event that a question must find delivered
         self._looking, self._starting = threading.Lock(), threading.Lock()
         self.failed = False  # a cell has
@@ -195,11 +198,30 @@ class Execution:
         """Whether the server answers, and takes nothing of this execution: nothing that was written will arrive."""
         return bool(self.progress.facts.get("refused"))
 
+    def is_away(self) -> bool:
+        """Tell whether the sender's last attempt found no server."""
+        with self._looking:
+            return bool(self.progress.refresh().facts.get("away"))
+
+    def look_again(self, is_well: Callable[[], bool]) -> None:
+        """Wait for the sender if a server that was away is well again: by itself it tries less and less often."""
+        began = moved = time.monotonic()
+        if not self.is_away() or began < self._look_at:
+            return
+        if is_well():
+            self.ring(BACK)
+            pulse = self.progress.pulse()
+            while self.is_away() and time.monotonic() - moved < PAUSE:
+                time.sleep(0.002)
+                if pulse != (pulse := self.progress.pulse()):
+                    moved = time.monotonic()
+        if self.is_away():
+            now = time.monotonic()
+            self._look_at = now + max(LOOK, LOOK_REST * (now - began))
+
     def may_answer_within(self, patience: float) -> bool:
         """Tell whether the server may answer within so many seconds: who waited less long in vain does not know."""
-        with self._looking:
-            facts = self.progress.refresh().facts
-        if facts.get("away"):
+        if self.is_away():
             return False
         if self._stuck and (self._stuck[0] != self.progress.pulse() or time.monotonic() > self._stuck[1]):
             self._stuck = None

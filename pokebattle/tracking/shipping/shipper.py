@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pokebattle.tracking import processes
-from pokebattle.tracking.journal import BELL, URGENT, append_event, read_events
+from pokebattle.tracking.journal import BACK, BELL, URGENT, append_event, read_events
 from pokebattle.tracking.notice import say
 from pokebattle.tracking.settings import server_is_starting
 from pokebattle.tracking.shipping import destination, spool
@@ -71,7 +71,9 @@ class Shipper:
             if not ready and not looked:
                 looked = True
                 spool.call_drainer()
-            if URGENT in rung or time.monotonic() >= due:
+            if BACK in rung:
+                self._next_try = 0.0
+            if URGENT in rung or BACK in rung or time.monotonic() >= due:
                 self._attempt(self._advance)
                 due, pause = time.monotonic() + PACE, TICK
             else:
