@@ -5,18 +5,25 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS_READY := .venv-docs/.ready
 UV_VERSION := 0.13.9
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600
 SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: help train retrain tune check test check-release check-retrain check-shared foreign check-images lab server stop env \
-	images shared shared-stop backup restore reference dex dataset bench results differential chaos clean
+	images shared shared-stop backup restore reference dex dataset bench results differential chaos docs clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(READY): requirements.lock pyproject.toml
 	@bash .ci/environment "$(PYTHON)" "$(UV_VERSION)"
+	@touch $@
+
+$(DOCS_READY): docs/requirements.lock
+	@echo "building .venv-docs from docs/requirements.lock"
+	@"$$(command -v "$(PYTHON)" || command -v python3)" -m venv --clear .venv-docs
+	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
 
 train: $(READY)  ## train v3 from the command line and show the result and its run
@@ -110,5 +117,11 @@ differential: $(READY)  ## search for calls of MLflow that give something else i
 chaos: $(READY)  ## the whole fault matrix, shippers killed at random, many notebooks at once (half an hour)
 	POKEBATTLE_TRACKING=off $(BIN)/python tests/tracking/chaos.py
 
-clean:  ## remove what make produced, except the environment and the server's store
+docs: $(DOCS_READY)  ## build docs/ and the notebooks' stored outputs as a site in build/docs; a warning is an error
+	@rm -rf build/docs build/docs-doctrees
+	@.venv-docs/bin/sphinx-build --quiet --fail-on-warning --keep-going --builder html --conf-dir docs \
+		--doctree-dir build/docs-doctrees . build/docs
+	@echo "built build/docs/index.html"
+
+clean:  ## remove what make produced, except the environments and the server's store
 	rm -rf build out*.ipynb .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""The result tables of the README: every version, protocol and feature set, judged on the test part.
+"""The result tables of docs/results.md: every version, protocol and feature set, judged on the test part.
 
 ``python benchmarks/results.py [--version v3 ...] [--protocol pair ...]`` fits every feature set as the version's file
 for it says, under every protocol, and prints Markdown rows as soon as they are known: all policies together, then each.

@@ -1,4 +1,7 @@
-"""environment.yml, pyproject.toml and requirements.lock name the same direct dependencies in the same versions."""
+"""environment.yml, pyproject.toml and requirements.lock name the same direct dependencies in the same versions.
+
+The group `docs` has a lock and an environment of its own: see test_docs.py.
+"""
 
 import re
 import tomllib
@@ -12,7 +15,8 @@ from packaging.requirements import Requirement
 def declared(root):
     """Requirements of pyproject.toml, the groups lab and dev included."""
     project = tomllib.loads((root / "pyproject.toml").read_text())
-    parts = [project["project"]["dependencies"], *project["dependency-groups"].values()]
+    groups = [lines for name, lines in project["dependency-groups"].items() if name != "docs"]
+    parts = [project["project"]["dependencies"], *groups]
     return {Requirement(line) for part in parts for line in part}
 
 

@@ -31,7 +31,8 @@ def test_every_step_is_a_make_target_or_the_ci_script(root: Path, workflows: dic
     targets = set(re.findall(r"^([a-z-]+):.*##", (root / "Makefile").read_text(), re.MULTILINE))
     commands = [step["run"] for flow in workflows.values() for job in flow["jobs"].values() for step in job["steps"]
                 if "run" in step]  # fmt: skip
-    assert set(workflows) == {"checks", "retrain"} and {"make check", ".ci/run", "make retrain"} <= set(commands)
+    assert set(workflows) == {"checks", "docs", "retrain"}
+    assert {"make check", ".ci/run", "make docs", "make retrain"} <= set(commands)
     for command in commands:
         program, *words = command.split()
         assert (program == "make" and words and set(words) <= targets) or command == ".ci/run", command
@@ -45,8 +46,10 @@ def test_rights_are_the_least_and_actions_are_pinned(root: Path, workflows: dict
         text = (root / ".github" / "workflows" / f"{name}.yml").read_text()
         assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used)
                    for used in re.findall(r"uses: (.*)", text))  # fmt: skip
-        for job in flow["jobs"].values():
-            assert job["timeout-minutes"] and "permissions" not in job
+        for title, job in flow["jobs"].items():
+            publishes = (name, title) == ("docs", "publish")
+            assert job["timeout-minutes"]
+            assert job.get("permissions") == ({"pages": "write", "id-token": "write"} if publishes else None)
             secret = [step for step in job["steps"] if "secrets." in json.dumps(step)]
             assert all("run" in step for step in secret) and "secrets." not in json.dumps(job.get("env", {}))
 

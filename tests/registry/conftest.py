@@ -42,7 +42,8 @@ test = evaluation.single_orientation(open_part(battles, "test"))
 figures = evaluation.figures_of_merit(test, model.predict_proba(test)[:, 1]).iloc[0].dropna().to_dict()""",
     "publish(model, params, figures, battles)",
 )
-SKIPPED = {".venv", ".git", "build", ".pokebattle", ".mypy_cache", ".ruff_cache", ".pytest_cache", "__pycache__"}
+SKIPPED = {".venv", ".venv-docs", ".git", "build", ".pokebattle", ".mypy_cache", ".ruff_cache", ".pytest_cache",
+           "__pycache__"}  # fmt: skip
 
 
 @pytest.fixture
