@@ -38,6 +38,7 @@ OPTIONS = ("-q", "-p", "no:cacheprovider", "--timeout=120", "--color=no")
 
 
 PARENT = "a run that is started is a child of the notebook's run"
+MOMENT = "points of one series that are logged within one millisecond get a millisecond each"
 PLACE = "the notebook's own experiment stands in for Default"
 ON_PURPOSE = {
     "test_get_experiment_id_with_no_active_experiments_returns_zero": PLACE,
@@ -48,6 +49,10 @@ ON_PURPOSE = {
     "test_start_run_creates_new_run_with_user_specified_tags": PARENT,
     "test_start_run_with_description": PARENT,
     "test_get_parent_run": PARENT,
+    "test_log_batch": PARENT,
+    "test_set_tags": PARENT,
+    "test_log_metrics_uses_millisecond_timestamp_resolution_client": MOMENT,
+    "test_log_metrics_uses_millisecond_timestamp_resolution_fluent": MOMENT,
 }
 
 
