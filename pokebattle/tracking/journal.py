@@ -289,7 +289,8 @@ class Progress:
     answers : dict
         The server's answer to what was created, by local id.
     facts : dict
-        ``run``, ``away``, ``refused``: the latest of each; ``took``: seconds to the server's first answer.
+        ``run``, ``away``, ``refused``: the latest of each; ``took``: seconds to the server's first answer; ``moved``:
+        up to where the journal was on the server when the run was created again in another experiment.
     """
 
     def __init__(self, folder: Path) -> None:

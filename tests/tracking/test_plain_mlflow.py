@@ -280,6 +280,27 @@ def test_cells_choose_the_experiment_of_the_run(
     assert not left or tracked.client.search_runs([left.experiment_id]) == []
 
 
+def test_what_cells_wrote_before_they_chose_the_experiment_is_written_once(tracked: Any, make_notebook: Any) -> None:
+    cells = (
+        "import mlflow\nfrom sklearn.linear_model import LinearRegression\n"
+        "mlflow.sklearn.log_model(LinearRegression().fit([[0], [1]], [0, 1]), name='before', "
+        "pip_requirements=['scikit-learn'], serialization_format='skops')",
+        "client = mlflow.MlflowClient()\nother = client.create_run('0').info.run_id\n"
+        "client.set_tag(other, 'a', 'one')\nclient.delete_tag(other, 'a')",
+        "chosen = mlflow.set_experiment(' '.join(['chosen', 'late']))\nmlflow.log_metric('m', 1)\n"
+        "here = mlflow.active_run().info.experiment_id == chosen.experiment_id\n"
+        "print(here, client.get_run(other).data.tags.get('a'), other)",
+    )
+    done = tracked.papermill(tracked.write("late.ipynb", make_notebook(*cells)))
+    assert done.returncode == 0, done.stderr
+    is_there, tag, other = nbformat.read(tracked.folder / "out.ipynb", 4).cells[-1].outputs[-1].text.split()[-3:]
+    assert (is_there, tag) == ("True", "None")
+    (run,) = tracked.runs("chosen late")
+    assert (run.info.status, run.data.metrics["m"]) == ("FINISHED", 1.0)
+    assert "pokebattle.set_aside" not in run.data.tags
+    assert "a" not in tracked.client.get_run(other).data.tags
+
+
 def test_a_question_waits_where_a_write_did_not(tracked: Any, make_notebook: Any, mlflow_server: str) -> None:
     cells = (
         "import mlflow\nmlflow.log_metric('m', 1)\nmade = mlflow.create_experiment('slowly made')",

@@ -174,8 +174,10 @@ class Attachment:
         return call
 
     def _own_run(self) -> Any:
+        """Return the id of the execution's run; None if the server refuses it, so that no other run waits for it."""
         execution = self._joined()
-        return self._adopted(execution)["info"]["run_id"] if execution else None
+        own = self._adopted(execution)["info"]["run_id"] if execution else None
+        return None if execution and execution.refused else own
 
     def _note(self, run: str, status: str) -> None:
         """Tell the sender which runs are open, so that it can end them."""

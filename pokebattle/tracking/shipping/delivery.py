@@ -63,9 +63,10 @@ class Delivery:
         self.progress = Progress(folder)
         self.rest = MlflowRest(uri, heard=self._heard)
         self.queue: deque[Item] = deque()
-        self.own = ""  # local id of the execution's run
+        self.own = self.own_root = ""  # local ids of the execution's run and of its artifact folder
         self.spent: list[Path] = []  # staged files that the server has
         self.replaying = False  # the journal is read again: what it says is on the server already
+        self.moving = False  # the same, except for the execution's run, which is created again elsewhere
         self._resumed = bool(self.progress.offset or self.progress.ids or self.progress.facts)
         self._doubtful: list[Call] = []
         self._blamed = ""  # names and error of what was set aside last: more of the same goes there as a whole
@@ -79,7 +80,7 @@ class Delivery:
 
     def put(self, item: Item) -> None:
         """Queue an item; small ones travel together."""
-        if self.replaying:
+        if self.replaying or (self.moving and not self._is_own(item)):
             if isinstance(item, Call) and item.doubtful and item.creates:  # a double may still come
                 self._doubtful.append(item)
             return
@@ -90,6 +91,15 @@ class Delivery:
             last.tags |= item.tags
         else:
             self.queue.append(item)
+
+    def _is_own(self, item: Item) -> bool:
+        """Return whether an item belongs to the execution's run."""
+        ids = {self.own, self.progress.ids.get(self.own)}
+        if isinstance(item, Call):
+            return item.token == self.own or item.body.get("run_id") in ids
+        if isinstance(item, Batch):
+            return item.run in ids
+        return not isinstance(item, File) or item.root == self.own_root
 
     def flush(self) -> None:
         """Deliver what is queued.
@@ -276,8 +286,10 @@ class Delivery:
         root = self.progress.ids.get(item.root, "") if LOCAL.fullmatch(item.root) else f"mlflow-artifacts:/{item.root}"
         if not root:
             raise ServerError(400, "NOT_CREATED", f"{item.root} could not be created")
+        if item.staged and not item.staged.is_file():
+            raise ServerError(400, "FILE_IS_GONE", f"{item.staged.name} is not in the spool any more")
         self.rest.upload(root, item.path, self._content(item), self.progress.beat)
-        if item.staged:
+        if item.staged and item.root != self.own_root:  # the run may be created again elsewhere
             self.spent.append(item.staged)
 
     def _content(self, item: File) -> Chunks:

@@ -112,6 +112,7 @@ class Story:
         self._flush()
         for began, offset, event in read_events(self.folder, self.read_to):
             delivery.replaying = offset <= delivery.progress.offset
+            delivery.moving = offset <= delivery.progress.facts.get("moved", 0)
             if event["kind"] == "names":
                 self._await_parent()
             self._event_at, self._now = began, event["time"]
@@ -123,7 +124,7 @@ class Story:
                 break
             if len(delivery.queue) > 1:
                 self._flush()
-        delivery.replaying = False
+        delivery.replaying = delivery.moving = False
         if self._begin_again:
             delivery.queue.clear()
             self.__dict__.pop("_places", None)
@@ -150,7 +151,7 @@ class Story:
     def on_start(self, event: dict[str, Any]) -> None:
         """Take in who executes what."""
         self.start = event
-        self.delivery.own = self.run
+        self.delivery.own, self.delivery.own_root = self.run, event["root"]
 
     def on_names(self, event: dict[str, Any]) -> None:
         """From here on the run can be opened, and later cells do not override parameters any more."""
@@ -507,7 +508,8 @@ class Story:
             self._moved_to = event
             opened = self.delivery.progress.facts.get("run")
             left = opened and opened["run_id"]
-            self.delivery.progress.note(offset=0, run=None, left=left, answers={self.run: {}})
+            moved = self.delivery.progress.offset
+            self.delivery.progress.note(offset=0, run=None, left=left, answers={self.run: {}}, moved=moved)
             self._begin_again = True
 
     def _log(self, run: str, name: str, body: dict[str, Any]) -> None:
