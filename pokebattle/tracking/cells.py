@@ -9,7 +9,7 @@ from pokebattle.assignments import UNKNOWN, assignments
 NO_TRACK = "# no-track"
 PARAMETER_TAGS = {"parameters", "injected-parameters"}
 MAY_FAIL = "raises-exception"  # the tag of a cell that is expected to fail
-NEUTRAL = (  # functions that use no experiment: one that is chosen after them is still the notebook's first
+NEUTRAL = (  # functions that use no experiment, so that one chosen after them is still the first
     "active_run", "autolog", "create_experiment", "delete_experiment", "disable_", "enable_", "end_run", "from_",
     "get_experiment", "get_tracking_uri", "infer_signature", "is_tracking_uri_set", "last_active_run", "MlflowClient",
     "restore_experiment", "set_registry_uri", "set_system_metrics",

@@ -49,7 +49,7 @@ _CODE = (  # numbers with or without a unit, dates, paths, attributes, types, re
     r"|(?:u?int|float|complex|bytes|str|utf|sha|md|base)[-_]?\d+\w*|(?!(?:\D*\d){3})[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+"
     rf"|[a-z\d_.-]+(?:/[a-z\d_.-]+)+|{_PATH}"
 )
-_SHAPES = {  # how a word begins, and the rest of it
+_SHAPES = {  # prefix of a key, and the pattern of the rest
     **dict.fromkeys(("AKIA", "ASIA"), r"[A-Z0-9]{16}(?!\w)"),
     **dict.fromkeys(("sk_live_", "sk_test_", "rk_live_", "rk_test_"), r"[A-Za-z0-9]{16,255}"),
     "AIza": r"[\w-]{35}(?![\w-])", "xox": r"[a-z]-[\w-]{10,255}", "glpat-": r"[\w-]{20,255}",
@@ -260,7 +260,7 @@ def _given(text: str, name: re.Match[str], sign: re.Match[str], value: re.Match[
     if (not kind and not option) or (kind == "," and not argument):
         return ""
     word = value["quoted"] if quoted else (value["bare"] or re.split(r"[\s\"'\\<]", value["quoted"])[0]).rstrip(".:")
-    plain = re.sub(_COLOUR, "", word[:120])  # enough to judge by, and quick in a line of thousands of names
+    plain = re.sub(_COLOUR, "", word[:120])  # enough to judge by, and fast on a line with thousands of names
     if quoted and kind != ",":
         parsing = name[0] == "token" and kind in _COMPARED  # a tokenizer's comparison, not a secret
         called = plain.lower().endswith(f".{name[0]}")  # TOKEN = "app.token" is a name, not a value

@@ -88,7 +88,7 @@ def start(wait: bool = True, own: bool = False) -> tuple[str, list[str]]:
     wait : bool
         Return only when the server answers; otherwise it starts in the background.
     own : bool
-        Start one even if a server that this checkout has not started answers.
+        Start one even if a server answers that this checkout has not started and MLFLOW_TRACKING_URI does not name.
 
     Returns
     -------

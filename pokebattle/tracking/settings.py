@@ -13,7 +13,7 @@ from typing import Any
 from pokebattle.places import state_dir
 
 DEFAULT_URI = "http://127.0.0.1:5000"
-START_SECONDS = 180.0  # that a local server may need to start
+START_SECONDS = 180.0  # timeout for the start of a local server
 OFF, ON = {"off", "0", "false", "no"}, {"on", "1", "true", "yes", ""}
 NUMBERS = {"POKEBATTLE_SPOOL_MB": 4096.0, "POKEBATTLE_LINGER": 86400.0}  # settings and their defaults
 SPOOL_RESERVE = 1 << 20  # bytes that an execution may always write; half of them only for events that show how it ended
