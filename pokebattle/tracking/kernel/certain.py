@@ -33,7 +33,7 @@ class KnownRuns:
             self._params[run_id] = params
 
     def sent(self, name: str, body: dict[str, Any]) -> None:
-        """Update the known runs after a request was sent: forget runs that the request may have ended or deleted.
+        """Update the known runs after a request: add its parameters, forget runs that it may have ended or deleted.
 
         Parameters
         ----------
