@@ -165,8 +165,8 @@ def _say_where(folder: Path, patience: float) -> None:
 def _told(nb: Any, input_path: Any) -> dict[str, Any] | None:
     """Return what the kernel cannot know; None for a notebook that must not be tracked.
 
-    In papermill's own metadata, parameters that JSON does not allow become strings, as no browser could open the
-    notebook.
+    In papermill's own metadata, parameters that JSON does not allow become strings: otherwise no browser could
+    open the notebook.
     """
     if not wants_tracking(nb):
         return None

@@ -181,7 +181,7 @@ class TrackedRequests:
     # -- writes ----------------------------------------------------------------------------------
 
     def _stage(self, request: Request) -> Any:
-        """Record a file for the sender to upload, under the artifact path of mlflow's request."""
+        """Record a file for the sender; its path ends at ``#`` or ``?``, as that of mlflow's own request would."""
         path = unquote(re.split("[#?]", request.path[len(ARTIFACTS) :])[0])
         try:
             if staged := request.execution.journal.stage(request.options.get("data") or b""):
@@ -290,7 +290,7 @@ class TrackedRequests:
         elif name == "runs/update":
             self.runs.learn(run_of(body))
 
-    # -- reads -------------------------------------------------------------------------------
+    # -- reads -------------------------------------------------------------------------------------
 
     def _ask(self, request: Request) -> Any:
         """Send a read with the server's ids, after the server has received everything that was recorded before."""

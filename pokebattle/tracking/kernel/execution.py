@@ -203,7 +203,7 @@ class Execution:
         self.emit("experiment", experiment_id=experiment_id, name=name)
         self.ring(URGENT)
 
-    # -- the server's responses ------------------------------------------------------------------
+    # -- the server's responses --------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
         """Return ``run_id``, ``experiment_id`` and ``artifact_uri`` of the run; local ones while the server is slow."""
@@ -316,18 +316,26 @@ class Execution:
         return self._stuck is None or self._stuck[2] < patience
 
     def settled(self, patience: float = PATIENCE) -> bool:
-        """Wait until the server has received the relevant events; return whether it has, or refuses the execution.
+        """Wait until the server has received every event on which a read may depend.
 
         Parameters
         ----------
         patience : float
             Maximum seconds without progress.
+
+        Returns
+        -------
+        bool
+            Whether it has received them, or refuses the execution.
         """
         end = self._asked_to
         return bool(self._wait(lambda: self.progress.offset >= end or self.refused, patience))
 
     def deliver(self) -> None:
-        """Wait until the server has received the events, so that other processes can see them."""
+        """Wait until the server has received the events, at most as long as a write waits.
+
+        Other processes, which do not wait, can then see them.
+        """
         if not self._starting.locked():  # starting the sender also starts a process
             self.settled(self.patience)
 
