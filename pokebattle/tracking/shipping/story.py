@@ -329,7 +329,7 @@ class Story:
     def _params(self, values: dict[str, str]) -> None:
         """Queue parameters that were recorded automatically, unless they are kept until the end."""
         self._note_cut("params", values)
-        if self.cells and not self.keeps_params:  # the notebook is recorded only when its first cell runs
+        if self.cells and not self.keeps_params:  # it reads notebook.json, which exists from the first cell on
             self._params_of_run(values)
         self._params_of_attempt(values)
         self._page_stale = True
