@@ -1,1 +1,1 @@
-"""A server for a team: PostgreSQL, MLflow with accounts on it, and what keeps them, with Docker or without."""
+"""A server for a team, with or without Docker: PostgreSQL, MLflow with accounts, backup."""

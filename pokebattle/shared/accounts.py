@@ -1,4 +1,4 @@
-"""Accounts of the shared server and what each role may do, by MLflow's REST API as its administrator."""
+"""Accounts and roles of the shared server, managed through MLflow's REST API as its administrator."""
 
 import base64
 import secrets
@@ -9,8 +9,8 @@ from typing import Any
 from pokebattle.shared.settings import Login, SettingsError, check_name, check_password, login
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 
-# What a role is granted of everything of a kind. The server's own rules (see app.py) take MANAGE of all versions for
-# the right to promote; a role that holds no grant of a kind has no access to it.
+# Permission by kind of resource, for all resources of that kind. The server's own rules (see app.py) treat MANAGE of
+# all versions as the right to promote; a role without a permission for a kind has no access to it.
 ROLES = {
     "reader": {"experiment": "READ", "registered_model": "READ", "prompt": "READ"},
     "team": {"experiment": "EDIT", "registered_model": "EDIT", "registered_model_version": "EDIT", "prompt": "EDIT"},
@@ -27,7 +27,15 @@ WORKSPACE = "default"
 
 
 class Server(MlflowRest):
-    """The shared server, asked as one account, whatever the environment says."""
+    """A client of the shared server that logs in with one account, whatever the environment contains.
+
+    Parameters
+    ----------
+    uri : str
+    account : Login
+    timeout : float
+        Seconds without a byte after which a call fails.
+    """
 
     def __init__(self, uri: str, account: Login, timeout: float = 30.0) -> None:
         super().__init__(uri, timeout)
@@ -36,13 +44,27 @@ class Server(MlflowRest):
         self._login = {"Authorization": f"Basic {word}"}
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> bytes:
-        """Send one request as the account."""
+        """Send one request with the account's credentials.
+
+        Parameters
+        ----------
+        method, path, body, **headers
+            As `MlflowRest.request`, which also describes the errors.
+        """
         return super().request(method, path, body, **self._login, **headers)
 
 
 @dataclass(frozen=True)
 class Account:
-    """An account as the server tells it."""
+    """An account as the server returns it.
+
+    Attributes
+    ----------
+    name : str
+    admin : bool
+    roles : list of str
+        Of those in `ROLES`.
+    """
 
     name: str
     admin: bool
@@ -50,12 +72,26 @@ class Account:
 
 
 def apply(server: Server, settings: Mapping[str, str]) -> list[str]:
-    """See to the roles and to the accounts of ``MLFLOW_TEAM_*`` and ``MLFLOW_PROMOTER_*``; what is there stays.
+    """Create missing roles and the accounts of ``MLFLOW_TEAM_*`` and ``MLFLOW_PROMOTER_*``; existing accounts are kept.
+
+    Parameters
+    ----------
+    server : Server
+        Logged in as administrator.
+    settings : mapping
+        As in ``.env``.
 
     Returns
     -------
     remarks : list of str
-        What was made, and what does not agree with the settings.
+        What was created, and what does not agree with the settings.
+
+    Raises
+    ------
+    SettingsError
+        If a setting is missing or invalid, or the server refuses.
+    ServerError, OSError
+        As `MlflowRest.call`.
     """
     see_to_roles(server)
     remarks, known = [], {account.name: account for account in listed(server)}
@@ -73,7 +109,20 @@ def apply(server: Server, settings: Mapping[str, str]) -> list[str]:
 
 
 def see_to_roles(server: Server) -> None:
-    """Make the roles that are missing, and give every role the grants that this module names, no more and no fewer."""
+    """Create missing roles, and give every role exactly the permissions in `ROLES`.
+
+    Parameters
+    ----------
+    server : Server
+        Logged in as administrator.
+
+    Raises
+    ------
+    SettingsError
+        If the server refuses to list or create roles, or does not answer.
+    ServerError, OSError
+        As `MlflowRest.call`.
+    """
     known = _roles(server)
     for name, grants in ROLES.items():
         if name not in known:
@@ -90,7 +139,18 @@ def see_to_roles(server: Server) -> None:
 
 
 def listed(server: Server) -> list[Account]:
-    """Return the server's accounts with their roles, by name."""
+    """Return the server's accounts with their roles, sorted by name.
+
+    Parameters
+    ----------
+    server : Server
+        Logged in as administrator.
+
+    Raises
+    ------
+    SettingsError
+        If the server refuses or does not answer.
+    """
     users = _call(server, "GET", "users/list")["users"]
     return sorted(
         (Account(one["username"], one["is_admin"], sorted(r["name"] for r in one["roles"] if r["name"] in ROLES))
@@ -99,7 +159,24 @@ def listed(server: Server) -> list[Account]:
 
 
 def add(server: Server, account: Login, role: str) -> None:
-    """Make an account with a role; raises SettingsError where there is one of that name."""
+    """Create an account with a role.
+
+    Parameters
+    ----------
+    server : Server
+        Logged in as administrator.
+    account : Login
+    role : {"reader", "team", "promoter"}
+
+    Raises
+    ------
+    SettingsError
+        If an account of that name exists, name or password are not allowed, or the server refuses.
+    KeyError
+        If the role is unknown; the account exists then.
+    ServerError, OSError
+        As `MlflowRest.call`.
+    """
     check_name(account.name)
     check_password(account.password)
     if account.name in {known.name for known in listed(server)}:
@@ -109,7 +186,25 @@ def add(server: Server, account: Login, role: str) -> None:
 
 
 def give_role(server: Server, name: str, role: str) -> None:
-    """Give an account a role instead of those that it has."""
+    """Give an account a role and take away its other roles.
+
+    Parameters
+    ----------
+    server : Server
+        Logged in as administrator.
+    name : str
+        The account.
+    role : {"reader", "team", "promoter"}
+
+    Raises
+    ------
+    SettingsError
+        If the server refuses or does not answer.
+    KeyError
+        If the role is unknown.
+    ServerError, OSError
+        As `MlflowRest.call`.
+    """
     known = _roles(server)
     if role not in known:
         see_to_roles(server)
@@ -123,21 +218,57 @@ def give_role(server: Server, name: str, role: str) -> None:
 
 
 def set_password(server: Server, account: Login) -> None:
-    """Give an account another password."""
+    """Change an account's password.
+
+    Parameters
+    ----------
+    server : Server
+        Logged in as administrator.
+    account : Login
+        The account with its new password.
+
+    Raises
+    ------
+    SettingsError
+        If the password is not allowed, or the server refuses.
+    """
     check_password(account.password)
     own = {"current_password": server.account.password} if account.name == server.account.name else {}
     _call(server, "PATCH", "users/update-password", username=account.name, password=account.password, **own)
 
 
 def remove(server: Server, name: str) -> None:
-    """Remove an account; what it wrote stays."""
+    """Delete an account; what it wrote remains.
+
+    Parameters
+    ----------
+    server : Server
+        Logged in as administrator.
+    name : str
+
+    Raises
+    ------
+    SettingsError
+        If it is the account that ``server`` is logged in with, or the server refuses.
+    """
     if name == server.account.name:
         raise SettingsError(f"{name} is the administrator that this command logs in as, and stays")
     _call(server, "DELETE", "users/delete", username=name)
 
 
 def logs_in(server: Server) -> bool:
-    """Tell whether the server takes the account's password."""
+    """Return whether the server accepts the account's password.
+
+    Parameters
+    ----------
+    server : Server
+        With the account.
+
+    Raises
+    ------
+    ServerError, OSError
+        As `MlflowRest.call`, except for status 401.
+    """
     try:
         server.call("GET", "users/current")
         return True
@@ -148,7 +279,7 @@ def logs_in(server: Server) -> bool:
 
 
 def random_password() -> str:
-    """Return a password that nobody guesses."""
+    """Return a random password of 24 characters."""
     return secrets.token_urlsafe(18)
 
 
@@ -158,7 +289,7 @@ def _roles(server: Server) -> dict[str, int]:
 
 
 def _call(server: Server, method: str, path: str, /, **fields: Any) -> dict[str, Any]:
-    """Call the server, and say what its refusals mean here."""
+    """Call the server, and translate its errors into `SettingsError` with a message for the administrator."""
     try:
         return server.call(method, path, **fields)
     except ServerError as error:

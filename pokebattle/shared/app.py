@@ -1,11 +1,15 @@
-"""MLflow's server with its own accounts, and some rules more; `mlflow server --app-name pokebattle` loads it.
+"""MLflow's server with its own accounts and additional rules; `mlflow server --app-name pokebattle` loads it.
 
-MLflow's permissions cannot tell who registers a version from who promotes one: both need EDIT, and who registers a
-model first may manage it. So what decides which version is in which stage wants MANAGE of all model versions, which
-only an administrator can grant. They let everybody make experiments and models, and who made one delete it with what
-others put there: the first wants EDIT of all experiments here; experiments are deleted by the administrator, and what
-is registered by who may promote, as are the tickets of promotions (`registry.claim`), which are experiments. An account
-without a password learns nothing, and `/health` reads both databases.
+MLflow's permissions do not distinguish between registering a version and promoting one: both need EDIT, and the
+account that first registers a model may manage it. Here, everything that decides which version is in which stage needs
+MANAGE of all model versions, which only an administrator can grant.
+
+MLflow lets every account create experiments and models, and their creator delete them with what others logged there.
+Here, creating needs EDIT of all experiments. Only the administrator deletes experiments; registered models and
+versions, and the tickets of promotions (experiments that `registry.claim` creates), are deleted by accounts that may
+promote.
+
+An account without a password gets no information, and `/health` reads both databases.
 """
 
 import os
@@ -38,18 +42,25 @@ from starlette.responses import Response as Reply
 from pokebattle.registry.claim import PREFIX as TICKETS
 from pokebattle.shared.settings import BOOT, BOOT_HEADER
 
-# What a promotion writes on a version: its gates, its stage, the move that is under way, the moves that were made.
+# The tags that a promotion sets on a version: gates, stage, the pending move, the history of moves.
 PROTECTED_TAG = re.compile(r"gates|stage(\.(by|when|why))?|pokebattle\.(pending|stage|promotion)|history\..*")
 STORED = re.compile(r"/(?:models/(m-[0-9a-f]{32})|([0-9a-f]{32})/artifacts)/(.*)")
 WRITES = {"PUT", "POST", "PATCH", "DELETE"}
-PROBES = 4  # checks of the databases at once in one process
+PROBES = 4  # maximum number of simultaneous database checks in one process
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Which requests want more than MLflow's own permissions, what their refusal says, and who may send them.
+    """Which requests need more than MLflow's own permissions; the administrator may always send them.
 
-    The administrator always may.
+    Attributes
+    ----------
+    concerns : callable
+        Whether the rule applies to a request's message.
+    refusal : str
+        The error message, after the account's name.
+    allows : callable
+        Whether an account may send the request.
     """
 
     concerns: Callable[[Any], bool]
@@ -70,7 +81,7 @@ def _protected_tags(message: Any) -> bool:
 
 
 def _tag_of_mlflow(message: Any) -> bool:
-    return str(message.key).startswith("mlflow.")  # such as the one that makes a prompt of a model
+    return str(message.key).startswith("mlflow.")  # for example the tag that turns a model into a prompt
 
 
 def _own_location(message: Any) -> bool:
@@ -90,12 +101,22 @@ def _is_ticket(experiment: str) -> bool:
 
 
 def may_write(username: str) -> bool:
-    """Tell whether an account may write in every experiment, as the team's accounts may."""
+    """Return whether an account may write to every experiment, as the team's accounts may.
+
+    Parameters
+    ----------
+    username : str
+    """
     return _granted(username, RESOURCE_TYPE_EXPERIMENT, "can_update")
 
 
 def may_promote(username: str) -> bool:
-    """Tell whether an account may move stages: an administrator, or one that manages all model versions."""
+    """Return whether an account may change stages: it is an administrator's or manages all model versions.
+
+    Parameters
+    ----------
+    username : str
+    """
     return _is_admin(username) or _granted(username, RESOURCE_TYPE_REGISTERED_MODEL_VERSION, "can_manage")
 
 
@@ -108,7 +129,7 @@ def _is_admin(username: str) -> bool:
 
 
 def _granted(username: str, kind: str, right: str) -> bool:
-    """Tell whether an account has a right to everything of a kind."""
+    """Return whether an account has a permission for all resources of a kind."""
     (granted,) = auth.resolve_permissions(username, DEFAULT_WORKSPACE_NAME, [GrantLoadKey(kind, "*")])
     return granted is not None and bool(getattr(granted, right))
 
@@ -143,7 +164,13 @@ RULES: dict[type, tuple[Rule, ...]] = {
 
 
 def create_app(app: Flask = flask_app) -> Any:
-    """Return MLflow's application with accounts and this module's rules; MLflow calls it in each worker."""
+    """Return MLflow's application with accounts and this module's rules; MLflow calls it in each worker.
+
+    Parameters
+    ----------
+    app : Flask
+        MLflow's own application.
+    """
     served = auth.create_app(app)
     kinds = {(path, method): kind for path, kind, methods in handlers.get_endpoints(lambda kind: kind)
              if kind in RULES for method in methods}  # fmt: skip
@@ -161,7 +188,7 @@ def create_app(app: Flask = flask_app) -> Any:
 
 @handlers.catch_mlflow_exception
 def _refuse(kind: type) -> Response | None:
-    """Answer 403 where MLflow's own rules let an account pass and one of this module's does not."""
+    """Answer 403 if MLflow's own permissions allow a request and one of this module's rules does not."""
     username, message = g.mlflow_authenticated_user, handlers._get_request_message(kind())
     for rule in RULES[kind]:
         if rule.concerns(message) and not (_is_admin(username) or rule.allows(username)):
@@ -170,7 +197,7 @@ def _refuse(kind: type) -> Response | None:
 
 
 def _guard(served: FastAPI) -> None:
-    """Look at requests before MLflow does: its health, what it tells anybody, files of registered models."""
+    """Handle requests before MLflow does: health, server information without login, files of registered models."""
     probes = CapacityLimiter(PROBES)
 
     @served.middleware("http")
@@ -193,7 +220,7 @@ def _user(asked: Request) -> Any:
 
 
 def _written(asked: Request, path: str) -> str:
-    """Return the path of the artifact that a request writes or deletes; empty when it is about none."""
+    """Return the path of the artifact that a request writes or deletes; empty if it is about none."""
     if path.endswith("/mlflow/upload-artifact"):
         path = f"/{asked.query_params.get('run_uuid')}/artifacts/{asked.query_params.get('path')}"
     elif "/mlflow-artifacts/" not in path:
@@ -204,7 +231,7 @@ def _written(asked: Request, path: str) -> str:
 
 
 def _refused_file(asked: Request, path: str) -> str:
-    """Say why a file may not be written or deleted: a registered model stays what was judged."""
+    """Return why a file must not be written or deleted; registered models must remain as they were judged."""
     user = _user(asked)
     if user is None or may_promote(user.username):
         return ""
@@ -222,7 +249,7 @@ def _refused_file(asked: Request, path: str) -> str:
 
 
 def database_problem() -> str:
-    """Read a table of both databases; say which one does not answer, or nothing."""
+    """Read a table of each database; return which one does not answer, or an empty string."""
     looks = (("MLflow's", handlers._get_tracking_store, "experiments"), ("the accounts'", lambda: auth.store, "users"))
     for whose, store, table in looks:
         try:

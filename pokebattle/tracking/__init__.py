@@ -1,6 +1,6 @@
-"""What makes every notebook execution a run: the kernel extension, the shipper, the papermill engine; and scripts' API.
+"""Make every notebook execution a run: kernel extension, sender, papermill engine, and an API for scripts.
 
-Kernels and shippers import this package first, so what scripts use is imported when it is asked for.
+Kernels and senders import this package first, so the API for scripts is imported only on first access.
 """
 
 from typing import TYPE_CHECKING, Any

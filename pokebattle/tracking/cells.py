@@ -1,4 +1,4 @@
-"""What a notebook and its cells say, wherever they are read, and which of them an executed cell is."""
+"""Read a notebook and its cells, and find which of the notebook's cells an executed cell is."""
 
 import ast
 import re
@@ -8,8 +8,8 @@ from pokebattle.assignments import UNKNOWN, assignments
 
 NO_TRACK = "# no-track"
 PARAMETER_TAGS = {"parameters", "injected-parameters"}
-MAY_FAIL = "raises-exception"  # the tag of a cell whose error is meant
-NEUTRAL = (  # functions that use no experiment, so that one that is chosen behind them is the notebook's first
+MAY_FAIL = "raises-exception"  # the tag of a cell that is expected to fail
+NEUTRAL = (  # functions that use no experiment, so that one chosen after them is still the first
     "active_run", "autolog", "create_experiment", "delete_experiment", "disable_", "enable_", "end_run", "from_",
     "get_experiment", "get_tracking_uri", "infer_signature", "is_tracking_uri_set", "last_active_run", "MlflowClient",
     "restore_experiment", "set_registry_uri", "set_system_metrics",
@@ -18,7 +18,13 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")  # the colours of a traceback
 
 
 def wants_tracking(document: dict[str, Any]) -> bool:
-    """Tell whether a notebook's metadata does not say ``{"pokebattle": {"track": false}}``."""
+    """Return whether a notebook may be tracked: its metadata do not contain ``{"pokebattle": {"track": false}}``.
+
+    Parameters
+    ----------
+    document : dict
+        The notebook's JSON.
+    """
     metadata = document.get("metadata", {})
     own = metadata.get("pokebattle")
     switch = own.get("track") if isinstance(own, dict) else metadata.get("pokebattle.track")
@@ -26,13 +32,25 @@ def wants_tracking(document: dict[str, Any]) -> bool:
 
 
 def is_untracked(source: str) -> bool:
-    """Tell whether a cell's first line is ``# no-track``."""
+    """Return whether a cell's first line is ``# no-track``.
+
+    Parameters
+    ----------
+    source : str
+        The cell's text.
+    """
     lines = source.lstrip().splitlines()
     return bool(lines) and lines[0].strip().lower() == NO_TRACK
 
 
 def without_secrets(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a notebook without outputs and without the text of cells that are not to be tracked."""
+    """Return a notebook without outputs, attachments and the source of cells marked ``# no-track``.
+
+    Parameters
+    ----------
+    document : dict
+        The notebook's JSON; it is not modified.
+    """
     cells = []
     for cell in document.get("cells", []):
         hidden = cell.get("cell_type") == "code" and is_untracked(cell_source(cell))
@@ -45,21 +63,40 @@ def without_secrets(document: dict[str, Any]) -> dict[str, Any]:
 
 
 class Places:
-    """Tells which of a notebook's code cells the executed ones are, in the order in which they ran.
+    """Finds the position in the notebook of each executed cell, in the order in which the cells ran.
 
-    An id of the notebook's own is certain. Where the client sends none, or one that no file can hold (VS Code's, or
-    JupyterLab's for a notebook of before nbformat 4.5), it is the next cell of the same text, else an earlier one.
+    A cell id of the notebook's own identifies a cell with certainty. If the client sends no id, or an id that no file
+    can contain (VS Code's, or JupyterLab's for a notebook older than nbformat 4.5), the position is that of the next
+    cell with the same text, otherwise of an earlier one.
+
+    Parameters
+    ----------
+    document : dict
+        The notebook's JSON.
     """
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.cells: list[dict[str, Any]] = document.get("cells", [])
         self._code = [index for index, cell in enumerate(self.cells) if cell.get("cell_type") == "code"]
         self._ids = {self.cells[index]["id"]: index for index in self._code if "id" in self.cells[index]}
-        self._handles: dict[str, int] = {}  # ids that only the client knows
+        self._handles: dict[str, int] = {}  # position by an id that only the client knows
         self._after = -1
 
     def find(self, cell_id: str | None, source: str) -> int | None:
-        """Return the place of the next executed cell among all cells; None for one that the notebook does not hold."""
+        """Return the position of the next executed cell among all cells.
+
+        Parameters
+        ----------
+        cell_id : str or None
+            The id that the client sent.
+        source : str
+            The executed text.
+
+        Returns
+        -------
+        int or None
+            None if the notebook does not contain the cell.
+        """
         if cell_id in self._ids:
             place: int | None = self._ids[cell_id]
         elif cell_id and self._ids and ":" not in cell_id:  # a cell that was added after the notebook was saved
@@ -80,40 +117,65 @@ class Places:
         return next((index for index in same if index > self._after), same[0] if same else None)
 
     def rank(self, place: int) -> int:
-        """Return how many code cells stand above a place."""
+        """Return how many code cells are above a position.
+
+        Parameters
+        ----------
+        place : int
+            Position among all cells, from 0.
+        """
         return sum(index < place for index in self._code)
 
 
 def cell_source(cell: dict[str, Any]) -> str:
-    """Return a cell's source as one string."""
+    """Return a cell's source as one string.
+
+    Parameters
+    ----------
+    cell : dict
+        The cell's JSON.
+    """
     source = cell.get("source", "")
     return "".join(source) if isinstance(source, list) else str(source)
 
 
 def tags_of_cell(cell: dict[str, Any]) -> set[str]:
-    """Return a cell's tags, whatever stands in their place."""
+    """Return a cell's tags; an empty set if its metadata contain no valid list of tags.
+
+    Parameters
+    ----------
+    cell : dict
+        The cell's JSON.
+    """
     found = cell.get("metadata", {}).get("tags", [])
     return {tag for tag in found if isinstance(tag, str)} if isinstance(found, list) else set()
 
 
 def literals(source: str) -> dict[str, Any]:
-    """Return what a parameters cell assigns at top level, as far as it is literal."""
+    """Return the literal values that a parameters cell assigns at top level, by name.
+
+    Parameters
+    ----------
+    source : str
+        The cell's text.
+    """
     return {name: value for name, _, value in assignments(source) if value is not UNKNOWN}
 
 
 def chosen_experiment(document: dict[str, Any], values: dict[str, Any]) -> str | None:
-    """Return the experiment that a notebook chooses by ``mlflow.set_experiment`` before it uses any.
+    """Return the experiment that a notebook chooses with ``mlflow.set_experiment`` before it uses any.
 
     Parameters
     ----------
     document : dict
+        The notebook's JSON.
     values : dict
-        What names that are given to ``set_experiment`` stand for.
+        Values of the variables that may be passed to ``set_experiment``.
 
     Returns
     -------
     str or None
-        None where there is no such line, or its argument is neither a text nor one of the names.
+        None if there is no such call, or if its argument is neither a string nor a variable with a known value.
     """
     known = dict(values)
     for cell in document.get("cells", []):
@@ -139,7 +201,7 @@ def _statements(cell: dict[str, Any]) -> list[ast.stmt]:
 
 
 def _mlflow_calls(statement: ast.stmt) -> list[ast.Call]:
-    """Return a statement's calls of functions of mlflow's, in the order of the text."""
+    """Return a statement's calls of mlflow functions, in the order of the source text."""
     found = [
         node for node in ast.walk(statement)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
@@ -158,7 +220,13 @@ def _first_text(call: ast.Call, known: dict[str, Any]) -> str | None:
 
 
 def only_assigns(source: str) -> bool:
-    """Tell whether a cell does nothing but give names literal values."""
+    """Return whether a cell only assigns literal values.
+
+    Parameters
+    ----------
+    source : str
+        The cell's text.
+    """
     try:
         statements = ast.parse(source).body
     except (SyntaxError, ValueError):

@@ -1,4 +1,4 @@
-"""What a kernel can learn about itself: which notebook it runs, who drives it, what the run is called."""
+"""What a kernel can find out about itself: which notebook it runs, which program executes it, how the run is named."""
 
 import contextlib
 import functools
@@ -25,41 +25,41 @@ from pokebattle.tracking.cells import (
 )
 from pokebattle.tracking.journal import executions_dir, make_private, read_events, read_json
 
-INTERACTIVE = {"jupyterlab", "vscode", "kernel"}  # executors by whose hand cells run in any order, and again
-HANDOVER = "POKEBATTLE_EXECUTION"  # papermill's engine and pytest's plugin tell the kernel what they know in this file
-VALUED = {"--output", "--output-dir", "-o", "--to", "--template", "--config"}  # options before words of their own
+INTERACTIVE = {"jupyterlab", "vscode", "kernel"}  # executors in which cells run in any order and repeatedly
+HANDOVER = "POKEBATTLE_EXECUTION"  # the path of a file that papermill's engine or pytest's plugin wrote
+VALUED = {"--output", "--output-dir", "-o", "--to", "--template", "--config"}  # options that are followed by a value
 TRASH = re.compile(r".*/\.?Trash[^/]*/files/[^/]*")  # where desktops and JupyterLab put deleted files
-FOR_PEOPLE = ("jupyter", "spyder")  # programs that start kernels for somebody who types
-LARGEST = 64 << 20  # bytes of a notebook that is looked into
+FOR_PEOPLE = ("jupyter", "spyder")  # programs that start kernels for interactive use
+LARGEST = 64 << 20  # maximum size of a notebook that is searched, in bytes
 EXPERIMENT, EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"  # mlflow's own
-UNTRACKED = "untracked"  # or that they want it, or can have it, left alone
-PARENT = "POKEBATTLE_PARENT"  # a kernel tells the kernels that its cells start whose children they are
+UNTRACKED = "untracked"  # as the value of HANDOVER: the kernel must not be tracked
+PARENT = "POKEBATTLE_PARENT"  # kernels that a cell starts read their parent execution from it
 
 
 @dataclass
 class Context:
-    """Who executes what.
+    """Which program executes which notebook.
 
     Attributes
     ----------
     executor : str
         ``papermill``, ``nbval``, ``nbconvert``, ``jupyter-execute``, ``jupyterlab``, ``vscode`` or ``kernel``.
     notebook : Path or None
-        Absolute path, when there is a notebook file.
+        Absolute path, if there is a notebook file.
     document : dict
-        The notebook as it was on disk (or as papermill prepared it), empty when unknown.
+        The notebook as it was on disk (or as papermill prepared it); empty if unknown.
     parameters : dict
-        What papermill was given, typed.
+        The parameters that papermill was given, typed.
     execution_id : str or None
         The id that papermill or pytest chose for this execution.
     driver : dict or None
-        The process that will say how the execution ended.
+        The process that will report how the execution ended.
     address : str
-        Where the notebook comes from, when that is no file of this machine.
+        Where the notebook comes from, if it is not a file on this machine.
     title : str
-        What the execution is called when no notebook names it.
+        The name of the execution if there is no notebook to name it after.
     top : Path or None
-        The folder in which the executing program works; None: that of this kernel's parent.
+        The working folder of the executing program; None for that of this kernel's parent.
     """
 
     executor: str
@@ -76,18 +76,18 @@ class Context:
 
     @property
     def stem(self) -> str:
-        """What the notebook is called; empty when nothing is known of it."""
+        """The notebook's name without folders and suffix; empty if unknown."""
         return self.notebook.stem if self.notebook else PurePosixPath(self.address).stem or self.title
 
     @property
     def place(self) -> str:
-        """The notebook's name with the folders above it, as far as they tell it from another of its name.
+        """The notebook's name with its folders, which distinguish it from others of the same name.
 
-        They are those below the top of its git checkout, else below the folder of the program that executes it.
+        These are the folders below the top of its git checkout, else below the folder of the program that executes it.
         """
         if self.notebook is None:
             return self.stem
-        if self._placed[0] != self.notebook:  # looked up once, so that the name stays while the notebook does
+        if self._placed[0] != self.notebook:  # looked up once, so that the name stays the same for a notebook
             folder = self.notebook.parent
             checkout = next((one for one in (folder, *folder.parents) if (one / ".git").exists()), None)
             top = checkout or self.top or _parent_folder()
@@ -104,11 +104,17 @@ class Context:
 
     @property
     def tracked(self) -> bool:
-        """Whether the notebook wants to be tracked: its metadata does not say ``pokebattle.track: false``."""
+        """Whether the notebook may be tracked: its metadata do not set ``pokebattle.track`` to false."""
         return wants_tracking(self.document)
 
     def opening(self, names: tuple[str, str]) -> dict[str, Any]:
-        """Return what a journal's first event says of the context; ``names`` are experiment and run name."""
+        """Return the context's fields for a journal's first event.
+
+        Parameters
+        ----------
+        names : tuple of (str, str)
+            Experiment and run name.
+        """
         return {
             "notebook": str(self.notebook or self.address), "stem": self.stem, "executor": self.executor,
             "cwd": str(Path.cwd()), "user": user_name(), "experiment": names[0], "run_name": names[1],
@@ -117,9 +123,14 @@ class Context:
         }  # fmt: skip
 
     def follow(self, cell_id: str | None) -> bool:
-        """Find out whether the notebook was renamed or moved since the last cell, and go along; tell whether it was.
+        """Update the notebook's path if it was renamed or moved since the last cell; return whether it was.
 
-        What JupyterLab's server tells a kernel at its start stays as it was; VS Code tells it with every cell.
+        JupyterLab's server names the notebook only when the kernel starts; VS Code names it with every cell.
+
+        Parameters
+        ----------
+        cell_id : str or None
+            The id that the client sent with the cell.
         """
         now = self.notebook
         if self.executor == "vscode":
@@ -138,10 +149,21 @@ class Context:
         return [cell for cell in self.document.get("cells", []) if PARAMETER_TAGS & tags_of_cell(cell)]
 
     def names(self, namespace: dict[str, Any]) -> tuple[str, str]:
-        """Return experiment and run name under the values that the templates ask for.
+        """Return experiment and run name, with the placeholders of their templates filled in.
 
-        What mlflow's own variable or the notebook's ``mlflow.set_experiment`` names goes before a template. A
-        placeholder's value is papermill's, else the namespace's, else the parameters cell's default.
+        The experiment in mlflow's own environment variable, or in the notebook's ``mlflow.set_experiment``, takes
+        precedence over the template. A placeholder's value comes from papermill, else from the namespace, else from the
+        parameters cell.
+
+        Parameters
+        ----------
+        namespace : dict
+            The kernel's variables.
+
+        Returns
+        -------
+        experiment : str
+        run_name : str
         """
         stem = self.stem or "notebooks"
         templates = (
@@ -168,7 +190,7 @@ class Context:
 
     @functools.cached_property
     def _chosen(self) -> str | None:
-        """The experiment that mlflow's own variable, else the notebook, chooses when the execution begins."""
+        """The experiment that mlflow's environment variable or the notebook names when the execution begins."""
         values: dict[str, Any] = {}
         for cell in self.parameter_cells():
             values.update(literals(cell_source(cell)))
@@ -176,12 +198,12 @@ class Context:
 
 
 def _literal(text: str) -> str:
-    """Return a text as the template that stands for it."""
+    """Return the template that yields exactly this text."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
 def _parent_folder() -> Path | None:
-    """Return the folder in which the program works that started this kernel."""
+    """Return the working folder of the program that started this kernel."""
     import psutil
 
     try:
@@ -191,8 +213,8 @@ def _parent_folder() -> Path | None:
 
 
 def handed_over() -> Context | None:
-    """Return what papermill's engine or pytest's plugin tells this kernel; None for a kernel of nobody's that tells."""
-    if not (handover := os.environ.pop(HANDOVER, None)):  # not for the kernels that this one may start
+    """Return the context that papermill's engine or pytest's plugin wrote for this kernel; None if there is none."""
+    if not (handover := os.environ.pop(HANDOVER, None)):  # removed, as kernels that this one starts must not read it
         return None
     if handover == UNTRACKED:
         return Context("kernel", document={"metadata": {"pokebattle": {"track": False}}})
@@ -207,14 +229,28 @@ def handed_over() -> Context | None:
 
 
 def detect(first: str, cell_id: str | None = None, namespace: dict[str, Any] | None = None) -> Context:
-    """Find out who started this kernel and for which notebook, of which the cell ``first`` runs first."""
+    """Find out which program started this kernel, and for which notebook.
+
+    Parameters
+    ----------
+    first : str
+        The text of the cell that runs first.
+    cell_id : str, optional
+        The id that the client sent with it.
+    namespace : dict, optional
+        The kernel's variables.
+
+    Returns
+    -------
+    Context
+    """
     if notebook := _from_uri(cell_id) or _from_namespace(namespace or {}):
         return Context("vscode", notebook, read_json(notebook))
     if found := _from_parent(first):
         return found
     if session := _session():
         path = Path(unquote(session))
-        shared = Path(unquote(session).replace("/RTC:", "/"))  # the drive of jupyter-collaboration's documents
+        shared = Path(unquote(session).replace("/RTC:", "/"))  # the drive prefix of jupyter-collaboration's documents
         path = shared if shared.is_file() else path
         if path.suffix == ".ipynb":
             return Context("jupyterlab", path, read_json(path))
@@ -223,7 +259,7 @@ def detect(first: str, cell_id: str | None = None, namespace: dict[str, Any] | N
 
 
 def _session() -> str:
-    """Return what Jupyter's server has told this kernel of its session; none that this one inherited."""
+    """Return the session name that Jupyter's server gave this kernel; empty if the kernel only inherited it."""
     import psutil
 
     told = os.environ.get("JPY_SESSION_NAME", "")
@@ -234,7 +270,7 @@ def _session() -> str:
 
 
 def _from_uri(cell_id: str | None) -> Path | None:
-    """Return the notebook that VS Code's id of a cell names; one that was never saved is taken to stand here."""
+    """Return the notebook in a cell id of VS Code's; an unsaved notebook counts as one in the current folder."""
     if not cell_id or not cell_id.startswith("vscode-notebook-cell:"):
         return None
     path = Path.cwd() / unquote(urlsplit(cell_id).path)
@@ -242,13 +278,18 @@ def _from_uri(cell_id: str | None) -> Path | None:
 
 
 def _from_namespace(namespace: dict[str, Any]) -> Path | None:
-    """Return the notebook that VS Code has named in a variable when it started the kernel."""
+    """Return the notebook that VS Code stored in a variable when it started the kernel."""
     named = namespace.get("__vsc_ipynb_file__")
     return Path(named) if isinstance(named, str) and named.endswith(".ipynb") else None
 
 
 class FollowedFile:
-    """A file that is found again under another name, or in another folder, as far as the system tells."""
+    """A file whose path stays known when it is renamed or moved, as far as the operating system allows it.
+
+    Parameters
+    ----------
+    path : Path
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -265,14 +306,14 @@ class FollowedFile:
         self._known = self._place()
 
     def _place(self) -> Path | None:
-        """Return where the open file is now."""
+        """Return the open file's current path."""
         with contextlib.suppress(OSError):
             if self._file >= 0:
                 return Path(f"/proc/self/fd/{self._file}").readlink()
         return None
 
     def now(self) -> Path:
-        """Return the file's path, which is the former one when the file was deleted, or another one took its place."""
+        """Return the file's current path; its previous path if the file was deleted or replaced by another one."""
         place = self._place()
         if place != self._known or place is None:
             moved = place and place.suffix == ".ipynb" and not TRASH.fullmatch(str(place))
@@ -284,7 +325,15 @@ class FollowedFile:
 
 
 def hand_over(folder: Path, **told: Any) -> str:
-    """Write down for a kernel which notebook it will run, as which execution; return the file's path."""
+    """Write a file for a kernel with its notebook and execution; return the file's path.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder in the spool; created if missing.
+    **told
+        What `handed_over` reads.
+    """
     make_private(folder)
     file = folder / "handover.json"
     file.write_text(json.dumps(told, default=str), encoding="utf-8")
@@ -297,8 +346,8 @@ def parent_pid() -> int:
 
 
 def _from_parent(first: str) -> Context | None:
-    """Read the command line of the process that started the kernel."""
-    import psutil  # ipykernel brings it
+    """Return the context according to the command line of the process that started the kernel."""
+    import psutil  # a dependency of ipykernel
 
     try:
         parent = psutil.Process(parent_pid())
@@ -317,10 +366,10 @@ def _from_parent(first: str) -> Context | None:
 
 
 def _from_program(first: str) -> Context | None:
-    """Look for the notebook that a program of somebody's own executes, as with nbclient or jupyter-scheduler.
+    """Find the notebook that a user's own program executes, for example with nbclient or jupyter-scheduler.
 
-    It is the one of its command line, of this folder or of the program's whose first cell runs; where none or several
-    could be meant the program gives the name.
+    It is the notebook with the executed first cell, searched for first on the program's command line, then in the
+    kernel's folder, then in the program's. If none or several match, the program gives the name.
     """
     import psutil
 
@@ -340,14 +389,14 @@ def _from_program(first: str) -> Context | None:
             return Context("kernel", off[0], documents[off[0]])
         if len(alike) == 1:
             return Context("kernel", alike[0], documents[alike[0]])
-    if len(here) == 1 and Path.cwd() != folder:  # a folder for this execution; its first cell was injected
+    if len(here) == 1 and Path.cwd() != folder:  # a folder made for this execution; the first cell was injected
         return Context("kernel", here[0], read_json(here[0]))
     script = command[1] if len(command) > 1 and command[1].endswith(".py") else ""
     return Context("kernel", title=Path(script).stem)
 
 
 def _mentions(path: Path, text: str) -> bool:
-    """Tell, without reading it as a notebook, whether a file may hold a text."""
+    """Return whether a file may contain a text, without parsing it as a notebook."""
     line = json.dumps(text.strip().partition("\n")[0], ensure_ascii=False)[1:-1]
     try:
         return path.stat().st_size < LARGEST and line.encode() in path.read_bytes()
@@ -356,7 +405,7 @@ def _mentions(path: Path, text: str) -> bool:
 
 
 def _named(command: list[str], folder: Path) -> list[Path]:
-    """Return the notebooks that a command line names, be it without their ending or by a pattern."""
+    """Return the notebooks on a command line, also if they are named without suffix or by a pattern."""
     words = [word for before, word in itertools.pairwise(command) if word[:1] != "-" and before not in VALUED]
     found = [
         folder / name
@@ -369,12 +418,12 @@ def _named(command: list[str], folder: Path) -> list[Path]:
 
 
 def _chosen(executor: str, named: list[Path], first: str, parent: int, since: float) -> Context:
-    """Return the context of that one of the named notebooks whose first cell runs, in the folder where it runs.
+    """Return the context of the named notebook whose first cell runs, in the folder where it runs.
 
-    Of several like that it is the first that the program ``parent`` has not executed yet. Those that are not tracked
-    leave no word of it, so where one of them could be meant nothing is tracked.
+    If several match, it is the first one that the program ``parent`` has not executed yet. Untracked notebooks leave no
+    record of having been executed; if one of them matches, nothing is tracked.
     """
-    if executor == "papermill":  # the next one is where it writes to
+    if executor == "papermill":  # the second one is its output
         named = named[:1]
     here = [path for path in named if path.parent.resolve() == Path.cwd()] or named
     documents = {path: read_json(path) for path in here}
@@ -395,7 +444,7 @@ def _first_source(document: dict[str, Any]) -> str:
 
 
 def _executed_by(parent: int, since: float) -> set[str]:
-    """Return the notebooks of the executions that a program has begun before, ``since`` it was started."""
+    """Return the notebooks that a program, started at ``since``, has already begun to execute."""
     oldest, found = time.strftime("%Y%m%d-%H%M%S", time.localtime(since)), set()
     for folder in executions_dir().glob("2*"):
         if folder.name >= oldest:
@@ -406,7 +455,7 @@ def _executed_by(parent: int, since: float) -> set[str]:
 
 
 def user_name() -> str:
-    """Return the account on the server, else the user of this machine, ``unknown`` where the system has none."""
+    """Return the server account, else the user of this machine, or ``unknown`` if the system has none."""
     if account := os.environ.get("MLFLOW_TRACKING_USERNAME"):
         return account
     try:

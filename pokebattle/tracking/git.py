@@ -1,4 +1,4 @@
-"""The commit a notebook ran from, what had changed since, and the packages that it ran with."""
+"""The commit that a notebook ran from, what had changed since, and the packages that it ran with."""
 
 import difflib
 import hashlib
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-DIFF_LIMIT = 1 << 20  # bytes
+DIFF_LIMIT = 1 << 20  # characters
 SOURCES = ("*.py", "*.js", "*.yaml", "*.yml", "*.toml")  # code and settings, which a run may depend on
 LOCKS = ("requirements.lock", "uv.lock", "poetry.lock", "pixi.lock", "conda-lock.yml", "environment.yml")
 
@@ -22,22 +22,46 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def code_version(folder: Path) -> tuple[str, bool] | None:
-    """Return commit and dirty flag of the checkout that holds ``folder``; None outside of one.
+    """Return commit and dirty flag of the checkout that contains ``folder``; None outside a checkout.
 
-    Dirty means that a tracked file differs from the commit, or that code or settings are in no commit; a notebook whose
-    code cells are the committed ones does not count.
+    Dirty means that a tracked file differs from the commit, or that no commit contains some code or settings. A
+    notebook whose code cells are the committed ones does not count.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    tuple of (str, bool) or None
     """
     commit = head(folder)
     return (commit, bool(changed_files(folder, commit))) if commit else None
 
 
 def head(folder: Path) -> str:
-    """Return the commit of the checkout that holds ``folder``, an empty text outside of one."""
+    """Return the commit of the checkout that contains ``folder``; an empty string outside a checkout.
+
+    Parameters
+    ----------
+    folder : Path
+    """
     return (_git(folder, "rev-parse", "HEAD") or "").strip()
 
 
 def changed_files(folder: Path, commit: str) -> list[Path]:
-    """Return the files of the checkout around ``folder`` that make it dirty against a commit."""
+    """Return the files that make the checkout around ``folder`` dirty, compared with a commit.
+
+    Parameters
+    ----------
+    folder : Path
+    commit : str
+
+    Returns
+    -------
+    list of Path
+        Absolute paths; empty outside a checkout.
+    """
     top = _git(folder, "rev-parse", "--show-toplevel")
     if top is None:
         return []
@@ -46,14 +70,33 @@ def changed_files(folder: Path, commit: str) -> list[Path]:
 
 
 def is_committed(file: Path) -> bool:
-    """Tell whether the commit of the checkout around ``file`` holds it, in whatever state."""
+    """Return whether the current commit of the checkout around ``file`` contains it, in any state.
+
+    Parameters
+    ----------
+    file : Path
+    """
     return bool(_git(file.parent, "ls-tree", "HEAD", "--", file.name))
 
 
 def code_diff(folder: Path, commit: str = "HEAD", but: Path | None = None) -> str:
-    """Return what differs from a commit as a patch; of changed notebooks and of what no commit holds the names alone.
+    """Return a checkout's differences from a commit as a patch.
 
-    Notebooks hold outputs; of ``but``, the one that is executed, `cells_diff` tells more. At most 1 MB.
+    Changed notebooks, and files that are in no commit, are only named, as notebooks contain outputs. `cells_diff`
+    returns the differences of the executed notebook.
+
+    Parameters
+    ----------
+    folder : Path
+        Any folder of the checkout.
+    commit : str
+    but : Path, optional
+        The executed notebook, which is not named.
+
+    Returns
+    -------
+    str
+        At most 1 MB of patch (`DIFF_LIMIT`, in characters), then a note that it is cut; empty outside a checkout.
     """
     top = _git(folder, "rev-parse", "--show-toplevel")
     if top is None:
@@ -69,7 +112,13 @@ def code_diff(folder: Path, commit: str = "HEAD", but: Path | None = None) -> st
 
 
 def committed_cells(notebook: Path, commit: str) -> list[dict[str, Any]] | None:
-    """Return the code cells of a notebook as a commit holds it; None where it does not."""
+    """Return the code cells of a notebook in a commit; None if the commit does not contain a valid notebook there.
+
+    Parameters
+    ----------
+    notebook : Path
+    commit : str
+    """
     committed = _git(notebook.parent, "show", f"{commit}:./{notebook.name}")
     try:
         cells = json.loads(committed or "")["cells"]
@@ -79,7 +128,20 @@ def committed_cells(notebook: Path, commit: str) -> list[dict[str, Any]] | None:
 
 
 def cells_diff(notebook: Path, committed: Sequence[str], ran: Sequence[str]) -> str:
-    """Return the text of a notebook's code cells that ran against that of the committed ones, as a patch."""
+    """Return the differences between the committed and the executed text of a notebook's code cells as a patch.
+
+    Parameters
+    ----------
+    notebook : Path
+        Names the notebook in the patch.
+    committed, ran : sequence of str
+        The cells' texts.
+
+    Returns
+    -------
+    str
+        Unified diff of at most 1 MB (`DIFF_LIMIT`, in characters), then a note that it is cut.
+    """
     name = (_git(notebook.parent, "rev-parse", "--show-prefix") or "").strip() + notebook.name
     before, after = ([line for source in sources for line in ["# %%", *source.rstrip().split("\n")]]
                      for sources in (committed, ran))  # fmt: skip
@@ -89,7 +151,17 @@ def cells_diff(notebook: Path, committed: Sequence[str], ran: Sequence[str]) -> 
 
 
 def lock_digest(folder: Path) -> str:
-    """Return name and SHA-256 of the nearest file at or above ``folder`` that pins an environment; else nothing."""
+    """Return name and SHA-256 of the nearest lock or environment file at or above ``folder``, up to the checkout's top.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    str
+        ``NAME sha256:DIGEST``; empty if there is no such file.
+    """
     for parent in (folder, *folder.parents):
         for name in LOCKS:
             if (parent / name).is_file():
@@ -100,7 +172,13 @@ def lock_digest(folder: Path) -> str:
 
 
 def installed(prefix: Path) -> list[str]:
-    """Return the packages of an environment as ``name==version``, sorted, by what their installers have left there."""
+    """Return the packages of an environment as ``name==version``, sorted, read from their ``.dist-info`` folders.
+
+    Parameters
+    ----------
+    prefix : Path
+        The environment's ``sys.prefix``.
+    """
     folders = prefix.glob("lib/python3*/site-packages/*.dist-info")
     found = (folder.name.removesuffix(".dist-info").partition("-") for folder in folders)
     return sorted({f"{name.replace('_', '-').lower()}=={version}" for name, _, version in found})
@@ -112,7 +190,7 @@ def _changed(root: Path, commit: str) -> list[str]:
 
 
 def _unknown(root: Path) -> list[str]:
-    """Return code and settings that are neither in a commit nor ignored."""
+    """Return files with code or settings that are neither committed nor ignored."""
     return (_git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *SOURCES) or "").split("\0")[:-1]
 
 
@@ -127,6 +205,6 @@ def _only_outputs_changed(root: Path, path: str, commit: str) -> bool:
 
 
 def _sources(notebook: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Return what runs of a notebook: the text and the tags of its code cells."""
+    """Return what is executed of a notebook: text and tags of its code cells."""
     code = [cell for cell in json.loads(notebook)["cells"] if cell["cell_type"] == "code"]
     return [("".join(cell["source"]), tuple(cell["metadata"].get("tags", []))) for cell in code]

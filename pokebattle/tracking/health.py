@@ -1,4 +1,4 @@
-"""Whether tracking works here: what `doctor`, `sync` and `runs` tell."""
+"""Check whether tracking works here, for the commands `doctor`, `sync` and `runs`."""
 
 import json
 import os
@@ -23,7 +23,19 @@ STALE = 3 * HEARTBEAT  # seconds without a sign of life after which a run of ano
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of `doctor`: what was looked at, whether it is well, what there is to say, how to mend it."""
+    """One line of `doctor`.
+
+    Attributes
+    ----------
+    subject : str
+        What was checked.
+    well : bool
+        Whether it is in order.
+    text : str
+        What was found.
+    mend : str
+        How to fix it; empty if there is nothing to do.
+    """
 
     subject: str
     well: bool
@@ -32,7 +44,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything that a tracked execution needs."""
+    """Check everything that a tracked execution needs."""
     here = [_switch(), *_settings(), _kernels(), *_other_kernels(), _papermill(), _spool()]
     return [*here, *_server(), *_waiting(), *_set_aside()]
 
@@ -56,20 +68,20 @@ def _kernels() -> Finding:
 
 
 def _loads_extension(prefix: Path) -> bool:
-    """Tell whether the kernels of an environment load the extension."""
+    """Return whether the kernels of an environment load the extension."""
     config = read_json(prefix / "etc" / "ipython" / "ipython_kernel_config.json").get("InteractiveShellApp", {})
     return "pokebattle.tracking.kernel" in config.get("extra_extensions", [])
 
 
 def _other_kernels() -> list[Finding]:
-    """Name the installed kernels that tell nothing of themselves."""
+    """List the installed kernels that do not load the extension."""
     from jupyter_client.kernelspec import KernelSpecManager
 
     found = []
     for name, known in sorted(KernelSpecManager().get_all_specs().items()):
         spec = known["spec"]
         program = Path((spec.get("argv") or [""])[0])
-        # a bare name is this environment's own Python, which jupyter_client puts in its place
+        # a bare name is this environment's own Python: jupyter_client replaces it
         own = spec.get("language") == "python" and (program.name == str(program) or _loads_extension(_prefix(program)))
         if not own:
             text = f"{name} ({spec.get('display_name', name)}) does not load the extension: papermill's runs of it " \
@@ -129,7 +141,7 @@ def _server() -> list[Finding]:
 
 
 def _artifacts(rest: MlflowRest) -> list[Finding]:
-    """Look whether artifacts of the latest experiment can be stored from here, where the server does not take them."""
+    """Check whether this machine can store the latest experiment's artifacts, if the server does not store them."""
     latest = rest.call("POST", "experiments/search", max_results=1, order_by=["creation_time DESC"])
     places = [one.get("artifact_location", "") for one in latest.get("experiments", [])]
     problems = [why for place in places if (why := destination.problem(place))]
@@ -138,7 +150,7 @@ def _artifacts(rest: MlflowRest) -> list[Finding]:
 
 
 def _open_runs(rest: MlflowRest) -> list[Finding]:
-    """Look for runs that are open on the server although nobody works on them."""
+    """Find runs that are open on the server although nothing writes to them."""
     here = {one.start["execution"]: one for one in spool.waiting()}
     found, experiments = [], [e["experiment_id"] for e in rest.call(
         "POST", "experiments/search", max_results=1000).get("experiments", [])]  # fmt: skip
@@ -168,8 +180,8 @@ def _open_run(info: dict[str, Any], tags: dict[str, str]) -> list[Finding]:
 
 
 def _kernel(tags: dict[str, str]) -> dict[str, Any]:
-    """Return the identity of a run's kernel, as its tags give it."""
-    old = {key: tags.get(f"pokebattle.{key}", "") for key in ("host", "boot", "pid", "started")}  # of older versions
+    """Return the identity of a run's kernel from the run's tags."""
+    old = {key: tags.get(f"pokebattle.{key}", "") for key in ("host", "boot", "pid", "started")}  # older versions
     told = {key: value for key, value in old.items() if value} | json.loads(tags.get(KERNEL) or "{}")
     pid, started = told.get("pid", "0"), told.get("started", "")
     return {"host": told.get("host"), "boot": told.get("boot"), "pid": int(pid),
@@ -209,7 +221,7 @@ def _who_delivers(one: spool.Waiting) -> str:
 
 
 def _mend(one: spool.Waiting) -> str:
-    """Return what to do about an execution that waits."""
+    """Return how to get a waiting execution delivered."""
     uri, again = deliver_to(one.start), "`python -m pokebattle sync`"
     if one.reason.startswith("HTTP"):
         return f"look at the server's log, then {again}: what it alone does not take for a minute is set aside"
@@ -234,7 +246,18 @@ def _set_aside() -> list[Finding]:
 
 
 def recent(count: int) -> list[dict[str, Any]]:
-    """Return what is known of the latest executions of this machine, newest first."""
+    """Return the records of the latest executions on this machine, newest first.
+
+    Parameters
+    ----------
+    count : int
+        Maximum number of records.
+
+    Returns
+    -------
+    list of dict
+        Each as in ``run.json``, with its ``state``.
+    """
     records: list[dict[str, Any]] = []
     for folder in sorted(executions_dir().glob("2*"), reverse=True):
         if len(records) == count:
@@ -249,7 +272,22 @@ def recent(count: int) -> list[dict[str, Any]]:
 
 
 def close_stranded(run_id: str) -> str:
-    """End a run whose kernel on this host is gone together with its record; return what was done."""
+    """Mark a run as KILLED whose kernel on this host has ended and whose record is gone.
+
+    Parameters
+    ----------
+    run_id : str
+
+    Returns
+    -------
+    str
+        What was done, or why nothing was done.
+
+    Raises
+    ------
+    ServerError, OSError
+        As `MlflowRest.call`.
+    """
     rest = MlflowRest(tracking_uri())
     run = rest.call("GET", "runs/get", run_id=run_id)["run"]
     tags = tags_of(run)

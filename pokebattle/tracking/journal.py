@@ -1,8 +1,8 @@
-"""An execution's folder in the spool: what the kernel wrote down, and what the server has taken of it.
+"""An execution's folder in the spool: what the kernel recorded, and what the server has received of it.
 
-``journal.jsonl`` holds one event a line, ``files/`` the artifacts that cells logged, ``notebook.json`` the notebook as
-it was when the execution began. ``progress.jsonl`` is written by whoever delivers; ``run.json`` says what became of the
-run, for people and programs that ask. Standard library only.
+``journal.jsonl`` contains one event per line, ``files/`` the artifacts that cells logged, ``notebook.json`` the
+notebook as it was when the execution began. ``progress.jsonl`` is written by the process that delivers; ``run.json``
+contains the state of the run, for users and other programs. Standard library only.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from pokebattle.tracking.secrets import Masker
 from pokebattle.tracking.settings import SPOOL_RESERVE, deliver_to, spool_limit
 
 VITAL = {"start", "names", "cell_start", "cell_end", "shutdown", "driver_end", "kernel_end", "mismatch"}
-NAMING = {"start", "names", "call", "artifact", "dataset"}  # their texts are names and addresses, which stay
-# What a kernel says to its shipper: something was written, somebody waits for it, the server is back.
+NAMING = {"start", "names", "call", "artifact", "dataset"}  # their texts are names and addresses, which are not masked
+# What a kernel signals to its sender: an event was written, somebody waits for it, the server is back.
 BELL, URGENT, BACK = b".", b"!", b"+"
 
 
@@ -33,24 +33,45 @@ def new_execution_id() -> str:
 
 
 def executions_dir() -> Path:
-    """Return the folder that holds a folder for every execution."""
+    """Return the spool: the folder that contains a folder for every execution."""
     return state_dir() / "executions"
 
 
 def execution_folder(execution_id: str) -> Path:
-    """Return the folder of an execution; it need not exist."""
+    """Return the folder of an execution, which may not exist.
+
+    Parameters
+    ----------
+    execution_id : str
+    """
     return executions_dir() / execution_id
 
 
 def write_atomically(file: Path, text: str) -> None:
-    """Replace ``file`` by ``text`` so that a reader sees the old or the new content, never a part."""
+    """Replace the content of ``file`` so that a reader sees the old or the new content, never a part.
+
+    Parameters
+    ----------
+    file : Path
+    text : str
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
     draft.replace(file)
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Return the JSON object in ``file``, or an empty one while there is none."""
+    """Return the JSON object in ``file``; an empty dict if there is none.
+
+    Parameters
+    ----------
+    file : Path
+    """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -59,7 +80,14 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """Return JSON that every program reads: what is no number or infinite, which JSON cannot say, is a word."""
+    """Return a value as JSON that every program can read: NaN and infinities become strings.
+
+    Parameters
+    ----------
+    value : object
+    **options
+        Passed to ``json.dumps``.
+    """
     try:
         return json.dumps(value, allow_nan=False, **options)
     except ValueError:
@@ -67,7 +95,13 @@ def to_json(value: Any, **options: Any) -> str:
 
 
 def in_words(value: Any) -> Any:
-    """Return a value with words for the numbers that JSON cannot say."""
+    """Return a value in which NaN and infinities, which JSON does not allow, are strings.
+
+    Parameters
+    ----------
+    value : object
+        JSON value.
+    """
     if isinstance(value, dict):
         return {key: in_words(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -77,13 +111,29 @@ def in_words(value: Any) -> Any:
 
 
 def run_address(record: dict[str, Any]) -> str:
-    """Return the page of the run in ``run.json``; the query keeps MLflow's UI out of its GenAI mode."""
+    """Return the address of a run's page; its query keeps MLflow's UI out of its GenAI mode.
+
+    Parameters
+    ----------
+    record : dict
+        From ``run.json``.
+    """
     page = f"#/experiments/{record['experiment_id']}/runs/{record['run_id']}?workflowType=machine_learning"
     return f"{deliver_to(record)}/{page}"
 
 
 def make_private(folder: Path) -> None:
-    """Create an execution's folder, which only its owner can enter."""
+    """Create an execution's folder, readable only for its owner.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    OSError
+        If it cannot be created.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.parent.stat().st_mode & 0o077:
         folder.parent.chmod(0o700)
@@ -91,7 +141,12 @@ def make_private(folder: Path) -> None:
 
 
 def spool_size(folder: Path) -> int:
-    """Return the bytes that the files below ``folder`` hold."""
+    """Return the total size of the files below ``folder`` in bytes.
+
+    Parameters
+    ----------
+    folder : Path
+    """
     size = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -100,30 +155,42 @@ def spool_size(folder: Path) -> int:
     return size
 
 
-_own = Masker({})  # what this process knows to be a secret, and no other may know when it delivers
+_own = Masker({})  # this process's secrets, which another process that delivers may not know
 
 
 def secretless(value: Any) -> Any:
-    """Return a JSON value without the secrets that this process's environment holds by now, or held."""
+    """Return a JSON value with the secrets masked that this process's environment contains or contained.
+
+    Parameters
+    ----------
+    value : object
+        JSON value.
+    """
     _own.learn(os.environ)
     return _own.known(value)
 
 
 def secrets_known() -> int:
-    """Return how much this process knows to be secret by now."""
+    """Return the number of secrets that this process knows now."""
     _own.learn(os.environ)
     return len(_own)
 
 
 def mask_request(body: Any) -> Any:
-    """Return a request of mlflow's to the server without secrets, as the journal and then the server get it."""
+    """Return a request body of mlflow's with its secrets masked, as the journal and then the server receive it.
+
+    Parameters
+    ----------
+    body : object
+        JSON body.
+    """
     _own.learn(os.environ)
     masked = _own.known(body, here=False)
     return _own.request(masked) if isinstance(masked, dict) else masked
 
 
 def _line(kind: str, fields: dict[str, Any]) -> bytes:
-    """Return one event as the journal holds it, with its time in ms since the epoch."""
+    """Return one event as a line of the journal, with its time in ms since the epoch."""
     _own.learn(os.environ)
     if kind == "params":
         _own.learn(fields["values"])
@@ -135,8 +202,18 @@ class Journal:
     """Append-only writer of one execution's events, safe to use from several threads and processes.
 
     What cannot be written, because the disk or the spool is full or gone, is dropped and counted: `append` and `stage`
-    never raise for that. The count lives in a file that is laid out before, so that it can be written when nothing else
-    can.
+    do not raise in that case. The file with the count is created in advance, so that it can be written even if nothing
+    else can.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder; created if missing.
+
+    Raises
+    ------
+    OSError
+        If the journal cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -154,18 +231,25 @@ class Journal:
         self._count()
 
     def _measure(self, present: int = 0) -> None:
-        """Look how much room is left beside all executions; ``present`` bytes of what is asked for lie there."""
+        """Measure how much room is left in the spool; ``present`` bytes of the requested size are already in it."""
         left = spool_limit() - spool_size(self.folder.parent) + present
         self._room = self._measured = max(left, SPOOL_RESERVE)
 
     def _fits(self, size: int, reserve: int, present: int = 0) -> bool:
-        """Tell whether there is room; every few MB it is looked what other executions have written meanwhile."""
+        """Return whether there is room; every few MB, measure again what other executions have written."""
         if self._room > SPOOL_RESERVE and self._measured - self._room + size > self._step:
             self._measure(present)
         return size <= self._room - reserve
 
     def append(self, kind: str, **fields: Any) -> bool:
-        """Write one event, without the secrets that are known here; tell whether there was room for it."""
+        """Write one event, with the secrets known to this process masked; return whether there was room for it.
+
+        Parameters
+        ----------
+        kind : str
+        **fields
+            The event's fields.
+        """
         line = _line(kind, fields)
         with self._lock:
             kept = self._write(line, vital=kind in VITAL)
@@ -198,12 +282,22 @@ class Journal:
         return False
 
     def _count(self) -> None:
-        """Overwrite the tally in place, which needs no new space."""
+        """Overwrite the count in place, which needs no additional disk space."""
         with contextlib.suppress(OSError):
             os.pwrite(self._tally, json.dumps({**self._dropped, "last": self._last}).ljust(200).encode(), 0)
 
     def stage(self, source: Any) -> str | None:
-        """Copy an open binary file (or bytes) into the spool; return its name there, None when there was no room."""
+        """Copy an open binary file (or bytes) into the spool.
+
+        Parameters
+        ----------
+        source : file object or bytes
+
+        Returns
+        -------
+        str or None
+            The copy's name in ``files/``; None if there was no room.
+        """
         with self._lock:
             self._staged += 1
             name = f"{os.getpid()}-{self._staged}"
@@ -235,15 +329,23 @@ class Journal:
         return self._file
 
     def close(self) -> None:
-        """Close the files; appending afterwards is an error."""
+        """Close the files; `append` must not be called afterwards."""
         os.close(self._file)
         os.close(self._tally)
 
 
 def append_event(folder: Path, kind: str, **fields: Any) -> None:
-    """Write one event into the journal of another process's execution; a full disk or a missing folder is no error.
+    """Write one event to the journal of another process's execution, if the disk and the folder allow it.
 
-    A line that a loss of power has cut off is ended first, so that it does not swallow the event.
+    If the last line was cut off by a power failure, it is ended first, so that the event stays readable.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder.
+    kind : str
+    **fields
+        The event's fields.
     """
     line = _line(kind, fields)
     with contextlib.suppress(OSError):
@@ -257,9 +359,22 @@ def append_event(folder: Path, kind: str, **fields: Any) -> None:
 
 
 def read_events(folder: Path, offset: int = 0) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Yield ``(offset, offset behind it, event)`` for every whole line from ``offset`` on.
+    """Yield the events of a journal from ``offset`` on; an incomplete last line is not read.
 
-    A line that is no event was torn by a full disk or a loss of power: it is passed over.
+    A line that is not a valid event (cut off by a full disk or a power failure) is yielded as an event of kind
+    ``torn``.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder.
+    offset : int
+        Bytes.
+
+    Yields
+    ------
+    tuple of (int, int, dict)
+        Offset of the line, offset of the next line, event.
     """
     try:
         with (folder / "journal.jsonl").open("rb") as file:
@@ -278,19 +393,24 @@ def read_events(folder: Path, offset: int = 0) -> Iterator[tuple[int, int, dict[
 
 
 class Progress:
-    """What the server has taken of a journal: written by the one who delivers, followed by the kernel.
+    """What the server has received of a journal: written by the sender, read by the kernel.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder.
 
     Attributes
     ----------
     offset : int
-        The journal up to here is on the server.
+        The journal is on the server up to this byte.
     ids : dict
-        The server's id (or artifact location) for every local one.
+        The server's id (or artifact location) by local id.
     answers : dict
-        The server's answer to what was created, by local id.
+        The server's response to the creation of an entity, by local id.
     facts : dict
-        ``run``, ``away``, ``refused``: the latest of each; ``took``: seconds to the server's first answer; ``moved``:
-        up to where the journal was on the server when the run was created again in another experiment.
+        ``run``, ``away``, ``refused``: the latest of each; ``took``: seconds until the server's first response;
+        ``moved``: the offset at which the run was created again in another experiment.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -304,7 +424,7 @@ class Progress:
         self.refresh()
 
     def refresh(self) -> "Progress":
-        """Take in what has been noted since."""
+        """Read the entries that were added since the last call."""
         with contextlib.suppress(OSError), self.file.open("rb") as file:
             file.seek(self._read)
             self._torn = False
@@ -324,7 +444,13 @@ class Progress:
         self.facts.update(entry)
 
     def note(self, **entry: Any) -> None:
-        """Write an entry down; on a full disk it is at least remembered, and delivering again does no harm."""
+        """Write an entry; on a full disk it is only kept in memory, and delivering again does no harm.
+
+        Parameters
+        ----------
+        **entry
+            ``offset``, ``ids``, ``answers`` or `facts`.
+        """
         line = json.dumps(entry).encode() + b"\n"
         with contextlib.suppress(OSError), self.file.open("ab") as file:
             file.write(b"\n" + line if self._torn else line)
@@ -332,12 +458,12 @@ class Progress:
         self._fold(entry)
 
     def beat(self) -> None:
-        """Show a waiting kernel that bytes are flowing."""
+        """Show a waiting kernel that data are being transferred."""
         with contextlib.suppress(OSError):
             os.utime(self.file)
 
     def pulse(self) -> tuple[int, int]:
-        """Return what changes whenever there is progress."""
+        """Return a value that changes whenever there is progress."""
         with contextlib.suppress(OSError):
             stat = self.file.stat()
             return stat.st_size, stat.st_mtime_ns

@@ -1,4 +1,4 @@
-"""An extension of Jupyter's server, which outlives its kernels: it sees to what they and their shippers have left."""
+"""Jupyter server extension that delivers what kernels and their senders have left; the server outlives them."""
 
 import asyncio
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from pokebattle.tracking.settings import enabled
 from pokebattle.tracking.shipping import spool
 
-PERIOD = 60.0  # seconds between two looks
+PERIOD = 60.0  # seconds between two checks
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
@@ -14,7 +14,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(app: Any) -> None:
-    """Begin to look, once the server runs."""
+    """Start the periodic check once the server runs."""
     if enabled():
         app.io_loop.add_callback(_look_again_and_again)
 

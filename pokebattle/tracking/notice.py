@@ -1,4 +1,4 @@
-"""One line to the user that is no cell output."""
+"""Print one line for the user that does not become cell output."""
 
 import functools
 import os
@@ -6,22 +6,31 @@ import sys
 
 
 def log_fd() -> int:
-    """Return the process's own stderr.
+    """Return the file descriptor of the process's own stderr.
 
-    ipykernel turns file descriptor 2 into cell output and keeps a copy of the real one.
+    ipykernel redirects file descriptor 2 to cell output and keeps a copy of the original one.
     """
     return getattr(sys.stderr, "_original_stdstream_copy", None) or 2
 
 
 @functools.cache
 def say_once(line: str) -> None:
-    """Write ``line`` the first time that there is reason to."""
+    """Write ``line`` to the process's own stderr, at most once per process.
+
+    Parameters
+    ----------
+    line : str
+    """
     say(line)
 
 
 def say(line: str) -> None:
-    """Write ``line`` to the process's own stderr: the terminal of papermill, the log of JupyterLab.
+    """Write ``line`` to the process's own stderr: papermill's terminal, JupyterLab's log.
 
-    A progress bar may have left the cursor in the middle of a line.
+    It starts on a new line, as a progress bar may have left the cursor in the middle of one.
+
+    Parameters
+    ----------
+    line : str
     """
     os.write(log_fd(), f"\npokebattle: {line}\n".encode())

@@ -1,4 +1,4 @@
-"""How an execution begins: the first event of its journal, and the process that will ship it."""
+"""Begin an execution: the first event of its journal, and the sender that delivers it."""
 
 import _thread
 import contextlib
@@ -17,7 +17,7 @@ from pokebattle.tracking.settings import is_local, tracking_uri
 
 NEVER_RAN = "the kernel ended before its first cell"
 
-# The shipper needs neither site-packages nor the user's environment: 20 ms to start, 10 MB.
+# The sender needs neither site-packages nor the user's environment: 20 ms to start, 10 MB.
 PACKAGE_ROOT = str(Path(__file__).parents[2])
 SHIPPER = (
     f"import sys; sys.path.insert(0, {PACKAGE_ROOT!r}); "
@@ -27,28 +27,38 @@ DRAINER = (
     f"import os, sys; os.umask(0o077); os.nice(5); sys.path.insert(0, {PACKAGE_ROOT!r}); "
     "from pokebattle.tracking.shipping.spool import drain_until_empty; drain_until_empty()"
 )
-REPLACED = (1.5, 30.0)  # seconds after which a shipper that died is replaced, and at most between two attempts
+REPLACED = (1.5, 30.0)  # seconds until a sender that died is replaced, and the longest pause between two attempts
 
 
-_latest: dict[Path, int] = {}  # the shipper that this process started last for an execution
+_latest: dict[Path, int] = {}  # process id of the last sender that this process started for an execution
 
 
 def start_shipper(folder: Path, listen: int, kernel: int) -> None:
-    """Start the detached process that ships a journal until the pipe ``listen`` closes."""
+    """Start the sender, the detached process that delivers a journal until the pipe ``listen`` closes.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder in the spool.
+    listen : int
+        File descriptor of the pipe's reading end.
+    kernel : int
+        Process id of the kernel.
+    """
     command = [sys.executable, "-I", "-S", "-c", SHIPPER, str(folder), str(listen), str(kernel)]
     child = subprocess.Popen(
         command, pass_fds=(listen,), start_new_session=True, cwd="/",
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log_fd(),
     )  # fmt: skip
     _latest[folder] = child.pid
-    _thread.start_new_thread(_replace, (child, folder, os.getpid()))  # none that cells see or count
+    _thread.start_new_thread(_replace, (child, folder, os.getpid()))  # not a thread that cells can see or count
 
 
 def _replace(child: "subprocess.Popen[bytes]", folder: Path, kernel: int) -> None:
-    """See to it that a shipper that dies is replaced although its kernel writes nothing: ringing for it does that."""
-    from pokebattle.tracking.kernel.execution import current  # it knows this module
+    """Have a sender that dies replaced even if its kernel writes nothing: ringing for it starts a new one."""
+    from pokebattle.tracking.kernel.execution import current  # here, as that module imports this one
 
-    with contextlib.suppress(ChildProcessError):  # a cell has waited for all children
+    with contextlib.suppress(ChildProcessError):  # a cell has already waited for all child processes
         child.wait()
     pause = REPLACED[0]
     while _latest.get(folder) == child.pid and os.getpid() == kernel:
@@ -61,7 +71,7 @@ def _replace(child: "subprocess.Popen[bytes]", folder: Path, kernel: int) -> Non
 
 
 def start_drainer() -> None:
-    """Start the detached process that delivers what executions have left whose kernels have ended."""
+    """Start the detached process that delivers executions whose kernels have ended."""
     command = [sys.executable, "-I", "-S", "-c", DRAINER]
     subprocess.Popen(
         command, start_new_session=True, cwd="/",
@@ -70,7 +80,14 @@ def start_drainer() -> None:
 
 
 def opening(execution_id: str, **told: Any) -> dict[str, Any]:
-    """Return the first event of a journal: who executes what, and the local ids of the run that will be."""
+    """Return the first event of a journal: who executes what, and the local ids of the future run.
+
+    Parameters
+    ----------
+    execution_id : str
+    **told
+        More fields of the event.
+    """
     uri = tracking_uri()
     ids = {name: new_local_id() for name in ("run", "root", "experiment_token")}
     return {"execution": execution_id, "uri": uri, "local_server": is_local(uri), **ids,

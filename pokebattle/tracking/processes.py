@@ -1,6 +1,6 @@
-"""Whether a recorded process is still alive, and why one that was watched has ended.
+"""Whether a recorded process is still alive, and why a watched process has ended.
 
-Used by the process beside a kernel, which is not the kernel's parent and so cannot wait for it. Standard library only.
+Used by the sender, which is not the kernel's parent and so cannot wait for it. Standard library only.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-READING = 0.2  # seconds that the end of a process is looked for
-GONE = "ZXx"  # the states of a process that only waits for its parent to take note
-STOPPED = "Tt"  # here the exit code holds the signal that stopped the process
+READING = 0.2  # seconds to wait for the end of a process
+GONE = "ZXx"  # states of an ended process that its parent has not waited for
+STOPPED = "Tt"  # in these states, the exit code contains the signal that stopped the process
 # PIDFD_GET_INFO of linux/pidfd.h: mask and cgroup id, eleven ids, exit code; 64 bytes in its first version.
 PIDFD_INFO = struct.Struct("=QQ11Ii")
 PIDFD_GET_INFO = 3 << 30 | PIDFD_INFO.size << 16 | 0xFF << 8 | 11
@@ -29,12 +29,22 @@ SBIN = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 
 def identity(pid: int, root: str | Path = "/") -> dict[str, Any]:
-    """Return what tells a process from every other one: ``host``, ``boot``, ``pid`` and ``started``.
+    """Return what distinguishes a process from every other one: ``host``, ``boot``, ``pid`` and ``started``.
+
+    Parameters
+    ----------
+    pid : int
+    root : str or Path
+        Folder above ``proc`` and ``sys``.
+
+    Returns
+    -------
+    dict
 
     Raises
     ------
     ProcessLookupError
-        When there is no such process. One that has ended but was not waited for is still there.
+        If there is no such process. A process that has ended but that its parent has not waited for still exists.
     """
     found = _status(pid, root)
     if found is None:
@@ -43,45 +53,83 @@ def identity(pid: int, root: str | Path = "/") -> dict[str, Any]:
 
 
 def state_of(identity: Mapping[str, Any], root: str | Path = "/") -> str:
-    """Return ``alive``, ``ended``, or ``elsewhere`` for a process of another host, of which nothing can be said."""
+    """Return the state of a recorded process.
+
+    Parameters
+    ----------
+    identity : mapping
+        From `identity`.
+    root : str or Path
+        Folder above ``proc``.
+
+    Returns
+    -------
+    {"alive", "ended", "elsewhere"}
+        ``elsewhere`` if it runs on another host, so that its state is unknown.
+    """
     if identity["host"] != socket.gethostname():
         return "elsewhere"
     if identity["boot"] != _boot(root):
         return "ended"
-    # Containers of one machine share the boot id and may share the host name, but count their own pids. The record of
-    # another container can only be told by its start time, and then it reads "ended" although it may be alive there.
+    # Containers of one machine share the boot id and may share the host name, but have their own pids. Only the start
+    # time reveals that a record is another container's; it then counts as ended although it may be alive there.
     found = _status(identity["pid"], root)
     alive = found is not None and found.started == identity["started"] and found.state not in GONE
     return "alive" if alive else "ended"
 
 
 def rebooted(identity: Mapping[str, Any], root: str | Path = "/") -> bool:
-    """Tell whether this host has been started anew since the process was recorded."""
+    """Return whether this host has been rebooted since the process was recorded.
+
+    Parameters
+    ----------
+    identity : mapping
+        From `identity`.
+    root : str or Path
+        Folder above ``proc``.
+    """
     return identity["host"] == socket.gethostname() and identity["boot"] != _boot(root)
 
 
 def record(pid: int, root: str | Path = "/") -> dict[str, Any]:
-    """Return the `identity` of a process, and what a `Watch` that may begin only after its end has to know of it.
+    """Return the `identity` of a process, and what a `Watch` needs if it begins only after the process has ended.
 
-    That is ``oom``: the file in which its memory cgroup counts out-of-memory kills, and what it counts now; or None.
+    Parameters
+    ----------
+    pid : int
+    root : str or Path
+        Folder above ``proc`` and ``sys``.
+
+    Returns
+    -------
+    dict
+        `identity`, and ``oom``: the file in which the process's memory cgroup counts out-of-memory kills with its
+        current count, or None.
+
+    Raises
+    ------
+    ProcessLookupError
+        If there is no such process.
     """
-    counter = oom_counter(pid, root)  # the file, for /proc/PID/cgroup goes with the process
+    counter = oom_counter(pid, root)  # its path is recorded, as /proc/PID/cgroup vanishes with the process
     return identity(pid, root) | {"oom": counter and [str(counter), oom_kills(counter)]}
 
 
 class Watch:
-    """Watches a process so that the cause of its end can be told.
+    """Watches a process so that the cause of its end can be found out.
 
     Parameters
     ----------
     recorded : dict
-        As from `record`, of a process of this host. When it has ended by now, the signal that ended it is known only as
-        long as its parent has not waited for it.
+        From `record`, of a process on this host. If it has already ended, the signal that ended it is only known until
+        its parent waits for it.
+    root : str or Path
+        Folder above ``proc``.
 
     Attributes
     ----------
     identity : dict
-        Its `identity`.
+        The process's `identity`.
     pidfd : int or None
         Linux's handle for the process: readable once it has ended, even if a child still holds its pipes.
     """
@@ -97,13 +145,18 @@ class Watch:
             weakref.finalize(self, os.close, self.pidfd)
 
     def cause(self) -> tuple[str, int | None]:
-        """Return why the process has ended, in words, and the signal that ended it, if that is known.
+        """Return why the process has ended, in words, and the signal that ended it, if known.
 
-        To be asked once the end has been noticed: of a process that lives on, it says that the cause is unknown.
+        Call it once the end has been noticed: for a process that is still alive it returns "cause unknown".
+
+        Returns
+        -------
+        cause : str
+        signal : int or None
         """
         code = self._exit_code()
         # The counter is the whole cgroup's: an earlier out-of-memory kill of another process in it, followed by
-        # somebody's SIGKILL, would be told wrongly. It counts before the signal is sent, so it is never too late here.
+        # somebody's SIGKILL, is reported wrongly. The count is current: it rises before the signal is sent.
         counter, before = self._oom
         now = oom_kills(counter)
         out_of_memory = before is not None and now is not None and now > before
@@ -120,10 +173,10 @@ class Watch:
             return f"signal {number}", number
 
     def _exit_code(self) -> int | None:
-        """Return the process's status as ``wait`` would, or None when nothing tells it any more.
+        """Return the process's status as ``wait`` would, or None when it is no longer available.
 
-        /proc has it from the first moments of the end until the parent has waited; from then on the pidfd has it,
-        since Linux 6.15. /proc is read without a pause until the process has ended for `state_of` too.
+        It is in /proc from the first moments of the end until the parent has waited; from then on it is in the pidfd,
+        since Linux 6.15. /proc is polled without a pause until `state_of`, too, would return "ended".
         """
         deadline = time.monotonic() + READING
         code = None
@@ -137,7 +190,7 @@ class Watch:
 
     def _status(self) -> "_Status | None":
         found = _status(self.identity["pid"], self.root)
-        return None if found and found.started != self.identity["started"] else found  # the pid is another's by now
+        return None if found and found.started != self.identity["started"] else found  # the pid was reused
 
     def _reaped_code(self) -> int | None:
         if self.pidfd is None:
@@ -159,7 +212,7 @@ def _open_pidfd(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except OSError:  # an older Linux, or a container that forbids it
         return None
-    except AttributeError:  # the Pythons of conda and uv are built for a C library that has no such function
+    except AttributeError:  # Python from conda and uv is built for a C library without this function
         import ctypes
 
         found: int = ctypes.CDLL(None).syscall(PIDFD_OPEN, pid, 0)
@@ -167,12 +220,25 @@ def _open_pidfd(pid: int) -> int | None:
 
 
 def oom_counter(pid: int, root: str | Path = "/") -> Path | None:
-    """Return the file in which the memory cgroup of a process counts out-of-memory kills, if it can be read."""
+    """Return the file in which the memory cgroup of a process counts out-of-memory kills; None if none can be read.
+
+    Parameters
+    ----------
+    pid : int
+    root : str or Path
+        Folder above ``proc`` and ``sys``.
+    """
     return next((file for file in _counter_files(pid, Path(root)) if oom_kills(file) is not None), None)
 
 
 def oom_kills(counter: str | Path | None) -> int | None:
-    """Return what the file from `oom_counter` counts, or None when it cannot be read."""
+    """Return the number of out-of-memory kills in a cgroup's file, or None if it cannot be read.
+
+    Parameters
+    ----------
+    counter : str, Path or None
+        From `oom_counter`.
+    """
     with contextlib.suppress(OSError, ValueError):
         for line in Path(counter).read_text().splitlines() if counter else ():
             if line.startswith("oom_kill "):
@@ -187,9 +253,9 @@ def _counter_files(pid: int, root: Path) -> Iterator[Path]:
         return
     mount = root / "sys" / "fs" / "cgroup"
     for _, controllers, path in sorted(line.split(":", 2) for line in lines if line.count(":") >= 2):  # v2 is line 0
-        # In a container the path can be the host's, and the mount is the container's own cgroup: then its root counts.
+        # In a container the path can be the host's while the mount is the container's own cgroup: use its root then.
         own = Path(path.lstrip("/"))
-        if not controllers:  # v2; a cgroup without a memory controller is counted in the nearest one above that has it
+        if not controllers:  # v2; without a memory controller, the nearest cgroup above that has one counts
             folders = [place / part for place in (mount, mount / "unified") for part in (own, *own.parents)]
             yield from (folder / "memory.events" for folder in folders)
         elif "memory" in controllers.split(","):
@@ -199,8 +265,8 @@ def _counter_files(pid: int, root: Path) -> Iterator[Path]:
 class _Status(NamedTuple):
     state: str
     started: int | str
-    exit_code: int = 0  # until it ends
-    shows_code: bool = False  # else a zero means nothing
+    exit_code: int = 0  # 0 until it ends
+    shows_code: bool = False  # if false, 0 means nothing
 
 
 def _status(pid: int, root: str | Path) -> _Status | None:
@@ -208,9 +274,9 @@ def _status(pid: int, root: str | Path) -> _Status | None:
         stat = Path(root, "proc", str(pid), "stat").read_bytes()
     except OSError:
         return None if Path(root, "proc").exists() else _status_by_ps(pid)
-    fields = stat[stat.rindex(b")") + 2 :].split()  # the name before may hold anything; then comes field 3
-    # Who may not see the exit code sees a start of the program text at 1 while the process lives, and some
-    # sandboxes have neither: so nobody's failure is told as a good end.
+    fields = stat[stat.rindex(b")") + 2 :].split()  # the name before it may contain anything; field 3 follows
+    # Without permission to see the exit code, the start of the program text reads 1 while the process lives, and some
+    # sandboxes show neither. shows_code is then false, so that no failure is reported as a success.
     return _Status(fields[0].decode(), int(fields[19]), int(fields[49]), shows_code=int(fields[23]) > 1)
 
 
@@ -227,6 +293,6 @@ def _boot(root: str | Path) -> str:
 
 
 def _output(*command: str) -> str:
-    # One time zone and language: a start time is compared as text.
+    # A fixed time zone and language, as start times are compared as text.
     env = {"PATH": f"{os.environ.get('PATH', '')}:{SBIN}", "LC_ALL": "C", "TZ": "UTC"}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False).stdout

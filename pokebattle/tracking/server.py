@@ -1,4 +1,4 @@
-"""The local MLflow server of this checkout: SQLite, 127.0.0.1, started detached and stopped by its own record."""
+"""The local MLflow server of this checkout: SQLite on 127.0.0.1, started detached, stopped by its record."""
 
 import contextlib
 import json
@@ -25,22 +25,39 @@ STOP_SECONDS = 20.0
 
 
 class ServerStartError(RuntimeError):
-    """The local server did not come up; the message names its log."""
+    """The local server did not start; the message names its log."""
 
 
 def answers(uri: str, timeout: float = 2.0) -> bool:
-    """Tell whether an MLflow server answers at ``uri``."""
+    """Return whether an MLflow server answers at ``uri``.
+
+    Parameters
+    ----------
+    uri : str
+    timeout : float
+        Seconds.
+    """
     try:
         with urllib.request.urlopen(f"{uri}/version", timeout=timeout) as reply:
             return bool(reply.status == 200 and reply.read(20)[:1].isdigit())
-    except urllib.error.HTTPError as error:  # a server with accounts answers, and wants a password
+    except urllib.error.HTTPError as error:  # a server with accounts answers and asks for a password
         return error.code in {401, 403}
     except (OSError, ValueError):
         return False
 
 
 def whose(uri: str) -> str:
-    """Return a remark, if nobody named the server at ``uri`` and this checkout has not started it."""
+    """Return a remark if the server at ``uri`` was neither named by the user nor started by this checkout.
+
+    Parameters
+    ----------
+    uri : str
+
+    Returns
+    -------
+    str
+        Empty if there is nothing to remark.
+    """
     record = server_record()
     if os.environ.get("MLFLOW_TRACKING_URI") or (uri == record.get("uri") and process(record)):
         return ""
@@ -48,7 +65,13 @@ def whose(uri: str) -> str:
 
 
 def process(record: Mapping[str, Any]) -> psutil.Process | None:
-    """Return the recorded server's process if it is alive and still the same one."""
+    """Return the recorded server's process if it is alive and still the same one.
+
+    Parameters
+    ----------
+    record : mapping
+        From `server_record`.
+    """
     try:
         found = psutil.Process(int(record["pid"]))
         same = abs(found.create_time() - float(record["created"])) < 1
@@ -58,28 +81,28 @@ def process(record: Mapping[str, Any]) -> psutil.Process | None:
 
 
 def start(wait: bool = True, own: bool = False) -> tuple[str, list[str]]:
-    """Start the local server unless one answers already.
+    """Start the local server unless a server already answers.
 
     Parameters
     ----------
     wait : bool
-        Return only when it answers; else it comes up in the background.
+        Return only when the server answers; otherwise it starts in the background.
     own : bool
-        A server that this checkout has not started does not do.
+        Start one even if a server answers that this checkout has not started and MLFLOW_TRACKING_URI does not name.
 
     Returns
     -------
     uri : str
     remarks : list of str
-        What the user should know, for instance that another port was taken.
+        What the user should know, for example that another port was used.
 
     Raises
     ------
     ServerStartError
-        It ended or did not answer within three minutes.
+        If it ended or did not answer within three minutes, or no port is free.
     """
     uri, remarks, record = tracking_uri(), [], server_record()
-    if end_remains(record, _folder()):  # they would answer, and nothing here could stop them
+    if end_remains(record, _folder()):  # they would answer, and `stop` could not stop them
         remarks.append(f"ended what was left of the MLflow server at {record['uri']}")
     if answers(uri) and not (own and whose(uri)):
         return uri, remarks + ([f"the MLflow server at {uri} was {remark}"] if (remark := whose(uri)) else [])
@@ -123,7 +146,7 @@ def _spawn() -> tuple[dict[str, Any], list[str]]:
 
 
 def _free_port() -> tuple[int, list[str]]:
-    """Return MLflow's port if it is free, else the one of last time or any free one, and who holds MLflow's."""
+    """Return MLflow's port if it is free, else the last used or any free one, with a remark on who uses MLflow's."""
     wanted, last = urlsplit(DEFAULT_URI).port, _folder() / "port"
     assert wanted is not None
     known = [int(text)] if last.is_file() and (text := last.read_text().strip()).isdigit() else []
@@ -139,7 +162,12 @@ def _free_port() -> tuple[int, list[str]]:
 
 
 def holder(port: int) -> str:
-    """Return the program that listens on a port of this machine."""
+    """Return the name of the program that listens on a port of this machine.
+
+    Parameters
+    ----------
+    port : int
+    """
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
@@ -159,7 +187,7 @@ def _await(record: dict[str, Any], running: psutil.Process | None) -> None:
 
 
 def stop() -> str | None:
-    """Stop the server that ``start`` recorded; return its address, None when there was none to stop."""
+    """Stop the server that ``start`` recorded; return its address, or None if there was none to stop."""
     record = server_record()
     running = process(record)
     (state_dir() / "server.json").unlink(missing_ok=True)
@@ -171,17 +199,36 @@ def stop() -> str | None:
 
 
 def end_remains(record: Mapping[str, Any], folder: Path) -> bool:
-    """End what a recorded server has started in its folder, if its own process was killed; tell whether it was so."""
+    """Stop what is left of a recorded server whose main process was killed.
+
+    Parameters
+    ----------
+    record : mapping
+        From `server_record`.
+    folder : Path
+        The server's working folder.
+
+    Returns
+    -------
+    bool
+        Whether there was something to stop.
+    """
     group = record.get("pid")
     if not group or process(record) is not None or not any(_in(folder, member) for member in _members(group)):
-        return False  # the number can be another program's by now
+        return False  # the id may have been reused by another program
     end(group)
     return True
 
 
 def end(group: int) -> None:
-    """End a server with its process group, which has the number of its first process, first by asking."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):  # its parent alone would leave the workers serving
+    """Stop a server's process group: SIGTERM first, then SIGKILL.
+
+    Parameters
+    ----------
+    group : int
+        The group's id, which is the process id of its first process.
+    """
+    for sign in (signal.SIGTERM, signal.SIGKILL):  # the whole group, as the workers outlive their parent
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, sign)
         deadline = time.monotonic() + STOP_SECONDS
@@ -192,7 +239,7 @@ def end(group: int) -> None:
 
 
 def _members(group: int) -> Iterator[psutil.Process]:
-    """Return the live processes of a process group."""
+    """Yield the live processes of a process group."""
     for candidate in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             if os.getpgid(candidate.pid) == group and candidate.status() != psutil.STATUS_ZOMBIE:

@@ -1,6 +1,6 @@
-"""How tracking is switched, how much it may hold and which server it talks to.
+"""Tracking's settings: whether it is on, how much disk space it may use and which server it sends to.
 
-Standard library only: the shipper runs without site-packages.
+Standard library only: the sender runs without site-packages.
 """
 
 import contextlib
@@ -13,34 +13,37 @@ from typing import Any
 from pokebattle.places import state_dir
 
 DEFAULT_URI = "http://127.0.0.1:5000"
-START_SECONDS = 180.0  # that a local server may need to come up
+START_SECONDS = 180.0  # timeout for the start of a local server
 OFF, ON = {"off", "0", "false", "no"}, {"on", "1", "true", "yes", ""}
 NUMBERS = {"POKEBATTLE_SPOOL_MB": 4096.0, "POKEBATTLE_LINGER": 86400.0}  # settings and their defaults
-SPOOL_RESERVE = 1 << 20  # bytes that an execution may always write, half of them only for what tells how it ended
+SPOOL_RESERVE = 1 << 20  # bytes that an execution may always write; half of them only for events that show how it ended
 
 
 def enabled() -> bool:
-    """Tell whether executions are tracked: it is not switched off, and runs go to a server."""
+    """Return whether executions are tracked: tracking is not switched off, and the address is an http(s) server's."""
     return switched_on() and is_served(tracking_uri())
 
 
 def switched_on() -> bool:
-    """Tell whether ``POKEBATTLE_TRACKING`` is not off."""
+    """Return whether ``POKEBATTLE_TRACKING`` is not off."""
     return os.environ.get("POKEBATTLE_TRACKING", "on").strip().lower() not in OFF
 
 
 def spool_limit() -> int:
-    """Return the bytes that waiting executions may hold together: ``POKEBATTLE_SPOOL_MB``, else 4 GB."""
+    """Return the maximum size of all waiting executions in bytes: ``POKEBATTLE_SPOOL_MB``, by default 4 GB."""
     return int(_number("POKEBATTLE_SPOOL_MB") * (1 << 20))
 
 
 def linger() -> float:
-    """Return the seconds that deliveries are tried for after a kernel's end: ``POKEBATTLE_LINGER``, else a day."""
+    """Return how many seconds after a kernel's end delivery is retried: ``POKEBATTLE_LINGER``, by default a day."""
     return _number("POKEBATTLE_LINGER")
 
 
 def _number(name: str) -> float:
-    """Return a number from the environment; its default where there is none, as nothing here may stop a notebook."""
+    """Return a number from the environment; its default if it is missing or invalid.
+
+    An invalid setting raises nothing because tracking must never stop a notebook.
+    """
     try:
         value = float(os.environ[name])
     except (KeyError, ValueError):
@@ -49,7 +52,7 @@ def _number(name: str) -> float:
 
 
 def misread() -> list[str]:
-    """Return a line for each setting in the environment that is none, and what holds instead."""
+    """Return one line per invalid setting in the environment, with the default that is used instead."""
     found = []
     switch = os.environ.get("POKEBATTLE_TRACKING", "on")
     if switch.strip().lower() not in OFF | ON:
@@ -64,7 +67,7 @@ def misread() -> list[str]:
 
 
 def server_record() -> dict[str, Any]:
-    """Return what ``make server`` wrote down (``uri``, ``pid``, ...), or an empty mapping."""
+    """Return the record that ``make server`` wrote (``uri``, ``pid``, ...), or an empty dict."""
     try:
         record = json.loads((state_dir() / "server.json").read_text())
     except (OSError, ValueError):
@@ -78,24 +81,52 @@ def tracking_uri() -> str:
 
 
 def is_served(uri: str) -> bool:
-    """Tell whether ``uri`` is a server's address: a file, a database or Databricks is left to mlflow alone."""
+    """Return whether ``uri`` is an http(s) address.
+
+    Files, databases and Databricks are not tracked; ``mlflow`` handles them alone.
+
+    Parameters
+    ----------
+    uri : str
+    """
     return bool(re.match("https?://[^/]", uri.lower()))
 
 
 def is_local(uri: str) -> bool:
-    """Tell whether ``uri`` is the checkout's own server, which may come up at another port the next time."""
+    """Return whether ``uri`` is the checkout's own server, which may use another port at its next start.
+
+    Parameters
+    ----------
+    uri : str
+    """
     return uri == server_record().get("uri") or (uri == DEFAULT_URI and not os.environ.get("MLFLOW_TRACKING_URI"))
 
 
 def deliver_to(start: dict[str, Any]) -> str:
-    """Return where an execution goes: the address that it began with, or the local server's present one."""
+    """Return the address that an execution is delivered to.
+
+    Parameters
+    ----------
+    start : dict
+        The journal's first event.
+
+    Returns
+    -------
+    str
+        The address at which the execution began; for the local server, its current address.
+    """
     if start.get("local_server") and (now := server_record().get("uri")):
         return str(now).rstrip("/")
     return str(start["uri"])
 
 
 def server_is_starting(uri: str) -> bool:
-    """Tell whether the recorded local server is a live process, started just now, that may still come up at ``uri``."""
+    """Return whether the recorded local server is a live, recently started process that may still come up at ``uri``.
+
+    Parameters
+    ----------
+    uri : str
+    """
     record = server_record()
     try:
         recent = abs(time.time() - float(record["created"])) < START_SECONDS

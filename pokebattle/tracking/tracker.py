@@ -1,4 +1,4 @@
-"""MLflow for scripts: a thin layer over ``mlflow`` whose runs hold what notebooks' runs hold, see `MLflowTracker`."""
+"""MLflow for scripts: a thin layer over ``mlflow`` whose runs contain what notebooks' runs do, see `MLflowTracker`."""
 
 import contextlib
 import functools
@@ -24,33 +24,50 @@ from pokebattle.tracking.shipping.story import SCRIPT
 if TYPE_CHECKING:
     from mlflow import ActiveRun
 
-EXPERIMENT = "pokebattle.experiment"  # what a script asked for, on a run that its parent's experiment holds
+EXPERIMENT = "pokebattle.experiment"  # the script's experiment, on a child run, which is in its parent's experiment
 
 
 @functools.cache
 def get_mlflow_tracker(experiment_name: str) -> "MLflowTracker":
-    """Return the process's tracker for an experiment."""
+    """Return this process's tracker for an experiment.
+
+    Parameters
+    ----------
+    experiment_name : str
+        See `MLflowTracker`.
+
+    Raises
+    ------
+    ValueError
+        If the name is empty or not a string.
+    """
     return MLflowTracker(experiment_name)
 
 
 class MLflowTracker:
     """Log what a script does as runs of one experiment.
 
-    A run holds what a notebook's does: commit, dirty flag and lock; FINISHED, FAILED with the traceback, or KILLED with
-    the cause; the script itself as an artifact. Everything that is logged inside ``start_run``, by these methods or by
-    ``mlflow``'s own functions, is written to a journal first: a call takes less than half a second whatever the server
-    does, and what it cannot take now is delivered once, by itself or by ``python -m pokebattle sync``. Secrets are
-    masked. Processes that the script starts are not part of its run; notebooks that they execute are its children.
+    A run contains what a notebook's run contains: commit, dirty flag and lock; FINISHED, FAILED with the traceback, or
+    KILLED with the cause; the script itself as an artifact. Everything that is logged inside ``start_run``, by these
+    methods or by ``mlflow``'s own functions, is written to a journal first: a call takes less than half a second even
+    if the server does not answer, and what the server cannot accept now is delivered once, automatically or by ``python
+    -m pokebattle sync``. Secrets are masked. Processes that the script starts are not part of its run; notebooks that
+    they execute are its child runs.
 
-    The server is the notebooks' one: ``MLFLOW_TRACKING_URI``, else what ``make server`` wrote down, else port 5000.
-    With ``POKEBATTLE_TRACKING=off`` nothing is logged; where the address is no server's (a file, a database) ``mlflow``
-    logs there by its own rules, without these guarantees.
+    The server is the same as for notebooks: ``MLFLOW_TRACKING_URI``, else what ``make server`` recorded, else port
+    5000. With ``POKEBATTLE_TRACKING=off`` nothing is logged. If the address is not a server's (a file, a database),
+    ``mlflow`` logs there by its own rules, without these guarantees.
 
     Parameters
     ----------
     experiment_name : str
         Created when its first run begins. In a tracked notebook, and inside another ``start_run``, a run is a child of
-        that one and belongs to its experiment; the tag ``pokebattle.experiment`` then holds this name.
+        that run and belongs to its experiment; the tag ``pokebattle.experiment`` then contains this name.
+
+    Raises
+    ------
+    ValueError
+        If the name is empty or not a string.
 
     Examples
     --------
@@ -65,16 +82,21 @@ class MLflowTracker:
         if not isinstance(experiment_name, str) or not experiment_name.strip():
             raise ValueError(f"experiment_name: expected a name, got {experiment_name!r}")
         self.experiment_name = experiment_name
-        self._silent = 0  # runs that are under way and not tracked
+        self._silent = 0  # active runs that are not tracked
 
     @contextlib.contextmanager
     def start_run(self, run_name: str | None = None) -> Iterator["ActiveRun | None"]:
-        """Begin a run, which ends with the ``with`` block; without a name it has the script's.
+        """Begin a run that ends with the ``with`` block.
+
+        Parameters
+        ----------
+        run_name : str, optional
+            By default, the script's name. A run that is a child or is not tracked gets MLflow's default name.
 
         Yields
         ------
         mlflow.ActiveRun or None
-            MLflow's run, whose ids are local ones while the server is away. None when nothing is logged.
+            MLflow's run, with local ids while the server does not answer. None if nothing is logged.
         """
         execution = self._open(run_name) if enabled() and current() is None else None
         if execution:
@@ -91,12 +113,38 @@ class MLflowTracker:
                 self._silent -= 1
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters; as everywhere in MLflow, one that the run has already cannot change."""
+        """Log parameters; as always in MLflow, a parameter that the run already has cannot change.
+
+        Parameters
+        ----------
+        params : mapping
+            Value by name.
+
+        Raises
+        ------
+        RuntimeError
+            If no run is active.
+        mlflow.exceptions.MlflowException
+            If a parameter contradicts an earlier one.
+        """
         if self._logs():
             _mlflow().log_params(dict(params))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log figures, of a step (0, 1, ...) if they are a curve's."""
+        """Log metrics.
+
+        Parameters
+        ----------
+        metrics : mapping
+            Number by name.
+        step : int, optional
+            Position on a curve (0, 1, ...).
+
+        Raises
+        ------
+        RuntimeError
+            If no run is active.
+        """
         if self._logs():
             _mlflow().log_metrics(dict(metrics), step=step)
 
@@ -107,8 +155,8 @@ class MLflowTracker:
 
         - `model.BattleWinner`: XGBoost's own format and JSON, with the package's code, as ``train.ipynb`` registers it.
         - XGBoost's ``Booster`` and its estimators (``XGBClassifier``, ...): XGBoost's own format, UBJSON.
-        - scikit-learn: the skops format, which holds arrays and the names of known types. A model with types that skops
-          does not know is refused; after looking at them, name them: ``skops_trusted_types=[...]``.
+        - scikit-learn: the skops format, which contains arrays and the names of known types. A model with types unknown
+          to skops is refused; after reviewing them, name them: ``skops_trusted_types=[...]``.
 
         Parameters
         ----------
@@ -116,25 +164,27 @@ class MLflowTracker:
         artifact_path : str
             Name of the model on the run.
         model_type : {"xgboost", "sklearn"}, optional
-            What the model is taken to be; checked. How it is stored depends on the model alone.
+            The kind that the model must be, which is checked. How it is stored depends on the model alone.
         **options
-            More for ``mlflow.<flavor>.log_model``, as ``signature`` and ``input_example``.
+            Passed to ``mlflow.<flavor>.log_model``, for example ``signature`` and ``input_example``.
 
         Raises
         ------
         ValueError
-            An unknown ``model_type``, or a model that is none of it.
+            If ``model_type`` is unknown, or the model is not of that type.
+        RuntimeError
+            If no run is active.
         mlflow.exceptions.MlflowException
-            Types that skops does not know.
+            If skops does not know some of the model's types.
         """
         log = _logging(model, model_type)
         if self._logs():
-            with contextlib.redirect_stderr(io.StringIO()):  # MLflow's log lines; what goes wrong is raised
+            with contextlib.redirect_stderr(io.StringIO()):  # hides MLflow's log lines; errors are raised
                 log(model, artifact_path, options)
 
     def _open(self, run_name: str | None) -> Execution | None:
-        """Open a run of this process's own; None, and one line, where nothing can be written."""
-        _mlflow()  # what its import takes is no time of the run's
+        """Open a run for this process; return None, and print one line, if the journal cannot be written."""
+        _mlflow()  # imported first, so that the run's time excludes the import
         script = _script()
         names = (self.experiment_name, run_name or (script.stem if script else self.experiment_name))
         try:
@@ -149,7 +199,7 @@ class MLflowTracker:
 
     @contextlib.contextmanager
     def _child(self, run_name: str | None) -> Iterator["ActiveRun"]:
-        """Begin a run below the one that is under way, or one of mlflow's own where there is no server."""
+        """Begin a run below the active run, or one of mlflow's own if there is no server."""
         mlflow, process = _mlflow(), os.getpid()
         if current() is None and mlflow.active_run() is None:
             mlflow.set_experiment(self.experiment_name)
@@ -170,12 +220,12 @@ class MLflowTracker:
         mlflow.end_run()
 
     def _logs(self) -> bool:
-        """Tell whether something is logged now; every call may wait anew for the server.
+        """Return whether logging is on now; each call may wait for the server again.
 
         Raises
         ------
         RuntimeError
-            No run is under way.
+            If no run is active.
         """
         if self._silent or not switched_on():
             return False
@@ -186,7 +236,7 @@ class MLflowTracker:
 
 @contextlib.contextmanager
 def _whole(execution: Execution) -> Iterator["ActiveRun"]:
-    """Make an execution what mlflow logs to, and note how the block ended: it is the run's only cell."""
+    """Make mlflow log to an execution, and record how the block ended as the run's only cell."""
     began, before = time.perf_counter(), os.environ.get(PARENT)
     go_over_to(execution)
     os.environ[PARENT] = execution.id
@@ -197,7 +247,7 @@ def _whole(execution: Execution) -> Iterator["ActiveRun"]:
         told = _told(error)
         raise
     finally:
-        if os.getpid() == execution.pid:  # a fork's end is not the script's
+        if os.getpid() == execution.pid:  # the end of a fork is not the script's
             if told:
                 execution.emit("output", cell=0, output="error", content=told)
             execution.emit("cell_end", cell=0, seconds=round(time.perf_counter() - began, 6), ok=told is None,
@@ -209,13 +259,13 @@ def _whole(execution: Execution) -> Iterator["ActiveRun"]:
 
 
 def _join_mlflow(execution: Execution) -> "ActiveRun":
-    """Let mlflow's own functions log to the execution under way; return its run as they know it."""
+    """Make mlflow's own functions log to the active execution; return its run as mlflow sees it."""
     mlflow = _mlflow()
     if fluent.attachment() is None:
         fluent.install(current)
     named = "MLFLOW_TRACKING_URI" in os.environ
     mlflow.set_tracking_uri(execution.uri)
-    if not named:  # mlflow has written it there, where it reads as the user's own choice
+    if not named:  # set by mlflow, it would look like the user's choice
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     joined = fluent.attachment()
     assert joined is not None
@@ -223,7 +273,7 @@ def _join_mlflow(execution: Execution) -> "ActiveRun":
 
 
 def _told(error: BaseException) -> dict[str, Any] | None:
-    """Return what ended a block as notebooks hold errors; None for a program's orderly exit."""
+    """Return the exception that ended a block in the form of a notebook's error; None for a normal exit."""
     if isinstance(error, SystemExit) and not error.code:
         return None
     behind = error.__traceback__
@@ -234,20 +284,20 @@ def _told(error: BaseException) -> dict[str, Any] | None:
 
 
 def _script() -> Path | None:
-    """Return the file that this process executes; None for a program of the environment, or what was typed."""
+    """Return the script that this process executes; None for a program of the environment or an interactive session."""
     named = getattr(sys.modules["__main__"], "__file__", None)
     file = Path(named).absolute() if named else None
     return file if file and file.is_file() and not file.is_relative_to(sys.prefix) else None
 
 
 def _mlflow() -> Any:
-    import mlflow  # takes a second, so not before a run begins
+    import mlflow  # takes a second, so only when a run begins
 
     return mlflow
 
 
 def _logging(model: Any, model_type: str | None) -> Callable[[Any, str, dict[str, Any]], None]:
-    """Return the function that logs a model of its kind."""
+    """Return the function that logs this kind of model."""
     from sklearn.base import BaseEstimator
     from xgboost import Booster, XGBModel
 
@@ -267,7 +317,7 @@ def _logging(model: Any, model_type: str | None) -> Callable[[Any, str, dict[str
 
 
 def _log_winner(model: Any, name: str, options: dict[str, Any]) -> None:
-    from pokebattle.registry import log_model  # it knows this package, so not before it is needed
+    from pokebattle.registry import log_model  # here, as it imports this package
 
     log_model(model, name=name, **options)
 

@@ -1,1 +1,1 @@
-"""What runs in the programs that execute notebooks: they tell what a kernel cannot know."""
+"""Code inside the programs that execute notebooks: it passes on what a kernel cannot know."""

@@ -1,4 +1,4 @@
-"""What a program that drives a notebook (papermill, pytest) tells about the execution: what only it can know."""
+"""What a program that executes notebooks (papermill, pytest) passes on about an execution, because only it knows."""
 
 import contextlib
 import functools
@@ -17,9 +17,21 @@ from pokebattle.tracking.opening import NEVER_RAN, opening, start_shipper
 
 
 def hand_over(execution: str, told: dict[str, Any]) -> str:
-    """Write down for the kernel which notebook it will run, as which execution; return what it reads.
+    """Write notebook and execution to a file for the kernel.
 
-    Where nothing can be written that is said, and the kernel is told to go on without tracking.
+    If it cannot be written, print the reason and let the kernel run without tracking.
+
+    Parameters
+    ----------
+    execution : str
+        The execution's id.
+    told : dict
+        Fields of `Context`, with the notebook as ``document``.
+
+    Returns
+    -------
+    str
+        The value for the kernel's environment variable `HANDOVER`.
     """
     try:
         document = without_secrets(told["document"])
@@ -31,7 +43,12 @@ def hand_over(execution: str, told: dict[str, Any]) -> str:
 
 
 def guarded(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep a failure of tracking away from the program that drives the notebook, and say it in one line."""
+    """Keep exceptions in tracking away from the program that executes the notebook, and print them in one line.
+
+    Parameters
+    ----------
+    step : callable
+    """
 
     @functools.wraps(step)
     def call(*args: Any) -> Any:
@@ -46,42 +63,83 @@ def guarded(step: Callable[..., Any]) -> Callable[..., Any]:
 
 @guarded
 def finish(execution: str, error: BaseException | None = None) -> None:
-    """Say that this program is done with the execution, and with which error of its own, if there was one."""
+    """Record that this program has finished with the execution, and its own error, if any.
+
+    Parameters
+    ----------
+    execution : str
+        The execution's id.
+    error : BaseException, optional
+    """
     folder = execution_folder(execution)
     if error is None:
         append_event(folder, "driver_end")
     else:
         append_event(folder, "driver_end", error=type(error).__name__, message=str(error)[:2000])
-    if folder.is_dir() and not has_begun(execution):  # no cell was run, so there is no execution
+    if folder.is_dir() and not has_begun(execution):  # no cell has run, so there is no execution
         (folder / "handover.json").unlink(missing_ok=True)
         folder.rmdir()
 
 
 def has_begun(execution: str) -> bool:
-    """Tell whether the kernel, or `refuse`, has begun the execution's record."""
+    """Return whether the kernel, or `refuse`, has begun the execution's journal.
+
+    Parameters
+    ----------
+    execution : str
+        The execution's id.
+    """
     return (execution_folder(execution) / "journal.jsonl").is_file()
 
 
 def is_unread(execution: str) -> bool:
-    """Tell whether the kernel has left alone what was written down for it, as one without the extension does."""
+    """Return whether the kernel has not read the file written for it, for example because it has no extension.
+
+    Parameters
+    ----------
+    execution : str
+        The execution's id.
+    """
     return (execution_folder(execution) / "handover.json").is_file()
 
 
 @guarded
 def refuse(execution: str, told: dict[str, Any], error: BaseException, naming: dict[str, Any]) -> None:
-    """Make a run of an execution whose kernel was not started, or has noted nothing, named by ``naming``."""
+    """Create a run for an execution whose kernel was not started, or has recorded nothing.
+
+    Parameters
+    ----------
+    execution : str
+        The execution's id.
+    told : dict
+        As in `hand_over`.
+    error : BaseException
+        Why the notebook was not executed.
+    naming : dict
+        Parameters for the names of experiment and run.
+    """
     document = without_secrets(told["document"])
-    cells = document.get("cells", [])  # the injected one holds what was refused
+    cells = document.get("cells", [])  # the injected one contains the refused parameters
     cells = [cell for cell in cells if "injected-parameters" not in tags_of_cell(cell)]
     journal = _record(execution, told, {**document, "cells": cells}, naming)
     journal.append("driver_end", error=type(error).__name__, message=str(error)[:2000])
-    died = type(error).__name__ == "DeadKernelError" or str(error).startswith("Kernel died")  # so says nbclient
+    died = type(error).__name__ == "DeadKernelError" or str(error).startswith("Kernel died")  # nbclient's message
     _close(journal, NEVER_RAN if died else "no kernel was started")
 
 
 @dataclass
 class Seen:
-    """What a program saw of a cell: when it ran (in ms), for how many seconds, and whether it failed."""
+    """What a program recorded of a cell.
+
+    Attributes
+    ----------
+    cell : dict
+        The executed cell.
+    began : int
+        In ms since the epoch.
+    seconds : float
+    failed : bool
+    """
 
     cell: dict[str, Any]
     began: int
@@ -91,7 +149,19 @@ class Seen:
 
 @guarded
 def tell(execution: str, told: dict[str, Any], seen: list[Seen], why: str) -> None:
-    """Make a run of what the program saw of an execution whose kernel tells nothing itself."""
+    """Create a run from what the program recorded of an execution whose kernel records nothing itself.
+
+    Parameters
+    ----------
+    execution : str
+        The execution's id.
+    told : dict
+        As in `hand_over`.
+    seen : list of Seen
+        At least one.
+    why : str
+        Why the kernel records nothing.
+    """
     own = {"time": seen[0].began, "prefix": ""}
     journal = _record(execution, told, without_secrets(told["document"]), told["parameters"], **own)
     journal.append("tags", values={"pokebattle.known": f"only what {told['executor']} saw: {why}"})
@@ -115,7 +185,7 @@ def tell(execution: str, told: dict[str, Any], seen: list[Seen], why: str) -> No
 def _record(
     execution: str, told: dict[str, Any], document: dict[str, Any], naming: dict[str, Any], **own: Any
 ) -> Journal:
-    """Begin the record of an execution that no kernel writes down."""
+    """Begin the journal of an execution without a tracked kernel."""
     notebook = Path(told["notebook"]) if told["notebook"] else None
     who = context.Context(told["executor"], notebook, document, naming, address=told["address"], title=told["title"],
                           top=Path.cwd())  # fmt: skip
@@ -124,13 +194,13 @@ def _record(
     journal.append("start", **opening(execution, **who.opening(names), parent=None, **own))
     journal.append("names", experiment=names[0], run_name=names[1])
     journal.append("params", values=told["parameters"])
-    with contextlib.suppress(OSError):  # a full disk
+    with contextlib.suppress(OSError):  # the disk is full
         write_atomically(journal.folder / "notebook.json", json.dumps(secretless(document)))
     return journal
 
 
 def _close(journal: Journal, cause: str) -> None:
-    """End the record, and let it be delivered."""
+    """End the journal and have it delivered."""
     journal.append("kernel_end", cause=cause, signal=None)
     journal.close()
     listen, bell = os.pipe()

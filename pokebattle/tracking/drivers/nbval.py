@@ -1,6 +1,6 @@
-"""pytest's plugin for notebooks that nbval tests: tells the kernel which notebook it runs, and the run what differed.
+"""pytest plugin for notebooks that nbval tests: it passes the notebook to the kernel, and differing outputs to the run.
 
-Loaded by pytest through its entry-point group; it does nothing in test runs without notebooks.
+pytest loads it through its entry-point group; it does nothing in test runs without notebooks.
 """
 
 import contextlib
@@ -11,12 +11,17 @@ from typing import Any
 
 import pytest
 
-KERNELS: dict[Any, str] = {}  # nbval's file -> its execution
+KERNELS: dict[Any, str] = {}  # nbval's file -> execution id
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_setup(item: Any) -> Iterator[None]:
-    """Before nbval starts the kernel of a notebook, hand over what the kernel cannot know."""
+    """Write a file that describes notebook and execution for a kernel, before nbval starts it.
+
+    Parameters
+    ----------
+    item : pytest.Item
+    """
     file = item.parent
     if type(item).__name__ != "IPyNbCell" or file.kernel is not None:
         yield
@@ -25,7 +30,7 @@ def pytest_runtest_setup(item: Any) -> Iterator[None]:
     from pokebattle.tracking.drivers import handover
 
     capture = item.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():  # what is said is seen
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():  # so that messages are visible
         os.environ[HANDOVER] = _hand_over(file)
     tracked = os.environ[HANDOVER] != UNTRACKED
     yield
@@ -35,7 +40,7 @@ def pytest_runtest_setup(item: Any) -> Iterator[None]:
 
 
 def _hand_over(file: Any) -> str:
-    """Tell the kernel that nbval will start which notebook it runs, or that it is not tracked."""
+    """Return the value of `HANDOVER` for the kernel that nbval will start."""
     from pokebattle.tracking.cells import wants_tracking
     from pokebattle.tracking.context import UNTRACKED
     from pokebattle.tracking.drivers import handover
@@ -52,7 +57,13 @@ def _hand_over(file: Any) -> str:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
-    """Write a failed comparison down in the execution's journal while its kernel still lives."""
+    """Record a failed comparison in the execution's journal while its kernel is still alive.
+
+    Parameters
+    ----------
+    item : pytest.Item
+    call : pytest.CallInfo
+    """
     yield
     execution = KERNELS.get(item.parent)
     if execution is None or call.when != "call" or call.excinfo is None:

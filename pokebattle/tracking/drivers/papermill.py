@@ -1,6 +1,6 @@
-"""The papermill engine of this environment: refuses bad parameters early, tells the kernel what it knows.
+"""The papermill engine of this environment: it refuses invalid parameters early, and describes executions to kernels.
 
-papermill imports this module through its entry-point group; being imported makes it the default engine.
+papermill imports this module through its entry-point group; importing it makes the engine the default one.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from pokebattle.tracking.journal import execution_folder, in_words, new_executio
 from pokebattle.tracking.settings import enabled, tracking_uri
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-PATIENCE = 2.0  # seconds that a command whose kernel ran nothing waits for the address of its run
+PATIENCE = 2.0  # seconds to wait for a run's address if the run was not created by a kernel
 
 
 class ParameterError(click.ClickException, ValueError):
@@ -41,23 +41,31 @@ class TrackedEngine(NBClientEngine):
     def execute_notebook(cls, nb: Any, kernel_name: str, output_path: str | None = None, **kwargs: Any) -> Any:
         """Validate the parameters, then execute as papermill does.
 
+        Parameters
+        ----------
+        nb : NotebookNode
+        kernel_name : str
+        output_path : str, optional
+        **kwargs
+            As papermill's engines.
+
         Raises
         ------
         ParameterError
-            Unknown name, wrong type, value out of range or unknown version; no kernel has run, nothing but a failed
-            run tells of it.
+            If a name or version is unknown, a type is wrong or a value is out of range. No kernel is started; a failed
+            run records the error.
         """
         told = _told(nb, kwargs.get("input_path")) if enabled() else None
         error: BaseException | None = None
         try:
             _validate(nb, _name(kwargs.get("input_path")), told)
             return super().execute_notebook(nb, kernel_name, output_path, told=told, **kwargs)
-        except PapermillExecutionError:  # a cell's own error, which the kernel has noted
+        except PapermillExecutionError:  # a cell's own error, which the kernel has recorded
             raise
         except BaseException as raised:
             error = raised
             raise
-        finally:  # the progress bar is closed by now
+        finally:  # here, as the progress bar is closed by now
             if told:
                 _finish(told, error, nb, kernel_name)
 
@@ -67,11 +75,20 @@ class TrackedEngine(NBClientEngine):
         stderr_file: Any = None, start_timeout: int = 60, execution_timeout: int | None = None,
         told: dict[str, Any] | None = None, **kwargs: Any,
     ) -> Any:  # fmt: skip
-        """Execute in a kernel whose environment names the handover."""
+        """Execute in a kernel whose environment names the handover file.
+
+        Parameters
+        ----------
+        nb_man : NotebookExecutionManager
+        told : dict, optional
+            As in `handover.hand_over`; None for an execution that is not tracked.
+        kernel_name, log_output, stdout_file, stderr_file, start_timeout, execution_timeout, **kwargs
+            As papermill's engines.
+        """
         environment = dict(os.environ)
         environment[HANDOVER] = UNTRACKED
         if told:
-            if isinstance(own := nb_man.nb.metadata.get("pokebattle"), dict):  # other notebooks stay as papermill's
+            if isinstance(own := nb_man.nb.metadata.get("pokebattle"), dict):  # other notebooks are not changed
                 own["execution"] = told["execution"]
             environment[HANDOVER] = handover.hand_over(told["execution"], told)
         options = merge_kwargs(
@@ -85,7 +102,10 @@ class TrackedEngine(NBClientEngine):
 
 @handover.guarded
 def _finish(told: dict[str, Any], error: BaseException | None, nb: Any, kernel: str) -> None:
-    """Say that papermill is done, and where the run is; make a run of what it knows when no kernel has begun one."""
+    """Record that papermill has finished, and print the run's address.
+
+    If no kernel has begun a run, create one from what papermill knows.
+    """
     execution, watched = told["execution"], True
     if error is not None and not handover.has_begun(execution):
         handover.refuse(execution, told, error, _usable(told["parameters"]))
@@ -112,7 +132,7 @@ def _validate(nb: Any, name: str, told: dict[str, Any] | None) -> None:
 
 
 def _seen(nb: Any) -> list[handover.Seen]:
-    """Return what papermill has noted of the cells that ran."""
+    """Return what papermill has recorded of the cells that ran."""
     found = []
     for cell in nb.cells:
         noted = cell.metadata.get("papermill") or {}
@@ -123,7 +143,7 @@ def _seen(nb: Any) -> list[handover.Seen]:
 
 
 def _usable(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters that may name a run: a version that does not exist gets no experiment, nor another's."""
+    """Return the parameters for a run's name, with ``unknown`` for a version that does not exist."""
     from pokebattle.params import versions
 
     unknown = "version" in parameters and parameters["version"] not in versions()
@@ -143,9 +163,10 @@ def _say_where(folder: Path, patience: float) -> None:
 
 @handover.guarded
 def _told(nb: Any, input_path: Any) -> dict[str, Any] | None:
-    """Return what the kernel cannot know; None for a notebook that is not to be tracked.
+    """Return what the kernel cannot know; None for a notebook that must not be tracked.
 
-    Parameters that JSON cannot say become words in papermill's own metadata: no browser would open the notebook.
+    In papermill's own metadata, parameters that JSON does not allow become strings: otherwise no browser could
+    open the notebook.
     """
     if not wants_tracking(nb):
         return None
@@ -156,7 +177,7 @@ def _told(nb: Any, input_path: Any) -> dict[str, Any] | None:
     where = _source(input_path)
     if not any(where.values()):
         where["title"] = PurePosixPath(_plain_address(str(plan.get("output_path") or ""))).stem
-    # papermill's note of its input holds a whole notebook, or a key to it, where no file was given
+    # if no file was given, papermill's input path may be a whole notebook or contain a key to it
     plan["input_path"] = where["notebook"] or where["address"] or None
     document = {**nb, "metadata": {**nb.metadata, "papermill": plan}}
     return {"executor": "papermill", "execution": new_execution_id(), "parameters": given, "document": document,
@@ -164,28 +185,28 @@ def _told(nb: Any, input_path: Any) -> dict[str, Any] | None:
 
 
 def _name(input_path: Any) -> str:
-    """Return what a message calls the notebook."""
+    """Return the notebook's name for messages."""
     return str(input_path) if isinstance(input_path, str | os.PathLike) and input_path else "notebook"
 
 
 def _source(input_path: Any) -> dict[str, Any]:
-    """Return the ``notebook`` file that papermill reads, or the ``address``; neither for one that lies in memory."""
+    """Return the ``notebook`` file that papermill reads, or its ``address``; neither for a notebook in memory."""
     where: dict[str, Any] = {"notebook": None, "address": "", "title": ""}
     text = str(input_path) if isinstance(input_path, str | os.PathLike) else ""
     if ADDRESS.match(text):
         return where | {"address": _plain_address(text)}
     if text == "-":
         with contextlib.suppress(OSError):
-            text = str(Path("/proc/self/fd/0").readlink())  # the file that the shell has opened
+            text = str(Path("/proc/self/fd/0").readlink())  # the file that the shell redirected
     base = Path(getattr(papermill_io.get_handler(text), "_cwd", None) or Path.cwd()) if text else Path()
     try:
         return where | {"notebook": str(base / text)} if text and (base / text).is_file() else where
-    except (OSError, ValueError):  # a notebook's own text is taken as well
+    except (OSError, ValueError):  # the input may be a notebook's own text
         return where
 
 
 def _plain_address(address: str) -> str:
-    """Return an address without the password, the query and the fragment, which may hold keys."""
+    """Return an address without password, query and fragment, which may contain keys."""
     parts = urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 

@@ -1,10 +1,15 @@
-"""What runs inside kernels: it watches the cells and writes down what happens. IPython loads it as an extension."""
+"""The IPython extension inside kernels: it watches the cells and records events."""
 
 from typing import Any
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """Begin to watch ``shell``, unless it is no kernel or tracking is off."""
+    """Start to watch ``shell``, unless it is not a kernel's or tracking is off.
+
+    Parameters
+    ----------
+    shell : InteractiveShell
+    """
     from pokebattle.tracking.kernel.extension import watch
 
     watch(shell)

@@ -1,7 +1,7 @@
-"""Writes down every fit of an XGBoost model or a scikit-learn predictor.
+"""Record every fit of an XGBoost model or a scikit-learn predictor.
 
-MLflow's own autologging imports MLflow into every kernel and resolves requirements in a subprocess at each fit; what is
-read here costs well under a millisecond and needs no server.
+MLflow's own autologging imports MLflow into every kernel and resolves requirements in a subprocess at each fit; what
+is done here costs well under a millisecond and needs no server.
 """
 
 import functools
@@ -18,13 +18,19 @@ _outer = threading.local()  # a fit inside a fit (a pipeline's step, a search's 
 
 
 def install(emit: Emit) -> None:
-    """Report fits as ``fit`` events once the libraries are imported."""
+    """Report fits as ``fit`` events once the libraries are imported.
+
+    Parameters
+    ----------
+    emit : callable
+        Takes the event's kind and its fields.
+    """
     after_import("sklearn.base", lambda module: _watch_sklearn(module, emit))
     after_import("xgboost.training", lambda module: _watch_xgboost(module, emit))
 
 
 def _watch_sklearn(module: Any, emit: Emit) -> None:
-    """Wrap the decorator that scikit-learn puts on every ``fit``."""
+    """Wrap the decorator that scikit-learn applies to every ``fit``."""
     plain = module._fit_context
 
     @functools.wraps(plain)
@@ -84,7 +90,7 @@ def _watch_xgboost(module: Any, emit: Emit) -> None:
 
 
 def _tell(emit: Emit, describe: Callable[[], dict[str, Any]]) -> None:
-    """Report what ``describe`` says of a fit; an estimator that cannot be described is fitted all the same."""
+    """Emit a ``fit`` event with the fields that ``describe`` returns; an error in it does not affect the fit."""
     try:
         emit("fit", **describe())
     except Exception as error:
@@ -92,5 +98,5 @@ def _tell(emit: Emit, describe: Callable[[], dict[str, Any]]) -> None:
 
 
 def _plain_values(params: dict[str, Any]) -> dict[str, Any]:
-    """Keep what can be compared between runs: numbers, words and flags."""
+    """Return the values that can be compared between runs: numbers, strings and booleans."""
     return {name: value for name, value in params.items() if isinstance(value, str | int | float | bool)}

@@ -1,9 +1,10 @@
-"""Stands between mlflow and the server in tracked kernels.
+"""Intercepts mlflow's requests to the server in tracked kernels.
 
-All of mlflow's REST traffic passes one function, ``mlflow.utils.rest_utils.http_request``, which is replaced. While
-the server answers, a request goes to it as ever, after what was written before has arrived. Two kinds of writes do not
-wait: those that cannot fail, and files; they are written into the journal, and the sender delivers them in order. While
-the server is away, all writes are, with local ids, and a question raises. Nothing here imports mlflow.
+All of mlflow's REST traffic passes through one function, ``mlflow.utils.rest_utils.http_request``, which is replaced.
+While the server answers, a request is sent to it as usual, once everything that was recorded before has arrived. Two
+kinds of writes do not wait: those that cannot fail, and files. They are written to the journal, and the sender delivers
+them in order. While the server is away, all writes are recorded like this, with local ids, and a read raises an
+exception. Nothing here imports mlflow.
 """
 
 import contextlib
@@ -31,20 +32,26 @@ from pokebattle.tracking.notice import say_once
 
 API = re.compile(r"/(?:ajax-)?api/[23]\.0/mlflow/")
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
-CONNECT = 5.0  # seconds for a connection
-PASSING = {408, 425, 429, 502, 503, 504}  # the server, or what stands before it, is not well at the moment
+CONNECT = 5.0  # seconds to open a connection
+PASSING = {408, 425, 429, 502, 503, 504}  # the server, or a proxy before it, has a temporary problem
 DENIED = {401, 403}
-WRITING = (  # functions of mlflow's that write: what they look up by themselves is no question of the cell's
+WRITING = (  # mlflow functions that write: what they read internally is not a read of the cell's
     "log_", "_log", "start_", "end_run", "set_", "create_", "register_", "_register", "delete_", "update_", "rename_",
     "restore_", "transition_", "copy_", "save_", "add_", "__exit__", "autolog", "safe_patch", "evaluate", "upload",
 )  # fmt: skip
-WRAPPERS = {"wrapper", "deprecated_func"}  # what mlflow's decorators call a function
+WRAPPERS = {"wrapper", "deprecated_func"}  # names that mlflow's decorators give a function
 
 _requests: "TrackedRequests | None" = None
 
 
 def install(current: Callable[[], Execution | None]) -> None:
-    """Replace mlflow's way to the server once a cell imports mlflow; ``current`` tells which execution is under way."""
+    """Replace mlflow's function for requests once a cell imports mlflow.
+
+    Parameters
+    ----------
+    current : callable
+        Returns the active execution, or None.
+    """
 
     def attach(module: Any) -> None:
         global _requests
@@ -56,12 +63,19 @@ def install(current: Callable[[], Execution | None]) -> None:
 
 
 def requests() -> "TrackedRequests | None":
-    """Return what stands between mlflow and the server; None before mlflow is imported."""
+    """Return the object that intercepts mlflow's requests; None before mlflow is imported."""
     return _requests
 
 
 class UnansweredError(Exception):
-    """The server did not answer a request, which it may have carried out (``sent``)."""
+    """The server did not answer a request.
+
+    Parameters
+    ----------
+    reason : str
+    sent : bool
+        Whether the request was sent, so that the server may have carried it out.
+    """
 
     def __init__(self, reason: str, sent: bool) -> None:
         super().__init__(reason)
@@ -72,7 +86,17 @@ class UnansweredError(Exception):
 class Request:
     """One request of mlflow's to the server of an execution.
 
-    ``name`` is the path below ``/api/2.0/mlflow/``, empty for others; ``send`` is mlflow's own way to the server.
+    Attributes
+    ----------
+    execution : Execution
+    method, path, body
+        The request.
+    name : str
+        The path below ``/api/2.0/mlflow/``; empty for other paths.
+    options : dict
+        Keyword arguments of mlflow's function.
+    send : callable
+        mlflow's own function for sending it.
     """
 
     execution: Execution
@@ -85,31 +109,45 @@ class Request:
 
     @property
     def asks(self) -> bool:
-        """Whether it reads only."""
+        """Whether it only reads."""
         last = self.name.rpartition("/")[2]
         return self.method == "GET" or (self.method == "POST" and ("search" in last or last.startswith("get-")))
 
     def text(self) -> str:
-        """Return all of it that may hold ids."""
+        """Return the parts of the request that may contain ids."""
         return f"{self.path} {json.dumps(self.body)} {json.dumps(self.options.get('params') or {})}"
 
 
 class TrackedRequests:
-    """Sends mlflow's requests, or writes them down."""
+    """Sends mlflow's requests or records them for the sender.
+
+    Parameters
+    ----------
+    module : module
+        ``mlflow.utils.rest_utils``.
+    current : callable
+        Returns the active execution, or None.
+    """
 
     def __init__(self, module: Any, current: Callable[[], Execution | None]) -> None:
         self.module, self.current = module, current
         self.runs, self.offline = KnownRuns(), OfflineAnswers()
 
     def wrap(self, plain: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function that mlflow will call."""
+        """Return the function that mlflow will call instead of ``plain``.
+
+        Parameters
+        ----------
+        plain : callable
+            ``mlflow.utils.rest_utils.http_request``.
+        """
 
         @functools.wraps(plain)
         def http_request(host_creds: Any, endpoint: str, method: str, *args: Any, **kwargs: Any) -> Any:
             execution = self.current()
             url = host_creds.host.rstrip("/") + endpoint
             if execution is None or args or not url.startswith(execution.uri + "/"):
-                if execution:  # another server, or this one by another address
+                if execution:  # another server, or this one at another address
                     execution.deliver()
                 return plain(host_creds, endpoint, method, *args, **kwargs)
             path = url[len(execution.uri) :]
@@ -117,7 +155,7 @@ class TrackedRequests:
             if not found and not path.startswith("/api/"):
                 return plain(host_creds, endpoint, method, **kwargs)
             name = path[found.end() :] if found else ""
-            server = copy.copy(host_creds)  # an artifact repository's host names a folder, which may have a local id
+            server = copy.copy(host_creds)  # an artifact repository's host contains a folder, which may have a local id
             server.host = execution.uri
             send = functools.partial(plain, server)
             return self._handle(Request(execution, method, path, name, kwargs.get("json") or {}, kwargs, send), url)
@@ -143,7 +181,7 @@ class TrackedRequests:
     # -- writes ----------------------------------------------------------------------------------
 
     def _stage(self, request: Request) -> Any:
-        """Write a file down, which the sender uploads; its path ends where that of mlflow's own request would."""
+        """Record a file for the sender; its path ends at ``#`` or ``?``, as that of mlflow's own request would."""
         path = unquote(re.split("[#?]", request.path[len(ARTIFACTS) :])[0])
         try:
             if staged := request.execution.journal.stage(request.options.get("data") or b""):
@@ -175,9 +213,9 @@ class TrackedRequests:
                     self._learn(request, response)
                     return response
                 doubtful = response.status_code not in DENIED | {404}
-        if name.startswith("traces"):  # mlflow says that it is lost, and goes on
+        if name.startswith("traces"):  # mlflow reports that it is lost, and continues
             raise self.module.MlflowException(f"{execution.uri} takes no trace now")
-        if not name:  # none of those that the sender knows
+        if not name:  # not a request that the sender can deliver
             return 200, {}
         if said := self.runs.contradiction(name, body):
             return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": said}
@@ -197,7 +235,7 @@ class TrackedRequests:
         return answer
 
     def _waits_behind(self, request: Request) -> bool:
-        """Tell whether a request is about a registered model whose creation was kept, and has not been delivered."""
+        """Return whether a request is about a registered model whose recorded creation is not delivered yet."""
         name = str(request.body.get("name"))
         if name not in self.offline.kept or not request.name.startswith(("registered-models/", "model-versions/")):
             return False
@@ -210,7 +248,7 @@ class TrackedRequests:
         return True
 
     def _is_away(self, request: Request, response: Any) -> bool:
-        """Tell whether an answer is not one of an MLflow server that is well."""
+        """Return whether a response does not come from a working MLflow server."""
         status = response.status_code
         if status in PASSING:
             return True
@@ -219,7 +257,7 @@ class TrackedRequests:
         return status in {404, 500} and not self._is_well(request)
 
     def _is_well(self, request: Request) -> bool:
-        """Tell whether an MLflow server is there that reads its database; it then fails at the one request alone."""
+        """Return whether an MLflow server can read its database, so that it fails only at the one request."""
         try:
             path = "/api/2.0/mlflow/experiments/search"
             options = {"params": {"max_results": 1}, "timeout": request.execution.patience}
@@ -229,14 +267,14 @@ class TrackedRequests:
         return answer.status_code < 500 and answer.status_code != 404
 
     def _name_notebook(self, request: Request) -> None:
-        """Name the notebook as the source of a run: mlflow sees the kernel's program only."""
+        """Set the notebook as a run's source, as mlflow only knows the kernel's program."""
         if request.name == "runs/create" and (notebook := request.execution.start["notebook"]):
             for tag in request.body.get("tags", []):
                 if tag["key"] == "mlflow.source.name" and tag["value"].endswith("ipykernel_launcher.py"):
                     tag["value"] = notebook
 
     def _learn(self, request: Request, response: Any) -> None:
-        """Take in what a request that the server has answered tells of its entities."""
+        """Store what the response to a request shows about its entities."""
         if response.status_code != 200:
             return
         name, body = request.name, request.body
@@ -252,10 +290,10 @@ class TrackedRequests:
         elif name == "runs/update":
             self.runs.learn(run_of(body))
 
-    # -- questions -------------------------------------------------------------------------------
+    # -- reads -------------------------------------------------------------------------------------
 
     def _ask(self, request: Request) -> Any:
-        """Put a question to the server, by its own ids, after it has taken what was written before."""
+        """Send a read with the server's ids, after the server has received everything that was recorded before."""
         execution = request.execution
         asked = not _outermost_function().startswith(WRITING)
         patience = max(ANSWER, execution.patience) if asked else execution.patience
@@ -273,7 +311,7 @@ class TrackedRequests:
                 execution.gave_up(patience, began)
                 reason = str(error)
         known = self._remembered(request)
-        local = LOCAL.search(_translate(execution, request.text()))  # nobody else has it yet
+        local = LOCAL.search(_translate(execution, request.text()))  # only this process has it yet
         if local and request.path.startswith(ARTIFACTS.rstrip("/")) and (answer := self._kept_file(request)):
             return answer
         if known and (not asked or local):
@@ -284,7 +322,7 @@ class TrackedRequests:
         raise self.module.MlflowException(f"{execution.uri} cannot answer now ({reason})")
 
     def _kept_file(self, request: Request) -> Any:
-        """Return a file of a run that the server does not have yet, or the list of a folder of such files."""
+        """Return a file that waits for delivery, or the list of a folder of such files."""
         path = unquote(request.path[len(ARTIFACTS) :])
         if not path:
             return 200, self.offline.listed(str((request.options.get("params") or {}).get("path", "")))
@@ -298,7 +336,13 @@ class TrackedRequests:
     # -- the way to the server -------------------------------------------------------------------
 
     def _is_ready(self, request: Request, patience: float) -> bool:
-        """Wait until the server has what was written before; tell whether it answers, and knows what is named."""
+        """Wait until the server has received what was recorded before.
+
+        Returns
+        -------
+        bool
+            Whether the server answers, and knows all ids in the request if it is a write.
+        """
         execution = request.execution
         execution.look_again(functools.partial(self._is_well, request))
         may_answer = execution.may_answer_within
@@ -307,12 +351,12 @@ class TrackedRequests:
         return request.asks or not LOCAL.search(_translate(execution, request.text()))
 
     def _send(self, request: Request, patience: float, again: bool = False) -> Any:
-        """Send a request by the server's own ids; ``again``: a second time where the connection was closed.
+        """Send a request with the server's ids; with ``again``, a second time if the connection was closed.
 
         Raises
         ------
         UnansweredError
-            No answer.
+            If there is no response.
         """
         execution, options = request.execution, dict(request.options)
         for part in ("json", "params"):
@@ -347,7 +391,14 @@ class TrackedRequests:
         return None
 
     def adopt(self, execution: Execution, run: dict[str, Any]) -> dict[str, Any]:
-        """Take in the execution's own run, which the sender creates; return it as the server would."""
+        """Store the execution's own run, which the sender creates, and return it in the server's format.
+
+        Parameters
+        ----------
+        execution : Execution
+        run : dict
+            From `Execution.run`.
+        """
         if known := self.offline.look_up("runs/get", run):
             return known
         start = execution.start
@@ -369,12 +420,12 @@ class TrackedRequests:
 
 
 def _awaited(send: Callable[[], Any], execution: Execution, patience: float) -> Any:
-    """Return what ``send`` does, waiting for a server that takes long as long as it answers others.
+    """Return the result of ``send``; wait for a slow server as long as it answers other requests.
 
     Raises
     ------
     UnansweredError
-        It takes longer than any server that is well.
+        If it takes longer than any working server.
     """
     outcome: list[Any] = []
     done, began = threading.Event(), time.monotonic()
@@ -401,14 +452,14 @@ def _translate(execution: Execution, text: str) -> str:
 
 
 def _error_code(response: Any) -> str:
-    """Return MLflow's own code of an error, empty where another program answered."""
+    """Return MLflow's own error code; empty if the response is not MLflow's."""
     with contextlib.suppress(ValueError, AttributeError):
         return str(response.json().get("error_code", ""))
     return ""
 
 
 def _outermost_function() -> str:
-    """Return the name of mlflow's function that the cell, or another library, has called."""
+    """Return the name of the mlflow function that the cell, or another library, has called."""
     frame, outer = sys._getframe(1), ""
     while frame:
         module = str(frame.f_globals.get("__name__", ""))

@@ -1,12 +1,12 @@
-"""Which writes to a run cannot fail, so that a cell need not wait for the server to take them."""
+"""Decide which writes to a run cannot fail, so that a cell need not wait until the server has accepted them."""
 
 import re
 from collections.abc import Iterable
 from typing import Any
 
-KEY = re.compile(r"[\w\-]+( [\w\-]+)*([./][\w\-]+( [\w\-]+)*)*", re.ASCII)  # names that MLflow takes everywhere
-LENGTH = {"key": 250, "value": 100_000}  # characters; of a longer value than MLflow keeps the server takes a part
-ENTRIES, PAIRS = 1000, 100  # of all kinds together, and of parameters or tags, that MLflow takes in one request
+KEY = re.compile(r"[\w\-]+( [\w\-]+)*([./][\w\-]+( [\w\-]+)*)*", re.ASCII)  # names that MLflow accepts everywhere
+LENGTH = {"key": 250, "value": 100_000}  # characters; the server truncates values longer than MLflow stores
+ENTRIES, PAIRS = 1000, 100  # MLflow's limits for one request: entries of all kinds, and parameters or tags
 INTEGER = 1 << 63
 NOT_FINITE = {"NaN", "Infinity", "-Infinity"}
 SINGLE = {"runs/log-metric": "metrics", "runs/log-parameter": "params", "runs/set-tag": "tags"}
@@ -15,18 +15,33 @@ KEEPING = {*LOGGING, "runs/update", "runs/delete-tag", "runs/log-inputs", "runs/
 
 
 class KnownRuns:
-    """The runs that this process knows to exist and to be active, and the parameters that they have."""
+    """The runs that this process knows to exist and to be active, with their parameters."""
 
     def __init__(self) -> None:
         self._params: dict[str, dict[str, str] | None] = {}
 
     def learn(self, run_id: str, params: dict[str, str] | None = None) -> None:
-        """Note an active run; ``params`` are all that it has, None while they are not known."""
+        """Add an active run.
+
+        Parameters
+        ----------
+        run_id : str
+        params : dict, optional
+            All parameters of the run; None if unknown.
+        """
         if self._params.get(run_id) is None:
             self._params[run_id] = params
 
     def sent(self, name: str, body: dict[str, Any]) -> None:
-        """Take in a request that was sent to the server: what is not known to leave runs active may end that."""
+        """Update the known runs after a request: add its parameters, forget runs that it may have ended or deleted.
+
+        Parameters
+        ----------
+        name : str
+            The request's endpoint, for example ``runs/log-batch``.
+        body : dict
+            The request's JSON body.
+        """
         run = run_of(body)
         if name == "experiments/delete":
             self._params.clear()
@@ -38,7 +53,15 @@ class KnownRuns:
             del self._params[run]
 
     def take(self, name: str, body: dict[str, Any]) -> bool:
-        """Tell whether the server will certainly take a write; if so, count it as written."""
+        """Return whether the server will certainly accept a write; if so, record it as written.
+
+        Parameters
+        ----------
+        name : str
+            The request's endpoint.
+        body : dict
+            The request's JSON body.
+        """
         run = run_of(body)
         if name not in LOGGING or run not in self._params:
             return False
@@ -51,7 +74,20 @@ class KnownRuns:
         return True
 
     def contradiction(self, name: str, body: dict[str, Any]) -> str:
-        """Return what the server would say of parameters that have other values; empty where none is known to."""
+        """Return the server's message about parameters that already have other values.
+
+        Parameters
+        ----------
+        name : str
+            The request's endpoint.
+        body : dict
+            The request's JSON body.
+
+        Returns
+        -------
+        str
+            Empty if no known value is contradicted.
+        """
         known = self._params.get(run_of(body)) or {}
         changed = [
             (pair, known[pair["key"]]) for pair in entries(name, body, "params")
@@ -69,7 +105,7 @@ class KnownRuns:
         return f"Changing param values is not allowed. Params were already logged='{told}' for run ID='{run_of(body)}'."
 
     def _are_new(self, run: str, params: list[dict[str, Any]]) -> bool:
-        """Tell whether parameters contradict neither each other nor what the run has."""
+        """Return whether parameters contradict neither each other nor the run's known ones."""
         known = self._params[run]
         if not params:
             return True
@@ -80,12 +116,27 @@ class KnownRuns:
 
 
 def run_of(body: dict[str, Any]) -> str:
-    """Return the id of the run that a request is about, empty when it is about none."""
+    """Return the id of the run that a request is about, or an empty string.
+
+    Parameters
+    ----------
+    body : dict
+        The request's JSON body.
+    """
     return str(body.get("run_id") or body.get("run_uuid") or "")
 
 
 def entries(name: str, body: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """Return the ``metrics``, ``params`` or ``tags`` of a request that logs one or many of them."""
+    """Return the metrics, parameters or tags in a request that logs one or several of them.
+
+    Parameters
+    ----------
+    name : str
+        The request's endpoint.
+    body : dict
+        The request's JSON body.
+    kind : {"metrics", "params", "tags"}
+    """
     if name in SINGLE:
         return [body] if SINGLE[name] == kind else []
     return list(body.get(kind, []))
@@ -118,5 +169,5 @@ def _is_key(key: Any) -> bool:
 
 
 def _can_be_stored(text: str) -> bool:
-    """Tell whether every database takes a text: PostgreSQL refuses NUL, and no one stores half of a surrogate pair."""
+    """Return whether every database accepts a text: PostgreSQL refuses NUL, none stores half of a surrogate pair."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,4 +1,4 @@
-"""Has what a cell has logged delivered before it starts another process, which may read it from the server."""
+"""Deliver what a cell has logged before it starts another process, which may read it from the server."""
 
 import _posixsubprocess
 import contextlib
@@ -12,7 +12,13 @@ from pokebattle.tracking.kernel.execution import Execution
 
 
 def install(current: Callable[[], Execution | None]) -> None:
-    """Stand before all ways to start a process; ``current`` tells which execution is under way."""
+    """Wrap all functions that start a process.
+
+    Parameters
+    ----------
+    current : callable
+        Returns the active execution, or None.
+    """
 
     def deliver() -> None:
         with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""One execution as the kernel sees it: a journal to write to and the shipper that reads it."""
+"""One execution as the kernel sees it: a journal to write to and the sender that reads it."""
 
 import contextlib
 import os
@@ -12,35 +12,42 @@ from pokebattle.tracking.journal import BACK, BELL, URGENT, Journal, Progress, e
 from pokebattle.tracking.opening import opening, start_shipper
 from pokebattle.tracking.server import answers
 
-PATIENCE = 0.2  # seconds that a write waits for a server of which nothing is known, before it may be taken to hang
-HURRY = 3  # the same for a server that answers, in multiples of the time that it takes at present
-BUSIEST = 5.0  # times that as long on a machine where so many programs wait for each core
-LONGEST_WAIT = 10.0  # seconds that a write waits at most, however slow the server is
-FIRST = 2.0  # seconds from its begin that an execution gives a server for the first answer, before it may hang
-PAUSE = 3.0  # seconds for which a server that has answered before may be silent, before it is taken to hang
-ANSWER = 30.0  # seconds that a question waits without any progress
-SUSPECT = 10.0  # seconds after which a server that was taken to hang is tried again, at least
-REST = 5  # the same in multiples of the time that was waited for it in vain
-LOOK = 1.0  # seconds between two looks at a server that is away, at least
-LOOK_REST = 20  # the same in multiples of the time that the last look took
-UNASKED = {"cell_start", "cell_end", "run_status"}  # events that change nothing that a cell may ask for
-QUIET = 0.05  # seconds between two rings that are not urgent
-RESTART = 1.0  # seconds between two starts of a shipper that was killed
+PATIENCE = 0.2  # seconds that a write waits for a server, with response times unknown, before it may count as hanging
+HURRY = 3  # the same for a server that answers, in multiples of its current response time
+BUSIEST = 5.0  # maximum factor by which the load per core extends these waits
+LONGEST_WAIT = 10.0  # maximum seconds that a write waits, however slow the server is
+FIRST = 2.0  # seconds from the execution's begin for the server's first response, before it may count as hanging
+PAUSE = 3.0  # seconds for which a server that has answered before may be silent, before it counts as hanging
+ANSWER = 30.0  # seconds that a read waits without any progress
+SUSPECT = 10.0  # minimum seconds after which a server that counted as hanging is tried again
+REST = 5  # the same in multiples of the time that was waited for it without success
+LOOK = 1.0  # minimum seconds between two checks of a server that is away
+LOOK_REST = 20  # the same in multiples of the time that the last check took
+UNASKED = {"cell_start", "cell_end", "run_status"}  # events that change nothing that a cell may read
+QUIET = 0.05  # seconds between two signals that are not urgent
+RESTART = 1.0  # seconds between two starts of a sender that was killed
 
 _under_way: "Execution | None" = None
 
 
 def current() -> "Execution | None":
-    """Return the execution that this process is part of; None when nothing is tracked.
+    """Return the execution that this process is part of; None if nothing is tracked.
 
-    It takes what cells tell mlflow also when its cells are no longer watched: a run without a server has no other way.
+    It receives what cells log with mlflow even if its cells are no longer watched: without a server, there is no other
+    way.
     """
     execution = _under_way
     return execution if execution and execution.pid == os.getpid() else None
 
 
 def go_over_to(execution: "Execution | None") -> None:
-    """Make an execution the one that this process is part of; None: there is none any more."""
+    """Make an execution the one that this process is part of.
+
+    Parameters
+    ----------
+    execution : Execution or None
+        None if there is no active execution any more.
+    """
     global _under_way
     _under_way = execution
 
@@ -48,10 +55,17 @@ def go_over_to(execution: "Execution | None") -> None:
 class Execution:
     """An execution that has begun.
 
+    Parameters
+    ----------
+    start : dict
+        Fields of the journal's first event.
+    execution_id : str, optional
+        By default, a new one.
+
     Attributes
     ----------
     id : str
-        The execution's own id; the run carries it as the tag ``pokebattle.execution``.
+        The execution's own id; the run has it in the tag ``pokebattle.execution``.
     pid : int
         The process that the execution belongs to.
     uri : str
@@ -59,7 +73,12 @@ class Execution:
     names : tuple of str or None
         Experiment and run name, once they are fixed.
     progress : Progress
-        What the server has taken.
+        What the server has received.
+
+    Raises
+    ------
+    OSError
+        If the journal cannot be created.
     """
 
     def __init__(self, start: dict[str, Any], execution_id: str | None = None) -> None:
@@ -72,14 +91,14 @@ class Execution:
         self.journal = Journal(execution_folder(self.id))
         self.journal.append("start", **self.start)
         self.progress = Progress(self.journal.folder)
-        self._usual = 0.0  # seconds that the server takes for an answer at present
-        self._stuck: tuple[tuple[int, int], float, float] | None = None  # after a wait in vain: pulse, until, patience
-        self._look_at = 0.0  # when to look next at a server that is away
-        self._asked_to = 0  # offset in the journal behind the last event that a question must find delivered
+        self._usual = 0.0  # the server's current response time in seconds
+        self._stuck: tuple[tuple[int, int], float, float] | None = None  # after a failed wait: pulse, until, patience
+        self._look_at = 0.0  # when to check a server that is away next
+        self._asked_to = 0  # journal offset up to which events must be delivered before a read
         self._looking, self._starting = threading.Lock(), threading.Lock()
-        self.failed = False  # a cell has
+        self.failed = False  # a cell has failed
         self.started = False  # a cell has started a run
-        self.deleted = False  # a cell has deleted the execution's run, so that the sender gets no further
+        self.deleted = False  # a cell has deleted the execution's run, so the sender cannot continue
         self.moved_to = ""  # id of the experiment that a cell chose for the run after it was opened
         self._started = self._begun = time.monotonic()
         self._bell = -1
@@ -88,7 +107,10 @@ class Execution:
         self._start_shipper()
 
     def _start_shipper(self) -> None:
-        """Start the shipper; this process holds the only write end: however it ends, the shipper reads end-of-file."""
+        """Start the sender.
+
+        This process has the only write end of the pipe: however it ends, the sender reads end-of-file.
+        """
         self._started = time.monotonic()
         listen, bell = os.pipe()
         os.set_blocking(bell, False)
@@ -100,7 +122,14 @@ class Execution:
         self._bell = bell
 
     def emit(self, kind: str, **fields: Any) -> bool:
-        """Write one event down and tell the shipper; tell whether there was room for it."""
+        """Write one event and signal the sender; return whether there was room for it.
+
+        Parameters
+        ----------
+        kind : str
+        **fields
+            The event's fields.
+        """
         kept = self.journal.append(kind, **fields)
         if kind not in UNASKED:
             self._asked_to = os.fstat(self.journal.fileno()).st_size
@@ -110,43 +139,74 @@ class Execution:
         return kept
 
     def describe(self, subject: str, text: str) -> None:
-        """Put a paragraph of Markdown on top of the run's page, below those on other subjects."""
+        """Add a paragraph to the run's description, below those about other subjects.
+
+        Parameters
+        ----------
+        subject : str
+            A later paragraph about the same subject replaces the earlier one.
+        text : str
+            Markdown.
+        """
         self._described[subject] = text
         self.emit("tags", values={"mlflow.note.content": "\n\n".join(self._described.values())})
 
     def ring(self, how: bytes) -> None:
-        """Tell the shipper that there is something; one that was killed is started again."""
+        """Signal the sender; start it again if it was killed.
+
+        Parameters
+        ----------
+        how : bytes
+            `BELL`, `URGENT` or `BACK`.
+        """
         try:
             os.write(self._bell, how)
         except BlockingIOError:
             pass
-        except OSError:  # nobody reads it any more
-            with self._starting:  # several threads may see it
+        except OSError:  # the sender is gone
+            with self._starting:  # several threads may notice it
                 if time.monotonic() - self._started > RESTART and self.journal.folder.is_dir():
                     self._start_shipper()
 
     def fix_names(self, names: tuple[str, str]) -> None:
-        """Fix experiment and run name: from here on the run can be created."""
+        """Fix experiment and run name: from here on the run can be created.
+
+        Parameters
+        ----------
+        names : tuple of (str, str)
+        """
         self.names = names
         self.emit("names", experiment=names[0], run_name=names[1])
         self.ring(URGENT)
 
     def owns(self, run_id: str) -> bool:
-        """Tell whether an id, the server's or a local one, is that of the execution's run."""
+        """Return whether an id is that of the execution's run.
+
+        Parameters
+        ----------
+        run_id : str
+            The server's id or a local one.
+        """
         return run_id in {self.start["run"], self.progress.ids.get(self.start["run"])}
 
     def move(self, experiment_id: str, name: str) -> None:
-        """Let the run lie in another experiment, which the cells chose before they started or logged anything."""
+        """Move the run to another experiment, which the cells chose before they started a run or logged anything.
+
+        Parameters
+        ----------
+        experiment_id : str
+        name : str
+        """
         if self.started or self.moved_to or experiment_id == self.run()["experiment_id"]:
             return
         self.moved_to = experiment_id
         self.emit("experiment", experiment_id=experiment_id, name=name)
         self.ring(URGENT)
 
-    # -- what the server said --------------------------------------------------------------------
+    # -- the server's responses --------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
-        """Return ``run_id``, ``experiment_id``, ``artifact_uri`` of the run; local ones while the server takes long."""
+        """Return ``run_id``, ``experiment_id`` and ``artifact_uri`` of the run; local ones while the server is slow."""
         found = self._wait(self._opened_run, self.patience) if self.names else None
         start = self.start
         local = {"run_id": start["run"], "experiment_id": self.moved_to or start["experiment_token"],
@@ -160,19 +220,25 @@ class Execution:
 
     @property
     def patience(self) -> float:
-        """Seconds that a write waits for the server before it is looked whether the server hangs."""
+        """Seconds that a write waits for the server before it is checked whether the server hangs."""
         busy = min(max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), BUSIEST)
         usual = self._usual or self.progress.facts.get("took", 0.0)
         return min(max(PATIENCE, HURRY * usual) * busy, LONGEST_WAIT)
 
     def answered(self, seconds: float) -> None:
-        """Note that the server has answered a request of this process, and how long it took."""
+        """Record that the server has answered a request of this process.
+
+        Parameters
+        ----------
+        seconds : float
+            How long it took.
+        """
         self._usual, self._stuck = max(seconds, 0.8 * self._usual), None
 
     def hangs(self) -> bool:
-        """Tell whether waiting longer is in vain: the sender is gone, or the server answers nothing at all.
+        """Return whether further waiting is useless: the sender is gone, or the server answers nothing at all.
 
-        On a busy machine, or behind a lock of its database, a server that is well takes long for one answer.
+        On a busy machine, or behind a lock in its database, a working server can take long for one response.
         """
         began = time.monotonic()
         has_answered = self._usual or "took" in self.progress.facts
@@ -189,22 +255,38 @@ class Execution:
         return not pipe.poll(0)
 
     def gave_up(self, patience: float, began: float) -> None:
-        """Note a wait in vain since ``began``: until the server moves, or for a while, nobody waits as long again."""
+        """Record a wait without success: until the server makes progress, or for a while, nobody waits as long again.
+
+        Parameters
+        ----------
+        patience : float
+            Seconds that the caller was prepared to wait without progress.
+        began : float
+            When the wait began, on the monotonic clock.
+        """
         now = time.monotonic()
         self._stuck = self.progress.pulse(), now + max(SUSPECT, REST * (now - began)), patience
 
     @property
     def refused(self) -> bool:
-        """Whether the server answers, and takes nothing of this execution: nothing that was written will arrive."""
+        """Whether the server answers but accepts nothing of this execution, so that no event will arrive."""
         return bool(self.progress.facts.get("refused"))
 
     def is_away(self) -> bool:
-        """Tell whether the sender's last attempt found no server."""
+        """Return whether the sender's last attempt found no server."""
         with self._looking:
             return bool(self.progress.refresh().facts.get("away"))
 
     def look_again(self, is_well: Callable[[], bool]) -> None:
-        """Wait for the sender if a server that was away is well again: by itself it tries less and less often."""
+        """Check whether a server that was away works again, and wait for the sender then.
+
+        Without this signal, the sender retries less and less often.
+
+        Parameters
+        ----------
+        is_well : callable
+            Returns whether the server works.
+        """
         began = moved = time.monotonic()
         if not self.is_away() or began < self._look_at:
             return
@@ -220,7 +302,13 @@ class Execution:
             self._look_at = now + max(LOOK, LOOK_REST * (now - began))
 
     def may_answer_within(self, patience: float) -> bool:
-        """Tell whether the server may answer within so many seconds: who waited less long in vain does not know."""
+        """Return whether the server may answer within a time; an unsuccessful shorter wait proves nothing.
+
+        Parameters
+        ----------
+        patience : float
+            Seconds.
+        """
         if self.is_away():
             return False
         if self._stuck and (self._stuck[0] != self.progress.pulse() or time.monotonic() > self._stuck[1]):
@@ -228,17 +316,31 @@ class Execution:
         return self._stuck is None or self._stuck[2] < patience
 
     def settled(self, patience: float = PATIENCE) -> bool:
-        """Wait until the server has what was written, up to ``patience`` seconds without progress; tell if it has."""
+        """Wait until the server has received every event on which a read may depend.
+
+        Parameters
+        ----------
+        patience : float
+            Maximum seconds without progress.
+
+        Returns
+        -------
+        bool
+            Whether it has received them, or refuses the execution.
+        """
         end = self._asked_to
         return bool(self._wait(lambda: self.progress.offset >= end or self.refused, patience))
 
     def deliver(self) -> None:
-        """Wait as a write does until the server has what was written: others, who do not wait, are to see it."""
-        if not self._starting.locked():  # the sender is a process, too
+        """Wait until the server has received the events, at most as long as a write waits.
+
+        Other processes, which do not wait, can then see them.
+        """
+        if not self._starting.locked():  # starting the sender also starts a process
             self.settled(self.patience)
 
     def _wait(self, look: Callable[[], Any], patience: float) -> Any:
-        """Wait for what ``look`` finds, as long as the server is getting on."""
+        """Wait for the result of ``look``, as long as the server makes progress."""
         if not (found := look()) and self.may_answer_within(patience) and not (found := look()):
             self.ring(URGENT)
             began = moved = time.monotonic()
@@ -256,7 +358,7 @@ class Execution:
         return found
 
     def end(self) -> None:
-        """End this execution while the process lives on."""
+        """End this execution while the process continues."""
         self.emit("kernel_end", cause="the process went over to another run", signal=None)
         with contextlib.suppress(OSError):
             os.close(self._bell)

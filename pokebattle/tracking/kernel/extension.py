@@ -1,7 +1,7 @@
-"""The kernel extension: watches the cells of this kernel and writes down what happens.
+"""The kernel extension: watches the cells of this kernel and records events.
 
-Loaded by ``etc/ipython/ipython_kernel_config.json`` into every kernel of the environment. Nothing here waits for
-a server, changes an output or raises into a user's cell: a failure is one line on the kernel's stderr.
+``etc/ipython/ipython_kernel_config.json`` loads it into every kernel of the environment. Nothing here waits for a
+server, changes an output or raises an exception into a user's cell: a failure is one line on the kernel's stderr.
 """
 
 import contextlib
@@ -42,7 +42,12 @@ _tracker: "KernelTracker | None" = None
 
 
 def watch(shell: Any) -> None:
-    """Begin to watch ``shell``, unless it is no kernel or tracking is off."""
+    """Start to watch ``shell``, unless it is not a kernel's or tracking is off.
+
+    Parameters
+    ----------
+    shell : InteractiveShell
+    """
     global _tracker
     if _tracker is not None or not hasattr(shell, "kernel") or not switched_on():
         return
@@ -54,7 +59,13 @@ def watch(shell: Any) -> None:
 
 
 def guarded(hook: Callable[..., None]) -> Callable[..., None]:
-    """Keep a hook's failure away from the user's cell and say it in one line."""
+    """Keep a hook's exceptions away from the user's cell, and report them in one line.
+
+    Parameters
+    ----------
+    hook : callable
+        A method of `KernelTracker`.
+    """
 
     @functools.wraps(hook)
     def call(self: "KernelTracker", *args: Any, **kwargs: Any) -> None:
@@ -71,7 +82,7 @@ def guarded(hook: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass
 class Cell:
-    """A request that is a cell of an execution.
+    """A request that executes a cell.
 
     Attributes
     ----------
@@ -80,11 +91,11 @@ class Cell:
     hidden : bool
         Whether its first line is ``# no-track``.
     beside : bool
-        Whether it is a request of a subshell, which may run beside a cell of the notebook.
+        Whether it is a request of a subshell, which may run at the same time as a cell of the notebook.
     count : int or None
         The number that the front end shows.
     depth : int
-        Cells that it runs itself at the moment.
+        Number of nested cells that it runs itself at the moment.
     """
 
     execution: Execution
@@ -99,7 +110,12 @@ class Cell:
 
 
 class KernelTracker:
-    """Watches one kernel; holds the execution that is under way."""
+    """Watches one kernel and keeps its active execution.
+
+    Parameters
+    ----------
+    shell : InteractiveShell
+    """
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
@@ -107,16 +123,16 @@ class KernelTracker:
         self.execution: Execution | None = None
         self.context: Context | None = None
         self.broken = False
-        self._cells: dict[str, Cell] = {}  # by the request's message id; all of the execution, as some print late
-        self._counts: dict[str, int] = {}  # numbers of requests that have not begun
-        self._beginning = threading.Lock()  # requests of subshells come in threads of their own
+        self._cells: dict[str, Cell] = {}  # by the request's message id; kept, as a cell may print after its end
+        self._counts: dict[str, int] = {}  # execution counts of requests that have not begun
+        self._beginning = threading.Lock()  # requests of subshells run in threads of their own
         self._places = Places({})
-        self._at_parameters = True  # given values may stand first, or below the parameters cell
-        self._secrets = 0  # how much was known to be secret when the notebook was written down
-        self._hidden: set[str] = set()  # lines of cells that are not tracked
+        self._at_parameters = True  # injected parameters may come first, or below the parameters cell
+        self._secrets = 0  # number of known secrets when the notebook was written
+        self._hidden: set[str] = set()  # lines of cells marked no-track
 
     def install(self) -> None:
-        """Hook into the shell, its messages and the libraries that it will import."""
+        """Register hooks in the shell, its messages and the libraries that it will import."""
         self.shell.events.register("pre_run_cell", self.before_cell)
         self.shell.events.register("post_run_cell", self.after_cell)
         session = self.shell.kernel.session
@@ -131,7 +147,13 @@ class KernelTracker:
 
     @guarded
     def before_cell(self, info: Any) -> None:
-        """Open the execution if this is its first cell, or if the run's name has changed; note the cell."""
+        """Begin an execution if this is its first cell or if the run's name has changed; record the cell.
+
+        Parameters
+        ----------
+        info : ExecutionInfo
+            IPython's.
+        """
         header = self._request()
         request = str(header.get("msg_id", ""))
         if cell := self._cells.get(request):
@@ -144,13 +166,13 @@ class KernelTracker:
                 self._begin(request, info, beside=bool(header.get("subshell_id")))
 
     def _is_nbval(self) -> bool:
-        """Tell whether nbval asks, whose cells leave no history, as front ends' own requests do."""
+        """Return whether nbval executes the notebook; its cells, like front ends' own requests, store no history."""
         if self.context is None:
             self.context = handed_over()
         return self.context is not None and self.context.executor == "nbval"
 
     def _is_tracked(self, info: Any) -> bool:
-        """Find out at the first cell what is executed; tell whether it wants to be tracked."""
+        """Return whether the notebook may be tracked, finding out at the first cell which one it is."""
         if self.context is None:
             cell_id = getattr(info, "cell_id", None)
             self.context = handed_over() or detect(info.raw_cell or "", cell_id, self.shell.user_ns)
@@ -168,10 +190,10 @@ class KernelTracker:
             self._hidden |= {line.strip() for line in source.splitlines()[1:] if len(line.strip()) > 3}
         shown: dict[str, Any] = {"source": NO_TRACK, "untracked": True} if hidden else {"source": source}
         place = self._places.find(cell_id, shown["source"])
-        tags = tags_of_cell({"metadata": getattr(info, "cell_meta", None) or {}})  # the front end's are the newest
+        tags = tags_of_cell({"metadata": getattr(info, "cell_meta", None) or {}})  # the front end's tags are the newest
         tags |= tags_of_cell(self._places.cells[place]) if place is not None else set()
         is_parameters = bool(tags & PARAMETER_TAGS)
-        if place is None and not cell_id and self._places.cells:  # put in by who executes, as jupyter-scheduler does
+        if place is None and not cell_id and self._places.cells:  # injected, for example by jupyter-scheduler
             is_parameters |= self._at_parameters and only_assigns(source)
         self._at_parameters = is_parameters
         execution = self._execution_for(source, is_parameters, beside)
@@ -201,7 +223,10 @@ class KernelTracker:
         return execution
 
     def _goes_over(self, execution: Execution, names: tuple[str, str]) -> bool:
-        """Tell whether another run begins; not while a subshell is busy, whose cell has to end in its own run."""
+        """Return whether another run begins.
+
+        Not while a subshell is busy, as its cell has to end in the run in which it began.
+        """
         if not execution.names or execution.names == names or (self.context and self.context.executor == "papermill"):
             return False
         return not any(cell.beside and not cell.ended for cell in self._cells.values())
@@ -211,7 +236,7 @@ class KernelTracker:
         assert context is not None
         start = context.opening(names) | {"parent": _parent_process()}
         execution = Execution(start, context.execution_id)
-        context.execution_id = None  # a second run of this kernel needs an id of its own
+        context.execution_id = None  # a second run of this kernel gets an id of its own
         go_over_to(execution)
         os.environ[PARENT] = execution.id
         if context.parameters:
@@ -220,16 +245,22 @@ class KernelTracker:
         return execution
 
     def _write_document(self, execution: Execution) -> None:
-        """Write the notebook down as it was, without secrets: cells that have no id are found in it by their text."""
+        """Write the notebook, without secrets, to the spool: cells without id are found in it by their text."""
         assert self.context is not None
         self._secrets = secrets_known()
         document = json.dumps(secretless(without_secrets(self.context.document)))
-        with contextlib.suppress(OSError):  # a full disk
+        with contextlib.suppress(OSError):  # the disk is full
             write_atomically(execution.journal.folder / "notebook.json", document)
 
     @guarded
     def after_cell(self, result: Any) -> None:
-        """Note how the cell ended."""
+        """Record how the cell ended.
+
+        Parameters
+        ----------
+        result : ExecutionResult
+            IPython's.
+        """
         cell = self._running()
         if cell is None or cell.ended:
             return
@@ -246,7 +277,7 @@ class KernelTracker:
             values = {n: bound[n] for n in literals(info.raw_cell) if n in bound and n not in given}
             execution.emit("params", values=values, provisional=execution.names is None)
         again = {}
-        if secrets_known() > self._secrets:  # the cell has brought them up
+        if secrets_known() > self._secrets:  # the cell has added secrets
             self._write_document(execution)
             again = {} if cell.hidden else {"source": secretless(info.raw_cell or "")}
         cell.count = cell.count or result.execution_count
@@ -257,7 +288,7 @@ class KernelTracker:
         execution.failed = execution.failed or error is not None
 
     def _request(self) -> dict[str, Any]:
-        """Return the header of the request that the calling thread, or task, works at."""
+        """Return the header of the request that the calling thread, or task, handles."""
         header: dict[str, Any] = self.shell.kernel.get_parent().get("header", {})
         return header
 
@@ -287,7 +318,17 @@ class KernelTracker:
 
     @guarded
     def observe(self, kind: str, content: dict[str, Any], request: str) -> None:
-        """Note an output under the cell whose request it answers, as the front end does, also after the cell's end."""
+        """Record an output for the cell whose request it answers, as the front end does, even after the cell's end.
+
+        Parameters
+        ----------
+        kind : str
+            The message type.
+        content : dict
+            The message's content.
+        request : str
+            The id of the request that the message answers.
+        """
         cell = self._cells.get(request)
         if kind in COUNTED:
             self._note_count(kind, content, request, cell)
@@ -297,7 +338,10 @@ class KernelTracker:
             cell.execution.journal.append("output", cell=cell.turn, output=kind, content=content)
 
     def _note_count(self, kind: str, content: dict[str, Any], request: str, cell: Cell | None) -> None:
-        """Note the number that a front end shows: the announced one, by hand that of the reply."""
+        """Record the execution count that a front end shows.
+
+        It is the announced one; in interactive executors, that of the reply.
+        """
         count = content.get("execution_count")
         if kind == "execute_input":
             self._counts[request] = count or 0
@@ -309,19 +353,26 @@ class KernelTracker:
             cell.execution.emit("cell_count", cell=cell.turn, execution_count=count)
 
     def _cover(self, frame: str) -> str:
-        """Return a frame of a traceback, or, if it shows a line of a cell that is not tracked, a word about it."""
+        """Return a traceback's frame, or a placeholder if it shows a line of a cell that is not tracked."""
         plain = ANSI.sub("", frame)
         return f"[frame in a cell with {NO_TRACK}]" if any(line in plain for line in self._hidden) else frame
 
     @guarded
     def emit(self, kind: str, **fields: Any) -> None:
-        """Write an event to the execution under way, if there is one, with the cell that it comes from."""
+        """Write an event, with the cell that it comes from, to the active execution, if there is one.
+
+        Parameters
+        ----------
+        kind : str
+        **fields
+            The event's fields.
+        """
         cell = self._running()
         if self.execution and not (cell and cell.hidden and kind != "shutdown"):
             of_cell = {"cell": cell.turn} if cell and cell.execution is self.execution else {}
             self.execution.emit(kind, **fields, **of_cell)
 
-    # -- what the package's own functions tell -----------------------------------------------------
+    # -- results of the package's own functions ----------------------------------------------------
 
     def _watch_datasets(self, module: Any) -> None:
         module.load_battles = _telling(module.load_battles, self._note_dataset)
@@ -345,7 +396,7 @@ class KernelTracker:
 
 
 def _parent_process() -> dict[str, Any] | None:
-    """Return the identity of the program that started this kernel."""
+    """Return the record of the program that started this kernel; None if it does not exist."""
     try:
         return processes.record(parent_pid())
     except (ProcessLookupError, ValueError):
@@ -353,7 +404,7 @@ def _parent_process() -> dict[str, Any] | None:
 
 
 def _telling(function: Callable[..., Any], listener: Callable[..., None]) -> Callable[..., Any]:
-    """Return ``function`` such that ``listener`` hears of every result, and of what was asked."""
+    """Return ``function`` wrapped such that ``listener`` receives each result and the arguments."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -1,8 +1,9 @@
-"""Joins the cells' own ``mlflow`` calls to the execution's run.
+"""Join the cells' own ``mlflow`` calls to the execution's run.
 
-Nothing here imports mlflow: the patches wait until a cell does. A cell that logs without a run of its own logs to the
-execution's run, where plain MLflow would begin a new one; a run that a cell starts without a parent is its child. All
-else is as in plain MLflow. Cells that turn to another server are left alone.
+Nothing here imports mlflow: the patches are applied when a cell imports it. A cell that logs without a run of its own
+logs to the execution's run, where plain MLflow would begin a new run; a run that a cell starts without a parent becomes
+a child of the execution's run. Everything else is as in plain MLflow. Cells that switch to another server are not
+affected.
 """
 
 import atexit
@@ -24,7 +25,13 @@ _attachment: "Attachment | None" = None
 
 
 def install(current: Callable[[], Execution | None]) -> None:
-    """Attach when a cell imports mlflow; ``current`` tells which execution is under way."""
+    """Patch mlflow's functions when a cell imports mlflow.
+
+    Parameters
+    ----------
+    current : callable
+        Returns the active execution, or None.
+    """
     calls.install(current)
 
     def attach(module: Any) -> None:
@@ -35,19 +42,27 @@ def install(current: Callable[[], Execution | None]) -> None:
 
 
 def attachment() -> "Attachment | None":
-    """Return what joins mlflow's functions to the execution; None before mlflow is imported."""
+    """Return the object that joins mlflow's functions to the execution; None before mlflow is imported."""
     return _attachment
 
 
 class Attachment:
-    """Lets mlflow's functions know the execution's run."""
+    """Makes mlflow's functions use the execution's run.
+
+    Parameters
+    ----------
+    fluent : module
+        ``mlflow.tracking.fluent``.
+    current : callable
+        Returns the active execution, or None.
+    """
 
     def __init__(self, fluent: Any, current: Callable[[], Execution | None]) -> None:
         from mlflow.tracking._tracking_service.utils import is_tracking_uri_set, set_tracking_uri
 
         self.fluent, self.current = fluent, current
-        self.execution: Execution | None = None  # whose run was used
-        self._claims = threading.Lock()  # of two threads that log without a run only one gets the execution's
+        self.execution: Execution | None = None  # the execution whose run was used
+        self._claims = threading.Lock()  # of several threads that log without a run, only one gets the execution's
         self._stack = fluent._active_run_stack.get
         self._chosen_experiment = fluent._get_experiment_id
         self._end_run = fluent.end_run
@@ -65,7 +80,7 @@ class Attachment:
     # -- the execution's run ---------------------------------------------------------------------
 
     def _joined(self) -> Execution | None:
-        """Return the execution under way; None while cells talk to another server."""
+        """Return the active execution; None while cells use another server."""
         from mlflow.tracking._tracking_service.utils import get_tracking_uri
 
         execution = self.current()
@@ -82,7 +97,16 @@ class Attachment:
         return stack
 
     def claim(self, execution: Execution) -> Any:
-        """Make the execution's run this thread's active run."""
+        """Make the execution's run this thread's active run, and return it.
+
+        Parameters
+        ----------
+        execution : Execution
+
+        Returns
+        -------
+        mlflow.ActiveRun
+        """
         from mlflow.entities import Run
         from mlflow.protos.service_pb2 import Run as ProtoRun
         from mlflow.utils.proto_json_utils import parse_dict
@@ -96,14 +120,14 @@ class Attachment:
         return run
 
     def _adopted(self, execution: Execution) -> dict[str, Any]:
-        """Return the execution's run as the server would; it can be looked up from now on."""
+        """Return the execution's run in the server's format; from now on, mlflow can look it up."""
         journalled = calls.requests()
         assert journalled is not None
         run: dict[str, Any] = journalled.adopt(execution, execution.run())["run"]
         return run
 
     def experiment_id(self) -> Any:
-        """Return the experiment that mlflow's functions use: the notebook's own where none was chosen."""
+        """Return the experiment for mlflow's functions: the notebook's own unless a cell has chosen another."""
         own = None if self._is_chosen() else _attempt(self._own_experiment)
         return own or self._chosen_experiment()
 
@@ -115,7 +139,7 @@ class Attachment:
         return self.fluent._active_experiment_id is not None or any(map(os.environ.get, CHOSEN))
 
     def _belongs(self, execution: Execution) -> bool:
-        """Tell whether the execution's run lies in the experiment that is chosen, and was not used yet."""
+        """Return whether the execution's run is unused and in the chosen experiment, moving it there if possible."""
         if self.execution is execution:
             return False
         if not self._is_chosen():
@@ -132,7 +156,7 @@ class Attachment:
     # -- mlflow's functions ----------------------------------------------------------------------
 
     def _claiming(self, get_or_start_run: Callable[..., Any]) -> Callable[..., Any]:
-        """What is logged without a run goes to the execution's run, the first time."""
+        """Make what is logged without an active run go to the execution's run, the first time."""
 
         @functools.wraps(get_or_start_run)
         def call() -> Any:
@@ -149,7 +173,7 @@ class Attachment:
         return self._monitored(run) if run else None
 
     def _monitored(self, run: Any) -> Any:
-        """Begin the system metrics that are asked for, as mlflow does for a run that it starts."""
+        """Start system metrics if they are switched on, as mlflow does for a run that it starts."""
         if os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "").lower() not in {"true", "1"}:
             return run
         self.stack().pop()
@@ -158,7 +182,7 @@ class Attachment:
         return resumed
 
     def _starting(self, start_run: Callable[..., Any]) -> Callable[..., Any]:
-        """A run that is started without a parent is a child of the execution's run."""
+        """Make a run that is started without a parent a child of the execution's run."""
         signature = inspect.signature(start_run)
 
         @functools.wraps(start_run)
@@ -180,7 +204,7 @@ class Attachment:
         return None if execution and execution.refused else own
 
     def _note(self, run: str, status: str) -> None:
-        """Tell the sender which runs are open, so that it can end them."""
+        """Record that a run is open or has ended, so that the sender can end the open ones."""
 
         def emit() -> None:
             if execution := self._joined():
@@ -190,7 +214,7 @@ class Attachment:
         _attempt(emit)
 
     def _ending(self, end_run: Callable[..., None]) -> Callable[..., None]:
-        """What a cell has ended the sender need not end."""
+        """Record the runs that a cell has ended, as the sender need not end them."""
 
         @functools.wraps(end_run)
         def call(*args: Any, **kwargs: Any) -> None:
@@ -203,7 +227,7 @@ class Attachment:
         return call
 
     def _choosing(self, set_experiment: Callable[..., Any]) -> Callable[..., Any]:
-        """The experiment that the first mlflow cell chooses is that of the execution's run."""
+        """Move the execution's run to the experiment that the first mlflow cell chooses."""
 
         @functools.wraps(set_experiment)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -219,7 +243,7 @@ class Attachment:
             execution.move(experiment.experiment_id, experiment.name)
 
     def _end_at_exit(self) -> None:
-        """End what a cell left open on another server or in a file; on the execution's server the sender does it."""
+        """End a run that a cell left open elsewhere; the sender ends those on the execution's server."""
         execution = self.current()
         if self._joined() is None and self._stack():
             failed = execution is not None and execution.failed
@@ -230,7 +254,7 @@ class Attachment:
 
 
 def _attempt(work: Callable[[], Any]) -> Any:
-    """Return what ``work`` does; None where tracking fails, so that the cell goes on as in plain MLflow."""
+    """Return the result of ``work``; None if it fails, so that the cell continues as in plain MLflow."""
     try:
         return work()
     except Exception as error:

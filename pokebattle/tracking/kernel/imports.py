@@ -1,4 +1,4 @@
-"""Do something right after a module is imported, without importing it."""
+"""Run a callback right after a module is imported, without importing the module."""
 
 import importlib.abc
 import importlib.machinery
@@ -14,7 +14,14 @@ Callback = Callable[[Any], None]
 
 
 def after_import(name: str, callback: Callback) -> None:
-    """Call ``callback(module)`` once the module ``name`` has been executed, or now if it has been."""
+    """Call ``callback(module)`` once a module has been imported, or now if it already has been.
+
+    Parameters
+    ----------
+    name : str
+        The module's name.
+    callback : callable
+    """
     if name in sys.modules:
         callback(sys.modules[name])
         return
@@ -26,7 +33,14 @@ def after_import(name: str, callback: Callback) -> None:
 
 
 def replace(module: Any, name: str, value: Any) -> None:
-    """Set an attribute of a module, also where the rest of its package has imported it by that name already."""
+    """Set an attribute of a module, also in modules of its package that have already imported it by that name.
+
+    Parameters
+    ----------
+    module : module
+    name : str
+    value : object
+    """
     plain, package = getattr(module, name), module.__name__.partition(".")[0]
     for other, loaded in list(sys.modules.items()):
         if other.partition(".")[0] == package and vars(loaded).get(name) is plain:
@@ -50,7 +64,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 class _Loader(importlib.abc.Loader):
-    """The module's own loader, and then the callback."""
+    """Runs the module's own loader, then the callback."""
 
     def __init__(self, loader: Any, callback: Callback) -> None:
         self._loader, self._callback = loader, callback
@@ -68,5 +82,5 @@ class _Loader(importlib.abc.Loader):
         module.__loader__ = self._loader
         try:
             self._callback(module)
-        except Exception as error:  # the user's import goes on
+        except Exception as error:  # the user's import must not fail
             say(f"{module.__name__} is not tracked ({type(error).__name__}: {error})")

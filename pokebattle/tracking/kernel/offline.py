@@ -1,6 +1,6 @@
-"""What mlflow is answered while the server cannot be asked: local ids for what is created, nothing for what is unknown.
+"""Answers mlflow while the server cannot be reached: local ids for what is created, nothing for what is unknown.
 
-The sender maps the local ids once the server has what they stand for. Nothing here imports mlflow.
+The sender maps the local ids to the server's once it has created the entities. Nothing here imports mlflow.
 """
 
 import time
@@ -16,21 +16,28 @@ CREATIONS = {"experiments/create": "experiment", "runs/create": "run", "logged-m
 ENTITY = {"runs/get": "run", "experiments/get-by-name": "named", "experiments/get": "experiment",
           "logged-models/": "model", "model-versions/get": "version",
           "registered-models/get": "registered"}  # fmt: skip
-HISTORY = 10_000  # metric points that are remembered
+HISTORY = 10_000  # maximum number of metric points that are remembered per run
 
 Answer = tuple[int, dict[str, Any]]
 
 
 class OfflineAnswers:
-    """Remembers what this process has created and logged, and answers for a server that is away."""
+    """Remembers what this process has created and logged, and answers in place of a server that is away."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], dict[str, Any]] = {}  # by kind and id
-        self.kept: set[str] = set()  # registered models whose creation waits
-        self.files: dict[str, Path] = {}  # what was logged, and lies here until the server has it, by its address
+        self.kept: set[str] = set()  # registered models whose creation waits for delivery
+        self.files: dict[str, Path] = {}  # logged files that wait for delivery, by artifact path
 
     def remember(self, kind: str, whole: dict[str, Any]) -> None:
-        """Take in what the server, or `keep` in its place, answered to a creation."""
+        """Store the response to a creation, from the server or from `keep`.
+
+        Parameters
+        ----------
+        kind : {"experiment", "run", "model", "registered", "version"}
+        whole : dict
+            The response.
+        """
         if kind == "run":
             self._known[kind, whole["run"]["info"]["run_id"]] = whole
         elif kind == "model":
@@ -44,7 +51,15 @@ class OfflineAnswers:
             self._known[kind, f"{found['name']}/{found['version']}"] = whole
 
     def follow(self, name: str, body: dict[str, Any]) -> None:
-        """Keep what is remembered of a run up to date with what is logged to it."""
+        """Update what is remembered of a run with what is logged to it.
+
+        Parameters
+        ----------
+        name : str
+            The request's path below MLflow's API.
+        body : dict
+            The request's JSON body.
+        """
         run = self._known.get(("run", run_of(body)))
         if run is None or name not in LOGGING:
             return
@@ -58,7 +73,12 @@ class OfflineAnswers:
                 data[kind] = [{k: v for k, v in e.items() if k[:4] != "run_"} for e in latest.values()]
 
     def listed(self, folder: str) -> dict[str, Any]:
-        """Return the files below a folder of artifacts as the server lists them."""
+        """Return the files below an artifact folder in the server's format.
+
+        Parameters
+        ----------
+        folder : str
+        """
         found: dict[str, dict[str, Any]] = {}
         for address, file in self.files.items():
             if folder in map(str, PurePosixPath(address).parents):
@@ -68,7 +88,15 @@ class OfflineAnswers:
         return {"files": [found[name] for name in sorted(found)]}
 
     def look_up(self, name: str, params: dict[str, Any]) -> dict[str, Any] | None:
-        """Return what is remembered of an entity that mlflow looks up; None when that is nothing."""
+        """Return what is remembered of an entity that mlflow reads, in the server's format; None if it is unknown.
+
+        Parameters
+        ----------
+        name : str
+            The request's path below MLflow's API.
+        params : dict
+            The request's query or body.
+        """
         if name == "metrics/get-history":
             if ("run", run_of(params)) not in self._known:
                 return None
@@ -84,9 +112,23 @@ class OfflineAnswers:
 
     def keep(self, execution: Execution, method: str, path: str, name: str, body: dict[str, Any],
              unclear: dict[str, Any]) -> Answer:  # fmt: skip
-        """Write a request down for the sender, and answer it; ``unclear`` is set if the server may have carried it out.
+        """Record a request for the sender, and answer it.
 
-        It then says so (``doubtful``), and since when that may be (``began``, ms).
+        Parameters
+        ----------
+        execution : Execution
+        method, path, name, body
+            The request; ``name`` is its path below MLflow's API.
+        unclear : dict
+            Empty unless the server may have carried out the request; then ``doubtful`` is true, and ``began`` is the
+            earliest time of that, in ms.
+
+        Returns
+        -------
+        status : int
+            HTTP status.
+        body : dict
+            The response.
         """
         if method == "POST" and name in CREATIONS:
             return self._create(execution, path, CREATIONS[name], body, unclear)
@@ -108,7 +150,7 @@ class OfflineAnswers:
             body["run_name"] = named[0] if named else _random_name()
         if kind == "model" and not body.get("name"):
             body["name"] = _random_name()
-        if not unclear:  # else it is found by what was sent
+        if not unclear:  # otherwise it is found by what was sent
             own = [{"key": LOCAL_ID, "value": token}] if kind in {"run", "model", "version"} else []
             sent = body | {"tags": [*body["tags"], *own]} if body["tags"] or own else sent
         known = {"known": self._server_ids(kind)} if unclear else {}
@@ -122,18 +164,18 @@ class OfflineAnswers:
 
 
     def _server_ids(self, kind: str) -> list[str]:
-        """Return the ids of what this process knows to exist, so that none of it is taken for what was created."""
+        """Return the ids of known entities, so that none of them is taken for the one just created."""
         return [key.rpartition("/")[2] for known, key in self._known if known == kind]
 
 
 def _random_name() -> str:
-    from mlflow.utils.name_utils import _generate_random_name  # a cell has imported it
+    from mlflow.utils.name_utils import _generate_random_name  # a cell has already imported mlflow
 
     return str(_generate_random_name())
 
 
 def _local(kind: str, body: dict[str, Any], token: str, root: str) -> dict[str, Any]:
-    """Return the answer that a server would give, with local ids."""
+    """Return the server's response to a creation, with local ids."""
     now, artifacts = int(time.time() * 1000), f"mlflow-artifacts:/{root}"
     if kind == "run":
         info = {"run_id": token, "run_uuid": token, "run_name": body["run_name"], "status": "RUNNING",

@@ -1,4 +1,4 @@
-"""Tracebacks that a notebook shows are those of its own code: frames of tracking in between are taken out."""
+"""Keep tracking's own frames out of the tracebacks that a notebook shows."""
 
 import functools
 from collections.abc import Iterator
@@ -9,7 +9,12 @@ TRACKING = str(Path(__file__).parents[1])
 
 
 def install(shell: Any) -> None:
-    """Take tracking's frames out of each exception before ``shell`` shows it."""
+    """Remove tracking's frames from each exception before ``shell`` shows it.
+
+    Parameters
+    ----------
+    shell : InteractiveShell
+    """
     plain = shell._get_exc_info
 
     @functools.wraps(plain)
@@ -23,7 +28,12 @@ def install(shell: Any) -> None:
 
 
 def without_tracking(traceback: Any) -> None:
-    """Unlink tracking's frames from a traceback that begins elsewhere."""
+    """Remove tracking's frames, except the first, from a traceback, in place.
+
+    Parameters
+    ----------
+    traceback : traceback or None
+    """
     while traceback is not None:
         following = traceback.tb_next
         while following is not None and following.tb_frame.f_code.co_filename.startswith(TRACKING):
@@ -32,7 +42,7 @@ def without_tracking(traceback: Any) -> None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception, and those that it came from or holds, each once."""
+    """Yield an exception, its causes and contexts, and the members of exception groups, each once."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:

@@ -1,1 +1,1 @@
-"""What runs beside and after kernels: it turns journals into runs. Standard library only."""
+"""The sender: it runs beside and after kernels and turns journals into runs. Standard library only."""

@@ -1,8 +1,8 @@
-"""What still holds of a notebook whose cells are run again: what it would have told, run once from top to bottom.
+"""Which results of a notebook remain valid when cells run again: those of a single run from top to bottom.
 
-By hand, cells run in any order and more than once. A cell that fits a model, or that gives a parameter another value,
-begins an attempt when it runs again: what it and the cells below it have told before is left to the earlier attempt,
-what the cells above it have told still holds. Pure logic, which neither reads nor sends anything.
+In interactive executors, cells run in any order and more than once. A cell that fits a model, or that changes a
+parameter, begins a new attempt when it runs again: its previous results and those of the cells below it belong to the
+earlier attempt, results of the cells above it remain valid. Pure logic without input and output.
 """
 
 from collections import Counter
@@ -11,31 +11,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Key = str | int
-NO_CELL: Key = ""  # what is told before the first cell runs
+NO_CELL: Key = ""  # the key of results that are recorded before the first cell runs
 
 
 @dataclass
 class Told:
-    """What one execution of a cell has told.
+    """The results of one execution of a cell.
 
     Attributes
     ----------
     turn : int
-        The cell's turn among the execution's cells.
+        The cell's position among the execution's executed cells, from 0.
     typed : dict
         Parameters, with their types.
     fits : list of dict
-        Fitted models: ``name`` (its prefix among parameters and metrics, empty for one without), ``model``, ``params``.
+        Fitted models: ``name`` (prefix of its parameters and metrics, empty if it has none), ``model``, ``params``.
     models : Counter
-        How many of each kind of model.
+        Number of fits per kind of model.
     points, own_points : list of dict
-        Metric points that came by themselves, and those that the cell logged with mlflow.
+        Metric points that were recorded automatically, and those that the cell logged with mlflow.
     own : dict
         Parameters that the cell logged with mlflow.
     figures : dict
         The latest value of each metric that the cell has published or logged.
     text : str
-        What the cell has put on the run's page.
+        What the cell added to the run's description.
     """
 
     turn: int
@@ -50,35 +50,55 @@ class Told:
 
 
 class Attempts:
-    """The cells' telling, in the order of the notebook.
+    """The valid results of all cells, in the order of the notebook.
 
     Attributes
     ----------
     number : int
-        The attempt under way, from 1.
+        The current attempt, from 1.
     """
 
     def __init__(self) -> None:
         self.number = 1
-        self._line: list[Key] = [NO_CELL]  # cells in the notebook's order, as far as it is known from their running
+        self._line: list[Key] = [NO_CELL]  # cells in the notebook's order, as far as their execution shows it
         self._turns: dict[Key, int] = {NO_CELL: -1}
         self._told: dict[Key, Told] = {}
         self._here = NO_CELL
-        self._repeated: dict[str, Any] = {}  # parameters that the running cell gives the values that they have
+        self._repeated: dict[str, Any] = {}  # parameters that the running cell sets to their current values
 
     def run_cell(self, key: Key, turn: int) -> None:
-        """Take in that a cell runs: one that is new stands below the one that ran before."""
+        """Record that a cell runs; a new cell is placed below the cell that ran before it.
+
+        Parameters
+        ----------
+        key : str or int
+            Identifies the cell in the notebook.
+        turn : int
+            Its position among the executed cells.
+        """
         if key not in self._turns:
             self._line.insert(self._line.index(self._here) + 1, key)
         self._turns[key] = turn
         self._here, self._repeated = key, {}
 
     def go_to(self, key: Key) -> None:
-        """Take in which of the cells that run at the same time tells the next things."""
+        """Select which of several cells that run at the same time the next results come from.
+
+        Parameters
+        ----------
+        key : str or int
+            Identifies the cell in the notebook.
+        """
         self._here = key if key in self._turns else self._here
 
     def begins(self, typed: Mapping[str, Any] | None = None) -> bool:
-        """Tell whether what the running cell tells now begins another attempt; ``typed`` when it is parameters."""
+        """Return whether the running cell's next result begins another attempt.
+
+        Parameters
+        ----------
+        typed : mapping, optional
+            The result, if it consists of parameters.
+        """
         before = self._told.get(self._here)
         if before is None or before.turn == self._turns[self._here]:
             return False
@@ -87,7 +107,13 @@ class Attempts:
         return self._differ(typed)
 
     def begin(self) -> list[int]:
-        """Begin another attempt at the running cell; return the turns of the cells that are left to the one before."""
+        """Begin another attempt at the running cell.
+
+        Returns
+        -------
+        list of int
+            Turns of the cell executions whose results belong to the previous attempt.
+        """
         place = self._line.index(self._here) + 1
         below = self._line[place:]
         left = [self._turns[key] for key in below]
@@ -101,9 +127,18 @@ class Attempts:
         return sorted(left)
 
     def tell(self, typed: Mapping[str, Any] | None = None) -> Told:
-        """Return where what the running cell tells belongs; what it told when it ran before is forgotten.
+        """Return the object to which the running cell's results are added; those of its previous execution are dropped.
 
-        Parameters that keep their values change nothing: a cell that only gives them again does not replace anything.
+        Parameters that keep their values change nothing: a cell that only sets them again does not replace its results.
+
+        Parameters
+        ----------
+        typed : mapping, optional
+            The result, if it consists of parameters.
+
+        Returns
+        -------
+        Told
         """
         turn, before = self._turns[self._here], self._told.get(self._here)
         if before and (before.turn == turn or (typed is not None and not self._differ(typed))):
@@ -117,36 +152,41 @@ class Attempts:
         return any(str(known.get(name, value)) != str(value) for name, value in typed.items())
 
     def all(self) -> list[Told]:
-        """Return what still holds, in the order in which it was told."""
+        """Return the valid results, in the order in which they were recorded."""
         return sorted(self._told.values(), key=lambda told: told.turn)
 
     def typed(self) -> dict[str, Any]:
-        """Return the parameters that hold, with their types."""
+        """Return the valid parameters, with their types."""
         return {name: value for told in self.all() for name, value in told.typed.items()}
 
     def fitted(self, model: str) -> int:
-        """Return how many fits of a kind of model hold."""
+        """Return the number of valid fits of a kind of model.
+
+        Parameters
+        ----------
+        model : str
+        """
         return sum(told.models[model] for told in self._told.values())
 
     def figures(self) -> dict[str, float]:
-        """Return the figures that hold."""
+        """Return the valid metrics."""
         return {name: value for told in self.all() for name, value in told.figures.items()}
 
     def text(self) -> str:
-        """Return what the run's page says by the cells' wish."""
+        """Return the latest valid description that a cell gave the run."""
         return next((told.text for told in reversed(self.all()) if told.text), "")
 
     def params(self) -> dict[str, str]:
-        """Return the parameters that hold as MLflow keeps them, with those of the named fits."""
+        """Return the valid parameters as strings, as MLflow stores them, with those of the named fits."""
         named = [fit for told in self.all() for fit in told.fits if fit["name"]]
         of_fits = {f"{fit['name']}.{name}": value for fit in named for name, value in fit["params"].items()}
         return {name: str(value) for name, value in (self.typed() | of_fits).items()}
 
     def points(self) -> list[dict[str, Any]]:
-        """Return the metric points that hold and that no cell has logged itself."""
+        """Return the valid metric points that no cell logged itself."""
         return [point for told in self.all() for point in told.points]
 
     def own(self) -> tuple[dict[str, str], list[dict[str, Any]]]:
-        """Return the parameters and the metric points that the cells themselves have logged."""
+        """Return the valid parameters and metric points that cells logged themselves."""
         params = {name: value for told in reversed(self.all()) for name, value in told.own.items()}
         return params, [point for told in self.all() for point in told.own_points]

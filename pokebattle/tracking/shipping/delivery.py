@@ -1,11 +1,11 @@
-"""Takes requests to the server, in order and exactly once, however often it has to begin again.
+"""Sends requests to the server, in order and exactly once, even if delivery has to start again.
 
-A request that was sent may have been carried out although no answer came. Metric points, parameters, tags and files
-may be sent twice without harm; what the server gives an id of its own (runs, models, versions) carries a local id as
-the tag ``pokebattle.local_id``, is looked for before it is created a second time, and doubles are deleted in the end.
-Of what a kernel sent without that tag, and of what changes something, the server is asked first: see `repeats`.
+A request that was sent may have been carried out although no response came. Metric points, parameters, tags and files
+may be sent twice without harm. What gets an id from the server (runs, models, versions) carries a local id in the tag
+``pokebattle.local_id``, is searched for before it is created a second time, and duplicates are deleted at the end.
+For what a kernel sent without that tag, and for what changes something, the server is asked first: see `repeats`.
 
-What the server does not take costs that one item: it is set aside, and what can be tried again is.
+If the server does not accept an item, only that item is set aside, and retried later if that can succeed.
 """
 
 import contextlib
@@ -36,26 +36,26 @@ from pokebattle.tracking.shipping.items import (
 )
 from pokebattle.tracking.shipping.rest import API, Chunks, MlflowRest, file_chunks
 
-PERSISTENCE = 60.0  # seconds for which an error inside the server is taken to pass
-PUZZLING = {404, 500}  # without a reason of MLflow's: the server's own trouble, or something that it cannot store
-ATTEMPTS, PAUSE = 3, 0.5  # at one item while the server takes others, and the seconds between them
+PERSISTENCE = 60.0  # seconds for which an internal error of the server counts as temporary
+PUZZLING = {404, 500}  # status without MLflow's reason: the server has a problem, or cannot store the item
+ATTEMPTS, PAUSE = 3, 0.5  # attempts at one item while the server accepts others, and seconds between them
 EXISTS = {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"}
-SEEN = "pokebattle.seen"  # the tag that tells when somebody worked on the run last
+SEEN = "pokebattle.seen"  # tag: when the run was last written to
 
 
 class RefusedError(Exception):
-    """The server refuses the execution as a whole; somebody must do something about it."""
+    """The server refuses the whole execution; a user has to act before it can be delivered."""
 
 
 class Delivery:
-    """The way of one execution's requests to the server.
+    """Delivers one execution's requests to the server.
 
     Parameters
     ----------
     folder : Path
         The execution's folder.
     uri : str
-        The server.
+        The server's address.
     """
 
     def __init__(self, folder: Path, uri: str) -> None:
@@ -64,24 +64,29 @@ class Delivery:
         self.rest = MlflowRest(uri, heard=self._heard)
         self.queue: deque[Item] = deque()
         self.own = self.own_root = ""  # local ids of the execution's run and of its artifact folder
-        self.spent: list[Path] = []  # staged files that the server has
-        self.replaying = False  # the journal is read again: what it says is on the server already
+        self.spent: list[Path] = []  # staged files that are on the server
+        self.replaying = False  # the journal is read again: its items are on the server already
         self.moving = False  # the same, except for the execution's run, which is created again elsewhere
         self._resumed = bool(self.progress.offset or self.progress.ids or self.progress.facts)
         self._doubtful: list[Call] = []
-        self._blamed = ""  # names and error of what was set aside last: more of the same goes there as a whole
+        self._blamed = ""  # names and error of the item last set aside: an equal one is set aside undivided
 
     def _heard(self, seconds: float) -> None:
-        """Tell a waiting kernel that the server is getting on, and how long it takes."""
+        """Show a waiting kernel that the server responds, and how long its first response took."""
         if "took" in self.progress.facts:
             self.progress.beat()
         else:
             self.progress.note(took=round(seconds, 3))
 
     def put(self, item: Item) -> None:
-        """Queue an item; small ones travel together."""
+        """Queue an item; small batches are combined.
+
+        Parameters
+        ----------
+        item : Item
+        """
         if self.replaying or (self.moving and not self._is_own(item)):
-            if isinstance(item, Call) and item.doubtful and item.creates:  # a double may still come
+            if isinstance(item, Call) and item.doubtful and item.creates:  # a duplicate may still appear
                 self._doubtful.append(item)
             return
         last = self.queue[-1] if self.queue else None
@@ -107,9 +112,9 @@ class Delivery:
         Raises
         ------
         OSError, ServerError
-            The server does not answer, or not now; the rest stays queued.
+            If the server does not answer, or cannot accept an item now; the rest remains queued.
         RefusedError
-            It will not take anything of this execution.
+            If the server will not accept anything of this execution.
         """
         while self.queue:
             item = self.queue[0]
@@ -125,7 +130,7 @@ class Delivery:
                 self.set_aside(item, error)
             except RefusedError:
                 raise
-            except Exception as error:  # what cells made of it cannot be read
+            except Exception as error:  # content from a cell that cannot be read
                 if item.vital:
                     raise
                 self.set_aside(item, error)
@@ -134,12 +139,12 @@ class Delivery:
                 self.progress.note(stuck=None)
 
     def _is_to_wait(self, item: Item, error: OSError | ServerError) -> bool:
-        """Tell whether everything has to wait because of the server, and not of the item.
+        """Return whether delivery has to wait because of the server, rather than because of the item.
 
         Raises
         ------
         RefusedError
-            The server takes nothing of this execution.
+            If the server accepts nothing of this execution.
         """
         if isinstance(error, OSError):
             return True
@@ -161,7 +166,7 @@ class Delivery:
         return not self._takes_more()
 
     def _again(self, item: Item, error: OSError | ServerError) -> bool:
-        """Tell whether an item is tried once more while the server takes others, a batch in two halves."""
+        """Return whether a failed item is retried, a batch in two halves, while the server accepts others."""
         assert isinstance(error, ServerError)
         more_of_it = str(item) + str(error) == self._blamed
         halves = item.halves() if isinstance(item, Batch) and not (error.denied or more_of_it) else []
@@ -176,12 +181,18 @@ class Delivery:
         return item.failures < ATTEMPTS
 
     def _concerns_own(self, item: Item) -> bool:
-        """Tell whether an item writes to the execution's own run."""
+        """Return whether an item writes to the execution's own run."""
         run = item.run if isinstance(item, Batch) else item.body.get("run_id") if isinstance(item, Call) else ""
         return bool(run) and self.own in self.progress.ids and run in {self.own, self.progress.ids[self.own]}
 
     def _gone(self, run: str) -> str:
-        """Say that a run cannot be written to because it was deleted, or nothing; raises as `flush` does."""
+        """Return why a run is deleted and cannot be written to; an empty string if it is not deleted.
+
+        Raises
+        ------
+        OSError
+            If the server does not answer.
+        """
         run_id = self.progress.ids.get(run, run)
         try:
             info = self.rest.call("GET", "runs/get", run_id=run_id)["run"]["info"]
@@ -194,7 +205,7 @@ class Delivery:
         return f"run {run_id} was deleted: `mlflow runs restore --run-id {run_id}` brings it back"
 
     def _sees_experiment(self) -> bool:
-        """Tell whether this account may look at the experiment: then a run that it does not see is none."""
+        """Return whether this account may read the experiment: a run that it cannot see then does not exist."""
         try:
             known = self.progress.facts["run"]["experiment_id"]
             return bool(self.rest.call("GET", "experiments/get", experiment_id=known))
@@ -202,7 +213,7 @@ class Delivery:
             return False
 
     def _takes_more(self) -> bool:
-        """Tell whether the server lets this execution write at all, at the moment."""
+        """Return whether the server currently accepts writes from this execution."""
         if self.own not in self.progress.ids:
             return self.rest.healthy()
         try:
@@ -212,9 +223,9 @@ class Delivery:
             return False
 
     def _fails_alone(self, item: Item) -> bool:
-        """Tell whether an item has failed for long, and often while the server took others.
+        """Return whether an item has failed for a minute, several times while the server accepted others.
 
-        It is counted over everybody who tried, as a shipper and those that drain the spool follow each other.
+        Attempts are counted across processes, as a sender and processes that drain the spool follow each other.
         """
         what, since, well = self.progress.facts.get("stuck") or ("", 0.0, 0)
         if what != str(item):
@@ -243,7 +254,7 @@ class Delivery:
             self.progress.note(ids={item.token: found["experiment_id"], item.root: found["artifact_location"]})
 
     def _given(self, experiment_id: str) -> dict[str, Any] | None:
-        """Return the experiment of an id that the environment names, None where the server has none."""
+        """Return the experiment whose id the environment names; None if the server does not have it."""
         if not experiment_id:
             return None
         try:
@@ -256,10 +267,14 @@ class Delivery:
     def translate(self, value: Any) -> Any:
         """Return a JSON value with the server's ids in place of local ones.
 
+        Parameters
+        ----------
+        value : object
+
         Raises
         ------
         ServerError
-            It names something that the server has refused to create.
+            If it contains the local id of something that the server has refused to create.
         """
         text = json.dumps(value)
         if not LOCAL.search(text):
@@ -272,7 +287,12 @@ class Delivery:
         return json.loads(text)
 
     def translate_text(self, text: str) -> str:
-        """Return ``text`` with the server's ids, as far as they are known."""
+        """Return ``text`` with the server's ids in place of local ones, as far as they are known.
+
+        Parameters
+        ----------
+        text : str
+        """
 
         def replace(match: re.Match[str]) -> str:
             known = self.progress.ids.get(match[2])
@@ -295,18 +315,18 @@ class Delivery:
     def _content(self, item: File) -> Chunks:
         if Path(item.path).name != "MLmodel":
             return item.chunks
-        text = self.translate_text(b"".join(item.chunks()).decode("utf-8"))  # it names run and model
+        text = self.translate_text(b"".join(item.chunks()).decode("utf-8"))  # it contains the ids of run and model
         return lambda: [text.encode()]
 
     def _call(self, call: Call) -> None:
-        if self.progress.answers.get(call.token, {}).get("status") == 200:  # somebody who delivered before got it
+        if self.progress.answers.get(call.token, {}).get("status") == 200:  # answered in an earlier delivery
             return
         path, body = self.translate(call.path), self.translate(call.body)
         try:
             answer = self._earlier(call, body)
             if answer is None:
                 answer = self._send(call, path, body)
-            if call.creates == "experiment" and call.root:  # the answer holds the id alone
+            if call.creates == "experiment" and call.root:  # the response contains only the id
                 answer |= self.rest.call("GET", "experiments/get", experiment_id=answer["experiment_id"])
         except ServerError as error:
             if self._may_be_repeated(call) and repeats.says_done(call.method, call.name, error):
@@ -327,7 +347,7 @@ class Delivery:
             self.progress.note(answers={call.token: {"status": error.status, "body": said}})
 
     def _may_be_repeated(self, call: Call) -> bool:
-        """Tell whether a request may have been carried out before."""
+        """Return whether a request may already have been carried out."""
         if call.unclear or call.shared or call.doubtful:
             return True
         if call.creates or not call.token:
@@ -335,7 +355,7 @@ class Delivery:
         return self.progress.facts.get("sent") == call.token
 
     def _send(self, call: Call, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Send a request; whoever delivers after this process knows that it may have been carried out."""
+        """Send a request, recorded first so that a later process knows that it may have been carried out."""
         noted = bool(call.token) and not call.creates and not repeats.is_harmless(call.method, call.name)
         if noted:
             self.progress.note(sent=call.token)
@@ -348,17 +368,17 @@ class Delivery:
         return answer
 
     def _earlier(self, call: Call, body: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the answer to a request that was carried out before, as far as that can be seen."""
+        """Return the response to a request that was already carried out, if the server shows it; else None."""
         if not self._may_be_repeated(call):
             return None
         if not call.creates:
             return repeats.carried_out(self.rest, call.method, call.name, body, call.asked)
-        if call not in self._doubtful and not call.shared:  # a search mends its own doubles
+        if call not in self._doubtful and not call.shared:  # a search handles its own duplicates
             self._doubtful.append(call)
         return next(self._created(call, body), None)
 
     def _created(self, call: Call, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield, as answers to the call, what was created by it before."""
+        """Yield, as responses to the call, what it has already created."""
         if carries_id(call, body):
             yield from self._tagged(call, body)
             return
@@ -382,7 +402,13 @@ class Delivery:
                     yield {"model_version": version}
 
     def remove_doubles(self) -> None:
-        """Delete what a server that was slow to wake up has created a second time."""
+        """Delete duplicates that a slow server has created.
+
+        Raises
+        ------
+        OSError, ServerError
+            As `MlflowRest.call`.
+        """
         for call in self._doubtful:
             body = self.translate(call.body)
             if not (call.exact or carries_id(call, body)):
@@ -401,13 +427,20 @@ class Delivery:
         self._doubtful.clear()
 
     def set_aside(self, item: Item, error: Exception) -> None:
-        """Write down what cannot be delivered, and go on; what the server may take later can be tried again."""
+        """Record an item that cannot be delivered; what the server may accept later can be retried.
+
+        Parameters
+        ----------
+        item : Item
+        error : Exception
+            Why it cannot be delivered.
+        """
         said = str(error) if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
         entry: dict[str, Any] = {"what": self.translate_text(str(item)), "error": said}
         passing = isinstance(error, ServerError) and (error.denied or not error.permanent)
         if isinstance(item, File) and (kept := self._kept(item)):
             entry["file"] = kept
-        with contextlib.suppress(ServerError):  # it names what is not there
+        with contextlib.suppress(ServerError):  # it names something that does not exist
             if isinstance(item, Call) and (passing or registers(item)) and not _is_undecided(error):
                 path, body = self.translate(item.path), self.translate(item.body)
                 entry["call"] = (item.method, path, body, item.token, item.creates, item.root)
@@ -428,7 +461,7 @@ class Delivery:
             (self.folder / "aside.jsonl").unlink(missing_ok=True)
 
     def _forget_superseded(self, batch: Batch) -> None:
-        """Do not try again to set a tag that was set since."""
+        """Drop what was set aside to set a tag, if the tag has been set since."""
         fresh = {(self.progress.ids.get(batch.run, batch.run), key) for key in batch.tags}
         lines = self.aside() if fresh else []
         for line in lines:
@@ -437,7 +470,7 @@ class Delivery:
                 self._write_aside([other for other in self.aside() if other != line])
 
     def _kept(self, item: File) -> tuple[str, str, str] | None:
-        """Keep a file that the server does not take; return its folder there, its path in it, its name here."""
+        """Keep a file that the server does not accept; return its folder and path there, and its name here."""
         root = self.progress.ids.get(item.root, "" if LOCAL.fullmatch(item.root) else f"mlflow-artifacts:/{item.root}")
         if not root:
             return None
@@ -451,17 +484,17 @@ class Delivery:
             else:
                 with kept.open("wb") as file:
                     file.writelines(chunks())
-        except Exception:  # a full disk, or a notebook that cannot be put together
+        except Exception:  # the disk is full, or the notebook cannot be reconstructed
             return None
         return root, item.path, kept.name
 
     def retry_aside(self) -> None:
-        """Try again, in order, what may be taken by now: somebody may have been allowed to write since.
+        """Retry in order what was set aside and may succeed now, for example because permission was granted.
 
         Raises
         ------
         OSError, ServerError
-            The server does not answer, or failed at something just now.
+            If the server does not answer, or failed at an item less than a minute ago.
         """
         waits: ServerError | None = None
         for line in self.aside():
@@ -486,7 +519,7 @@ class Delivery:
             raise waits
 
     def told_aside(self) -> list[str]:
-        """Return for people what was set aside, and why."""
+        """Return what was set aside, and why, as text for users."""
         entries = map(json.loads, self.aside())
         return [LOCAL.sub("?", f"{entry['what']} ({entry['error']})") for entry in entries]
 
@@ -503,7 +536,7 @@ def _without(entry: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _is_recent(since: float) -> bool:
-    """Tell whether it is less than a minute since that time; a clock that was set back does not keep anything."""
+    """Return whether a time is less than a minute ago; false for a time in the future (a clock that was set back)."""
     return 0 <= time.time() - since < PERSISTENCE
 
 

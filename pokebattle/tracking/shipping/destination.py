@@ -1,7 +1,7 @@
-"""Artifacts that the server leaves to its clients: a folder that both see, or a store with credentials of its own.
+"""Artifacts that clients store themselves: in a folder shared with the server, or in a store with own credentials.
 
-What MLflow's own client needs for such a store (boto3 and its like) is in the kernel's environment, which the shipper
-does not load: another process of that environment does it.
+What MLflow's own client needs for such a store (boto3 and the like) is in the kernel's environment, which the sender
+does not load: it starts another process of that environment.
 """
 
 import functools
@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from pokebattle.tracking.shipping.errors import ServerError
 
-SECONDS = 120.0  # that a store may need to say no
+SECONDS = 120.0  # timeout for a request to an artifact store
 REPOSITORY = (
     "import sys; from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository as at; "
     "store = at(sys.argv[1]); "
@@ -24,13 +24,28 @@ LOOK = REPOSITORY + "store.list_artifacts()"
 
 
 def is_served(artifact_uri: str) -> bool:
-    """Tell whether the server takes the artifacts itself."""
+    """Return whether the server stores the artifacts itself.
+
+    Parameters
+    ----------
+    artifact_uri : str
+    """
     return artifact_uri.startswith("mlflow-artifacts:")
 
 
 @functools.cache
 def problem(artifact_uri: str) -> str:
-    """Return why no artifact can be stored below ``artifact_uri`` from here, or nothing; may take two minutes."""
+    """Return why artifacts cannot be stored below ``artifact_uri`` from this machine; may take two minutes.
+
+    Parameters
+    ----------
+    artifact_uri : str
+
+    Returns
+    -------
+    str
+        Empty if they can be stored.
+    """
     if is_served(artifact_uri):
         return ""
     if (folder := _folder(artifact_uri)) is not None:
@@ -41,7 +56,7 @@ def problem(artifact_uri: str) -> str:
 
 
 def _locked(folder: Path, artifact_uri: str) -> str:
-    from tempfile import TemporaryDirectory  # seldom needed, and a shipper is to start at once
+    from tempfile import TemporaryDirectory  # seldom needed, and the sender should start fast
 
     try:
         with TemporaryDirectory(dir=folder):
@@ -51,14 +66,29 @@ def _locked(folder: Path, artifact_uri: str) -> str:
 
 
 def upload(artifact_uri: str, path: str, chunks: Callable[[], Iterable[bytes]]) -> None:
-    """Store ``chunks()`` as the artifact ``path`` below ``artifact_uri``; raises ServerError."""
+    """Store an artifact without the server.
+
+    Parameters
+    ----------
+    artifact_uri : str
+        The folder's address.
+    path : str
+        The artifact's path below it.
+    chunks : callable
+        Returns the content in pieces.
+
+    Raises
+    ------
+    ServerError
+        If it cannot be stored.
+    """
     from tempfile import TemporaryDirectory
 
     try:
         if (folder := _folder(artifact_uri)) is not None:
             _write(folder / path, chunks())
             return
-        if why := problem(artifact_uri):  # looked for once, and not for every file
+        if why := problem(artifact_uri):  # cached, so not checked for every file
             raise ServerError(400, "NOT_PROXIED", why)
         with TemporaryDirectory() as place:
             file = Path(place) / Path(path).name
@@ -72,7 +102,7 @@ def upload(artifact_uri: str, path: str, chunks: Callable[[], Iterable[bytes]]) 
 
 
 def _folder(artifact_uri: str) -> Path | None:
-    """Return the folder that an address names, None where it is none."""
+    """Return the folder that an address names, None if it is not a folder's."""
     is_folder = artifact_uri.startswith(("file:", "/"))
     return Path(unquote(urlsplit(artifact_uri).path)) if is_folder else None
 
@@ -84,7 +114,7 @@ def _write(file: Path, pieces: Iterable[bytes]) -> None:
 
 
 def _with_mlflow(code: str, *words: str) -> str:
-    """Do something with the environment's own mlflow; return why it failed, or nothing."""
+    """Run code with the environment's own mlflow; return why it failed, or an empty string."""
     command = [sys.executable, "-c", code, *words]
     env = {**os.environ, "POKEBATTLE_TRACKING": "off"}
     try:

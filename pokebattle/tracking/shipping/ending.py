@@ -1,4 +1,4 @@
-"""How an execution ended: the run's final status, why, and whether the notebook ran from top to bottom."""
+"""How an execution ended: the run's final status, its cause, and whether the notebook ran from top to bottom."""
 
 import itertools
 from dataclasses import dataclass, field
@@ -10,15 +10,15 @@ from pokebattle.tracking.opening import NEVER_RAN
 from pokebattle.tracking.shipping.executed import ExecutedCell
 from pokebattle.tracking.shipping.story import Story
 
-AT_ONCE = 2000  # ms: a client that restarts a kernel interrupts it first
+AT_ONCE = 2000  # ms between interrupt and shutdown: clients interrupt a kernel before they restart it
 UNKNOWN = "the kernel ended in the middle of a cell, cause unknown"
 
 
 @dataclass
 class Verdict:
-    """A run's final status (``FINISHED``, ``FAILED``, ``KILLED``), its cause, and the cell that failed, if one did.
+    """A run's final status (``FINISHED``, ``FAILED``, ``KILLED``), its cause, and the failed cell, if any.
 
-    By hand a run may well be FINISHED although a cell has failed: others succeeded after it.
+    In interactive executors, a run may be FINISHED although a cell has failed, if later cells succeeded.
     """
 
     status: str
@@ -28,7 +28,13 @@ class Verdict:
 
 
 def verdict(story: Story) -> Verdict:
-    """Return how the execution ended; the story is that of all of the journal."""
+    """Return how the execution ended.
+
+    Parameters
+    ----------
+    story : Story
+        Must have read the whole journal.
+    """
     ending = _verdict(story)
     if ending.failed is None:
         left = [cell for cell in story.failures() if cell is not story.cells[-1] or ending.status == "FINISHED"]
@@ -45,7 +51,7 @@ def _verdict(story: Story) -> Verdict:
     if last and last.ended is None:
         return _killed(story, error, last)
     if last and last.error and last.error["ename"] == "KeyboardInterrupt":
-        by_hand = not story.start.get("driver")  # who ends the kernel may have interrupted it for that
+        by_hand = not story.start.get("driver")  # clients may interrupt a kernel before they end it
         at_once = by_hand and bool(story.shutdown) and story.shutdown["time"] - (last.ended or 0) < AT_ONCE
         return Verdict("KILLED", _shutdown_cause(story) if at_once else "interrupted")
     if failed := _failed_cell(story, last):
@@ -64,7 +70,7 @@ def _verdict(story: Story) -> Verdict:
 
 
 def _killed(story: Story, error: str, last: ExecutedCell) -> Verdict:
-    """The kernel ended in the middle of a cell."""
+    """Return the verdict on a kernel that ended in the middle of a cell."""
     if error and error != "DeadKernelError":
         return Verdict("FAILED", failed=last, tags={"pokebattle.error": f"{error}: "
                                                     f"{(story.driver_end or {}).get('message', '')}"})  # fmt: skip
@@ -72,7 +78,7 @@ def _killed(story: Story, error: str, last: ExecutedCell) -> Verdict:
     cause = str(end.get("cause") or UNKNOWN)
     if story.shutdown:
         cause = _shutdown_cause(story)
-    elif end.get("parent_ended") and end.get("signal") is None and not error:  # else it saw the kernel's end
+    elif end.get("parent_ended") and end.get("signal") is None and not error:  # else it outlived the kernel
         cause = _driver_cause(story)
     return Verdict("KILLED", cause)
 
@@ -89,7 +95,7 @@ def _driver_cause(story: Story) -> str:
 
 
 def _failed_cell(story: Story, last: ExecutedCell | None) -> ExecutedCell | None:
-    """Return the first cell that failed and was not mended; by hand, only the last one counts."""
+    """Return the first cell whose last execution failed; in interactive executors, only the last cell counts."""
     latest = {cell.key or index: cell for index, cell in enumerate(story.cells) if not cell.beside}
     judged = [last] if last and story.start["executor"] in INTERACTIVE else list(latest.values())
     ended = [cell for cell in judged if cell.ended is not None]
@@ -99,7 +105,7 @@ def _failed_cell(story: Story, last: ExecutedCell | None) -> ExecutedCell | None
 
 
 def _fails_papermill(cell: ExecutedCell) -> bool:
-    """Tell whether papermill takes a cell for failed: it goes by the errors shown, whatever the cell's tags say."""
+    """Return whether papermill counts a cell as failed: it only looks at the error output, not at tags."""
     error = cell.error
     return error is not None and (error["ename"] != "SystemExit" or error["evalue"] not in {"", "0"})
 
@@ -118,17 +124,28 @@ def _all_ran(story: Story) -> bool:
 def order(executed: list[ExecutedCell], saved: list[dict[str, Any]]) -> str:
     """Return how the executed cells compare with the saved notebook's.
 
-    ``top to bottom``: every code cell ran once, in its order; ``in order, not to the end``; ``out of order``: a cell
-    ran again or before one above it. ``, edited`` follows where what ran last is no text of the saved notebook's.
+    Parameters
+    ----------
+    executed : list of ExecutedCell
+        In the order in which they ran.
+    saved : list of dict
+        All cells of the saved notebook.
+
+    Returns
+    -------
+    str
+        ``top to bottom``: every code cell ran once, in its order; ``in order, not to the end``; ``out of order``: a
+        cell ran again or before a cell above it. ``, edited`` is appended if the text that ran last is not the saved
+        text.
     """
     places, code = Places({"cells": saved}), [index for index, cell in enumerate(saved) if _is_code(cell)]
-    ran: list[int | str | None] = []  # places, of a cell that is not saved the client's id
-    texts: dict[int, bool] = {}  # place -> whether what ran there last is what is saved
+    ran: list[int | str | None] = []  # positions; for a cell that is not saved, the client's id
+    texts: dict[int, bool] = {}  # position -> whether the text that ran there last is the saved one
     for run in executed:
         if run.beside or not run.source.strip():
             continue
         place = places.find(run.id, run.source)
-        if place is None and run.untracked and not run.id:  # of its text nothing is known
+        if place is None and run.untracked and not run.id:  # its text is unknown
             last = next((one for one in reversed(ran) if isinstance(one, int)), -1)
             place = next((index for index in code if index > last), None)
         ran.append(run.id if place is None else place)

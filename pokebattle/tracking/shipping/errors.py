@@ -1,14 +1,23 @@
-"""How a request to an MLflow server can end other than well, and what that means. Standard library only."""
+"""How a request to an MLflow server can fail, and what the failure means. Standard library only."""
 
-PASSING = {408, 425, 429}  # client errors that the next attempt may not meet
+PASSING = {408, 425, 429}  # client errors that may not occur at the next attempt
 
 
 class UnsentError(ConnectionError):
-    """Nobody took the connection, so that nothing can have been carried out."""
+    """No connection could be opened, so the request was certainly not carried out."""
 
 
 class ServerError(Exception):
-    """The server answered, and refused: ``status`` and ``code`` say how."""
+    """The server answered with an error.
+
+    Parameters
+    ----------
+    status : int
+        HTTP status.
+    code : str
+        MLflow's error code; empty if the answer has none.
+    message : str
+    """
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(f"HTTP {status} {code}: {message}".replace(" :", ":"))
@@ -16,22 +25,27 @@ class ServerError(Exception):
 
     @property
     def denied(self) -> bool:
-        """The server wants other credentials."""
+        """Whether the server requires other credentials."""
         return self.status in {401, 403}
 
     @property
     def permanent(self) -> bool:
-        """MLflow itself will never take this request (a 404 without a code came from another program)."""
+        """Whether MLflow will never accept this request (a 404 without a code is from another program)."""
         return 400 <= self.status < 500 and self.status not in PASSING and (bool(self.code) or self.status != 404)
 
     @property
     def missing(self) -> bool:
-        """What was named is not there; a server with accounts says 403 without a code then."""
+        """Whether a named entity does not exist; a server with accounts then answers 403 without a code."""
         return self.code == "RESOURCE_DOES_NOT_EXIST" or (self.status == 403 and not self.code)
 
 
 def is_unclear(error: OSError | ServerError) -> bool:
-    """Tell whether a request that ended like this may have been carried out."""
+    """Return whether a request that failed with this error may have been carried out.
+
+    Parameters
+    ----------
+    error : OSError or ServerError
+    """
     if isinstance(error, ServerError):
         return error.status >= 500 or error.status == 408
     return not isinstance(error, UnsentError)

@@ -1,4 +1,4 @@
-"""Puts an execution's notebook together again from its journal, one cell at a time."""
+"""Reconstructs an execution's notebook from its journal, one cell at a time."""
 
 import base64
 import contextlib
@@ -19,14 +19,20 @@ Entry = dict[str, Any]  # a ``cell`` of the notebook and its last ``run``
 
 
 class ExecutedCell:
-    """One execution of one cell: its source, where in the journal its outputs stand, its end."""
+    """One execution of a cell: its source, the positions of its outputs in the journal, how it ended.
+
+    Parameters
+    ----------
+    event : dict
+        The journal's ``cell_start`` event.
+    """
 
     def __init__(self, event: dict[str, Any]) -> None:
         self.id, self.source, self.started = event.get("cell_id"), event["source"], event["time"]
         self.untracked = bool(event.get("untracked"))
-        self.beside = bool(event.get("beside"))  # a subshell's, which is none of the notebook's cells
+        self.beside = bool(event.get("beside"))  # a subshell's request, not one of the notebook's cells
         self.may_fail = bool(event.get("may_fail"))
-        self.key: str | int = self.id or ""  # the same whenever the same cell of the notebook runs
+        self.key: str | int = self.id or ""  # the same for all executions of one cell of the notebook
         self.left_to = 0  # the attempt that its results belong to, if it is not the last one
         self.output_offsets: list[int] = []
         self.displays: set[str] = set()  # ids of outputs that a later cell may update
@@ -37,7 +43,15 @@ class ExecutedCell:
         self.error: dict[str, Any] | None = None
 
     def note_output(self, offset: int, event: dict[str, Any]) -> None:
-        """Note where an output stands; an error is kept."""
+        """Record the position of an output, and keep its error if it is one.
+
+        Parameters
+        ----------
+        offset : int
+            Byte in the journal.
+        event : dict
+            The journal's ``output`` event.
+        """
         self.output_offsets.append(offset)
         if display_id := (event["content"].get("transient") or {}).get("display_id"):
             self.displays.add(display_id)
@@ -45,22 +59,34 @@ class ExecutedCell:
             self.error = {key: event["content"].get(key) for key in ("ename", "evalue", "traceback")}
 
     def end(self, event: dict[str, Any]) -> None:
-        """Note how the execution ended."""
+        """Record how the execution ended.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``cell_end`` event.
+        """
         self.ended, self.seconds = event["time"], event["seconds"]
         self.count = self.count if event["execution_count"] is None else event["execution_count"]
         self.ok = event["ok"]
-        self.source = event.get("source", self.source)  # without the secrets that the cell itself has brought up
+        self.source = event.get("source", self.source)  # without secrets that the cell itself has added
         if not self.ok and self.error is None:
             self.error = {"ename": event["error"] or "Error", "evalue": "", "traceback": []}
 
     @property
     def failed(self) -> bool:
-        """Whether it ended by an error that nobody meant."""
+        """Whether it ended with an unexpected error."""
         orderly = self.error and self.error["ename"] == "SystemExit" and self.error["evalue"] in {"", "0"}
         return self.ended is not None and not (self.ok or self.may_fail or orderly)
 
     def outputs(self, journal: BinaryIO) -> list[dict[str, Any]]:
-        """Return the outputs as nbformat stores them, as a client that shows the cell would have put them together."""
+        """Return the outputs in nbformat's form, combined as a client that shows the cell combines them.
+
+        Parameters
+        ----------
+        journal : file object
+            The journal, open in binary mode.
+        """
         found: list[dict[str, Any]] = []
         clear_later = False
         for offset in self.output_offsets:
@@ -106,10 +132,10 @@ def _update(outputs: list[dict[str, Any]], content: dict[str, Any]) -> None:
 
 
 class ExecutedNotebook:
-    """The notebook with what its cells gave, written without ever holding more than one cell's outputs.
+    """The notebook with the outputs of its cells, written without keeping more than one cell's outputs in memory.
 
-    An executed cell that the document does not hold (it was injected, edited or added) stands where it ran;
-    of a cell that ran more than once the last time counts.
+    An executed cell that the document does not contain (it was injected, edited or added) is placed where it ran. If a
+    cell ran more than once, its last execution counts.
 
     Parameters
     ----------
@@ -130,7 +156,7 @@ class ExecutedNotebook:
         self._fill()
 
     def _fill(self) -> None:
-        """Put every executed cell where it belongs."""
+        """Assign every executed cell to its position."""
         places, with_ids = Places(self.document), self.document["nbformat_minor"] >= 5
         own: list[Entry] = [{"cell": cell} for cell in self.document["cells"]]
         entries, before = list(own), -1
@@ -150,21 +176,21 @@ class ExecutedNotebook:
 
     @property
     def ran_again(self) -> bool:
-        """Whether a cell ran more than once, so that the notebook does not show all that was seen."""
+        """Whether a cell ran more than once, so that the notebook does not show all outputs."""
         return sum(run is not None for _, run in self.cells) < len(self.executed)
 
     def in_order(self) -> "ExecutedNotebook":
-        """Return a notebook of every execution of every cell, as they followed each other."""
+        """Return a notebook with every execution of every cell, in the order of execution."""
         every = ExecutedNotebook(self.folder, {**self.document, "cells": []}, [], self.mask)
         every.cells = [({"cell_type": "code", "id": f"ran-{turn}", "metadata": {}}, run)
                        for turn, run in enumerate(self.executed)]  # fmt: skip
         return every
 
     def cells_with_outputs(self) -> Iterator[dict[str, Any]]:
-        """Yield the notebook's cells, one after another."""
+        """Yield the notebook's cells with their outputs, secrets masked."""
         with (self.folder / "journal.jsonl").open("rb") as journal:
             for cell, run in self.cells:
-                # papermill's plan of the cell, which it fills in as it goes: the same is told by "seconds" here
+                # papermill's record of the cell, which it completes as it runs; "seconds" has the same information
                 metadata = {key: value for key, value in cell.get("metadata", {}).items() if key != "papermill"}
                 filled = {**cell, "metadata": metadata}
                 if cell.get("cell_type") == "code":
@@ -176,7 +202,7 @@ class ExecutedNotebook:
                 yield self.mask(filled)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the file."""
+        """Yield the notebook's file in pieces."""
         rest = self.mask({key: value for key, value in self.document.items() if key != "cells"})
         yield b'{\n "cells": ['
         for number, cell in enumerate(self.cells_with_outputs()):
@@ -185,9 +211,15 @@ class ExecutedNotebook:
         yield b"\n ],\n" + to_json(rest, indent=1, ensure_ascii=False)[2:].encode("utf-8", "replace") + b"\n"
 
     def figures(self) -> Iterator[tuple[str, bytes, int]]:
-        """Yield the pictures among the outputs: the name, by the cell that drew it; the picture; its attempt.
+        """Yield the PNG images among the outputs.
 
-        The attempt is 0 for the last one.
+        Yields
+        ------
+        name : str
+            File name with the execution count of the cell that drew it.
+        picture : bytes
+        attempt : int
+            The attempt that it belongs to; 0 for the last one.
         """
         drawn: Counter[int] = Counter()
         for (_, run), cell in zip(self.cells, self.cells_with_outputs(), strict=True):
@@ -196,7 +228,7 @@ class ExecutedNotebook:
                 count = cell.get("execution_count") or 0
                 drawn[count] += 1
                 name = f"cell_{count:02d}{f'_{drawn[count]}' if drawn[count] > 1 else ''}.png"
-                with contextlib.suppress(ValueError, TypeError):  # a cell may show anything and call it a picture
+                with contextlib.suppress(ValueError, TypeError):  # a cell may output anything as a picture
                     picture = base64.b64decode(encoded if isinstance(encoded, str) else "".join(encoded))
                     yield name, picture, run.left_to if run else 0
 

@@ -1,4 +1,4 @@
-"""What is delivered, one thing at a time: batches of values, requests of MLflow's, files. Standard library only."""
+"""The items that are delivered: batches of values, requests of MLflow's API, files. Standard library only."""
 
 import json
 import re
@@ -12,10 +12,10 @@ from pokebattle.tracking.shipping.rest import BATCH, Chunks, pairs
 
 @dataclass
 class Item:
-    """One thing to deliver; without what is ``vital`` there is no run."""
+    """One item to deliver. A ``vital`` item is one without which there is no run."""
 
     failures: int = field(default=0, init=False)
-    unclear: bool = field(default=False, init=False)  # it was sent, and may have been carried out
+    unclear: bool = field(default=False, init=False)  # it was sent and may have been carried out
     vital: bool = field(default=False, init=False)
 
 
@@ -29,12 +29,17 @@ class Batch(Item):
     tags: dict[str, str] = field(default_factory=dict)
 
     def takes(self, other: "Batch") -> bool:
-        """Tell whether ``other`` can travel in this batch without changing what either means."""
+        """Return whether ``other`` can be merged into this batch without changing the result.
+
+        Parameters
+        ----------
+        other : Batch
+        """
         clash = any(self.params.get(key, value) != value for key, value in other.params.items())
         return self.run == other.run and len(self.metrics) < BATCH["metrics"] and not clash
 
     def halves(self) -> "list[Batch]":
-        """Return two smaller batches, each of other names where there are several; none of a single thing."""
+        """Return two smaller batches, with different names if there are several; an empty list for a single value."""
         parts: list[tuple[str, Any]] = [
             *(("metrics", point) for point in self.metrics),
             *(("params", pair) for pair in self.params.items()),
@@ -49,7 +54,7 @@ class Batch(Item):
         return [_batch(self.run, some) for some in cut] if len(parts) > 1 else []
 
     def body(self) -> dict[str, Any]:
-        """Return what one request says of it."""
+        """Return the body of a log-batch request."""
         return {"run_id": self.run, "metrics": self.metrics, "params": pairs(self.params), "tags": pairs(self.tags)}
 
     def __str__(self) -> str:
@@ -71,7 +76,16 @@ def _batch(run: str, parts: list[tuple[str, Any]]) -> Batch:
 
 @dataclass
 class Experiment(Item):
-    """The experiment that an execution's run belongs to: found by a given id or its name, else created."""
+    """The experiment of an execution's run: found by a given id or its name, else created.
+
+    Attributes
+    ----------
+    name : str
+    token, root : str
+        Local ids of the experiment and of its artifact folder.
+    given_id : str
+        The server's id, if the environment names it.
+    """
 
     name: str
     token: str
@@ -86,11 +100,26 @@ class Experiment(Item):
 class Call(Item):
     """A request of MLflow's API.
 
-    ``token`` is the local id under which the answer is noted, ``creates`` what it creates (experiment, run, model,
-    registered or version), ``root`` the local id of the artifact folder that comes with it. What is ``shared`` may have
-    been created by another execution, and is looked for first. What is ``doubtful`` was sent by the kernel itself, whom
-    no answer reached; what has one of the ``known`` ids is something else. It was sent at the time ``asked`` (ms), or
-    later; if that is ``exact``, what the server shows twice since then is a double.
+    Attributes
+    ----------
+    method, path, body
+        The request.
+    token : str
+        The local id under which the response is recorded.
+    creates : str
+        What it creates: ``experiment``, ``run``, ``model``, ``registered`` or ``version``; empty for nothing.
+    root : str
+        The local id of the artifact folder that is created with it.
+    shared : bool
+        Another execution may have created the same, so it is searched for first.
+    doubtful : bool
+        The kernel sent it itself and received no response.
+    asked : int
+        Earliest time at which it was sent, in ms.
+    exact : bool
+        Whether ``asked`` is the exact time: whatever the server shows twice since then is a duplicate.
+    known : list of str
+        Ids on the server that belong to something else.
     """
 
     method: str
@@ -116,7 +145,7 @@ class Call(Item):
 
 @dataclass
 class Removal(Item):
-    """A run (the server's id) that is no longer wanted."""
+    """Deletes a run, given by the server's id, that is no longer needed."""
 
     run: str
 
@@ -126,7 +155,19 @@ class Removal(Item):
 
 @dataclass
 class File(Item):
-    """An artifact: ``path`` below the folder ``root`` (a local id, or a path of the server's)."""
+    """An artifact.
+
+    Attributes
+    ----------
+    root : str
+        The artifact folder: a local id or a path on the server.
+    path : str
+        The artifact's path below it.
+    chunks : callable
+        Returns the content in pieces.
+    staged : Path or None
+        The copy in the spool, which is deleted after delivery.
+    """
 
     root: str
     path: str
@@ -138,17 +179,41 @@ class File(Item):
 
 
 def registers(item: Item) -> bool:
-    """Tell whether an item belongs to the registry, which may be closed to somebody who may log runs."""
+    """Return whether an item belongs to the registry, for which an account that may log runs may lack permission.
+
+    Parameters
+    ----------
+    item : Item
+    """
     return isinstance(item, Call) and ("/registered-models/" in item.path or "/model-versions/" in item.path)
 
 
 def carries_id(call: Call, body: dict[str, Any]) -> bool:
-    """Tell whether what a request creates can be found by its local id."""
+    """Return whether what a request creates can be found by its local id.
+
+    Parameters
+    ----------
+    call : Call
+    body : dict
+        Its body with the server's ids.
+    """
     return {"key": LOCAL_ID, "value": call.token} in body.get("tags", [])
 
 
 def id_of(call: Call, answer: dict[str, Any]) -> str:
-    """Return the server's id in an answer to such a call; a version's within its model. Nothing in one to another."""
+    """Return the server's id of what a call has created; of a version, its number within the model.
+
+    Parameters
+    ----------
+    call : Call
+    answer : dict
+        A response, possibly to another call.
+
+    Returns
+    -------
+    str
+        Empty if the response is to another kind of call, or about another model.
+    """
     if call.creates == "run":
         return str(answer.get("run", {}).get("info", {}).get("run_id", ""))
     if call.creates == "model":
@@ -158,7 +223,14 @@ def id_of(call: Call, answer: dict[str, Any]) -> str:
 
 
 def ids_of(call: Call, answer: dict[str, Any]) -> dict[str, str]:
-    """Return the server's ids in an answer by the local ones."""
+    """Return the server's ids in a response, by local id.
+
+    Parameters
+    ----------
+    call : Call
+    answer : dict
+        The response to it.
+    """
     if call.creates == "run":
         info = answer["run"]["info"]
         return {call.token: info["run_id"], call.root: info["artifact_uri"]}

@@ -1,11 +1,11 @@
-"""The description of a run: what a person wants to know first, as Markdown that MLflow shows on top of the page."""
+"""The description of a run: what a reader wants to know first, as Markdown at the top of MLflow's page."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-LONGEST = 7500  # characters: MLflow keeps 8,000 of a tag
-COLUMNS = 8  # parameters by which fits differ, and curves, that a table shows
-ROWS = 40  # fits that it shows
+LONGEST = 7500  # characters: MLflow stores 8,000 of a tag
+COLUMNS = 8  # maximum number of differing parameters, and of curves, in a table
+ROWS = 40  # maximum number of fits in a table
 
 
 def page(text: str, failures: Sequence[str], fits: Sequence[Mapping[str, Any]], held: Mapping[str, str]) -> str:
@@ -14,13 +14,18 @@ def page(text: str, failures: Sequence[str], fits: Sequence[Mapping[str, Any]], 
     Parameters
     ----------
     text : str
-        What the notebook itself says.
+        The notebook's own description.
     failures : list of str
         A line for each cell whose last execution failed.
     fits : list of dict
-        Every fit, those of earlier attempts too, each with the number of its ``cell``.
+        All fits, including those of earlier attempts, each with the number of its ``cell``.
     held : dict
-        Parameters that will be on the run when it ends, as MLflow's cannot change.
+        Parameters that are written to the run only when it ends, as MLflow's parameters cannot be changed.
+
+    Returns
+    -------
+    str
+        Markdown of at most `LONGEST` characters and a mark that it was cut.
     """
     parts, table = [text, *failures], ""
     if held:
@@ -35,12 +40,12 @@ def page(text: str, failures: Sequence[str], fits: Sequence[Mapping[str, Any]], 
 
 
 def _what(fit: Mapping[str, Any]) -> str:
-    """Return by what fits are told apart."""
+    """Return a text that is the same for equal fits."""
     return repr((fit["model"], sorted(fit["params"].items()), fit.get("shape"), fit["attempt"]))
 
 
 def _table(fits: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the lines of a table of fits: where they differ, and how their curves end."""
+    """Yield the lines of a table of fits: where they differ, and the final values of their curves."""
     shown = list(fits[-ROWS:])
     attempts = shown[-1]["attempt"] > 1
     names = list(dict.fromkeys(name for fit in shown for name in fit["params"]))
@@ -63,5 +68,5 @@ def _table(fits: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _plain(value: Any) -> str:
-    """Return a value as it can stand in a cell of a table."""
+    """Return a value as text for a table cell."""
     return str(value)[:80].replace("|", "\\|").replace("`", "'").replace("\n", " ")

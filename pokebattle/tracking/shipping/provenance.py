@@ -1,4 +1,4 @@
-"""The commit that an execution began with, what else than it ran, and the environment."""
+"""The commit at which an execution began, what else was executed, and the environment."""
 
 import contextlib
 import functools
@@ -24,17 +24,17 @@ from pokebattle.tracking.journal import read_json, write_atomically
 from pokebattle.tracking.secrets import MASK, Masker
 from pokebattle.tracking.shipping.executed import ExecutedCell
 
-INJECTED = "injected-parameters"  # the tag of the cell by which papermill gives parameters
+INJECTED = "injected-parameters"  # the tag of the cell in which papermill injects parameters
 NOT_SHOWN = "# not shown: something in it is masked"
 
 
 class Provenance:
-    """Which code ran, as far as git tells.
+    """Which code was executed, according to git.
 
     Parameters
     ----------
     folder : Path
-        The execution's folder, which remembers what was seen in time.
+        The execution's folder, which stores what was found when the execution began.
     start : dict
         The journal's first event.
     masker : Masker
@@ -44,16 +44,17 @@ class Provenance:
     def __init__(self, folder: Path, start: dict[str, Any], masker: Masker) -> None:
         self.file, self.masker = folder / "code.json", masker
         path = Path(start["notebook"])
-        self.path = path if path.is_absolute() else None  # it may be an address
+        self.path = path if path.is_absolute() else None  # otherwise it may be an address
         self.notebook = self.path.resolve() if self.path and self.path.suffix == ".ipynb" else None
         self.place = self.path.parent if self.path else Path(start["cwd"])
         self.prefix = start.get("prefix")
 
     @functools.cached_property
     def seen(self) -> dict[str, Any]:
-        """Commit, dirty flag, lock, Python and packages when the execution began, ``diff`` of files but the notebook.
+        """Commit, dirty flag, lock, Python, packages and ``diff`` (without the notebook) when the execution began.
 
-        The notebook itself is judged by the cells that ran: its file may not hold what runs, and say what does not.
+        The notebook itself is judged by the cells that ran: its file may lack cells that run and contain cells that do
+        not.
         """
         if known := read_json(self.file):
             return known
@@ -69,17 +70,23 @@ class Provenance:
         return seen
 
     def _keep(self, seen: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # a full disk
+        with contextlib.suppress(OSError):  # the disk is full
             write_atomically(self.file, json.dumps(seen))
 
     def _diff(self, commit: str, changed: Sequence[Path]) -> str:
-        """Return the patch of what differs beside the notebook."""
+        """Return the patch of all differences except the notebook's."""
         if not any(path != self.notebook for path in changed):
             return ""
         return self.masker.text(code_diff(self.place, commit, self.notebook)) or "# something differs\n"
 
     def look_again(self, attempt: int) -> None:
-        """Note what differs from the commit as an attempt begins: modules may have been edited since, and reloaded."""
+        """Record the differences from the commit when an attempt begins: modules may have been edited and reloaded.
+
+        Parameters
+        ----------
+        attempt : int
+            The attempt, from 1.
+        """
         later = self.seen.setdefault("later", {})
         if self.seen.get("commit") and str(attempt) not in later:
             changed = changed_files(self.place, self.seen["commit"])
@@ -88,24 +95,35 @@ class Provenance:
 
     @functools.cached_property
     def committed(self) -> list[dict[str, Any]] | None:
-        """The code cells of the committed notebook, as far as they may be shown; None without one."""
+        """The code cells of the committed notebook, without those marked ``# no-track``; None if there is none."""
         commit = self.seen.get("commit")
         cells = committed_cells(self.notebook, commit) if self.notebook and commit else None
         return None if cells is None else without_secrets({"cells": cells}).get("cells", [])
 
     def holds(self, source: str) -> bool:
-        """Tell whether a cell that ran is one of the committed notebook's; without one everything is."""
+        """Return whether the committed notebook contains a cell that ran; true if there is no committed notebook.
+
+        Parameters
+        ----------
+        source : str
+            The executed text.
+        """
         return self.committed is None or any(_same(source, cell_source(cell)) for cell in self.committed)
 
     def that_ran(self, cells: Sequence[tuple[dict[str, Any], ExecutedCell | None]], attempt: int) -> tuple[bool, str]:
-        """Tell whether something else ran than the commit holds; return the patch, too.
+        """Return whether the executed code differs from the commit, and the patch.
 
         Parameters
         ----------
         cells : list of tuple
             The notebook's cells with their last executions.
         attempt : int
-            The last one.
+            The last attempt.
+
+        Returns
+        -------
+        dirty : bool
+        patch : str
         """
         seen = self.seen
         if not seen.get("commit"):
@@ -122,9 +140,10 @@ class Provenance:
 def _texts(
     committed: Sequence[dict[str, Any]], cells: Sequence[tuple[dict[str, Any], ExecutedCell | None]]
 ) -> tuple[list[str], list[str]]:
-    """Return the text of the committed cells and of those that ran, as far as it may be shown.
+    """Return the texts of the committed cells and of those that ran, without secrets.
 
-    A cell that did not run differs from nothing. What is masked in the one may stand in the other as it is.
+    A cell that did not run counts as unchanged. What is masked in an executed cell may be unmasked in the committed
+    one.
     """
     before, after = [cell_source(cell) for cell in committed], []
     ids = {cell["id"]: number for number, cell in enumerate(committed) if "id" in cell}
@@ -142,7 +161,7 @@ def _texts(
 
 
 def _same(ran: str, committed: str) -> bool:
-    """Tell whether two texts are the same but for what is masked in the one that ran."""
+    """Return whether two texts are equal except where the executed one is masked."""
     ran, committed = ran.strip(), committed.strip()
     if MASK not in ran:
         return ran == committed

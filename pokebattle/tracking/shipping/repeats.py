@@ -1,7 +1,8 @@
-"""What of a request that may have been carried out can be seen on the server, before it is sent again.
+"""Find out from the server whether a request was already carried out, before it is sent again.
 
-An answer that did not come says nothing. Most of MLflow's writes may be sent twice without harm; the others leave
-something behind by which they are known, and what leaves nothing is not repeated. Standard library only.
+A missing response does not show whether the request was carried out. Most of MLflow's writes may be sent twice without
+harm; others leave a trace on the server by which they are recognised; a request that does neither is not repeated.
+Standard library only.
 """
 
 import re
@@ -10,8 +11,8 @@ from typing import Any
 
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 
-UNCLEAR = "UNCLEAR"  # code of what is not sent again because nobody can tell whether it was carried out
-MARGIN = 1500  # ms by which clocks are compared too early: the server's date has whole seconds
+UNCLEAR = "UNCLEAR"  # error code of a request that is not sent again, as it may have been carried out
+MARGIN = 1500  # ms of tolerance when clocks are compared, as the server's date has whole seconds
 HARMLESS = re.compile(
     r"runs/(log-metric|log-parameter|log-batch|log-inputs|outputs|log-model|set-tag|delete-tag|update|delete|restore)"
     r"|experiments/(set-experiment-tag|delete-experiment-tag)"
@@ -24,27 +25,29 @@ Seen = Answer | None
 
 
 def carried_out(rest: MlflowRest, method: str, name: str, body: Mapping[str, Any], asked: int) -> Seen:
-    """Return the answer to a request that creates nothing if the server shows that it was carried out before.
+    """Return the response to a request that creates nothing, if the server shows that it was already carried out.
 
     Parameters
     ----------
     rest : MlflowRest
-    method, name, body
-        The request, its path below ``/api/2.0/mlflow/``.
+    method, name : str
+        The request, with its path below ``/api/2.0/mlflow/``.
+    body : mapping
+        Its JSON body.
     asked : int
-        Since when it may have been carried out, in ms of this machine's clock.
+        Earliest time at which it may have been carried out, in ms of this machine's clock.
 
     Returns
     -------
     dict or None
-        None when it may be sent again.
+        None if it may be sent again.
 
     Raises
     ------
     ServerError
-        Code ``UNCLEAR``: the server does not tell, and to send it again may do harm.
+        With code ``UNCLEAR``: the server does not show it, and sending again may do harm.
     OSError
-        The server does not answer.
+        If the server does not answer.
     """
     at = asked + int(rest.ahead * 1000) - MARGIN
     if look := LOOKS.get(_kind(method, name)):
@@ -55,7 +58,13 @@ def carried_out(rest: MlflowRest, method: str, name: str, body: Mapping[str, Any
 
 
 def is_harmless(method: str, name: str) -> bool:
-    """Tell whether a request may be sent twice."""
+    """Return whether a request may be sent twice.
+
+    Parameters
+    ----------
+    method, name : str
+        The request, with its path below ``/api/2.0/mlflow/``.
+    """
     reads = method == "GET" or "search" in name
     return reads or (_kind(method, name) not in LOOKS and bool(HARMLESS.fullmatch(name)))
 
@@ -65,7 +74,14 @@ def _kind(method: str, name: str) -> str:
 
 
 def says_done(method: str, name: str, error: ServerError) -> bool:
-    """Tell whether a refusal means that something is gone already that a request was to take away."""
+    """Return whether an error means that what a request was to delete no longer exists.
+
+    Parameters
+    ----------
+    method, name : str
+        The request, with its path below ``/api/2.0/mlflow/``.
+    error : ServerError
+    """
     takes_away = method == "DELETE" or name in {"runs/delete-tag", "experiments/delete-experiment-tag"}
     return takes_away and error.missing
 
@@ -75,7 +91,7 @@ def _unclear(why: str) -> ServerError:
 
 
 def _get(rest: MlflowRest, path: str, **query: Any) -> Seen:
-    """Return what is there under a name, None when nothing is."""
+    """Return the response to a GET request, None if the named entity does not exist."""
     try:
         return rest.call("GET", path, **query)
     except ServerError as error:
@@ -85,7 +101,10 @@ def _get(rest: MlflowRest, path: str, **query: Any) -> Seen:
 
 
 def _later(rest: MlflowRest, found: Mapping[str, Any], at: int, what: str) -> None:
-    """Refuse to repeat what somebody may have done after it; what was created after it was unknown to others."""
+    """Raise if somebody may have changed an entity after the request.
+
+    An entity that was created after the request is not checked, as others could not know it.
+    """
     created_at = int(found.get("creation_timestamp") or found.get("creation_time") or 0)
     if int(found.get("last_updated_timestamp") or found.get("last_update_time") or 0) >= at > created_at:
         raise _unclear(f"{what} was changed meanwhile, so this is not done again")
@@ -177,9 +196,24 @@ LOOKS: dict[str, Callable[[MlflowRest, Mapping[str, Any], int], Seen]] = {
 
 
 def created(rest: MlflowRest, creates: str, body: Mapping[str, Any], asked: int) -> Iterator[Answer]:
-    """Yield, as answers to the request, what it may have created: the same in all that was asked, and still untouched.
+    """Yield, as responses to the request, what it may have created: equal in all requested fields, and not yet changed.
 
-    What nobody has got the id of cannot have been touched, so what was logged to is somebody else's.
+    Nobody has received the id of what it created, so an entity to which something was logged is somebody else's.
+
+    Parameters
+    ----------
+    rest : MlflowRest
+    creates : {"run", "model", "version", "registered"}
+        What the request creates; nothing is yielded for other values.
+    body : mapping
+        The request's JSON body.
+    asked : int
+        Earliest time at which it may have been carried out, in ms of this machine's clock.
+
+    Raises
+    ------
+    OSError, ServerError
+        As `MlflowRest.call`.
     """
     at = asked + int(rest.ahead * 1000) - MARGIN
     if creates == "run":
@@ -235,7 +269,19 @@ def _versions(rest: MlflowRest, body: Mapping[str, Any], at: int) -> Iterator[An
 
 
 def newest_versions(rest: MlflowRest, name: str) -> list[Answer]:
-    """Return the latest versions of a registered model, at most 1,000, newest first."""
+    """Return the latest versions of a registered model, at most 1,000, newest first.
+
+    Parameters
+    ----------
+    rest : MlflowRest
+    name : str
+        The registered model.
+
+    Raises
+    ------
+    OSError, ServerError
+        As `MlflowRest.call`.
+    """
     quote = '"' if "'" in name else "'"
     found = rest.call("GET", "model-versions/search", filter=f"name={quote}{name}{quote}", max_results=1000,
                       order_by="version_number DESC")  # fmt: skip

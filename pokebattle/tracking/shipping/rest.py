@@ -1,6 +1,6 @@
-"""The few calls of MLflow's REST API that open, fill and close a run.
+"""The few calls of MLflow's REST API that create, fill and close a run.
 
-Standard library only: ``import mlflow`` costs seconds, one call here costs milliseconds.
+Standard library only: ``import mlflow`` takes seconds, a call here takes milliseconds.
 """
 
 import base64
@@ -27,33 +27,34 @@ from pokebattle.tracking.shipping import destination
 from pokebattle.tracking.shipping.errors import ServerError, UnsentError
 
 API = "/api/2.0/mlflow/"
-BATCH = {"metrics": 800, "params": 100, "tags": 100}  # of one log-batch call, for which MLflow takes 1,000 in all
-ANSWERS = 20  # by whose dates the server's clock is compared with this one
-IDLE = 2.0  # seconds after which a connection is not used again: the server may have closed it (uvicorn after 5)
+BATCH = {"metrics": 800, "params": 100, "tags": 100}  # per log-batch request; MLflow accepts 1,000 in total
+ANSWERS = 20  # number of responses whose dates are compared with this machine's clock
+IDLE = 2.0  # seconds after which a connection is not reused: the server may have closed it (uvicorn after 5)
 LIMIT = {"params": 6000, "tags": 8000}  # characters of a value
-LENGTH = {"key": 250, "run": 250, "experiment": 256, "user": 256}  # characters of a name that every database keeps
+LENGTH = {"key": 250, "run": 250, "experiment": 256, "user": 256}  # characters of a name that every database can store
 NOT_FINITE = {float("inf"): "Infinity", float("-inf"): "-Infinity"}
 
 Chunks = Callable[[], Iterable[bytes]]
 
 
 class MlflowRest:
-    """A client of one MLflow server, for one thread.
+    """A client of one MLflow server, for use in one thread.
 
     Parameters
     ----------
     uri : str
         ``http`` or ``https`` address, with an optional path.
     timeout : float
-        Seconds without a byte after which a call is given up.
+        Seconds without a byte after which a call fails.
     heard : callable, optional
-        Called with the seconds that the server took, whenever it has answered and is well.
+        Called with the seconds that the server took, after each response that is not a server error.
 
     Attributes
     ----------
     ahead : float
-        Seconds by which the server's clock is ahead of this one, as its last answers told, to the second. A server
-        writes the date of an answer down before it, a busy one much before it: the latest date counts.
+        Seconds by which the server's clock is ahead of this machine's, according to its last responses, with a
+        resolution of one second. A server sets a response's date before it sends it, a busy server long before; the
+        latest date counts.
     """
 
     def __init__(self, uri: str, timeout: float = 30.0, heard: Callable[[float], None] = lambda seconds: None) -> None:
@@ -78,18 +79,27 @@ class MlflowRest:
         return http.client.HTTPConnection(host, port, timeout=self.timeout)
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> bytes:
-        """Send one request and return the answer's body.
+        """Send one request and return the response's body.
+
+        Parameters
+        ----------
+        method : str
+        path : str
+            Below the server's address, with query.
+        body : bytes or iterable of bytes, optional
+        **headers : str
+            Names with underscores instead of hyphens.
 
         Raises
         ------
         UnsentError
-            No connection.
+            If no connection can be opened.
         OSError
-            No answer.
+            If there is no response.
         ServerError
-            An answer other than success.
+            If the response is an error.
         ValueError
-            The address is none of a server.
+            If the address is not that of an http(s) server.
         """
         if time.monotonic() - self._used > IDLE or self._has_more():
             self.close()
@@ -125,7 +135,7 @@ class MlflowRest:
         return connection
 
     def _has_more(self) -> bool:
-        """Tell whether something comes that nobody asked for: a second answer, or the connection's end."""
+        """Return whether unexpected data has arrived: a second response, or the connection's end."""
         socket = self._connection.sock if self._connection else None
         if socket is None:
             return False
@@ -142,13 +152,31 @@ class MlflowRest:
         return max(self._told, default=0.0)
 
     def close(self) -> None:
-        """Drop the connection; the next call opens another."""
+        """Close the connection; the next call opens another one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def call(self, method: str, path: str, /, **fields: Any) -> dict[str, Any]:
-        """Call an endpoint (below ``/api/2.0/mlflow/`` unless it begins with a slash) and return its JSON answer."""
+        """Call an endpoint and return its JSON response.
+
+        Parameters
+        ----------
+        method : str
+        path : str
+            Below ``/api/2.0/mlflow/``, unless it begins with a slash.
+        **fields
+            The request's fields.
+
+        Returns
+        -------
+        dict
+
+        Raises
+        ------
+        OSError, ServerError, ValueError
+            As `request`; OSError also if the response is not JSON.
+        """
         path = path if path.startswith("/") else API + path
         if method == "GET":
             query = "&".join(f"{key}={quote(str(value), safe='', errors='replace')}" for key, value in fields.items())
@@ -161,7 +189,7 @@ class MlflowRest:
             raise OSError(f"{self.uri} answers, but not as an MLflow server") from error
 
     def healthy(self) -> bool:
-        """Tell whether the server can read its database; ``/health`` says OK without it."""
+        """Return whether the server can read its database; ``/health`` answers OK even without it."""
         try:
             self.call("POST", "experiments/search", max_results=1)
             return True
@@ -169,12 +197,22 @@ class MlflowRest:
             return False
 
     def experiment(self, name: str) -> dict[str, Any]:
-        """Return the experiment ``name``, creating it when there is none.
+        """Return the experiment ``name``; create it if it does not exist.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        dict
 
         Raises
         ------
         ServerError
-            It is deleted, which MLflow's name keeps taken.
+            If the experiment is deleted, as MLflow keeps its name reserved, or on any other error response.
+        OSError
+            As `request`.
         """
         for _ in range(2):
             try:
@@ -188,7 +226,7 @@ class MlflowRest:
                     raise
             try:
                 self.call("POST", "experiments/create", name=name)
-            except ServerError as error:  # another kernel was quicker
+            except ServerError as error:  # another kernel has created it meanwhile
                 if error.code != "RESOURCE_ALREADY_EXISTS":
                     raise
         raise ServerError(409, "RESOURCE_ALREADY_EXISTS", f"experiment {name!r} exists but cannot be read")
@@ -197,7 +235,21 @@ class MlflowRest:
         self, run_id: str, metrics: list[dict[str, Any]] | None = None,
         params: dict[str, Any] | None = None, tags: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        """Log any number of metric points, parameters and tags, in calls of legal size."""
+        """Log any number of metric points, parameters and tags, in requests of allowed size.
+
+        Parameters
+        ----------
+        run_id : str
+        metrics : list of dict, optional
+            Metric points.
+        params, tags : dict, optional
+            Value by name.
+
+        Raises
+        ------
+        OSError, ServerError
+            As `request`.
+        """
         whole = {"metrics": list(metrics or []), "params": pairs(params or {}), "tags": pairs(tags or {})}
         while any(whole.values()):
             part = {kind: values[: BATCH[kind]] for kind, values in whole.items()}
@@ -205,7 +257,26 @@ class MlflowRest:
             self.call("POST", "runs/log-batch", run_id=run_id, **part)
 
     def upload(self, artifact_uri: str, path: str, chunks: Chunks, sent: Callable[[], None] = lambda: None) -> None:
-        """Store ``chunks()`` as the artifact ``path`` below ``artifact_uri``; ``sent`` is called as the bytes leave."""
+        """Store an artifact.
+
+        Parameters
+        ----------
+        artifact_uri : str
+            The folder's address.
+        path : str
+            The artifact's path below it.
+        chunks : callable
+            Returns the content in pieces; may be called twice.
+        sent : callable
+            Called after each piece that was sent.
+
+        Raises
+        ------
+        ServerError
+            If the content cannot be read, or the artifact cannot be stored.
+        OSError
+            As `request`.
+        """
         scheme, _, rest = artifact_uri.partition(":")
         if scheme != "mlflow-artifacts":
             destination.upload(artifact_uri, path, chunks)
@@ -226,9 +297,13 @@ class MlflowRest:
 
 
 def as_json(value: Any) -> bytes:
-    """Return ``value`` as JSON that MLflow reads to its end.
+    """Return ``value`` as JSON that MLflow can read completely.
 
-    Of what is none (a bare NaN, half a surrogate pair) MLflow takes what stands before it, drops the rest and says 200.
+    MLflow reads invalid JSON (a bare NaN, half a surrogate pair) up to the error, drops the rest and answers 200.
+
+    Parameters
+    ----------
+    value : object
     """
     try:
         return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
@@ -237,7 +312,7 @@ def as_json(value: Any) -> bytes:
 
 
 def _as_told(value: Any) -> Any:
-    """Return a JSON value with MLflow's words for numbers that are not finite, and whole characters."""
+    """Return a JSON value with MLflow's names for numbers that are not finite, and without half surrogate pairs."""
     if isinstance(value, dict):
         return {_as_told(key): _as_told(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -248,22 +323,44 @@ def _as_told(value: Any) -> Any:
 
 
 def whole_characters(text: str) -> str:
-    """Return ``text`` with a question mark for every half of a surrogate pair."""
+    """Return ``text`` with a question mark in place of every half of a surrogate pair.
+
+    Parameters
+    ----------
+    text : str
+    """
     return text.encode("utf-8", "replace").decode()
 
 
 def storable(text: str, limit: int | None = None) -> str:
-    """Return ``text`` as every database can keep it: PostgreSQL wants no NUL, and no name that is too long."""
+    """Return ``text`` such that every database can store it: PostgreSQL refuses NUL and names that are too long.
+
+    Parameters
+    ----------
+    text : str
+    limit : int, optional
+        Maximum number of characters.
+    """
     return whole_characters(text).replace("\0", "\N{REPLACEMENT CHARACTER}")[:limit]
 
 
 def storable_key(name: str) -> str:
-    """Return the name of a parameter or metric as MLflow takes it; ``@`` is written as MLflow's autolog does."""
+    """Return a valid name for an MLflow parameter or metric; ``@`` is replaced as MLflow's autolog does it.
+
+    Parameters
+    ----------
+    name : str
+    """
     return re.sub(r"[^\w. :/-]", "_", storable(name).replace("@", "_at_"))[: LENGTH["key"]]
 
 
 def file_chunks(file: Path) -> Chunks:
-    """Return a function that reads ``file`` in pieces."""
+    """Return a function that reads ``file`` in pieces of 1 MB.
+
+    Parameters
+    ----------
+    file : Path
+    """
 
     def chunks() -> Iterator[bytes]:
         with file.open("rb") as source:
@@ -274,22 +371,39 @@ def file_chunks(file: Path) -> Chunks:
 
 
 def pairs(values: dict[str, Any]) -> list[dict[str, str]]:
-    """Return a mapping as MLflow's list of keys and values."""
+    """Return a dict in MLflow's form, a list of keys and values.
+
+    Parameters
+    ----------
+    values : dict
+    """
     return [{"key": str(key), "value": str(value)} for key, value in values.items()]
 
 
 def params_of(run: Mapping[str, Any]) -> dict[str, str]:
-    """Return the parameters of a run as the server tells it."""
+    """Return the parameters of a run.
+
+    Parameters
+    ----------
+    run : mapping
+        As the server returns it.
+    """
     return {one["key"]: one["value"] for one in run["data"].get("params", [])}
 
 
 def tags_of(run: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags of a run as the server tells it."""
+    """Return the tags of a run.
+
+    Parameters
+    ----------
+    run : mapping
+        As the server returns it.
+    """
     return {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
 
 
 def credentials() -> dict[str, str]:
-    """Return the header that MLflow's own client would send: from the environment, else ``~/.mlflow/credentials``."""
+    """Return the header that MLflow's own client would send, from the environment or ``~/.mlflow/credentials``."""
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
         return {"Authorization": f"Bearer {token}"}
     user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")

@@ -1,4 +1,4 @@
-"""Closes a run: the artifacts that only the whole journal gives, the final status, what is left in the folder."""
+"""Closes a run: artifacts that require the whole journal, the final status, what remains in the spool."""
 
 import contextlib
 import functools
@@ -22,13 +22,13 @@ from pokebattle.tracking.shipping.items import Batch, Call, File
 from pokebattle.tracking.shipping.rest import LIMIT, ServerError, storable
 from pokebattle.tracking.shipping.story import DIRTY, KERNEL, NOTE, SEEN, Story
 
-LEFT = {"run.json", "aside.jsonl", "lock"}  # what stays of an execution that is on the server
+LEFT = {"run.json", "aside.jsonl", "lock"}  # what remains of an execution that is on the server
 SET_ASIDE = "pokebattle.set_aside"
-HEARTBEAT = 300.0  # seconds between two signs of life on a run that is open
+HEARTBEAT = 300.0  # seconds between two heartbeats on an open run
 
 
 class Settlement:
-    """One execution on its way to the server, from the first request to the last.
+    """Delivers one execution, from the first request to the last.
 
     Parameters
     ----------
@@ -46,7 +46,13 @@ class Settlement:
         self._recorded: dict[str, Any] = {}
 
     def advance(self) -> None:
-        """Deliver what the journal has gained; raises as `Delivery.flush` does."""
+        """Deliver the events that were added to the journal.
+
+        Raises
+        ------
+        OSError, ServerError, RefusedError
+            As `Delivery.flush`.
+        """
         try:
             self.story.read()
         except RefusedError as error:
@@ -60,23 +66,29 @@ class Settlement:
             self.record(away=None, refused=None)
 
     def _record_run(self) -> None:
-        """Write down the run's address as soon as it has one."""
+        """Write the run's address to ``run.json`` as soon as it is known."""
         ids, start = self.delivery.progress.ids, self.start
         if start["run"] not in ids or self._recorded.get("run_id") == ids[start["run"]]:
             return
         run = {"run_id": ids[start["run"]], "experiment_id": ids[start["experiment_token"]],
                "artifact_uri": ids[start["root"]]}  # fmt: skip
-        # its page moves with the checkout's own server, but not with one that was there before
+        # its page's address changes with the checkout's own server, but not with a server started elsewhere
         self.record(**run, local_server=start["local_server"] and server_record().get("uri") == self.uri)
         if (self.delivery.progress.facts.get("run") or {}).get("run_id") != run["run_id"]:
             self.delivery.progress.note(run=run)
 
     def page(self) -> str:
-        """Return the address of the run's page, empty until the run is open."""
+        """Return the address of the run's page; empty until the run is created."""
         return run_address({"uri": self.uri, **self._recorded}) if "run_id" in self._recorded else ""
 
     def record(self, **more: Any) -> None:
-        """Write down, for people and programs that ask, what became of the run."""
+        """Write the state of the run to ``run.json``, for users and other programs.
+
+        Parameters
+        ----------
+        **more
+            Fields to add or change.
+        """
         start = self.story.start or self.start
         known = {key: start[key] for key in ("execution", "notebook", "executor", "experiment", "run_name", "time",
                                              "local_server", "parent")}  # fmt: skip
@@ -84,30 +96,51 @@ class Settlement:
             known["experiment"], known["run_name"] = self.story.names
             known["params"] = self.story.typed
         self._recorded |= more
-        with contextlib.suppress(OSError):  # a full disk
+        with contextlib.suppress(OSError):  # the disk is full
             write_atomically(self.folder / "run.json", to_json({"uri": self.uri, **known, **self._recorded}))
 
     def away(self, error: Exception) -> None:
-        """Tell the waiting kernel, and whoever asks, that the server does not answer."""
+        """Record for the waiting kernel and in ``run.json`` that the server does not answer.
+
+        Parameters
+        ----------
+        error : Exception
+        """
         if not self.delivery.progress.facts.get("away"):
             self.delivery.progress.note(away=str(error))
         self.record(away=str(error))
 
     def refused(self, why: str) -> None:
-        """Tell the same of an execution that cannot be delivered before somebody does something about it."""
+        """Record for the waiting kernel and in ``run.json`` that delivery needs a user's action first.
+
+        Parameters
+        ----------
+        why : str
+        """
         self.record(refused=why)
         self.delivery.progress.note(refused=why)
 
     def undeliverable(self, error: Exception) -> str:
-        """Tell that of one that is broken, as what stands behind it is delivered all the same; return why."""
+        """Mark a broken execution as refused, so that the executions after it are delivered; return the reason.
+
+        Parameters
+        ----------
+        error : Exception
+        """
         self.refused(why := f"it cannot be delivered ({type(error).__name__}: {error})")
         return why
 
     def settle(self) -> None:
-        """Deliver all that is left and end the run; raises as `Delivery.flush` does."""
+        """Deliver all that is left and end the run.
+
+        Raises
+        ------
+        OSError, ServerError, RefusedError
+            As `Delivery.flush`.
+        """
         story, delivery = self.story, self.delivery
         self.advance()
-        if story.names is None:  # it ended before its parameters were known
+        if story.names is None:  # the execution ended before its parameters were known
             story.on_names(story.start)
         dropped = read_json(self.folder / "dropped.json")
         story.fill_in(dropped)
@@ -131,7 +164,7 @@ class Settlement:
         self.record(status=status, cause=ending.cause, metrics=story.headline,
                     cpu_seconds=round(sum(os.times()[:4]), 3))  # fmt: skip
         tidy_up(self.folder)
-        self.record()  # a full disk has room by now
+        self.record()  # again, as a full disk now has room
 
     def _end(self, run: str, status: str) -> None:
         end_time = self.story.last_time or self.start["time"]
@@ -170,7 +203,7 @@ class Settlement:
         return told | ({NOTE: description} if description or story.described else {})
 
     def _params_there(self) -> list[str]:
-        """Return the parameters that the run has: a cell may have logged one past the journal."""
+        """Return the parameters that the run has on the server: a cell may have logged one without the journal."""
         try:
             run = self.delivery.rest.call("GET", "runs/get", run_id=self.delivery.progress.ids[self.start["run"]])
         except ServerError as error:
@@ -180,20 +213,20 @@ class Settlement:
         return [param["key"] for param in run["run"]["data"].get("params", [])]
 
     def _forget_kernel(self) -> None:
-        """Delete the tags by which an open run's kernel is found: of one that has ended they tell a person nothing."""
+        """Delete the tags that identify an open run's kernel; they are useless once it has ended."""
         long = self.story.last_time - self.start["time"] > 1000 * HEARTBEAT
         for key in (KERNEL, SEEN) if long else (KERNEL,):
-            with contextlib.suppress(OSError, ServerError):  # they do no harm
+            with contextlib.suppress(OSError, ServerError):  # the tags do no harm
                 run = self.delivery.progress.ids[self.start["run"]]
                 self.delivery.rest.call("POST", "runs/delete-tag", run_id=run, key=key)
 
     def _traceback(self, error: dict[str, Any]) -> str:
-        """Return the end of a traceback, which says more than its beginning where it is too long for a tag."""
+        """Return the end of a traceback, which is its more useful part if it is too long for a tag."""
         return self.story.masker.text(ANSI.sub("", "\n".join(error["traceback"] or [])))[-LIMIT["tags"] :]
 
     @functools.cached_property
     def _code(self) -> tuple[bool, str]:
-        """Whether something else ran than the commit holds, and the patch."""
+        """Whether the executed code differs from the commit, and the patch."""
         return self.story.provenance.that_ran(self._notebook.cells, self.story.attempts.number)
 
     @functools.cached_property
@@ -202,9 +235,9 @@ class Settlement:
         return ExecutedNotebook(self.folder, story.document, story.cells, story.masker.json)
 
     def _artifacts(self, ending: Verdict) -> Iterator[File]:
-        """Yield the executed notebook, its figures, the cells' story, typed parameters, patch and data manifests.
+        """Yield the executed notebook, its figures, the cells' records, typed parameters, patch and data manifests.
 
-        Of a script there is its own text instead of what comes from cells.
+        For a script, yield its source instead of what comes from cells.
         """
         story, root = self.story, self.start["root"]
         texts = self._script() if story.is_script else {"cells.json": _json(story.masker.json(self._cells()))}
@@ -236,13 +269,13 @@ class Settlement:
             yield _bytes(story.attempt_ids(attempt)[1] if attempt else root, f"figures/{name}", picture)
 
     def _with_ids(self, notebook: ExecutedNotebook) -> Iterator[bytes]:
-        """Yield the file of a notebook with the server's ids in what its cells have shown, as links to runs are."""
+        """Yield the file of a notebook, with the server's ids in outputs (for example in links to runs)."""
         for chunk in notebook.chunks():
             has_ids = any(mark in chunk for mark in MARKS)
             yield self.delivery.translate_text(chunk.decode()).encode() if has_ids else chunk
 
     def _cells(self) -> list[dict[str, Any]]:
-        """Return the story of the cells, in their order, each by the number that the front end shows."""
+        """Return the records of the executed cells, in their order, with the number that the front end shows."""
         return [
             {"cell": cell.count, "id": cell.id, "source": cell.source, "seconds": cell.seconds, "ok": cell.ok,
              "started": cell.started, "ended": cell.ended, "error": cell.error}
@@ -250,13 +283,24 @@ class Settlement:
         ]  # fmt: skip
 
     def _script(self) -> dict[str, str]:
-        """Return the script as it was when its block began, by its name."""
+        """Return the script's source as it was when its block began, by file name."""
         source = self.story.cells[0].source if self.story.cells else ""
         return {Path(self.start["notebook"]).name: self.story.masker.text(source)} if source else {}
 
 
 def settle_aside(folder: Path) -> str:
-    """Try again what was set aside of a settled execution; return ``delivered``, or why something is left."""
+    """Retry what was set aside of a delivered execution.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder, whose lock the caller holds.
+
+    Returns
+    -------
+    str
+        ``delivered``, or why something is left.
+    """
     record = read_json(folder / "run.json")
     delivery = Delivery(folder, deliver_to(record))
     try:
@@ -272,7 +316,13 @@ def settle_aside(folder: Path) -> str:
 
 
 def tidy_up(folder: Path) -> None:
-    """Leave in the folder what tells of a settled run, and nothing of its content."""
+    """Delete a delivered execution's files, except its state and what was set aside.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder.
+    """
     left = LEFT | ({"files"} if (folder / "aside.jsonl").is_file() else set())
     for entry in folder.iterdir():
         if entry.name not in left:
@@ -280,7 +330,7 @@ def tidy_up(folder: Path) -> None:
 
 
 def _plain(name: str) -> str:
-    """Return the name of an artifact without what MLflow refuses in one, or takes for an escape."""
+    """Return the name of an artifact without characters that MLflow refuses or takes for an escape."""
     return re.sub(r"[#%\x00-\x1f\x7f]", "_", name)
 
 

@@ -1,8 +1,8 @@
-"""The process beside a kernel that turns its journal into a run.
+"""The sender: the process beside a kernel that turns its journal into a run.
 
-It opens the run as soon as the server answers, ships what the journal gains, and closes the run when the kernel has
-ended, however it ended. What the server does not take in time waits in the spool, and one shipper stays to drain it. It
-is started with ``python -I -S``: standard library only.
+It creates the run as soon as the server answers, delivers the events that are added to the journal, and closes the run
+when the kernel has ended, for whatever reason. What the server does not accept in time waits in the spool, and one
+sender stays to drain it. It is started with ``python -I -S``: standard library only.
 """
 
 import os
@@ -24,15 +24,15 @@ from pokebattle.tracking.shipping.rest import ServerError
 from pokebattle.tracking.shipping.settlement import HEARTBEAT, Settlement
 from pokebattle.tracking.shipping.story import SCRIPT, SEEN
 
-DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to say how they ended, once the kernel is gone
-PACE = 1.0  # seconds between two deliveries that nobody waits for: each takes processor time from the cells
-TICK = 1.0  # seconds after which the kernel is looked for although nothing was heard
-TOLD_HERE = {"jupyterlab", "vscode", SCRIPT}  # whom no driver tells where the run is
-PARTING = 5.0  # seconds after the kernel's end in which the terminal may still be told something
+DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to report how they ended, once the kernel is gone
+PACE = 1.0  # seconds between deliveries that nobody waits for, as each takes processor time from the cells
+TICK = 1.0  # seconds without a signal after which the kernel is checked
+TOLD_HERE = {"jupyterlab", "vscode", SCRIPT}  # executors in which no driver prints the run's address
+PARTING = 5.0  # seconds after the kernel's end in which the terminal may still be used
 
 
 def main() -> None:
-    """Ship the journal in ``argv[1]`` until the kernel ``argv[3]`` ends, heard on the pipe ``argv[2]``."""
+    """Deliver the journal in ``argv[1]`` until the kernel ``argv[3]`` ends, signalled by the pipe ``argv[2]``."""
     os.umask(0o077)
     folder, listen, kernel = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     start = next((event for _, _, event in read_events(folder)), {})
@@ -43,7 +43,17 @@ def main() -> None:
 
 
 class Shipper:
-    """Ships one execution."""
+    """Delivers one execution.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder, whose lock the caller holds.
+    start : dict
+        The journal's first event.
+    kernel : int
+        The kernel's process id; 0 if the sender need not be its child.
+    """
 
     def __init__(self, folder: Path, start: dict[str, Any], kernel: int) -> None:
         self.folder, self.start, self.kernel_pid = folder, start, kernel
@@ -53,12 +63,18 @@ class Shipper:
         self._next_try = 0.0
         self._failures = 0
         self._said = self._looked = False
-        self._told = ""  # the run's address, once the terminal has it
+        self._told = ""  # the run's address that was last printed
         self._refused = False
         self._seen = time.monotonic()
 
     def serve(self, listen: int) -> None:
-        """Ship until the kernel has ended, then settle the run."""
+        """Deliver until the kernel has ended, then close the run.
+
+        Parameters
+        ----------
+        listen : int
+            File descriptor of the pipe from the kernel.
+        """
         threading.Thread(target=_leave_with, args=(listen,), daemon=True).start()
         due, pause, looked = 0.0, TICK, False
         while os.getppid() == self.kernel_pid or self.kernel_pid == 0:
@@ -66,7 +82,7 @@ class Shipper:
             rung = os.read(listen, 65536) if ready else BELL
             if not rung and self._has_ended():
                 break
-            if not rung:  # the kernel has begun to ring for another shipper, which this one kept from the journal
+            if not rung:  # the kernel now signals another sender, which this one's lock keeps from the journal
                 time.sleep(TICK)
             if not ready and not looked:
                 looked = True
@@ -79,12 +95,12 @@ class Shipper:
             else:
                 pause = due - time.monotonic()
         leave_terminal()
-        os.nice(5)  # nobody waits any more, and the next notebook may run already
+        os.nice(5)  # nobody waits any more, and the next notebook may already run
         self._note_end()
         self._attempt(self.settlement.settle, at_once=True)
 
     def _has_ended(self) -> bool:
-        """Tell whether the kernel has ended, or has gone over to another run; its end takes a moment."""
+        """Return whether the kernel has ended or switched to another run; wait briefly, as ending takes a moment."""
         deadline = time.monotonic() + TICK
         while processes.state_of(self.start["kernel"]) == "alive":
             story = self.settlement.story
@@ -107,12 +123,12 @@ class Shipper:
             if not destination.is_served(run["artifact_uri"]):
                 threading.Thread(target=_look_at, args=(run["artifact_uri"],), daemon=True).start()
         page = self.settlement.page() if self.start["executor"] in TOLD_HERE else ""
-        if page and page != self._told:  # a cell may choose another experiment
+        if page and page != self._told:  # it changes if a cell chooses another experiment
             self._told = page
             say(f"MLflow run: {page}")
 
     def _attempt(self, deliver: Any, at_once: bool = False) -> None:
-        """Deliver if it is time to; a server that is away is asked again later."""
+        """Call ``deliver`` if it is due; if the server does not answer, schedule the next attempt."""
         if self._refused or (not at_once and time.monotonic() < self._next_try):
             return
         try:
@@ -127,7 +143,7 @@ class Shipper:
             self.settlement.away(error)
             if not server_is_starting(self.settlement.uri):
                 self._say(f"no MLflow server answers at {self.settlement.uri} ({error})")
-        except Exception as error:  # this one is lost to us, but not the spool behind it
+        except Exception as error:  # this execution is lost, but the others can be delivered
             self._refused = True
             self._say(self.settlement.undeliverable(error))
 
@@ -138,7 +154,7 @@ class Shipper:
             say(f"{what}; the {what_runs} goes on, its record waits in {self.folder} (`python -m pokebattle doctor`)")
 
     def _note_end(self) -> None:
-        """Write down how the kernel ended, and wait for what its driver has to say."""
+        """Record how the kernel ended, and wait for its driver's report."""
         cause, signal = self.kernel.cause()
         parent_ended = self.parent is not None and processes.state_of(self.parent.identity) == "ended"
         parent_cause = self.parent.cause()[0] if self.parent and parent_ended else ""
@@ -157,13 +173,13 @@ class Shipper:
 
 
 def _look_at(artifact_uri: str) -> None:
-    """Say at the start that no artifact can be stored from here."""
+    """Print at the start if artifacts cannot be stored from this machine."""
     if why := destination.problem(artifact_uri):
         say(f"artifacts cannot be delivered: {why}; they wait here (`python -m pokebattle doctor`)")
 
 
 def _leave_with(listen: int) -> None:
-    """Let go of the terminal soon after the kernel, also while a server that never answers is waited for."""
+    """Release the terminal soon after the kernel's end, even while waiting for a server that never answers."""
     hung_up = select.poll()
     hung_up.register(listen, 0)
     hung_up.poll()
@@ -172,7 +188,7 @@ def _leave_with(listen: int) -> None:
 
 
 def leave_terminal() -> None:
-    """Let go of the terminal: whoever waits for the end of papermill's output must not wait for this process."""
+    """Release the terminal: a program that waits for the end of papermill's output must not wait for the sender."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)

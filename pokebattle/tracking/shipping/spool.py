@@ -1,7 +1,8 @@
-"""All executions of this machine that wait for their server, and who may deliver them.
+"""All executions of this machine that wait for their server, and which process may deliver them.
 
-An execution is delivered by the one process that holds its lock: the shipper beside its kernel, later whoever drains
-the spool. Only executions of this host whose kernel has ended are drained; a live one is never touched.
+An execution is delivered by the process that holds its lock: the sender beside its kernel, later any process that
+drains the spool. Only executions of this host whose kernel has ended are drained; those with a live kernel are never
+touched.
 """
 
 import contextlib
@@ -23,15 +24,22 @@ from pokebattle.tracking.shipping.rest import ServerError
 from pokebattle.tracking.shipping.settlement import Settlement, settle_aside, tidy_up
 
 RETRY = (1.0, 30.0)  # seconds between two attempts to reach a server: at first, at most
-KEPT = 300  # executions whose folders are kept, so that `runs` can tell of them
+KEPT = 300  # executions whose folders are kept, so that `runs` can list them
 
 
 @dataclass
 class Waiting:
-    """An execution that is not settled.
+    """An execution that is not completely delivered.
 
-    ``state`` is ``running``, ``ended``, ``elsewhere`` (another host's), ``refused`` (the server will not take it), with
-    ``reason`` saying why it waits, as far as that is known.
+    Attributes
+    ----------
+    folder : Path
+    start : dict
+        The journal's first event.
+    state : {"running", "ended", "elsewhere", "refused"}
+        ``elsewhere``: another host's; ``refused``: the server does not accept it.
+    reason : str
+        Why it waits, if known.
     """
 
     folder: Path
@@ -41,16 +49,32 @@ class Waiting:
 
 
 def on_their_way(uri: str) -> bool:
-    """Tell whether executions that have ended are still being delivered to a server."""
+    """Return whether executions that have ended still wait for delivery to a server.
+
+    Parameters
+    ----------
+    uri : str
+        The server's address.
+    """
     return any(one.state == "ended" and deliver_to(one.start) == uri for one in waiting())
 
 
 @contextlib.contextmanager
 def locked(file: Path) -> Iterator[bool]:
-    """Hold a lock that ends with this process, if nobody else has it; tell whether it was got."""
+    """Acquire a file lock, if it is free, and release it at the end of the ``with`` block or of this process.
+
+    Parameters
+    ----------
+    file : Path
+
+    Yields
+    ------
+    bool
+        Whether the lock was acquired.
+    """
     try:
         handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError:  # a full disk, or the folder is gone
+    except OSError:  # the disk is full, or the folder is gone
         yield False
         return
     try:
@@ -63,7 +87,7 @@ def locked(file: Path) -> Iterator[bool]:
 
 
 def waiting() -> list[Waiting]:
-    """Return the executions that are not settled, oldest first."""
+    """Return the executions that are not completely delivered, oldest first."""
     found = []
     for folder in sorted(executions_dir().glob("*")):
         record = read_json(folder / "run.json")
@@ -81,11 +105,15 @@ def waiting() -> list[Waiting]:
 def deliver(one: Waiting) -> str:
     """Deliver an execution whose kernel has ended.
 
+    Parameters
+    ----------
+    one : Waiting
+
     Returns
     -------
     str
-        ``delivered``, ``busy`` (another process does it), or why it could not be: ``refused``, ``away``, ``held up``
-        (the server is well, and does not take something of this one).
+        ``delivered``, ``busy`` (another process delivers it), or with a reason ``refused``, ``away`` (no server
+        answers) or ``held up`` (the server works, but does not accept an item of this execution now).
     """
     with locked(one.folder / "lock") as got:
         if not got or not (one.folder / "journal.jsonl").is_file():
@@ -103,13 +131,18 @@ def deliver(one: Waiting) -> str:
             settlement.away(error)
             alone = isinstance(error, ServerError) and settlement.delivery.rest.healthy()
             return f"held up: {error}" if alone else f"away: {error}"
-        except Exception as error:  # a broken record, an address that is none: the next one is delivered all the same
+        except Exception as error:  # a broken record, an invalid address: must not stop the executions after it
             return f"refused: {settlement.undeliverable(error)}"
     return "delivered"
 
 
 def note_stranded(one: Waiting) -> None:
-    """Note the end of a kernel whose shipper could not, because it was killed or the machine went down."""
+    """Record the end of a kernel whose sender could not, because it was killed or the machine went down.
+
+    Parameters
+    ----------
+    one : Waiting
+    """
     if any(event["kind"] == "kernel_end" for _, _, event in read_events(one.folder)):
         return
     cause = "the machine was restarted" if processes.rebooted(one.start["kernel"]) else "SIGKILL or loss of power"
@@ -117,16 +150,24 @@ def note_stranded(one: Waiting) -> None:
 
 
 def drain(retry_refused: bool = False) -> dict[Path, str]:
-    """Deliver every execution whose kernel has ended; return what became of each.
+    """Deliver every execution whose kernel has ended.
 
-    Those that a server has refused are tried again only on demand.
+    Parameters
+    ----------
+    retry_refused : bool
+        Also retry executions that a server has refused.
+
+    Returns
+    -------
+    dict
+        Result of `deliver` by folder.
     """
     took: dict[Path, str] = {}
     away: dict[str, str] = {}
     for one in waiting():
         if one.state != "ended" and not (one.state == "refused" and retry_refused):
             continue
-        if (server := one.start["uri"]) in away:  # one attempt a round is enough
+        if (server := one.start["uri"]) in away:  # one attempt per server and round is enough
             took[one.folder] = away[server]
             continue
         took[one.folder] = deliver(one)
@@ -136,7 +177,7 @@ def drain(retry_refused: bool = False) -> dict[Path, str]:
 
 
 def retry_aside() -> dict[Path, str]:
-    """Try again what was set aside of executions that are settled; return what became of each."""
+    """Retry what was set aside of delivered executions; return the result of each by folder."""
     took: dict[Path, str] = {}
     for file in sorted(executions_dir().glob("*/aside.jsonl")):
         folder = file.parent
@@ -150,9 +191,9 @@ def retry_aside() -> dict[Path, str]:
 
 
 def drain_until_empty() -> None:
-    """Drain until nothing waits; one process for each spool does this, and gives up after a day.
+    """Deliver until nothing waits, for at most `linger` seconds (a day); only one process per spool does this.
 
-    Whoever finds it busy leaves: the one that drains looks once more after it has let go of the lock.
+    Other processes return at once: the one that drains checks the spool again after it has released the lock.
     """
     root = executions_dir()
     forget_old()
@@ -172,7 +213,7 @@ def drain_until_empty() -> None:
 
 
 def call_drainer() -> None:
-    """Have somebody deliver what a shipper that died with its kernel has left, unless somebody does already."""
+    """Start a process that delivers what a sender that died with its kernel has left, unless one runs already."""
     with contextlib.suppress(OSError):
         if executions_dir().is_dir() and _any_stranded():
             start_drainer()
@@ -195,7 +236,7 @@ def _any_ended() -> bool:
 
 
 def forget_old() -> None:
-    """Remove all but the latest executions' folders, except those that wait and those that hold what was set aside."""
+    """Remove all but the `KEPT` latest executions' folders, except those that wait or contain items set aside."""
     for folder in sorted(executions_dir().glob("2*"), reverse=True)[KEPT:]:
         waits = (folder / "journal.jsonl").is_file() and "status" not in read_json(folder / "run.json")
         if not waits and not (folder / "aside.jsonl").is_file():

@@ -1,4 +1,4 @@
-"""What a journal tells, event by event, and what of it belongs on the server."""
+"""Reads a journal event by event, and decides what of it is sent to the server."""
 
 import contextlib
 import functools
@@ -23,20 +23,29 @@ from pokebattle.tracking.shipping.provenance import Provenance
 from pokebattle.tracking.shipping.rest import LENGTH, LIMIT, file_chunks, pairs, storable, storable_key
 
 DIRTY = "pokebattle.git.dirty"
-KERNEL, SEEN = "pokebattle.kernel", "pokebattle.seen"  # tags of a run that is open, for who looks for its kernel
-NAMED_FITS = 10  # fits of one model class that get keys of their own; ``fits.json`` holds all
+KERNEL, SEEN = "pokebattle.kernel", "pokebattle.seen"  # tags of an open run that identify its kernel
+NAMED_FITS = 10  # fits per model class that get keys of their own; ``fits.json`` has all
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 SCRIPT = "script"  # the executor of what `MLflowTracker` opens
 UNSEEN = "# not written down: there was no space left"
-COPIED_POINTS = 10_000  # metric points of a cell that the run of an attempt may have to repeat
-NOW = 1000  # ms between a point's time and its event's in which mlflow's own clock gave it
-LONGEST_WAIT = 120_000  # ms that a kernel may have waited for an answer before it writes a request down
+COPIED_POINTS = 10_000  # metric points of a cell that are kept for the run of an attempt
+NOW = 1000  # ms: a point whose time is this close to its event's got it from mlflow's clock
+LONGEST_WAIT = 120_000  # ms that a kernel may have waited for an answer before it records a request
 
 
 class Story:
-    """Reads one execution's journal and queues what the server should get.
+    """Reads one execution's journal and queues what the server should receive.
 
-    Reading it again from the beginning gives the same queue: that is how a delivery that was killed goes on.
+    Reading it again from the beginning gives the same queue: this is how an interrupted delivery continues.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder.
+    delivery : Delivery
+        Receives the queued items.
+    masker : Masker
+        Masks secrets.
     """
 
     def __init__(self, folder: Path, delivery: Delivery, masker: Masker) -> None:
@@ -46,7 +55,7 @@ class Story:
         self.cells: list[ExecutedCell] = []
         self.manifests: list[dict[str, Any]] = []
         self.fits: list[dict[str, Any]] = []
-        self.cut: dict[str, int] = {}  # values that are longer than MLflow keeps -> characters
+        self.cut: dict[str, int] = {}  # values longer than MLflow's limit -> characters
         self.mismatches: list[dict[str, Any]] = []
         self.shutdown: dict[str, Any] = {}
         self.driver_end: dict[str, Any] | None = None
@@ -57,16 +66,16 @@ class Story:
         self.read_to = 0
         self._provisional: dict[str, Any] = {}
         self.attempts = Attempts()
-        self._attempt_run = ""  # of the attempt under way, from the second on
-        self._on_attempt: dict[str, str] = {}  # parameters that it has
-        self._on_run: dict[str, str] = {}  # parameters that the execution's run has
-        self._own_text: str | None = None  # what a cell has made the description itself
+        self._attempt_run = ""  # run of the current attempt, from the second on
+        self._on_attempt: dict[str, str] = {}  # that run's parameters
+        self._on_run: dict[str, str] = {}  # parameters of the execution's run
+        self._own_text: str | None = None  # the description that a cell has set itself
         self._failures: dict[str | int, ExecutedCell] = {}  # cells whose last execution failed
         self._dirty = False
         self._page_sent = ""
         self._page_stale = False
         self._event_at = self._now = 0
-        self._moments: dict[tuple[str, str], tuple[int, int, int]] = {}  # run, key -> step, time and time given last
+        self._moments: dict[tuple[str, str], tuple[int, int, int]] = {}  # run, key -> last step, its time, time sent
         self._event_cell: int | None = None
         self._moved_to = next((e for _, _, e in read_events(folder) if e["kind"] == "experiment"), None)
         self._begin_again = False
@@ -78,36 +87,43 @@ class Story:
 
     @property
     def is_script(self) -> bool:
-        """Whether a script's block was executed, as one cell, and no notebook."""
+        """Whether a script's block was executed, as one cell, instead of a notebook."""
         return bool(self.start.get("executor") == SCRIPT)
 
     @property
     def by_hand(self) -> bool:
-        """Whether somebody runs the cells, in any order, and may run them again."""
+        """Whether the executor is interactive: cells may run in any order and repeatedly."""
         return self.start.get("executor") in INTERACTIVE
 
     @functools.cached_property
     def keeps_params(self) -> bool:
-        """Whether parameters wait for the end, as MLflow's cannot change.
+        """Whether parameters are written only when the run ends, as MLflow's parameters cannot be changed.
 
-        By hand, the last attempt's are to stand on the run; and a cell's own `log_param` goes before what came by
-        itself. In a notebook that runs once, from top to bottom, and does not name mlflow, they cannot change.
+        In interactive executors, the run shows the parameters of the last attempt; and a cell's own `log_param` takes
+        precedence over parameters that are recorded automatically. In a notebook that runs once, from top to bottom,
+        and does not name mlflow, parameters cannot change.
         """
         sources = [cell_source(cell) for cell in self._places.cells if cell.get("cell_type") == "code"]
         return self.by_hand or any("mlflow" in source.lower() or source == NO_TRACK for source in sources)
 
     @property
     def typed(self) -> dict[str, Any]:
-        """The parameters that hold, with their types."""
+        """The valid parameters, with their types."""
         return self.attempts.typed()
 
     @property
     def headline(self) -> dict[str, float]:
-        """The figures that hold, of those that cells published or logged."""
+        """The valid metrics that cells published or logged."""
         return self.attempts.figures()
 
     def read(self) -> None:
-        """Take in what the journal has gained, and deliver it; raises as `Delivery.flush` does."""
+        """Read the events that were added to the journal, and deliver them.
+
+        Raises
+        ------
+        OSError, ServerError, RefusedError
+            As `Delivery.flush`; OSError also while the run of the notebook that executes this one is not created yet.
+        """
         delivery = self.delivery
         self._flush()
         for began, offset, event in read_events(self.folder, self.read_to):
@@ -135,7 +151,7 @@ class Story:
         self._flush()
 
     def _flush(self) -> None:
-        """Deliver what is queued and remember how far the server is, once the run can be opened."""
+        """Deliver what is queued and record how far the server is, once the run can be created."""
         delivery = self.delivery
         if self.names is None:
             return
@@ -149,12 +165,24 @@ class Story:
     # -- the run ---------------------------------------------------------------------------------
 
     def on_start(self, event: dict[str, Any]) -> None:
-        """Take in who executes what."""
+        """Store the first event: which program executes which notebook.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``start`` event.
+        """
         self.start = event
         self.delivery.own, self.delivery.own_root = self.run, event["root"]
 
     def on_names(self, event: dict[str, Any]) -> None:
-        """From here on the run can be opened, and later cells do not override parameters any more."""
+        """Queue the creation of the run; from here on, later cells do not override parameters.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``names`` event.
+        """
         start = self.start
         name = self._moved_to["name"] if self._moved_to else storable(event["experiment"], LENGTH["experiment"])
         self.names = (name, storable(event["run_name"], LENGTH["run"]))
@@ -165,7 +193,7 @@ class Story:
         if not self.delivery.replaying:
             left = self.delivery.progress.facts.get("left")
             removal = [Removal(left)] if left else []
-            self.delivery.queue.extendleft([*removal, run, experiment])  # before what came before the names were known
+            self.delivery.queue.extendleft([*removal, run, experiment])  # before items that were queued earlier
         self.on_params({"values": self._provisional})
 
     def _creation(self, token: str, root: str, name: str, time: int, tags: dict[str, str]) -> Call:
@@ -200,7 +228,7 @@ class Story:
                        KERNEL: json.dumps(kernel)}  # fmt: skip
 
     def _await_parent(self) -> None:
-        """Raise OSError while the notebook that executes this one waits for a run of its own."""
+        """Raise OSError while the notebook that executes this one has no run yet."""
         if self.delivery.replaying or not (parent := self.start.get("parent_execution")):
             return
         folder = execution_folder(parent)
@@ -210,16 +238,16 @@ class Story:
 
     @functools.cached_property
     def document(self) -> dict[str, Any]:
-        """Return the notebook as it was when the execution began, without outputs."""
+        """The notebook as it was when the execution began, without outputs."""
         return read_json(self.folder / "notebook.json")
 
     @functools.cached_property
     def provenance(self) -> Provenance:
-        """Which code ran."""
+        """Which code was executed."""
         return Provenance(self.folder, self.start, self.masker)
 
     def _notice_edit(self, cell: ExecutedCell) -> None:
-        """Say at once that the commit does not hold the cell that runs."""
+        """Set the dirty flag at once if the commit does not contain the cell that runs."""
         if self.by_hand and not self._dirty and not cell.beside and not self.provenance.holds(cell.source):
             self._dirty = True
             self._put(Batch(self.run, tags={DIRTY: "true"}))
@@ -230,20 +258,20 @@ class Story:
 
     @property
     def described(self) -> str:
-        """What the run's description said last."""
+        """The run's description that was sent last."""
         return self._page_sent
 
     def description(self, ended: str = "", failed: ExecutedCell | None = None, why: str = "") -> str:
-        """Return the run's description when it ends.
+        """Return the run's final description.
 
         Parameters
         ----------
         ended : str
             The run's status.
         failed : ExecutedCell or None
-            The cell that made it fail.
+            The cell that made the run fail.
         why : str
-            What to say of that where the cell itself shows no error, and why the run has ended without one.
+            The cause, for a failed cell that shows no error and for a run that ended without a failed cell.
         """
         lines = [self._failure(cell, why if cell is failed else "") for cell in
                  dict.fromkeys([*([failed] if failed else []), *self.failures()])]  # fmt: skip
@@ -253,14 +281,14 @@ class Story:
         return storable(page(text, lines, self.numbered_fits(), {}), LIMIT["tags"])
 
     def _describe(self) -> None:
-        """Queue what the description says while the notebook runs, unless a cell has written it itself."""
+        """Queue the description of the running notebook, unless a cell has written it itself."""
         if self._own_text is not None or not self._page_stale or not self.cells:
             return
         self._page_stale = False
         held = {}
         if self.keeps_params:
             held = {key: value for key, value in self.attempts.params().items() if key not in self._on_run}
-        fits = self.numbered_fits() if self.by_hand else []  # else their own parameters and curves are there by now
+        fits = self.numbered_fits() if self.by_hand else []  # otherwise the run already has their values
         lines = [self._failure(cell) for cell in self.failures()]
         now = storable(page(self.attempts.text(), lines, fits, held), LIMIT["tags"])
         if now != self._page_sent:
@@ -272,7 +300,7 @@ class Story:
         return [{**fit, "cell": None if fit["cell"] is None else self.cells[fit["cell"]].count} for fit in self.fits]
 
     def _failure(self, cell: ExecutedCell, why: str = "") -> str:
-        """Return a line that names a cell that failed; a script's block has no number."""
+        """Return a line that names a failed cell; a script's block has no number."""
         error = cell.error or {}
         said = ": ".join(filter(None, [error.get("ename"), str(error.get("evalue") or "")])) or why or "no error shown"
         where = "The script" if self.is_script else f"Cell [{' ' if cell.count is None else cell.count}]"
@@ -285,7 +313,13 @@ class Story:
     # -- parameters, metrics, data ---------------------------------------------------------------
 
     def on_params(self, event: dict[str, Any]) -> None:
-        """Take in parameters of the notebook or of its schema."""
+        """Store parameters of the notebook or of its schema, and queue them.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``params`` event.
+        """
         if event.get("provisional"):  # an injected cell may follow
             self._provisional.update(event["values"])
         elif event["values"]:
@@ -294,15 +328,15 @@ class Story:
             self._params({name: str(value) for name, value in values.items()})
 
     def _params(self, values: dict[str, str]) -> None:
-        """Queue parameters that came by themselves, unless they wait for the end."""
+        """Queue parameters that were recorded automatically, unless they are kept until the end."""
         self._note_cut("params", values)
-        if self.cells and not self.keeps_params:  # the notebook is written down before its first cell runs
+        if self.cells and not self.keeps_params:  # it reads notebook.json, which exists from the first cell on
             self._params_of_run(values)
         self._params_of_attempt(values)
         self._page_stale = True
 
     def _params_of_run(self, values: dict[str, str]) -> None:
-        """Queue what the run does not have yet: it keeps the first value."""
+        """Queue parameters that the run does not have yet: it keeps the first value."""
         fresh = {key: value for key, value in _storable_params(values).items() if key not in self._on_run}
         self._on_run |= fresh
         self._put(Batch(self.run, params=fresh))
@@ -314,9 +348,12 @@ class Story:
             self._put(Batch(self._attempt_run, params=fresh))
 
     def front(self, present: Iterable[str] = ()) -> None:
-        """Queue what was held back until the end: of the last attempt, so that all on the run is of the same fits.
+        """Queue what was kept until the end, from the last attempt, so that the run's values belong to the same fits.
 
-        Parameters that are ``present`` stay: a cell has logged them.
+        Parameters
+        ----------
+        present : iterable of str
+            Parameters that the run already has, because a cell has logged them; they are not queued.
         """
         self._on_run = dict.fromkeys(present, "") | self._on_run
         self._params_of_run(self.attempts.params())
@@ -331,11 +368,11 @@ class Story:
             self.delivery.put(batch)
 
     def _note_cut(self, kind: str, values: dict[str, str]) -> None:
-        """Note what this side or the server cuts, so that the run can say it."""
+        """Record which values are cut to MLflow's limits, so that the run can name them."""
         self.cut |= {key: len(value) for key, value in values.items() if len(value) > LIMIT[kind]}
 
     def _telling(self, typed: dict[str, Any] | None = None) -> Told:
-        """Return where what a cell tells now belongs, in a new attempt when it was told before of the same cell."""
+        """Return the object for a cell's results, in a new attempt if the cell had results before."""
         turn = self._turn()
         self.attempts.go_to(NO_CELL if turn is None else self.cells[turn].key)
         if self.attempts.begins(typed):
@@ -343,7 +380,10 @@ class Story:
         return self.attempts.tell(typed)
 
     def _begin_attempt(self) -> None:
-        """End the run of an attempt, also of the first one, which has none until there is a second; open the next."""
+        """End the run of the current attempt and open the next attempt's.
+
+        The first attempt gets a run of its own only now, when there is a second attempt.
+        """
         attempts = self.attempts
         before, number = self._attempt_run, attempts.number
         if not before:
@@ -355,13 +395,13 @@ class Story:
         self.provenance.look_again(attempts.number)
 
     def _turn(self) -> int | None:
-        """Return the turn of the cell that the event at hand comes from: the one it names, else the notebook's last."""
+        """Return the turn of the cell that the current event comes from: the one it names, else the notebook's last."""
         if self._event_cell is not None and self._event_cell < len(self.cells):
             return self._event_cell
         return next((turn for turn in range(len(self.cells) - 1, -1, -1) if not self.cells[turn].beside), None)
 
     def _open_attempt(self, number: int) -> str:
-        """Queue a child run of what holds of an attempt; return its local id, the same whenever the journal is read."""
+        """Queue a child run with an attempt's valid results; return its local id, the same at every reading."""
         name = f"attempt {number}"
         token, root = self.attempt_ids(number)
         tags = {trials.PARENT: self.run, "mlflow.user": self.start["user"],
@@ -377,7 +417,13 @@ class Story:
         return token
 
     def attempt_ids(self, number: int) -> tuple[str, str]:
-        """Return the local ids of an attempt's run and of its artifact folder."""
+        """Return the local ids of an attempt's run and of its artifact folder.
+
+        Parameters
+        ----------
+        number : int
+            The attempt, from 1.
+        """
         return local_ids(f"{self.start['execution']} attempt {number}")
 
     def _ended(self, run: str, status: str) -> Call:
@@ -385,7 +431,7 @@ class Story:
         return Call("POST", "runs/update", {"run_id": run, "status": status, "end_time": self.last_time})
 
     def _metrics(self, told: Told, points: list[dict[str, Any]], own: bool = False) -> None:
-        """Queue metric points; by hand, those that no cell has logged itself wait for the end."""
+        """Queue metric points; in interactive executors, those that no cell logged itself are kept until the end."""
         if self.by_hand:
             kept = told.own_points if own else told.points
             kept += points[: max(0, COPIED_POINTS - len(kept))]
@@ -395,11 +441,11 @@ class Story:
             self._put(Batch(self._attempt_run, list(points)))
 
     def _in_turn(self, run: str, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return points of one request such that MLflow shows the last one that was logged of each key.
+        """Return the points of one request such that MLflow shows the point of each key that was logged last.
 
-        Of points with one step and one millisecond it shows the greatest, and keeps equal ones once. Where each is
-        sent and awaited no two have one millisecond; in a journal they do, and the later ones are put behind.
-        Times that somebody else than the clock has given are left as they are.
+        Of points with the same step and millisecond, MLflow shows the greatest, and keeps equal ones once. When each
+        point is sent and awaited, no two have the same millisecond; in a journal they may, so later points get later
+        timestamps. Timestamps that were not taken from the clock are not changed.
         """
         return [self._after_the_last(run, point) if self._is_of_now(point) else point for point in points]
 
@@ -417,13 +463,25 @@ class Story:
         return point if given == told else point | {"timestamp": given}
 
     def on_metrics(self, event: dict[str, Any]) -> None:
-        """Take in metrics that a notebook publishes."""
+        """Store metrics that a notebook publishes, and queue them.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``metrics`` event.
+        """
         told = self._telling()
         told.figures |= event["values"]
         self._metrics(told, [point(name, float(value), event["time"]) for name, value in event["values"].items()])
 
     def on_dataset(self, event: dict[str, Any]) -> None:
-        """Queue a part of a battle set as input of the run; of a part that judges also that it was opened, and when."""
+        """Queue a part of a battle set as the run's input; for a judging part, also when it was opened.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``dataset`` event.
+        """
         if "manifest" in event:
             self.manifests.append(event["manifest"])
         part = event["part"]
@@ -443,7 +501,13 @@ class Story:
             self.delivery.put(Call("POST", "runs/set-tag", opened))
 
     def on_fit(self, event: dict[str, Any]) -> None:
-        """Take in parameters and curves of a fitted model."""
+        """Store parameters and curves of a fitted model, and queue them.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``fit`` event.
+        """
         told, model = self._telling(), event["model"]
         ordinal = self.attempts.fitted(model) + 1
         told.models[model] += 1
@@ -463,7 +527,13 @@ class Story:
         self._metrics(told, points)
 
     def on_tags(self, event: dict[str, Any]) -> None:
-        """Queue tags, of the notebook's own run unless another one is named; its description is put together later."""
+        """Queue tags for the named run, else for the notebook's own; its description is composed later.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``tags`` event.
+        """
         values = dict(event["values"])
         if not event.get("run") and NOTE in values:
             self._telling().text = values.pop(NOTE)
@@ -471,7 +541,13 @@ class Story:
         self._put(Batch(event.get("run") or self.run, tags=values))
 
     def on_trial(self, event: dict[str, Any]) -> None:
-        """Queue the run of a trial, below the notebook's own run unless that of another notebook is named."""
+        """Queue the run of a trial as a child of the named run, else of the notebook's own.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``trial`` event.
+        """
         token, root = trials.ids(event["study"], event["number"])
         tags = trials.tags(event, event.get("parent") or self.run, self.start["user"])
         call = self._creation(token, root, event["name"], event["began"], tags)
@@ -481,10 +557,16 @@ class Story:
         ended = {"run_id": token, "status": trials.STATUS[event["state"]], "end_time": event["ended"]}
         self.delivery.put(Call("POST", "runs/update", ended))
 
-    # -- what cells told mlflow ------------------------------------------------------------------
+    # -- mlflow's requests in cells ----------------------------------------------------------------
 
     def on_call(self, event: dict[str, Any]) -> None:
-        """Queue a request that mlflow wanted to send."""
+        """Queue a request that mlflow made in a cell.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``call`` event.
+        """
         path, body, token = event["path"], self.masker.request(event["body"]), event.get("token", "")
         name = path.removeprefix("/api/2.0/mlflow/runs/")
         run = body.get("run_id") or body.get("run_uuid") or ""
@@ -496,14 +578,26 @@ class Story:
         self.delivery.put(call)
 
     def on_run_status(self, event: dict[str, Any]) -> None:
-        """A cell has started, resumed or ended a run."""
+        """Record that a cell has started, resumed or ended a run.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``run_status`` event.
+        """
         if self._is_own(event["run"]):
             self.ended_as = "" if event["status"] == "RUNNING" else event["status"]
         else:
             self.children[event["run"]] = event["status"]
 
     def on_experiment(self, event: dict[str, Any]) -> None:
-        """A cell has chosen the experiment before it logged anything: the run is made anew there."""
+        """Start again in the experiment that a cell has chosen before it logged anything.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``experiment`` event.
+        """
         if self._moved_to is None:
             self._moved_to = event
             opened = self.delivery.progress.facts.get("run")
@@ -523,7 +617,7 @@ class Story:
             self._take_own(metrics, given, {tag["key"]: tag.get("value", "") for tag in tags})
 
     def _take_own(self, metrics: list[dict[str, Any]], params: dict[str, str], tags: dict[str, str]) -> None:
-        """Remember what cells have logged to the execution's run: nothing that comes by itself replaces it."""
+        """Store what cells have logged to the execution's run: automatic records must not replace it."""
         self._on_run = params | self._on_run
         self._own_text = tags.get(NOTE, self._own_text)
         if not (metrics or params):
@@ -541,7 +635,13 @@ class Story:
         return run in {self.run, self.delivery.progress.ids.get(self.run)}
 
     def on_artifact(self, event: dict[str, Any]) -> None:
-        """Queue a file that mlflow wanted to upload."""
+        """Queue a file that mlflow uploaded in a cell.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``artifact`` event.
+        """
         root, _, path = event["path"].partition("/")
         file = self.folder / "files" / event["file"]
         if not LOCAL.fullmatch(root):
@@ -551,17 +651,23 @@ class Story:
     # -- cells and endings -----------------------------------------------------------------------
 
     def on_cell_start(self, event: dict[str, Any]) -> None:
-        """A cell runs."""
+        """Record that a cell runs.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``cell_start`` event.
+        """
         if event["cell"]:
             self._cell(event, event["cell"] - 1)
         cell = ExecutedCell(event)
         place = self._places.find(cell.id, cell.source)
         cell.key = place if place is not None else cell.id or f"turn {len(self.cells)}"
         if place is not None and self.start["executor"] == "nbval":
-            cell.count = self._places.rank(place)  # pytest's own number; the kernel counts nothing there
+            cell.count = self._places.rank(place)  # pytest's number, as the kernel does not count under nbval
         self.cells.append(cell)
         self.attempts.run_cell(cell.key, event["cell"])
-        if len(self.cells) == 1 and not self.keeps_params:  # for those that came before it
+        if len(self.cells) == 1 and not self.keeps_params:  # parameters that were recorded before it
             self._params_of_run(self.attempts.params())
         self._notice_edit(cell)
 
@@ -570,13 +676,19 @@ class Story:
         return Places(read_json(self.folder / "notebook.json"))
 
     def _cell(self, event: dict[str, Any], number: int) -> ExecutedCell:
-        """Return a cell; of one whose begin found no space nothing but its place is known."""
+        """Return an executed cell; if its start could not be written, only its position is known."""
         while len(self.cells) <= number:
             self.cells.append(ExecutedCell({"source": UNSEEN, "time": event["time"], "untracked": True}))
         return self.cells[number]
 
     def fill_in(self, dropped: dict[str, Any]) -> None:
-        """Take in what the journal's tally knows of the last cell when the journal could not take it."""
+        """Complete the last cell from the journal's count of dropped events.
+
+        Parameters
+        ----------
+        dropped : dict
+            From ``dropped.json``.
+        """
         last = dropped.get("last") or {}
         if dropped.get("events") and last.get("cell") is not None:
             cell = self._cell({"time": self.last_time}, last["cell"])
@@ -585,16 +697,28 @@ class Story:
                           "error": UNSEEN.removeprefix("# ")})  # fmt: skip
 
     def on_output(self, event: dict[str, Any]) -> None:
-        """A cell shows something, which stays in the journal until the notebook is put together."""
+        """Record an output's position; it stays in the journal until the notebook is reconstructed.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``output`` event.
+        """
         showing = [self._cell(event, event["cell"])]
-        if event["output"] == "update_display_data":  # of an earlier cell's output too
+        if event["output"] == "update_display_data":  # may update an earlier cell's output
             display_id = event["content"]["transient"]["display_id"]
             showing = [cell for cell in self.cells if display_id in cell.displays]
         for cell in showing:
             cell.note_output(self._event_at, event)
 
     def on_cell_end(self, event: dict[str, Any]) -> None:
-        """A cell is done; its duration is a metric whose step is the cell's number."""
+        """Record how a cell ended; its duration is a metric with the cell's number as step.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``cell_end`` event.
+        """
         cell, counted = self._cell(event, event["cell"]), self.start["executor"] != "nbval"
         cell.end(event if counted else {**event, "execution_count": None})
         self._page_stale |= cell.failed or cell.key in self._failures
@@ -606,33 +730,69 @@ class Story:
             self._put(Batch(self.run, [point("cell/seconds", event["seconds"], event["time"], step)]))
 
     def on_cell_count(self, event: dict[str, Any]) -> None:
-        """The front end shows another number than the one that was announced."""
+        """Replace the cell's announced number by the one that the front end shows.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``cell_count`` event.
+        """
         self._cell(event, event["cell"]).count = event["execution_count"]
 
     def on_mismatch(self, event: dict[str, Any]) -> None:
-        """A test of the notebook found another output than the stored one."""
+        """Record that a test of the notebook found an output that differs from the stored one.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``mismatch`` event.
+        """
         self.mismatches.append(event)
 
     def on_shutdown(self, event: dict[str, Any]) -> None:
-        """The kernel was asked to end."""
+        """Record that the kernel was asked to end.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``shutdown`` event.
+        """
         self.shutdown = event
 
     def on_moved(self, event: dict[str, Any]) -> None:
-        """The notebook was renamed, or stands in another folder now."""
+        """Record that the notebook was renamed or moved.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``moved`` event.
+        """
         self.start |= {"notebook": event["notebook"], "stem": event["stem"]}
         self._put(Batch(self.run, tags={"mlflow.source.name": event["notebook"]}))
 
     def on_driver_end(self, event: dict[str, Any]) -> None:
-        """The program that drove the notebook is done with it."""
+        """Record that the program that executes the notebook has finished with it.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``driver_end`` event.
+        """
         self.driver_end = event
 
     def on_kernel_end(self, event: dict[str, Any]) -> None:
-        """The kernel has ended; who saw it first knows best."""
+        """Record the kernel's end; the first report counts.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``kernel_end`` event.
+        """
         self.kernel_end = self.kernel_end or event
 
 
 def _told_of_sending(event: dict[str, Any]) -> dict[str, Any]:
-    """Return since when a request may have been carried out; a kernel that sent it itself has waited for the answer."""
+    """Return the fields of a `Call` that show when, and whether, the kernel may have sent it itself."""
     if not event.get("doubtful"):
         return {"asked": event["time"]}
     begun = event.get("began")
@@ -641,7 +801,16 @@ def _told_of_sending(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def point(key: str, value: float, timestamp: int, step: int = 0) -> dict[str, Any]:
-    """Return a metric point as MLflow's API wants it; JSON has no infinities, MLflow takes their names."""
+    """Return a metric point for MLflow's API, in which numbers that are not finite are strings.
+
+    Parameters
+    ----------
+    key : str
+    value : float
+    timestamp : int
+        In ms since the epoch.
+    step : int
+    """
     plain = value if abs(value) != float("inf") and value == value else {"inf": "Infinity", "-inf": "-Infinity"}.get(
         str(value), "NaN"
     )  # fmt: skip
