@@ -372,7 +372,8 @@ def test_a_run_elsewhere_does_not_wait_for_a_notebooks_run_that_is_denied(team, 
     team.account("ADMIN").call("POST", "/api/3.0/mlflow/users/permissions/grant", username="dora",
                                resource_type="experiment", resource_id=closed, permission="READ")  # fmt: skip
     sources = (
-        "import mlflow\nmlflow.log_metric('m', 1.0)\nmlflow.end_run()",
+        "import mlflow\nmlflow.log_metric('m', 1.0)\n"
+        "print(mlflow.get_run(mlflow.active_run().info.run_id).data.metrics)\nmlflow.end_run()",
         "mlflow.set_experiment('of dora')\n"
         "with mlflow.start_run(run_name='allowed') as run:\n    mlflow.log_metric('fine', 1.0)\n"
         "print(mlflow.get_run(run.info.run_id).data.metrics)",
@@ -380,7 +381,9 @@ def test_a_run_elsewhere_does_not_wait_for_a_notebooks_run_that_is_denied(team, 
     nbformat.write(make_notebook(*sources), tmp_path / "denied.ipynb")
     child = team.papermill(dora, tmp_path / "denied.ipynb", MLFLOW_EXPERIMENT_NAME="closed to dora")
     assert child.wait(120) == 0, child.stdout.read()
-    assert nbformat.read(tmp_path / "denied.out.ipynb", 4).cells[-1].outputs[-1].text.endswith("{'fine': 1.0}\n")
+    first, last = nbformat.read(tmp_path / "denied.out.ipynb", 4).cells[-2:]
+    assert first.outputs[0].text.startswith("{'m': 1.0}\n")
+    assert last.outputs[-1].text.endswith("{'fine': 1.0}\n")
     (run,) = team.runs("of dora", 1)
     assert (run["info"]["run_name"], run["info"]["status"]) == ("allowed", "FINISHED")
 

@@ -300,26 +300,32 @@ class TrackedRequests:
         began = time.monotonic()
         ready = self._is_ready(request, patience)
         reason = execution.progress.facts.get("away") or execution.progress.facts.get("refused") or "it takes long"
+        recorded = self._recorded(request, asked)
         if ready:
             try:
                 response = self._send(request, patience, again=True)
-                known = self._remembered(request) if not asked and response.status_code in DENIED | {404} else None
-                if known or not self._is_away(request, response):
-                    return (200, known) if known else response
+                if recorded and response.status_code in DENIED | {404}:
+                    return recorded
+                if not self._is_away(request, response):
+                    return response
                 reason = f"HTTP {response.status_code}"
             except UnansweredError as error:
                 execution.gave_up(patience, began)
                 reason = str(error)
-        known = self._remembered(request)
-        local = LOCAL.search(_translate(execution, request.text()))  # only this process has it yet
-        if local and request.path.startswith(ARTIFACTS.rstrip("/")) and (answer := self._kept_file(request)):
-            return answer
-        if known and (not asked or local):
-            return 200, known
+        if recorded:
+            return recorded
         if not asked and request.name:
             message = f"{execution.uri} cannot be asked now"
             return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": message}
         raise self.module.MlflowException(f"{execution.uri} cannot answer now ({reason})")
+
+    def _recorded(self, request: Request, asked: bool) -> Any:
+        """Return the answer from the journal, about what only this process has, or for a read of mlflow's own."""
+        local = LOCAL.search(_translate(request.execution, request.text()))
+        if local and request.path.startswith(ARTIFACTS.rstrip("/")):
+            return self._kept_file(request)
+        known = self._remembered(request) if local or not asked else None
+        return (200, known) if known else None
 
     def _kept_file(self, request: Request) -> Any:
         """Return a file that waits for delivery, or the list of a folder of such files."""
