@@ -111,7 +111,7 @@ def _types(sheet: Sheet, columns: SpeciesColumns, notes: list[str]) -> pd.DataFr
     for key, header in (("type_1", columns.type_1), ("type_2", columns.type_2)):
         if header is not None:
             cells = sheet.column(header, f"species_columns.{key}")
-            sheet.refuse(cells[cells.str.contains(r"[\[\]<]")], "a type without [, ] and <")  # XGBoost forbids these in names
+            sheet.refuse(cells[cells.str.contains(r"[\[\]<]")], "a type without [, ] and <")  # XGBoost forbids these
             types[key] = cells.map({cell: spelling.setdefault(plain(cell), cell) for cell in cells.unique()})
     second_only = types["type_1"] == ""
     types.loc[second_only, "type_1"] = types["type_2"]
