@@ -157,7 +157,7 @@ def _best_moves() -> pd.DataFrame:
     known = known[known.any(axis=1)]
     fighters, stats = known.index, stats.loc[known.index]
     physical = (moves["category"] == "physical").to_numpy()
-    attack = np.where(physical, stats[["attack"]], stats[["special_attack"]])  # species x moves, as the next two
+    attack = np.where(physical, stats[["attack"]], stats[["special_attack"]])  # shape (species, moves), as the next two
     defense = np.where(physical, stats[["defense"]], stats[["special_defense"]])
     stab, effectiveness = (
         rule(np.tile(moves["type"], len(fighters)), np.repeat(fighters, len(moves))).reshape(attack.shape)

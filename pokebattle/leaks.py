@@ -1,7 +1,7 @@
-"""The leak check: stops a training whose test score would be too good.
+"""The leak check: stops a training if information about the judging pairs, or about the results, has reached it.
 
-It runs in every training before the test part is opened. It looks for pairs that are on both sides of a split (also
-with the sides swapped), for held-out families in the training part, and for features that contain the result.
+It runs in every training before the test part is opened. It looks for pairs that are in two parts (also with the sides
+swapped), for held-out families in the training part, and for features that contain the result.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -57,8 +57,8 @@ class SpeciesColumns(_Strict):
 class BattlesColumns(_Strict):
     """The headers of the columns in a file of battles.
 
-    `first_won` is the winner column's word for a win of the first species; needed only for words that `tables` does not
-    know.
+    `first_won` is the winner column's word for a win of the first species. It is needed only if the column contains
+    neither species nor flags, see `tables.FLAGS`.
     """
 
     first: Header

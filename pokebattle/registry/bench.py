@@ -44,7 +44,7 @@ class MeaninglessError(Exception):
 
 
 class Bench:
-    """One registered version, with everything that is needed to measure its gates. Loaded lazily.
+    """One registered version and everything that its gates need. Files, battles and model are loaded on first use.
 
     Parameters
     ----------

@@ -94,7 +94,7 @@ def _fight(
 
 
 def _share(wins: NDArray[np.int64], n: int) -> NDArray[np.float64]:
-    """Divide so that the shares of the two sides add up to exactly 1."""
+    """Return A's share of wins, rounded so that the shares of the two sides add up to exactly 1."""
     larger = np.maximum(wins, n - wins) / n
     return np.where(2 * wins >= n, larger, 1 - larger)
 
