@@ -1,1 +1,1 @@
-"""Who wins a Pokémon Let's Go battle: what the notebooks of this workspace share."""
+"""Predict who wins a Pokémon Let's Go battle: the package behind the notebooks."""

@@ -1,14 +1,27 @@
-"""What a parameters cell assigns, read without running it. Standard library only."""
+"""Read the assignments of a parameters cell without executing it. Standard library only."""
 
 import ast
 from collections.abc import Iterator
 from typing import Any
 
-UNKNOWN: Any = object()  # the value is no literal
+UNKNOWN: Any = object()  # the value is not a literal
 
 
 def assignments(source: str) -> Iterator[tuple[str, str | None, Any]]:
-    """Yield name, annotation and value of every assignment at the top level; a source that does not parse has none."""
+    """Yield name, annotation and value of every assignment at the top level of a cell.
+
+    Parameters
+    ----------
+    source : str
+        Python source. If it cannot be parsed, nothing is yielded.
+
+    Yields
+    ------
+    name : str
+    annotation : str or None
+    value : object
+        `UNKNOWN` if it is not a literal.
+    """
     try:
         statements = ast.parse(source).body
     except (SyntaxError, ValueError):

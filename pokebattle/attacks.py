@@ -1,8 +1,8 @@
-"""One attacker, one move, one defender: what a use of the move does and how soon it knocks the defender out.
+"""One attacker, one move, one defender: the effect of one use of the move, and the turns until a knock-out.
 
-Or several moves, of which the attacker draws one each turn. Nothing here knows what the defender does meanwhile.
-Damage is as in `battles.damage`; a use of the move is a draw of hit or miss, number of hits, critical hits and damage
-rolls, and the chances below are exact sums over it.
+The attacker may also have several moves and draw one every turn. What the defender does is ignored. Damage follows
+`battles.damage`. Whether a use hits, its number of hits, critical hits and damage rolls are random; all probabilities
+here are exact sums over these outcomes.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from scipy import fft, sparse
 from pokebattle import dex
 from pokebattle.battles import FRIENDSHIP, LEVEL, battle_stats, damage, same_type_bonus, type_effectiveness
 
-TURNS = 8  # counted exactly; a battle takes two or three in the mean
-NEVER = 40.0  # turns for a move that cannot knock out
+TURNS = 8  # turns that are computed exactly; a battle takes two or three on average
+NEVER = 40.0  # turns assigned to a move that cannot knock out
 ROLLS = np.arange(85, 101)
 CRITICAL_CHANCE = {1: 1 / 24, 2: 1 / 8, 3: 1 / 2, 4: 1.0}  # by critical-hit ratio, from Generation 7
-SELF_HIT = 0.33  # of a confused user
+SELF_HIT = 0.33  # chance that a confused user hits itself
 HITS_OF_2_TO_5 = (0.35, 0.35, 0.15, 0.15)  # since Generation 5
 LOW_KICK = ([10, 25, 50, 100, 200], [20, 40, 60, 80, 100, 120])  # power by the defender's weight in kg
-PSYWAVE = np.arange(50, 151) * LEVEL // 100  # HP, each as likely
+PSYWAVE = np.arange(50, 151) * LEVEL // 100  # HP, all equally likely
 IMMUNE = {"burn": ["fire"], "paralysis": ["electric"], "freeze": ["ice"], "poison": ["poison", "steel"]}
-WEAR, BURN = 8, 16  # part of the HP that a trap, a seed or a poisoning takes each turn, and a burn, from Generation 7
-TRAPPED = 5  # turns, then one without
+WEAR, BURN = 8, 16  # a trap, a seed or poison takes 1/8 of the HP each turn; a burn 1/16, from Generation 7
+TRAPPED = 5  # turns with damage, then one without
 CERTAIN = 1 - 1e-9
-DECIMALS, OFF_TIES = 6, 1e-10  # what a Fourier transform adds in the last bits must not tell rows apart
-REACHED_BY = {"dig": ["earthquake"], "fly": ["gust", "thunder"]}  # moves that hit a user who is hiding
+DECIMALS, OFF_TIES = 6, 1e-10  # rounding removes the errors of Fourier transforms, so that equal rows stay equal
+REACHED_BY = {"dig": ["earthquake"], "fly": ["gust", "thunder"]}  # moves that hit a hiding user
 CHUNK = 512
-_START = "free"  # of the states between turns
+_START = "free"  # initial state of the user between turns, see `_transitions`
 SCHEDULES = ["every", "once", "charge", "recharge", "locks_in"]
 COPIED = [
     "multihit_min", "multihit_max", "charge", "recharge", "locks_in", "self_destruct", "first_turn_only", "traps",
@@ -60,12 +60,12 @@ def attacks(attacker: ArrayLike, move: ArrayLike, defender: ArrayLike) -> pd.Dat
     Returns
     -------
     DataFrame of n rows
-        power, attack and defense (the stats that the move sets against each other), stab, effectiveness, fixed
-        (HP of a move with fixed damage, else 0), varies (psywave, whose fixed damage is drawn: `fixed` is its mean),
-        halves (super fang, whose fixed damage is half of the HP that are left), hit_chance, critical_chance,
-        wears (HP that the defender loses at the end of every turn once it is trapped, seeded, burnt or poisoned) and
-        wear_chance (of a use that hits), attacker_hp, defender_hp, attack_stages (by which a use changes the attack),
-        schedule (an index into `SCHEDULES`: when the move strikes), and columns of `dex.moves`.
+        power; attack and defense (the stats that the move uses); stab; effectiveness; fixed (HP of a move with fixed
+        damage, else 0); varies (psywave, whose fixed damage is random: `fixed` is its mean); halves (super fang, whose
+        fixed damage is half of the remaining HP); hit_chance; critical_chance; wears (HP that the defender loses at
+        the end of every turn once it is trapped, seeded, burnt or poisoned); wear_chance (that a use that hits causes
+        this); attacker_hp; defender_hp; attack_stages (change of the user's attack by one use); schedule (index into
+        `SCHEDULES`: when the move strikes); and columns of `dex.moves`.
 
     Raises
     ------
@@ -74,8 +74,9 @@ def attacks(attacker: ArrayLike, move: ArrayLike, defender: ArrayLike) -> pd.Dat
 
     Notes
     -----
-    Moves that give back what their user suffered (counter, mirror coat, bide) have power 0. Dream eater never hits,
-    for nothing else puts the defender to sleep. Sources: the engine's battle-actions.ts, moves.ts and conditions.ts.
+    Moves that return the damage that their user took (counter, mirror coat, bide) have power 0. Dream eater never hits,
+    because no other move puts the defender to sleep. Sources: the engine's battle-actions.ts, moves.ts and
+    conditions.ts.
     """
     stats, moves = battle_stats(), _moves()
     ours, used, theirs = (
@@ -107,7 +108,7 @@ def attacks(attacker: ArrayLike, move: ArrayLike, defender: ArrayLike) -> pd.Dat
 
 @cache
 def _moves() -> pd.DataFrame:
-    """Return what `attacks` needs to know of every move."""
+    """Return the properties of every move that `attacks` needs."""
     moves = dex.moves()
     rule = moves["damage_rule"]
     friendship, level = (rule.isin(names) for names in (["pikapapow", "veeveevolley"], ["level"]))
@@ -132,7 +133,7 @@ def _moves() -> pd.DataFrame:
 
 @cache
 def _wear_chance() -> Chances:
-    """Chance that a use which hits makes the species lose HP every turn, by move and species."""
+    """Return the chance that a use that hits makes the species lose HP every turn, by move and species."""
     moves, species = dex.moves(), dex.species()
     types = species[["type_1", "type_2"]].to_numpy()
     spared = {name: np.isin(types, immune).any(axis=1) for name, immune in IMMUNE.items()}
@@ -155,7 +156,7 @@ def _positions(known: pd.Index, ids: ArrayLike) -> Numbers:
 
 @cache
 def _effectiveness() -> Chances:
-    """Multiplier of every move against every species."""
+    """Return the type multiplier of every move against every species."""
     moves, species = dex.moves(), dex.species().index
     pairs = np.repeat(moves["type"], len(species)), np.tile(species, len(moves))
     return type_effectiveness(*pairs).reshape(len(moves), len(species))
@@ -163,34 +164,46 @@ def _effectiveness() -> Chances:
 
 @cache
 def _same_type_bonus() -> Chances:
-    """Bonus of every species for every move."""
+    """Return the same-type bonus of every species for every move."""
     moves, species = dex.moves(), dex.species().index
     pairs = np.tile(moves["type"], len(species)), np.repeat(species, len(moves))
     return same_type_bonus(*pairs).reshape(len(species), len(moves))
 
 
 def stages(boosts: pd.Series, stat: str) -> pd.Series:
-    """Read the change of one stat from texts such as "attack-1 defense-1"; 0 where it is not named."""
+    """Read the change of one stat from texts such as "attack-1 defense-1".
+
+    Parameters
+    ----------
+    boosts : Series of str
+    stat : str
+
+    Returns
+    -------
+    Series of int
+        In stages; 0 where the text does not name the stat.
+    """
     return boosts.str.extract(rf"(?:^| ){stat}([+-]\d)", expand=False).astype(float).fillna(0).astype(int)
 
 
 def hit_damage(table: pd.DataFrame, use: int = 0) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return what one hit can take, in HP, and how likely that is: 16 rolls, then 16 rolls of a critical hit.
+    """Return the possible damage of one hit and the probabilities: 16 rolls, then 16 rolls of a critical hit.
 
-    Super fang's half is that of the full HP.
+    Super fang is computed as half of the full HP.
 
     Parameters
     ----------
     table : DataFrame of n rows
         From `attacks`.
     use : int, default 0
-        Uses of the move before this one; only a move that changes its user's attack minds.
+        Number of earlier uses of the move. It matters only for moves that change their user's attack.
 
     Returns
     -------
     points : ndarray of int, shape (n, 32)
+        Damage in HP.
     chances : ndarray of float, shape (n, 32)
-        Each row sums to 1. Where psywave is among the moves, both have 101 columns more, of what it takes.
+        Each row sums to 1. If psywave is among the moves, both arrays have 101 more columns with its damage.
     """
     columns = ("power", "attack", "defense", "stab", "effectiveness", "fixed", "attack_stages", "critical_chance")
     power, attack, defense, stab, effectiveness, fixed, stages, critical = (
@@ -211,16 +224,34 @@ def hit_damage(table: pd.DataFrame, use: int = 0) -> tuple[NDArray[np.int64], ND
 
 
 def hits(table: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the chances that a use which does not miss hits once, twice, ... five times; shape (n, 5)."""
+    """Return the chances that a use that does not miss hits once, twice, ... five times.
+
+    Parameters
+    ----------
+    table : DataFrame of n rows
+        From `attacks`.
+
+    Returns
+    -------
+    ndarray of float, shape (n, 5)
+    """
     low, high = table["multihit_min"].to_numpy()[:, None], table["multihit_max"].to_numpy()[:, None]
     spread = np.where((low == 2) & (high == 5), [0, *HITS_OF_2_TO_5], 0.0)
     return np.where(low == high, np.arange(1, 6) == low, spread).astype(float)
 
 
 def damage_of_use(table: pd.DataFrame) -> tuple[Numbers, Chances, Numbers]:
-    """Return what a first use that does not miss takes, in HP: least, mean and most, each of shape (n,).
+    """Return the damage of a first use that does not miss.
 
-    Least and most are without a critical hit; the mean is with them, and 0 where the move never hits.
+    Parameters
+    ----------
+    table : DataFrame of n rows
+        From `attacks`.
+
+    Returns
+    -------
+    least, mean, most : ndarray of shape (n,)
+        In HP. Least and most exclude critical hits; the mean includes them and is 0 for a move that never hits.
     """
     number, distinct = _profiles(table)
     points, _ = hit_damage(distinct)
@@ -232,26 +263,30 @@ def damage_of_use(table: pd.DataFrame) -> tuple[Numbers, Chances, Numbers]:
 
 @cache
 def courses(schedule: str, hit_chance: float, wear_chance: float) -> Chances:
-    """Return how likely a move has worn its target for so many turns, and has hit so often, by the end of each turn.
+    """Return the joint probability of turns of wear and number of hits at the end of each turn.
+
+    Wear is the HP that a burn, poison, a trap or a seed takes at the end of every turn.
 
     Parameters
     ----------
     schedule : str
-        One of `SCHEDULES`: the move is used every turn; in the first only (its user faints, or it fails later);
-        strikes in every second turn; rests for a turn after a hit; or locks its user in.
+        One of `SCHEDULES`: the move is used every turn ("every"); only in the first turn, because its user faints or
+        it fails later ("once"); strikes in every second turn ("charge"); its user rests for a turn after a hit
+        ("recharge"); or it locks its user in ("locks_in").
     hit_chance : float
+        0 to 1.
     wear_chance : float
-        That a hit begins wear (a burn, poison), if none has before.
+        Chance that a hit starts wear if no earlier hit has, 0 to 1.
 
     Returns
     -------
     ndarray of shape (TURNS + 1, TURNS + 1, TURNS + 1)
-        Turns, turns of wear, hits.
+        Probabilities by turn, turns of wear, and hits. Each turn's sum to 1.
 
     Notes
     -----
-    A move that locks in is used for two or three turns, then confuses its user for one to four, in each of which
-    it hits itself instead in 33 % (lockedmove and confusion in the engine's conditions.ts).
+    A move that locks in is used for two or three turns. It then confuses its user for one to four turns; in each of
+    them the user hits itself instead with 33 % (lockedmove and confusion in the engine's conditions.ts).
     """
     nothing = np.zeros((TURNS + 1, TURNS + 1))
     nothing[0, 0] = 1.0
@@ -270,7 +305,7 @@ def courses(schedule: str, hit_chance: float, wear_chance: float) -> Chances:
 
 
 def _transitions(schedule: str, state: str, p: float) -> list[tuple[float, str, int]]:
-    """List chance, state after the turn and hits in it."""
+    """List the possible outcomes of a turn: probability, state afterwards, number of hits."""
     if schedule == "once":
         return [(p, "over", 1), (1 - p, "over", 0)] if state == _START else [(1.0, "over", 0)]
     if schedule == "charge":
@@ -283,8 +318,8 @@ def _transitions(schedule: str, state: str, p: float) -> list[tuple[float, str, 
 
 
 def _locked(state: str, p: float) -> list[tuple[float, str, int]]:
-    """List the transitions of a user who is free, locked for one or two more turns, or confused for some."""
-    if state in (_START, "confused 1"):  # in its last turn the confusion is over before the move
+    """List the transitions of a user that is free, locked in for one or two more turns, or confused."""
+    if state in (_START, "confused 1"):  # confusion that is in its last turn ends before the move
         return [(p / 2, "locked 1", 1), (p / 2, "locked 2", 1), (1 - p, _START, 0)]
     kind, left = state.split()
     after = f"{kind} {int(left) - 1}"
@@ -296,7 +331,7 @@ def _locked(state: str, p: float) -> list[tuple[float, str, int]]:
 
 
 def knock_outs(table: pd.DataFrame) -> tuple[Chances, Chances]:
-    """Return how likely the defender, undisturbed, is knocked out by each turn, and the turns that takes.
+    """Return the chances that a defender that does nothing is knocked out by each turn, and the expected turns.
 
     Parameters
     ----------
@@ -306,9 +341,9 @@ def knock_outs(table: pd.DataFrame) -> tuple[Chances, Chances]:
     Returns
     -------
     chances : ndarray, shape (n, TURNS + 1)
-        Chance that it is down by the end of turn 0, 1, ... `TURNS`.
+        Chance that the defender is knocked out by the end of turn 0, 1, ... `TURNS`.
     turns : ndarray, shape (n,)
-        Expected turns, at most `NEVER`. What is left after `TURNS` falls at the mean damage per turn.
+        Expected turns, at most `NEVER`. HP that remain after `TURNS` turns are divided by the mean damage per turn.
     """
     number, distinct = _profiles(table)
     standing, left = np.zeros((len(table), TURNS + 1)), np.zeros((len(table), TURNS + 1))
@@ -329,12 +364,12 @@ def knock_outs(table: pd.DataFrame) -> tuple[Chances, Chances]:
 
 
 def _rounded(values: Chances) -> Chances:
-    """Round; sums of sixteenths lie half-way often, and there the last bits must not decide."""
+    """Round to `DECIMALS`. Sums of sixteenths often lie half-way; the offset keeps the last bits from deciding."""
     return (values + OFF_TIES).round(DECIMALS)
 
 
 def _kinds(table: pd.DataFrame) -> Iterator[tuple[tuple[str, float, float], Numbers]]:
-    """Yield every schedule, chance to hit and chance to wear that there is, with its rows."""
+    """Yield each distinct combination of schedule, hit chance and wear chance, with the positions of its rows."""
     columns = ["schedule", "hit_chance", "wear_chance"]
     for kind in table[columns].drop_duplicates().itertuples(index=False):
         of_kind = np.all([table[name] == value for name, value in zip(columns, kind, strict=True)], axis=0)
@@ -342,7 +377,7 @@ def _kinds(table: pd.DataFrame) -> Iterator[tuple[tuple[str, float, float], Numb
 
 
 def _worn(table: pd.DataFrame) -> Numbers:
-    """Return the HP that wear has taken 0, 1, ... `TURNS` turns after its begin; one column where nothing wears."""
+    """Return the HP that wear has taken 0, 1, ... `TURNS` turns after it began; one column if no row has wear."""
     turns = np.arange(TURNS + 1 if table["wear_chance"].any() else 1)
     ticks = turns - (table["traps"].to_numpy()[:, None] & (turns > TRAPPED))
     worn: Numbers = ticks * table["wears"].to_numpy()[:, None]
@@ -350,14 +385,14 @@ def _worn(table: pd.DataFrame) -> Numbers:
 
 
 def mixed_knock_outs(table: pd.DataFrame, sizes: Numbers) -> tuple[Chances, Chances]:
-    """Return the same as `knock_outs` of sides that draw one of several moves anew each turn, each as likely.
+    """Return the same as `knock_outs` for sides that draw one of their moves every turn, all equally likely.
 
     Parameters
     ----------
     table : DataFrame
         From `attacks`: the moves of the first side, then those of the second, and so on.
     sizes : ndarray of int, shape (n,)
-        How many moves each side has, at least 1.
+        Number of moves of each side, at least 1.
 
     Returns
     -------
@@ -366,8 +401,8 @@ def mixed_knock_outs(table: pd.DataFrame, sizes: Numbers) -> tuple[Chances, Chan
 
     Notes
     -----
-    A move that charges or recharges takes two turns, and no other is drawn meanwhile. That a move locks its user in,
-    lowers its attack or wears the defender down is left out.
+    A move that charges or recharges takes two turns; no other move is drawn in the second. Locking in, changes of the
+    user's attack and wear (burn, poison, traps, seeds) are ignored.
     """
     side, n = np.repeat(np.arange(len(sizes)), sizes), len(sizes)
     hp = table["defender_hp"].to_numpy()[np.cumsum(sizes) - sizes]
@@ -409,21 +444,22 @@ def mixed_knock_outs(table: pd.DataFrame, sizes: Numbers) -> tuple[Chances, Chan
 
 
 def _follow(moves: dict[str, NDArray]) -> tuple[Chances, Chances, Chances]:
-    """Follow the damage that drawn moves have done over `TURNS` turns.
+    """Compute the distribution of the damage that drawn moves have done over `TURNS` turns.
 
     Parameters
     ----------
     moves : dict of ndarray with n rows
-        hp of the defender; of moves weighted by their shares the chance of every damage, a miss is none: steady,
-        first (fails from the second turn on), charge, recharge, last (its user faints); and the shares failing (of the
-        first), charging, and halving (of super fang's hits).
+        hp: of the defender.
+        steady, first (fails from the second turn on), charge, recharge, last (its user faints): for each kind of move
+        the chance of every damage (a miss is damage 0), weighted by the moves' shares.
+        failing (moves of the kind first), charging, halving (hits of super fang): shares.
 
     Returns
     -------
     down : ndarray, shape (n, TURNS + 1)
-        Chance that the defender is down by turn.
+        Chance that the defender is knocked out by the end of each turn.
     left, gone : ndarray, shape (n,)
-        Expected HP that are left after the last turn; chance that the attacker has fainted before the defender.
+        Expected HP that remain after the last turn; chance that the attacker has fainted before the defender.
     """
     hp, width = moves["hp"][:, None], int(moves["hp"].max())
     taken, size = np.arange(width), fft.next_fast_len(2 * width - 1, real=True)
@@ -432,7 +468,7 @@ def _follow(moves: dict[str, NDArray]) -> tuple[Chances, Chances, Chances]:
         moves[name][:, :width] for name in ("first", "steady", "charge", "recharge", "last")
     )
     opening, usual, slow = (fft.rfft(kernel, size) for kernel in (steady + first, steady, charge + recharge))
-    # Chance to stand after a last move, or while recharging, by the damage taken before.
+    # Chance that the defender stands after a last move, or while the attacker recharges, by the damage taken before.
     stands_last, stands_resting = (
         np.take_along_axis(kernel.cumsum(axis=1), (remaining - 1).clip(0), axis=1) for kernel in (last, recharge)
     )
@@ -456,7 +492,7 @@ def _follow(moves: dict[str, NDArray]) -> tuple[Chances, Chances, Chances]:
 
 
 def _halve(after: Chances, before: Chances, remaining: Numbers) -> None:
-    """Add to the chances of every damage those of `before`, whose remaining HP have been halved."""
+    """Halve the remaining HP in the distribution `before`, and add the result to `after` in place."""
     rows, width = np.flatnonzero(before.any(axis=1)), after.shape[1]
     taken = np.minimum(np.arange(width) + np.maximum(remaining[rows] // 2, 1), width)
     index = taken + np.arange(len(rows))[:, None] * (width + 1)
@@ -465,9 +501,10 @@ def _halve(after: Chances, before: Chances, remaining: Numbers) -> None:
 
 
 def _profiles(table: pd.DataFrame) -> tuple[Numbers, pd.DataFrame]:
-    """Find the distinct distributions of damage: which of them every row has, and rows of `attacks` that have them.
+    """Find the distinct distributions of damage, so that each is computed once.
 
-    Power, attack and defence count only by the base damage that they make, as long as uses do not change the attack.
+    Return the number of every row's distribution, and one example row per distribution. Unless uses change the attack,
+    power, attack and defense matter only through the base damage that they give.
     """
     factor = 2 * LEVEL // 5 + 2
     power, defense = table["power"].to_numpy() * (table["effectiveness"] > 0).to_numpy(), table["defense"].to_numpy()
@@ -486,7 +523,7 @@ def _mean_of_use(distinct: pd.DataFrame, use: int) -> Chances:
     """Return the mean damage of a use that does not miss."""
     points, chances = hit_damage(distinct, use)
     products, usual = points * chances, 2 * len(ROLLS)
-    # In two sums, so that a psywave among the rows does not change the last bits of the others.
+    # Two sums, so that the extra columns of psywave do not change the last bits of the other rows.
     one_hit = products[:, :usual].sum(axis=1) + products[:, usual:].sum(axis=1)
     mean: Chances = one_hit * (hits(distinct) @ np.arange(1, 6))
     return mean
@@ -503,7 +540,7 @@ def _after_hits(
     number, distinct
         From `_profiles`.
     worn : ndarray of int, shape (n, m)
-        HP that are gone besides.
+        HP that wear has taken.
 
     Returns
     -------
@@ -529,7 +566,7 @@ def _after_hits(
 
 
 def _damage_sums(distinct: pd.DataFrame, width: int) -> Chances:
-    """Return the chance of every damage below `width` that 0 to `TURNS` hits do; shape (n, TURNS + 1, width)."""
+    """Return the chances of 0 to `width` - 1 HP of damage after 0 to `TURNS` hitting uses; (n, TURNS + 1, width)."""
     sums = np.zeros((len(distinct), TURNS + 1, width))
     sums[:, 0, 0] = 1.0
     changes = np.flatnonzero(distinct["attack_stages"])
@@ -543,7 +580,7 @@ def _damage_sums(distinct: pd.DataFrame, width: int) -> Chances:
 
 
 def _use_damage(distinct: pd.DataFrame, width: int, use: int = 0) -> Chances:
-    """Return the chance of every damage from 0 to below `width` that a use which does not miss does, one row a use."""
+    """Return the chances of 0 to `width` - 1 HP of damage by one use that does not miss; shape (n, width)."""
     points, chances = hit_damage(distinct, use)
     index = np.arange(len(distinct))[:, None] * (width + 1) + np.minimum(points, width)
     counted = np.bincount(index.ravel(), chances.ravel(), len(distinct) * (width + 1))

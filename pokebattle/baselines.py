@@ -1,4 +1,4 @@
-"""What a model has to beat: a constant, three rules of thumb, and logistic regression on the model's features."""
+"""Baselines that a model has to beat: a constant, three simple rules, and a logistic regression on its features."""
 
 from __future__ import annotations
 
@@ -21,17 +21,42 @@ Transformer = MatchupFeatures | StatFeatures
 
 
 def faster_species(matchups: pd.DataFrame) -> np.ndarray:
-    """Favour the species with the higher base speed."""
+    """Predict that the species with the higher base speed wins.
+
+    Parameters
+    ----------
+    matchups : DataFrame of n rows
+        Columns species_a and species_b.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        1 for A, -1 for B, 0 for no preference. The same for all rules.
+    """
     return _compare(dex.species()["speed"], matchups)
 
 
 def base_stat_total(matchups: pd.DataFrame) -> np.ndarray:
-    """Favour the species with the higher sum of base stats."""
+    """Predict that the species with the higher sum of base stats wins.
+
+    Parameters
+    ----------
+    matchups : DataFrame of n rows
+        Columns species_a and species_b.
+    """
     return _compare(dex.species()[STATS].sum(axis=1), matchups)
 
 
 def damage_race(matchups: pd.DataFrame) -> np.ndarray:
-    """Favour the side that has more likely than not knocked out the other in fewer turns, at a tie the first mover."""
+    """Predict that the side that needs fewer turns for a knock-out wins; at a tie, the side that moves first.
+
+    A side's number of turns ends with the first turn by which the knock-out has a probability of at least 1/2.
+
+    Parameters
+    ----------
+    matchups : DataFrame of n rows
+        Columns species_a, species_b, move_a, move_b.
+    """
     race = MatchupFeatures(blocks=["pace"], comparisons=["moves_first"])
     numbers = race.set_output(transform="pandas").fit_transform(matchups)
     a, b = ((numbers.filter(regex=rf"^{side}_down_by_") < 0.5).sum(axis=1) for side in "ab")
@@ -46,13 +71,14 @@ RULES: dict[str, Rule] = {
 
 
 def rules(species: pd.DataFrame | None = None) -> dict[str, Rule]:
-    """Return the rules that can be told of species: all of `RULES`, or those of a table that need no moves.
+    """Return the rules that apply to the given species.
 
     Parameters
     ----------
     species : DataFrame, optional
-        A table of species that are not the game's, see `features.matchup_features`. The faster one is favoured where it
-        has a stat called speed; the total is of the stats that the game has as well, or else of all.
+        Your own table of species, see `features.matchup_features`. Only rules that need no moves apply to it: "faster
+        species" if it has a stat called speed, and "higher base-stat total", the sum of the stats that the game has
+        too, or of all stats if there are none. By default the species of the game, to which all `RULES` apply.
     """
     if species is None:
         return RULES
@@ -66,22 +92,22 @@ def rules(species: pd.DataFrame | None = None) -> dict[str, Rule]:
 def baselines(
     training: pd.DataFrame, matchups: pd.DataFrame, features: str = "mechanics", species: pd.DataFrame | None = None
 ) -> dict[str, np.ndarray]:
-    """Fit every baseline on the training part and predict P(A wins) of other matchups.
+    """Fit every baseline on the training part and predict P(A wins) for other matchups.
 
     Parameters
     ----------
     training, matchups : DataFrame
-        Matchups; the training part with wins_a and n_battles.
+        Matchups to fit on, with wins_a and n_battles, and matchups to predict.
     features : str, default "mechanics"
-        The feature set of the logistic regression.
+        Feature set of the logistic regression.
     species : DataFrame, optional
-        A table of species that are not the game's: the logistic regression has their `raw` features, and rules that
-        need moves are left out.
+        Your own table of species. The logistic regression then uses the feature set `raw`, and rules that need moves
+        are left out.
 
     Returns
     -------
     dict of str to ndarray of shape (n_matchups,)
-        Swapping the sides of a matchup mirrors every one of them, so the constant can only be 1/2.
+        P(A wins) by name of the baseline. Swapping the sides of a matchup changes p to 1 - p, so the constant is 1/2.
     """
     predictions = {"constant": np.full(len(matchups), 0.5)}
     predictions |= {name: rule_probability(rule, training, matchups) for name, rule in rules(species).items()}
@@ -90,12 +116,21 @@ def baselines(
 
 
 def rule_probability(rule: Rule, training: pd.DataFrame, matchups: pd.DataFrame) -> np.ndarray:
-    """Give the side that a rule favours the share of battles that such sides won in the training part.
+    """Turn a rule into probabilities: the share of training battles that the side favoured by the rule has won.
 
     Parameters
     ----------
     rule : callable
-        From matchups to 1 (favours A), -1 (favours B) or 0 (cannot tell: probability 1/2).
+        Maps matchups to 1 (favours A), -1 (favours B) or 0 (no preference: probability 1/2).
+    training : DataFrame
+        Matchups with wins_a and n_battles.
+    matchups : DataFrame of n rows
+        Matchups to predict.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        P(A wins).
     """
     favours, wins, n = rule(training), training["wins_a"], training["n_battles"]
     right = np.select([favours > 0, favours < 0], [wins, n - wins], 0).sum()
@@ -105,9 +140,21 @@ def rule_probability(rule: Rule, training: pd.DataFrame, matchups: pd.DataFrame)
 
 
 def logistic_regression(training: pd.DataFrame, matchups: pd.DataFrame, transformer: Transformer) -> np.ndarray:
-    """Logistic regression on the differences of the two sides' features, without intercept.
+    """Fit a logistic regression without intercept on the differences of the two sides' features, and predict P(A wins).
 
-    Newton's method goes to the optimum itself: where L-BFGS stops depends on the last bits of the processor's sums.
+    Newton's method reaches the optimum itself. The point at which L-BFGS stops depends on the processor's rounding.
+
+    Parameters
+    ----------
+    training : DataFrame
+        Matchups with wins_a and n_battles.
+    matchups : DataFrame of n rows
+        Matchups to predict.
+    transformer : MatchupFeatures or StatFeatures
+
+    Returns
+    -------
+    ndarray of shape (n,)
     """
     wins, losses = training["wins_a"], training["n_battles"] - training["wins_a"]
     numbers = _differences(training, transformer)
@@ -122,7 +169,7 @@ def logistic_regression(training: pd.DataFrame, matchups: pd.DataFrame, transfor
 
 
 def _differences(matchups: pd.DataFrame, transformer: Transformer) -> np.ndarray:
-    """A's features less B's (those of B less A's would repeat them), and twice the comparisons."""
+    """Return A's features minus B's, and twice the comparisons. B's features minus A's would be redundant."""
     columns = [not name.startswith("b_") for name in transformer.get_feature_names_out()]
     forward, backward = transformer.both_orientations(matchups)
     return (forward - backward)[:, columns]

@@ -1,8 +1,7 @@
-"""What a matchup is, and the arithmetic of the game: stats, the damage formula, the policy that picks the moves.
+"""Matchups and the arithmetic of the game: stats, the damage formula, the policies that choose the moves.
 
 A matchup is two species at level 50 with individual values of 31, no awakening values, a neutral nature, friendship
-70 and no item, each with the one move that it uses for the whole battle, or with all of its damaging moves, of which it
-draws one each turn.
+70 and no item. Each side uses one move for the whole battle, or draws one of its damaging moves every turn.
 """
 
 import difflib
@@ -20,9 +19,9 @@ INDIVIDUAL_VALUE = 31
 FRIENDSHIP = 70
 STATS = ["hp", "attack", "defense", "special_attack", "special_defense", "speed"]
 MATCHUP = ["species_a", "species_b", "move_a", "move_b", "policy"]
-RANDOM = "random"  # in place of a move: one of the damaging moves is drawn each turn, each as likely
+RANDOM = "random"  # instead of a move id: one of the damaging moves is drawn every turn, all equally likely
 STAB = 1.5
-DRAWS = 20_261_126  # seed of the moves that are given; it belongs to the battle set, not to a model
+DRAWS = 20_261_126  # seed for drawing the moves of the policy given_move; part of the battle set, not of a model
 
 CONDITIONS = {
     "level": LEVEL, "individual_values": INDIVIDUAL_VALUE, "awakening_values": 0, "nature": "neutral",
@@ -33,12 +32,24 @@ Ids = Sequence[str] | pd.Series | pd.Index | NDArray[np.object_]
 
 
 def positions(matchups: pd.DataFrame, column: str, known: pd.Index) -> NDArray[np.int16]:
-    """Return where the ids of a column stand among the known ones, shape (n_matchups,).
+    """Return the positions of a column's ids in an index.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+    column : str
+        Column of `matchups`.
+    known : Index
+        All valid ids.
+
+    Returns
+    -------
+    ndarray of int16, shape (n_matchups,)
 
     Raises
     ------
     ValueError
-        If the column is missing, or an id is not known; the nearest known one is named.
+        If the column is missing, or an id is unknown; the message names the nearest known id.
     """
     if column not in matchups:
         raise ValueError(f"matchups: column {column} is missing, got {', '.join(map(str, matchups.columns))}")
@@ -55,8 +66,9 @@ def positions(matchups: pd.DataFrame, column: str, known: pd.Index) -> NDArray[n
 def battle_stats() -> pd.DataFrame:
     """Return the stats in battle: index species_id, integer columns hp to speed, shape (188, 6).
 
-    The formulas of the main games since Generation 3, with the friendship factor of Let's Go, which raises every
-    stat but HP: 1 + friendship / 255 / 10 in whole percent, rounded down (the engine's mod gen7letsgo, scripts.ts).
+    The formulas are those of the main games since Generation 3. Let's Go also multiplies every stat except HP by the
+    friendship factor 1 + friendship / 255 / 10, rounded down to whole percent (the engine's mod gen7letsgo,
+    scripts.ts).
     """
     base = dex.species()[STATS]
     grown = (2 * base + INDIVIDUAL_VALUE) * LEVEL // 100
@@ -66,12 +78,17 @@ def battle_stats() -> pd.DataFrame:
 
 
 def type_effectiveness(move_type: Ids, defender: Ids) -> NDArray[np.float64]:
-    """Return the multiplier (0 to 4) of a move's type against a species, whose one or two types multiply.
+    """Return the type multiplier of a move against a species: the product over the species' one or two types.
 
     Parameters
     ----------
     move_type, defender : array-like of str, shape (n,)
         Type ids and species ids.
+
+    Returns
+    -------
+    ndarray of float, shape (n,)
+        0 to 4.
     """
     chart = dex.type_chart().assign(**{"": 1.0})
     types = dex.species()[["type_1", "type_2"]].loc[_index(defender)]
@@ -81,7 +98,17 @@ def type_effectiveness(move_type: Ids, defender: Ids) -> NDArray[np.float64]:
 
 
 def same_type_bonus(move_type: Ids, attacker: Ids) -> NDArray[np.float64]:
-    """Return 1.5 where the move has one of the attacker's types, else 1; shape (n,)."""
+    """Return 1.5 if the move has one of the attacker's types, else 1.
+
+    Parameters
+    ----------
+    move_type, attacker : array-like of str, shape (n,)
+        Type ids and species ids.
+
+    Returns
+    -------
+    ndarray of float, shape (n,)
+    """
     types = dex.species()[["type_1", "type_2"]].loc[_index(attacker)].to_numpy()
     return np.where((types == np.asarray(move_type)[:, None]).any(axis=1), STAB, 1.0)
 
@@ -90,26 +117,26 @@ def damage(
     power: ArrayLike, attack: ArrayLike, defense: ArrayLike, stab: ArrayLike, effectiveness: ArrayLike,
     roll: ArrayLike = 100, critical: ArrayLike = False,
 ) -> NDArray[np.int64]:
-    """Return the HP that one hit takes at level 50, rounded at every step as the game does.
+    """Return the damage of one hit at level 50, in HP, rounded at every step as in the game.
 
     Parameters
     ----------
     power, attack, defense, stab, effectiveness : array-like
-        Base power, the two stats in battle, 1 or 1.5, the type multiplier; all broadcast.
+        Base power, the two stats in battle, 1 or 1.5, the type multiplier. All arguments are broadcast.
     roll : array-like of int, default 100
-        The random factor: 85 to 100 percent, each as likely.
+        The random factor: 85 to 100 percent, all equally likely in the game.
     critical : array-like of bool, default False
         A critical hit multiplies by 1.5.
 
     Returns
     -------
     ndarray of int
-        At least 1, except 0 where the target is immune or the power is 0.
+        At least 1; 0 if the target is immune or the power is 0.
 
     Notes
     -----
-    Source: getDamage and modifyDamage of the engine's battle-actions.ts (the main games since Generation 6). Half a
-    point is rounded down in the same-type bonus and everything else is truncated.
+    Source: getDamage and modifyDamage of the engine's battle-actions.ts (the main games since Generation 6). The
+    same-type bonus is rounded to the nearest point, halves down; everything else is truncated.
     """
     power, attack, defense = (np.asarray(value, dtype=np.int64) for value in (power, attack, defense))
     effectiveness = np.asarray(effectiveness, dtype=float)
@@ -123,21 +150,21 @@ def damage(
 
 @cache
 def _best_moves() -> pd.DataFrame:
-    """Score every damaging move of every attacker against every defender, and keep the best."""
+    """Score every damaging move of every attacker against every defender, and keep the best one."""
     moves, stats, learnsets = dex.moves().sort_index(), battle_stats(), dex.learnsets()
     moves = moves[moves["category"] != "status"]
     known = pd.crosstab(learnsets["species_id"], learnsets["move_id"]).reindex(columns=moves.index, fill_value=0) > 0
     known = known[known.any(axis=1)]
     fighters, stats = known.index, stats.loc[known.index]
     physical = (moves["category"] == "physical").to_numpy()
-    attack = np.where(physical, stats[["attack"]], stats[["special_attack"]])  # species x moves, as the next two
+    attack = np.where(physical, stats[["attack"]], stats[["special_attack"]])  # shape (species, moves), as the next two
     defense = np.where(physical, stats[["defense"]], stats[["special_defense"]])
     stab, effectiveness = (
         rule(np.tile(moves["type"], len(fighters)), np.repeat(fighters, len(moves))).reshape(attack.shape)
         for rule in (same_type_bonus, type_effectiveness)
     )
     strength = (moves["base_power"] * moves["accuracy"]).to_numpy() * stab * attack
-    # Exact numbers up to the one division: equal moves get equal scores, and of these argmax takes the first id.
+    # All numbers are exact before the only division, so equal moves get equal scores; argmax takes the first id.
     scores = strength[:, None, :] * effectiveness / defense
     scores = np.where(known.to_numpy()[:, None, :], scores, -1.0)
     best = scores.argmax(axis=2).ravel()
@@ -149,9 +176,9 @@ def _best_moves() -> pd.DataFrame:
 def best_moves() -> pd.DataFrame:
     """Return the best move of every attacker against every defender (187 x 187, mirror matches included).
 
-    The score of a move is base power x same-type bonus x type effectiveness x accuracy x attack / defence, taken
-    literally: moves that strike late, hit several times or make their user faint get no other weight, and moves
-    whose power is not a number score 0. The highest score wins; equal scores go to the first move id.
+    The score of a move is base power x same-type bonus x type effectiveness x accuracy x attack / defense. There is
+    no correction for moves that strike late, hit several times or make their user faint, and moves whose damage has
+    a rule of its own score 0 (base power 0). The highest score wins; equal scores go to the first move id.
 
     Returns
     -------
@@ -162,9 +189,9 @@ def best_moves() -> pd.DataFrame:
 
 
 def damaging_moves() -> dict[str, list[str]]:
-    """Return the damaging moves that every species can use, sorted by id: what `RANDOM` draws from.
+    """Return the damaging moves that each species can use, sorted by id. `RANDOM` draws from them.
 
-    Species without any (Ditto) are left out.
+    Species without damaging moves (Ditto) are left out.
     """
     moves, learnsets = dex.moves(), dex.learnsets()
     known = learnsets[learnsets["move_id"].map(moves["category"]) != "status"].sort_values(["species_id", "move_id"])
@@ -172,7 +199,7 @@ def damaging_moves() -> dict[str, list[str]]:
 
 
 def pairs() -> pd.DataFrame:
-    """Return every unordered pair of the 187 species that can deal damage: species_a < species_b, sorted."""
+    """Return all unordered pairs of the 187 species that can deal damage: species_a < species_b, sorted."""
     fighters = np.array(sorted(damaging_moves()), dtype=object)
     first, second = np.triu_indices(len(fighters), k=1)
     return pd.DataFrame({"species_a": fighters[first], "species_b": fighters[second]})
@@ -189,12 +216,12 @@ def _best_move(pairs: pd.DataFrame, n_given: int) -> pd.DataFrame:
 
 
 def _random_move(pairs: pd.DataFrame, n_given: int) -> pd.DataFrame:
-    """Let both sides draw a move each turn."""
+    """Let both sides draw a move every turn."""
     return pairs.assign(move_a=RANDOM, move_b=RANDOM)
 
 
 def _given_move(pairs: pd.DataFrame, n_given: int) -> pd.DataFrame:
-    """Let one side use a move that is drawn from all but its best, against the best move of the other."""
+    """Give one side a move that is drawn from all except its best, and the other side its best move."""
     best, known = _best_move(pairs, n_given), damaging_moves()
     rng = np.random.default_rng((DRAWS, n_given))
     tables = []
@@ -219,16 +246,17 @@ def matchups(policy: str = "best_move", n_given: int = 1) -> pd.DataFrame:
     Parameters
     ----------
     policy : {"best_move", "random_move", "given_move"}
-        Both sides use their best move, one matchup a pair; both draw a damaging move each turn, one a pair; or
-        one side uses another move than its best against the best of the other.
+        "best_move": both sides use their best move; one matchup per pair. "random_move": both sides draw a damaging
+        move every turn; one matchup per pair. "given_move": one side uses a move other than its best, against the best
+        move of the other side.
     n_given : int, default 1
-        Moves that are drawn for each side of each pair under "given_move", fewer where it has not as many.
+        Number of moves that "given_move" draws for each side of each pair; fewer if the side has fewer.
 
     Returns
     -------
     DataFrame
-        Columns species_a, species_b, move_a, move_b, policy; species_a < species_b; sorted by them. 17,391 rows,
-        under "given_move" up to 34,782 x n_given.
+        Columns species_a, species_b, move_a, move_b, policy; species_a < species_b; sorted by the two species. 17,391
+        rows; for "given_move" up to 34,782 x n_given.
 
     Raises
     ------
@@ -241,18 +269,24 @@ def matchups(policy: str = "best_move", n_given: int = 1) -> pd.DataFrame:
 
 
 def draw(n: NDArray[np.int64], k: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw up to `k` distinct numbers below `n[i]` for every i, all of them where there are no more than `k`.
+    """Draw `k` distinct numbers from 0 to `n[i]` - 1 for every i, or all of them if there are fewer than `k`.
 
     Every subset is equally likely (Floyd's algorithm, Bentley and Floyd 1987, for all rows at once).
 
+    Parameters
+    ----------
+    n : ndarray of int
+    k : int
+    rng : Generator
+
     Returns
     -------
-    row, number : ndarray of int, of one shape
-        In the order of the rows.
+    row, number : ndarray of int, shape (n_drawn,)
+        The i and one of its numbers, in the order of the rows.
     """
     drawn = np.full((len(n), k), -1)
     for turn in range(k):
-        top = n - k + turn  # the largest number that may be drawn now; below 0 there is nothing to draw
+        top = n - k + turn  # the largest number that can be drawn now; below 0 nothing is drawn
         number = np.floor(rng.random(len(n)) * (top + 1)).astype(int)
         taken = (drawn[:, :turn] == number[:, None]).any(axis=1)
         drawn[:, turn] = np.where(top < 0, -1, np.where(taken, top, number))

@@ -1,4 +1,4 @@
-"""The same battles under every protocol, by a model of every feature set."""
+"""Compare feature sets and protocols on the same battles."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
 
 def fit_and_judge(params: Params, sets: Mapping[str, BattleSet], tests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Fit a version's model on every feature set and protocol, and score it on the protocol's test part.
+    """Fit a version's model with every feature set under every protocol, and score it on the protocol's test part.
 
     Parameters
     ----------
     params : Params
-        The version: what its model is like, feature set and protocol apart.
-    sets, tests : mapping of str to BattleSet and DataFrame
-        By protocol: the battles, and the test part in one orientation.
+        The version. Its feature set and protocol are ignored.
+    sets : mapping of str to BattleSet
+        The battles, by protocol.
+    tests : mapping of str to DataFrame
+        The test part in one orientation, by protocol.
 
     Returns
     -------
@@ -36,7 +38,7 @@ def fit_and_judge(params: Params, sets: Mapping[str, BattleSet], tests: Mapping[
     for protocol, battles in sets.items():
         training = battles.training
         models = next((models for known, models in seen if known.equals(training)), None)
-        if models is None:  # the protocols of unseen families teach the same
+        if models is None:  # the two unseen protocols have the same training part
             models = {name: _fitted(params, name, training) for name in FEATURE_SETS}
             seen.append((training, models))
         test = tests[protocol]

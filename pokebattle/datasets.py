@@ -1,11 +1,11 @@
-"""Battle sets: matchups with their wins, in three parts by a stored protocol, checked at every load.
+"""Battle sets: matchups with their wins, divided into three parts by a protocol, and checked whenever they are loaded.
 
-A set that the engine fought is a folder of `data/battles` with a manifest and Parquet files: `training`, `test` and
-`gate` hold matchups with their battles of the stream of the same name, `protocols` says for every pair of species which
-part it belongs to under each protocol of `splits`. The sets of `formula` are computed when they are loaded, and those
-of `tables` are read from files of one's own.
+A set fought by the engine is a folder in `data/battles` with a manifest and Parquet files. `training`, `test` and
+`gate` contain the matchups and the results of the stream of the same name. `protocols` contains, for every pair of
+species, its part under each protocol of `splits`. The sets of `formula` are computed when they are loaded. The set
+"tables" is read from your own CSV files.
 
-Loading hands out the train part alone. What judges is sealed until `open_part`.
+Loading returns only the training part. The test part and the gate part are returned by `open_part`.
 """
 
 import json
@@ -30,7 +30,7 @@ PROTOCOLS = "protocols.parquet"
 LABELS = {"wins_a": "int16", "n_battles": "int16", "turns": "float32"}
 COLUMNS = [*MATCHUP, *LABELS]
 PAIR = ["species_a", "species_b"]
-# How often the engine fights a matchup of each policy, and how many moves are given to a side: v3's recipe.
+# v3: how often the engine fights a matchup of each policy, and how many moves `given_move` draws for a side.
 N_BATTLES = {
     "training": {"best_move": 20, "random_move": 10, "given_move": 5},
     "test": {"best_move": 400, "random_move": 100, "given_move": 100},
@@ -38,12 +38,12 @@ N_BATTLES = {
 }
 N_GIVEN = {"training": 5, "test": 1, "gate": 1}
 OWN = "tables"
-FEWEST = {"train": 20, "test": 10}  # pairs of one's own: fewer teach nothing, and judge nothing
+FEWEST = {"train": 20, "test": 10}  # pairs of your own battles: fewer are not enough to train or to evaluate
 NO_MOVES = "there are no moves: features are stats and types; no mechanics, no simulation and no damage race"
 
 
 class DatasetError(ValueError):
-    """A battle set is missing, damaged, or not what its manifest says."""
+    """A battle set is unknown, damaged, or differs from its manifest."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,18 @@ class BattleSet:
     digest : str
         16 hexadecimal digits that identify the battles, the protocol and the number of matchups kept.
     manifest : dict
-        Where the battles come from: engine, conditions, seeds; rows and sha256 of each file. Or the formula, or files
-        of one's own.
+        The origin of the battles. For the engine: its version, conditions and seeds, and rows and sha256 of each file.
+        Otherwise the formula, or your own files.
     families : Series
-        Index species id; species with one value stay together where a protocol holds species back.
+        Index species id, values the family. Under the unseen protocols a family is held out as a whole.
     training : DataFrame
-        The train part. Columns species_a, species_b, move_a, move_b, policy, wins_a (0 to n_battles), n_battles and, of
-        the engine's battles, turns (mean length, a result like wins_a and no feature). Battles of one's own have no
+        The training part. Columns species_a, species_b, move_a, move_b, policy, wins_a (0 to n_battles), n_battles and,
+        for the engine's battles, turns (mean length; a result like wins_a, not a feature). Your own battles have no
         moves and no policy.
     species : DataFrame, optional
-        Of battles of one's own: their species, see `tables.OwnBattles`.
+        The species of your own battles, see `tables.OwnBattles`; None for the species of the game.
     notes : tuple of str
-        What a reader should know, a line each.
+        Remarks for the reader, one line each.
     """
 
     name: str
@@ -84,7 +84,10 @@ class BattleSet:
     notes: tuple[str, ...] = field(default=(), repr=False)
 
     def sizes(self) -> pd.DataFrame:
-        """Return how much each part holds: index part and policy, columns pairs, matchups, battles, battles_each."""
+        """Return the sizes of the parts: index part and policy, columns pairs, matchups, battles, battles_each.
+
+        battles_each is the median number of battles of a matchup.
+        """
         counts = {}
         for part, table in {"train": self.training, **self._sealed}.items():
             policies = table["policy"] if "policy" in table else np.full(len(table), "own")
@@ -95,7 +98,18 @@ class BattleSet:
         return pd.DataFrame(counts, index=columns).T.astype(int).rename_axis(["part", "policy"])
 
     def named(self, matchups: pd.DataFrame) -> pd.DataFrame:
-        """Return matchups for readers: species of one's own, which are told by ids, with their names before these."""
+        """Replace the ids of your own species by names, for display: `name (id)`.
+
+        Parameters
+        ----------
+        matchups : DataFrame
+            Columns species_a and species_b (ids).
+
+        Returns
+        -------
+        DataFrame
+            Unchanged for species of the game.
+        """
         if self.species is None:
             return matchups
         names = self.species["name"]
@@ -113,34 +127,35 @@ def load_battles(
     by_engine: bool = False,
     folder: Path = FOLDER,
 ) -> BattleSet:
-    """Load a battle set, check it against its manifest, and check that its parts share nothing.
+    """Load a battle set, check it against its manifest, and check its parts for leaks.
 
     Parameters
     ----------
     name : str
-        A folder in `folder`, e.g. "v3", or a set of `formula`, or "tables".
+        A folder in `folder`, e.g. "v3"; "v1" or "v2" (see `formula`); or "tables" for your own files.
     protocol : {"pair", "one_unseen", "both_unseen"}
-        What the parts that judge hold back, see `splits`.
+        What the test and gate parts hold out, see `splits`.
     max_matchups : int, default 0
-        Keep this many matchups of the train part; 0 keeps all. Smaller numbers are subsets of larger ones: matchups
-        are taken in the order of a hash of their pair.
+        Number of matchups of the training part to keep; 0 keeps all. Matchups are selected in the order of a hash of
+        their pair, so a smaller selection is a subset of a larger one.
     max_judging_pairs : int, default 0
-        Keep the matchups of this many pairs in each of the other parts, likewise.
+        Number of pairs to keep, with all their matchups, in the test part and in the gate part; selected likewise.
     tables : Tables, optional
-        Which files "tables" are, and what their columns mean.
+        The files of "tables" and the meaning of their columns.
     by_engine : bool, default False
-        Take only a set that the engine fought.
+        Accept only sets fought by the engine.
     folder : Path
-        Where battle sets are.
+        Folder of the stored battle sets.
 
     Raises
     ------
     DatasetError
-        If there is no such set, or a file is missing, changed or malformed.
+        If the set or the protocol is unknown, a limit is below 0, a file is missing, changed or malformed, `tables` is
+        missing, or your own files contain too few pairs.
     sheets.TablesError
-        If files of one's own cannot be used.
+        If your own files cannot be used.
     splits.LeakError
-        If the parts share a pair, or a family that was to be unseen.
+        As in `leaks.check_parts`.
     """
     if by_engine:
         _check_engine(name)
@@ -175,18 +190,18 @@ def load_battles(
 
 
 def open_part(battle_set: BattleSet, part: str) -> pd.DataFrame:
-    """Hand out a part that judges; a tracked execution says on its run that it was opened.
+    """Return the test part or the gate part. In a tracked execution, the run records that it was opened.
 
     Parameters
     ----------
     battle_set : BattleSet
     part : {"test", "gate"}
-        "test" judges finished models, and nothing is chosen by it; "gate" is for promotion.
+        "test" evaluates finished models and must not be used to choose between them; "gate" is for promotion.
 
     Returns
     -------
     DataFrame
-        Matchups as in `BattleSet.training`, with more battles each.
+        Columns as in `BattleSet.training`. The engine fights these matchups more often than those of the training part.
 
     Raises
     ------
@@ -199,19 +214,37 @@ def open_part(battle_set: BattleSet, part: str) -> pd.DataFrame:
 
 
 def families() -> pd.Series:
-    """Return the evolution line of every species of the game, which its Mega, Alolan and partner forms share."""
+    """Return the family of every species of the game: its evolution line, including Mega, Alolan and partner forms."""
     return dex.species()["evolution_line"]
 
 
 def stored_battles(name: str, folder: Path = FOLDER) -> dict[str, pd.DataFrame]:
-    """Return all matchups of a set that the engine fought, by stream: to fight them again, not to judge by them."""
+    """Return all matchups of a set fought by the engine, by stream. Use them to fight them again, not to evaluate.
+
+    Parameters
+    ----------
+    name : str
+        For example "v3".
+    folder : Path
+        Folder of the stored battle sets.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        For "training", "test" and "gate".
+
+    Raises
+    ------
+    DatasetError
+        If the engine did not fight this set, or a file is missing, changed or malformed.
+    """
     _check_engine(name)
     manifest = _manifest(name, folder)
     return {stream: _read(folder / name / f"{stream}.parquet", manifest) for stream in STREAMS}
 
 
 def to_fight(stream: str) -> pd.DataFrame:
-    """Return the matchups that the engine fights for a stream of v3: all pairs teach, under one protocol or another.
+    """Return the matchups that the engine fights for a stream of v3.
 
     Parameters
     ----------
@@ -220,7 +253,8 @@ def to_fight(stream: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The matchup's columns and n_battles; of the streams that judge, the pairs that judge under some protocol.
+        The columns of `battles.MATCHUP`, and n_battles. "training" contains all pairs; "test" and "gate" contain the
+        pairs that belong to this part under at least one protocol.
     """
     pairs, kin = battles.pairs(), families()
     part = splits.PARTS[STREAMS.index(stream)]
@@ -234,7 +268,7 @@ def to_fight(stream: str) -> pd.DataFrame:
 
 
 def _stored(name: str, protocol: str, folder: Path) -> tuple[dict[str, Any], dict[str, pd.DataFrame], list[str]]:
-    """Read manifest, the parts under a protocol, and the files' hashes."""
+    """Read a stored set: return its manifest, its parts under a protocol, and the hashes of its files."""
     manifest = _manifest(name, folder)
     protocols = _parquet(folder / name / PROTOCOLS, manifest).astype("str")
     expected = splits.assign(protocols[PAIR], protocol, families())
@@ -255,7 +289,7 @@ def _stored(name: str, protocol: str, folder: Path) -> tuple[dict[str, Any], dic
 
 
 def _computed(name: str, protocol: str) -> tuple[dict[str, Any], dict[str, pd.DataFrame], list[str]]:
-    """Compute a set of the formula, whose pairs belong to the same parts as the engine's."""
+    """Compute a set of the formula. Its pairs belong to the same parts as in the engine's sets."""
     rows = formula.battles(name)
     digest = sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes()).hexdigest()
     manifest = {"name": name, "formula": formula.SOURCE, "scenarios": formula.SCENARIOS[name], "seed": formula.SEED,
@@ -273,7 +307,7 @@ def _own(tables: Tables | None) -> OwnBattles:
 
 
 def _divided(own: OwnBattles, protocol: str) -> tuple[dict[str, Any], dict[str, pd.DataFrame], list[str]]:
-    """Divide battles of one's own: the pairs that fought are the pairs that there are."""
+    """Divide your own battles into parts. Only pairs that fought count as pairs."""
     part = splits.assign(own.battles, protocol, own.species["family"])
     parts = {name: own.battles[part == name] for name in splits.PARTS}
     for name in ("train", "test"):
@@ -291,18 +325,18 @@ def _divided(own: OwnBattles, protocol: str) -> tuple[dict[str, Any], dict[str, 
 def write_battles(
     folder: Path, streams: Mapping[str, pd.DataFrame], pairs: pd.DataFrame, origin: Mapping[str, Any]
 ) -> Path:
-    """Write a battle set in the committed format, with the parts of its pairs under every protocol.
+    """Write a battle set in the committed format, including the parts of its pairs under every protocol.
 
     Parameters
     ----------
     folder : Path
-        The folder of the set; its last part is the set's name.
+        Folder of the set. Its last component is the set's name.
     streams : mapping of str to DataFrame
         The fought matchups of "training", "test" and "gate".
     pairs : DataFrame
-        species_a and species_b of every unordered pair that there is, fought here or not: the protocols draw from them.
+        Columns species_a and species_b: all unordered pairs, whether fought here or not. The protocols divide them.
     origin : mapping
-        What the manifest says about where the battles come from.
+        Entries for the manifest that describe where the battles come from.
 
     Returns
     -------
@@ -324,17 +358,23 @@ def write_battles(
 
 
 def compare(fought: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFrame:
-    """Put the wins of newly fought matchups beside the ones of a battle set.
+    """Compare the wins of newly fought matchups with those of a battle set.
+
+    Parameters
+    ----------
+    fought, committed : DataFrame
+        The columns of `battles.MATCHUP`, wins_a and n_battles; newly fought, and from the set.
 
     Returns
     -------
     DataFrame
-        The matchups that both have: the matchup's columns, wins_a, n_battles, and wins_committed, n_committed.
+        The matchups that both contain: the columns of `battles.MATCHUP`, wins_a, n_battles, wins_committed and
+        n_committed.
 
     Raises
     ------
     DatasetError
-        If a matchup was fought as often as in the set and the wins differ: then engine or seeds have changed.
+        If a matchup was fought as often as in the set but the wins differ: the engine or the seeds have changed.
     """
     known = committed.set_index(MATCHUP)[["wins_a", "n_battles"]]
     known.columns = pd.Index(["wins_committed", "n_committed"])
@@ -353,7 +393,7 @@ def _digest(*parts: object) -> str:
 
 
 def _check_engine(name: str) -> None:
-    """Refuse what the engine did not fight."""
+    """Raise a DatasetError for sets that the engine did not fight."""
     if name in (*formula.SCENARIOS, OWN):
         decides = "files of one's own tell" if name == OWN else "a formula decides"
         raise DatasetError(f"dataset: expected battles that the engine fought, as in v3, got {name!r}, which {decides}")
@@ -382,7 +422,7 @@ def _manifest(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _parquet(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
-    """Read one file of a set after its sha256 was checked, and count its rows."""
+    """Read one file of a set and check its sha256 and its number of rows."""
     where, expected = f"{path.parent.name}/{path.name}", manifest["files"][path.name]
     if not path.exists():
         raise DatasetError(f"{where}: the manifest names it, and it is missing")
@@ -409,7 +449,7 @@ def _read(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _problems(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """Name what no row may be, with the rows that are."""
+    """Return a mask of the invalid rows for each kind of problem."""
     species, moves = dex.species().index, [*dex.moves().index, RANDOM]
     return {
         "unknown species": ~(table["species_a"].isin(species) & table["species_b"].isin(species)),

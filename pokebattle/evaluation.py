@@ -1,9 +1,9 @@
-"""Figures of merit: how good a predictor is, how good any predictor could be, and how sure we are of both.
+"""Metrics of a predictor, the best values that any predictor could reach (the Bayes limit), and their intervals.
 
-A row is a matchup that was fought `n_battles` times and won `wins_a` times by A. Every figure is a mean over
-single battles, computed from these counts. A battle is partly luck, so even the true probabilities have a
-log-loss above zero: the Bayes limit, estimated from the counts alone. The main figure is the excess over it. Where
-matchups were fought once the counts cannot tell luck from cause: there is no limit, and no excess.
+A row is a matchup that was fought `n_battles` times and won `wins_a` times by A. Every metric is computed from these
+counts as a mean over single battles. Battles are partly luck, so even the true probabilities have a log-loss above
+zero: the Bayes limit, which is estimated from the counts alone. The main metric is the excess over this limit. If
+matchups were fought only once, the limit cannot be estimated, and there is no excess.
 """
 
 from __future__ import annotations
@@ -23,17 +23,22 @@ from pokebattle.model import BattleWinner
 from pokebattle.splits import pair_hashes
 
 LIMIT = "Bayes limit"
-HELD_OUT = 0.2  # of the training part, for the learning curve
-MAIN = ("excess_percent", "log_loss", "accuracy")  # the figures of every predictor that a run shows
+HELD_OUT = 0.2  # share of the training part that the learning curve holds out
+MAIN = ("excess_percent", "log_loss", "accuracy")  # the metrics of every predictor that a run shows
 INTERVAL = (0.025, 0.975)  # 95 % of the bootstrap resamples
 
 
 def single_orientation(matchups: pd.DataFrame) -> pd.DataFrame:
-    """Turn every matchup to the one orientation that a hash of its unordered species pair draws.
+    """Turn every matchup to the orientation that a hash of its unordered pair of species determines.
 
-    Scoring both orientations would make precision, recall, F1 and accuracy the same number. The draw depends
-    on the two species only, never on a seed or on the orientation of the input. A matchup that is there from
-    both sides with the same result counts once.
+    Scoring both orientations would make precision, recall, F1 and accuracy the same number. The orientation depends
+    only on the two species, not on a seed or on the input's orientation. If the input contains a matchup in both
+    orientations with the same result, only one of them is kept.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+        Columns species_a, species_b, wins_a, n_battles; optionally move_a, move_b, policy.
     """
     turned = (pair_hashes(matchups, "orientation") < 0.5) == (matchups["species_a"] < matchups["species_b"]).to_numpy()
     oriented = matchups.copy()
@@ -42,10 +47,10 @@ def single_orientation(matchups: pd.DataFrame) -> pd.DataFrame:
 
 
 def jackknife(statistic: Callable[[np.ndarray], np.ndarray], wins: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Estimate `statistic(p)` of every matchup from its counts, with the jackknife's correction of bias.
+    """Estimate `statistic(p)` of every matchup from its counts, with the jackknife's bias correction.
 
-    The plug-in value `statistic(wins / n)` of a concave statistic is too low by about 1 / n. Leaving out one
-    battle at a time measures that (Quenouille 1956; Miller, "The jackknife: a review", Biometrika 61, 1974).
+    For a concave statistic, the plug-in value `statistic(wins / n)` is too low by a bias of order 1 / n. Leaving out
+    one battle at a time estimates this bias (Quenouille 1956; Miller, "The jackknife: a review", Biometrika 61, 1974).
 
     Parameters
     ----------
@@ -53,6 +58,10 @@ def jackknife(statistic: Callable[[np.ndarray], np.ndarray], wins: np.ndarray, n
         Vectorised function of a probability.
     wins, n : ndarray of shape (n_matchups,)
         Battles won and fought, `n` at least 2.
+
+    Returns
+    -------
+    ndarray of shape (n_matchups,)
     """
     without_win, without_loss = np.maximum(wins - 1, 0) / (n - 1), np.minimum(wins, n - 1) / (n - 1)
     left_out = (wins * statistic(without_win) + (n - wins) * statistic(without_loss)) / n
@@ -60,37 +69,63 @@ def jackknife(statistic: Callable[[np.ndarray], np.ndarray], wins: np.ndarray, n
 
 
 def entropy(p: np.ndarray) -> np.ndarray:
-    """Log-loss in nats per battle of a predictor that knows the true probability `p`."""
+    """Return the log-loss, in nats per battle, of a predictor that knows the true probability.
+
+    Parameters
+    ----------
+    p : ndarray
+        True P(A wins), 0 to 1.
+    """
     return -xlogy(p, p) - xlog1py(1 - p, -p)
 
 
 def variance(p: np.ndarray) -> np.ndarray:
-    """Brier score of a predictor that knows the true probability `p`."""
+    """Return the Brier score of a predictor that knows the true probability.
+
+    Parameters
+    ----------
+    p : ndarray
+        True P(A wins), 0 to 1.
+    """
     return p * (1 - p)
 
 
 def favourite_share(p: np.ndarray) -> np.ndarray:
-    """Share of battles that the likelier winner wins: the accuracy of a predictor that knows `p`."""
+    """Return the accuracy of a predictor that knows the true probability: the share won by the likelier winner.
+
+    Parameters
+    ----------
+    p : ndarray
+        True P(A wins), 0 to 1.
+    """
     return np.maximum(p, 1 - p)
 
 
 def species_bootstrap(
     matchups: pd.DataFrame, n_bootstrap: int, random_state: int, families: pd.Series | None = None
 ) -> np.ndarray:
-    """Weights of the matchups in resamples of the species, or of their families.
+    """Return weights of the matchups in bootstrap resamples of the species, or of their families.
 
-    All matchups share a few species, so resampling matchups would give intervals that are too narrow. The
-    species are drawn with replacement instead; a matchup counts the product of its species' counts.
+    All matchups share a few species, so resampling matchups would give intervals that are too narrow. Therefore the
+    species are drawn with replacement. A matchup's weight is the product of the numbers of times that its two species
+    were drawn.
 
     Parameters
     ----------
+    matchups : DataFrame
+        Columns species_a and species_b.
+    n_bootstrap : int
+        Number of resamples.
+    random_state : int
+        Seed.
     families : Series, optional
-        Index species id, values the family. With it families are drawn, whole; of a matchup within one its count.
+        Index species id, values the family. If given, whole families are drawn instead of species. The weight of a
+        matchup within one family is the number of times that the family was drawn.
 
     Returns
     -------
     ndarray of shape (1 + n_bootstrap, n_matchups)
-        Row 0 is the set itself, all ones.
+        Row 0 is all ones: the original sample.
     """
     sides = pd.concat([matchups["species_a"], matchups["species_b"]])
     codes, names = pd.factorize(sides if families is None else sides.map(families), sort=True)
@@ -103,32 +138,37 @@ def species_bootstrap(
 def figures_of_merit(
     matchups: pd.DataFrame, probability: np.ndarray, weights: np.ndarray | None = None, n_bins: int = 10
 ) -> pd.DataFrame:
-    """All figures of one predictor over single battles.
+    """Compute all metrics of one predictor over single battles.
 
     Parameters
     ----------
     matchups : DataFrame
-        Columns wins_a and n_battles, one row a matchup, in one orientation.
+        Columns wins_a and n_battles; one row per matchup, in one orientation.
     probability : ndarray of shape (n_matchups,)
-        Predicted P(A wins), 0 to 1; A is predicted to win from 0.5 on.
+        Predicted P(A wins), 0 to 1. From 0.5 on, A is the predicted winner.
     weights : ndarray of shape (n_resamples, n_matchups), optional
-        How often each matchup counts, see `species_bootstrap`.
-    n_bins : int
-        Bins of equal width in the calibration error.
+        Weight of each matchup, see `species_bootstrap`. By default one row of ones.
+    n_bins : int, default 10
+        Number of bins of equal width for the calibration error.
 
     Returns
     -------
     DataFrame of shape (n_resamples, n_figures)
-        accuracy, precision, recall, f1_score, roc_auc, log_loss (nats a battle), brier, calibration_error
-        (mean distance of predicted and observed share over the bins), favourite_agreement (share of the battles in
-        whose matchup the predicted favourite is the one that won more often), excess_percent (log-loss over the
-        Bayes limit, in percent of it) and error_of_p (root mean square distance of the predicted from the true
-        probability: what the Brier score has above its limit). A figure that a resample leaves undefined is missing;
-        the last two are where matchups were fought once.
+        accuracy, precision, recall, f1_score, roc_auc, log_loss (nats per battle), brier, calibration_error (mean
+        distance between predicted and observed share over the bins), favourite_agreement (share of the battles in
+        matchups whose predicted favourite won more often), excess_percent (log-loss above the Bayes limit, in percent
+        of the limit) and error_of_p (root mean square distance between predicted and true probability, from the
+        difference between the Brier score and its limit). Undefined values are missing; the last two always are if a
+        matchup was fought only once.
+
+    Raises
+    ------
+    ValueError
+        If `probability` has the wrong shape or values outside 0 to 1.
 
     Notes
     -----
-    Resampling adds noise to every bin, so the resamples' calibration error lies above the set's own.
+    Resampling adds noise to every bin, so the calibration error of the resamples is higher than that of row 0.
     """
     wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
     losses, p = n - wins, _checked(probability, len(matchups))
@@ -165,15 +205,31 @@ def figures_of_merit(
 
 
 def has_limit(matchups: pd.DataFrame) -> bool:
-    """Tell whether every matchup was fought more than once, so that its luck can be told from the counts."""
+    """Return whether every matchup was fought more than once, so that the Bayes limit can be estimated.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+        Column n_battles.
+    """
     return bool((matchups["n_battles"] > 1).all())
 
 
 def bayes_limit(matchups: pd.DataFrame, weights: np.ndarray | None = None) -> pd.DataFrame:
-    """The figures that the true probabilities would have, estimated from the counts alone.
+    """Estimate the metrics of the true probabilities, from the counts alone.
 
-    Columns accuracy (the ceiling), log_loss and brier, and excess_percent, which is 0 by definition; rows as
-    in `figures_of_merit`.
+    Parameters
+    ----------
+    matchups : DataFrame
+        Columns wins_a and n_battles (at least 2).
+    weights : ndarray of shape (n_resamples, n_matchups), optional
+        As in `figures_of_merit`.
+
+    Returns
+    -------
+    DataFrame of n_resamples rows
+        Columns accuracy (the highest possible), log_loss and brier (the lowest possible), and excess_percent (0 by
+        definition).
     """
     wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
     weights = np.ones((1, len(n))) if weights is None else weights
@@ -198,17 +254,28 @@ def evaluate(
     Parameters
     ----------
     matchups : DataFrame
-        species_a, species_b, wins_a, n_battles in one orientation, see `single_orientation`.
+        Columns species_a, species_b, wins_a, n_battles, in one orientation, see `single_orientation`.
     predictions : mapping of str to ndarray of shape (n_matchups,)
-        P(A wins) by each predictor.
+        P(A wins) of each predictor.
+    n_bootstrap : int
+        Number of resamples.
+    random_state : int
+        Seed of the resamples.
+    n_bins : int, default 10
+        As in `figures_of_merit`.
     families : Series, optional
-        Resample these instead of species, see `species_bootstrap`: where whole families are unseen.
+        If given, resample families instead of species, see `species_bootstrap`. Use it if whole families are unseen.
 
     Returns
     -------
     DataFrame
-        One row a predictor and figure that is defined: predictor, figure, value, low, high (95 % interval),
-        n_matchups, n_battles. The last predictor is the Bayes limit, where there is one.
+        One row per predictor and metric, without undefined metrics: predictor, figure, value, low, high (95 %
+        interval), n_matchups, n_battles. The last predictor is the Bayes limit, if it can be estimated.
+
+    Raises
+    ------
+    ValueError
+        As in `figures_of_merit`.
     """
     weights = species_bootstrap(matchups, n_bootstrap, random_state, families)
     tables = {name: figures_of_merit(matchups, p, weights, n_bins) for name, p in predictions.items()}
@@ -220,9 +287,24 @@ def evaluate(
 
 
 def evaluate_policies(matchups: pd.DataFrame, predictions: Mapping[str, np.ndarray], **options: Any) -> pd.DataFrame:
-    """Score predictors on all battles, and on those of each policy where there are several.
+    """Score predictors on all battles and, if there are several policies, on the battles of each policy.
 
-    Parameters and result are those of `evaluate`, with a first column `policy`, which is "all" for all of them.
+    Parameters
+    ----------
+    matchups, predictions
+        As in `evaluate`; matchups may have a column policy.
+    **options
+        Other arguments of `evaluate`.
+
+    Returns
+    -------
+    DataFrame
+        As from `evaluate`, with a first column `policy`; "all" for all battles.
+
+    Raises
+    ------
+    ValueError
+        As in `figures_of_merit`.
     """
     policies = list(matchups["policy"].unique()) if "policy" in matchups else []
     parts = {"all": np.ones(len(matchups), dtype=bool)}
@@ -239,20 +321,27 @@ def gain(
     matchups: pd.DataFrame, before: np.ndarray, after: np.ndarray, *, n_bootstrap: int, random_state: int,
     families: pd.Series | None = None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Compare two predictors on the same battles and the same resamples, so that the luck of both is one.
+    """Compare two predictors on the same battles and the same resamples, so that both have the same luck.
 
     Parameters
     ----------
     matchups, families
         As in `evaluate`.
     before, after : ndarray of shape (n_matchups,)
-        P(A wins) by each of them.
+        P(A wins) of the two predictors.
+    n_bootstrap, random_state : int
+        As in `evaluate`.
 
     Returns
     -------
     DataFrame
-        Index figure (of `MAIN`, where it is defined); columns before, after, gain (what is better counts as positive),
-        low, high (95 % interval of the gain), n_matchups.
+        Index figure (the metrics of `MAIN` that are defined); columns before, after, gain (positive if `after` is
+        better), low, high (95 % interval of the gain), n_matchups.
+
+    Raises
+    ------
+    ValueError
+        As in `figures_of_merit`.
     """
     weights = species_bootstrap(matchups, n_bootstrap, random_state, families)
     one, other = (figures_of_merit(matchups, p, weights)[list(MAIN)] for p in (before, after))
@@ -262,20 +351,31 @@ def gain(
 
 
 def gain_metrics(table: pd.DataFrame) -> dict[str, float]:
-    """Flatten the result of `gain` to named numbers for a run; none of an empty table."""
+    """Return the result of `gain` as metrics for a run.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `gain`.
+
+    Returns
+    -------
+    dict of str to float
+        `gain_<figure>`, `gain_<figure>_low`, `gain_<figure>_high`; empty for an empty table.
+    """
     columns = {"gain": "", "low": "_low", "high": "_high"}
     return {f"gain_{figure}{end}": row[column] for figure, row in table.iterrows() for column, end in columns.items()}
 
 
 def result_table(scores: pd.DataFrame, figures: Mapping[str, int]) -> pd.DataFrame:
-    """Lay the result of `evaluate` out for reading: one row a predictor, `value [low, high]` in the cells.
+    """Format the result of `evaluate` as a table: one row per predictor, cells of the form `value [low, high]`.
 
     Parameters
     ----------
     scores : DataFrame
         From `evaluate`.
     figures : mapping of str to int
-        Figures to show and their decimals.
+        The metrics to show, and their decimals.
     """
     shown = scores[scores["figure"].isin(list(figures))]
     numbers = zip(shown["figure"], shown["value"], shown["low"], shown["high"], strict=True)
@@ -286,11 +386,21 @@ def result_table(scores: pd.DataFrame, figures: Mapping[str, int]) -> pd.DataFra
 
 
 def metrics(scores: pd.DataFrame, predictor: str) -> dict[str, float]:
-    """Flatten the result of `evaluate` or `evaluate_policies` to named numbers for a run.
+    """Return the result of `evaluate` or `evaluate_policies` as metrics for a run.
 
-    The predictor's figures with `_low` and `_high`; the limit's accuracy and log-loss as `bayes_...`; every
-    other predictor's as `baseline_...`; `accuracy` becomes `test_accuracy`. Of the battles of one policy the
-    predictor's figures alone, with the policy before them.
+    Parameters
+    ----------
+    scores : DataFrame
+        From `evaluate` or `evaluate_policies`.
+    predictor : str
+        Name of the model among the predictors.
+
+    Returns
+    -------
+    dict of str to float
+        All metrics of `predictor`, with `_low` and `_high`; `accuracy` is renamed to `test_accuracy`. The metrics of
+        the Bayes limit (without excess_percent) as `bayes_...`. The metrics of `MAIN` of the other predictors as
+        `baseline_<name>_...`. For each policy, the metrics of `MAIN` of `predictor` as `<policy>_...`.
     """
     named: dict[str, float] = {}
     columns = ("predictor", "figure", "value", "low", "high")
@@ -311,12 +421,27 @@ def metrics(scores: pd.DataFrame, predictor: str) -> dict[str, float]:
 
 
 def calibration_table(matchups: pd.DataFrame, probability: np.ndarray, n_bins: int = 10) -> pd.DataFrame:
-    """Predicted and observed share of wins by bin of the prediction; one row a bin that is not empty.
+    """Return the predicted and the observed share of wins in each bin of the predicted probability.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+        Columns wins_a and n_battles, in one orientation.
+    probability : ndarray of shape (n_matchups,)
+        Predicted P(A wins), 0 to 1.
+    n_bins : int, default 10
+        Number of bins of equal width.
 
     Returns
     -------
     DataFrame
-        predicted, observed (0 to 1), n_matchups, n_battles; the index is the bin's interval of probabilities.
+        Index bin (interval of probabilities); columns predicted, observed (0 to 1), n_matchups, n_battles. Empty bins
+        are left out.
+
+    Raises
+    ------
+    ValueError
+        As in `figures_of_merit`.
     """
     wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
     p = _checked(probability, len(matchups))
@@ -331,13 +456,27 @@ def calibration_table(matchups: pd.DataFrame, probability: np.ndarray, n_bins: i
 
 
 def largest_errors(matchups: pd.DataFrame, probability: np.ndarray, n_largest: int = 10) -> pd.DataFrame:
-    """The matchups that cost a predictor most log-loss beyond their own luck.
+    """Return the matchups whose predicted probability is farthest from the observed share of wins.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+        Matchups with wins_a and n_battles.
+    probability : ndarray of shape (n_matchups,)
+        Predicted P(A wins), 0 to 1.
+    n_largest : int, default 10
+        Number of rows.
 
     Returns
     -------
     DataFrame of n_largest rows
-        The matchup, `observed` and `predicted` P(A wins), n_battles and `cost`, the divergence of the two in
-        nats a battle, largest first.
+        The matchup, `observed` and `predicted` P(A wins), n_battles, and `cost`: the Kullback-Leibler divergence of
+        predicted from observed in nats per battle, largest first.
+
+    Raises
+    ------
+    ValueError
+        As in `figures_of_merit`.
     """
     n, p = matchups["n_battles"].to_numpy(), _checked(probability, len(matchups))
     observed = matchups["wins_a"].to_numpy() / n
@@ -352,25 +491,27 @@ def learning_curve(
     model: BattleWinner, training: pd.DataFrame, numbers: np.ndarray, n_points: int, *, n_bootstrap: int,
     random_state: int,
 ) -> pd.DataFrame:
-    """Refit a model on more and more of the training part, and score it on a fifth of it that is held out.
+    """Fit a model on growing subsets of the training part, and score it on a held-out fifth of the training part.
 
     Parameters
     ----------
     model : BattleWinner
-        Its parameters are used, and its species where it was fitted on others than the game's; it is not refitted
-        itself.
+        Provides the parameters and, if it was fitted on your own species, their table. It is not changed.
     training : DataFrame
-        Matchups with wins_a and n_battles. A hash of the unordered pair draws the fifth, and the order of the rest.
+        Matchups with wins_a and n_battles. A hash of the unordered pair selects the held-out fifth and orders the rest.
     numbers : ndarray of shape (2, n_matchups, n_features)
-        Their features in both orientations.
+        The features of `training` in both orientations.
     n_points : int
-        Sizes, each twice the one before; the last is all that is not held out.
+        Number of subsets. Each is twice as large as the one before; the last contains all matchups not held out.
+    n_bootstrap, random_state : int
+        As in `evaluate`.
 
     Returns
     -------
     DataFrame
-        n_matchups (learned from), log-loss on these (`training`) and on the fifth (`held_out`, with `low` and
-        `high`), and, where there is one, the fifth's Bayes limit (`bayes`).
+        One row per subset: n_matchups (its size), `training` (log-loss on the subset), `held_out` (log-loss on the
+        held-out fifth, with the interval `low`, `high`), and `bayes` (the Bayes limit of the fifth), if it can be
+        estimated. Log-loss in nats per battle.
     """
     hashes = pair_hashes(training, "learning curve")
     order = np.argsort(hashes, kind="stable")
@@ -400,14 +541,14 @@ def _checked(probability: np.ndarray, n_rows: int) -> np.ndarray:
 
 
 def _in_bins(p: np.ndarray, n_bins: int, values: np.ndarray) -> np.ndarray:
-    """Spread a value a matchup over the columns of its probability bin, shape (n_matchups, n_bins)."""
+    """Put each matchup's value in the column of its probability bin; 0 elsewhere. Shape (n_matchups, n_bins)."""
     spread = np.zeros((len(p), n_bins))
     spread[np.arange(len(p)), np.minimum((p * n_bins).astype(int), n_bins - 1)] = values
     return spread
 
 
 def _roc_auc(wins: np.ndarray, losses: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of every resample at once; equal predictions count half."""
+    """Return the area under the ROC curve of every resample; equal predictions count half."""
     order = np.argsort(p, kind="stable")
     starts = np.flatnonzero(np.diff(p[order], prepend=-1.0))
     won = np.add.reduceat((weights * wins)[:, order], starts, axis=1)
@@ -417,6 +558,6 @@ def _roc_auc(wins: np.ndarray, losses: np.ndarray, p: np.ndarray, weights: np.nd
 
 
 def _with_interval(table: pd.DataFrame) -> pd.DataFrame:
-    """Row 0 as the value and the quantiles of the other rows as its interval, one row a figure."""
+    """Return row 0 as the value and the quantiles of the other rows as its interval, one row per metric."""
     low, high = (table.iloc[1:].quantile(bound) for bound in INTERVAL)
     return pd.DataFrame({"value": table.iloc[0], "low": low, "high": high}).rename_axis("figure")

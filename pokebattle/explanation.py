@@ -1,4 +1,4 @@
-"""Why a model says what it says, where it is wrong, and what a player can do with it."""
+"""Explain predictions, find the kinds of moves with large errors, and use a model to choose moves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REST, MARGIN = "all others", "log-odds that A wins"
 
 
 def of_pairs(contributions: pd.DataFrame) -> pd.DataFrame:
-    """Add the contributions of a feature's two sides: `a_speed` and `b_speed` become `speed`.
+    """Add up the contributions of a feature's two sides: `a_speed` and `b_speed` become `speed`.
 
     Parameters
     ----------
@@ -34,22 +34,24 @@ def of_pairs(contributions: pd.DataFrame) -> pd.DataFrame:
 def explain(
     model: BattleWinner, matchups: pd.DataFrame, n_features: int = 5, *, named: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Take predictions apart: the features that move each of them most.
+    """Return the features that contribute most to each prediction.
 
     Parameters
     ----------
     model : BattleWinner
     matchups : DataFrame
-    n_features : int
+        Matchups to explain.
+    n_features : int, default 5
+        Number of features per matchup.
     named : DataFrame, optional
-        The same matchups as a reader calls them.
+        The same matchups with readable names, see `datasets.BattleSet.named`. By default `matchups`.
 
     Returns
     -------
     DataFrame
-        Index matchup and feature: for every matchup its `n_features` strongest, `REST`, and their sum `MARGIN`. Columns
-        a and b (the feature's values; of a comparison of the sides one value, in a) and log_odds (positive speaks
-        for A).
+        Index matchup and feature: for every matchup its `n_features` features with the largest contributions, the sum
+        of the others (`REST`), and the total (`MARGIN`). Columns a and b (the feature's value for each side; for a
+        comparison one value, in a) and log_odds (positive values favour A).
     """
     values = model.features_.both_orientations(matchups)[0].astype(float)
     numbers = pd.DataFrame(values, index=matchups.index, columns=model.feature_names)
@@ -69,7 +71,13 @@ def explain(
 
 
 def labels(matchups: pd.DataFrame) -> list[str]:
-    """Name every matchup: the species, and their moves in brackets."""
+    """Return a label for every matchup: the species, with their moves in brackets if there are any.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+        Columns species_a and species_b; optionally move_a and move_b.
+    """
     if "move_a" not in matchups:
         return [f"{row.species_a} – {row.species_b}" for row in matchups.itertuples(index=False)]
     return [f"{row.species_a} ({row.move_a}) – {row.species_b} ({row.move_b})"
@@ -77,7 +85,7 @@ def labels(matchups: pd.DataFrame) -> list[str]:
 
 
 def move_kinds() -> pd.DataFrame:
-    """Return which rules of their own moves have, beyond a hit that always lands: index move_id, columns of bool."""
+    """Return the special properties of every move: index move_id, one boolean column per kind."""
     moves = dex.moves()
     ailments = moves[[f"{name}_chance" for name in AILMENTS]].gt(0).any(axis=1)
     kinds = pd.DataFrame({
@@ -99,21 +107,21 @@ def move_kinds() -> pd.DataFrame:
 
 
 def excess_by_kind(matchups: pd.DataFrame, probability: np.ndarray) -> pd.DataFrame:
-    """Tell with which kinds of moves the log-loss above the Bayes limit comes.
+    """Divide the log-loss above the Bayes limit by kinds of moves.
 
     Parameters
     ----------
     matchups : DataFrame
-        In one orientation, every matchup fought more than once.
+        In one orientation, with moves, wins_a and n_battles (at least 2).
     probability : ndarray of shape (n_matchups,)
         Predicted P(A wins).
 
     Returns
     -------
     DataFrame
-        Index kind, dearest first; a matchup belongs to a kind when a move of either side does, and may belong to
-        several. Columns matchups, above_limit (log-loss, nats a battle), and the shares of all battles and of the
-        whole excess that come with the kind.
+        Index kind, see `move_kinds`; largest above_limit first. A matchup belongs to a kind if a move of either side
+        does (for "none of these": of both sides), and may belong to several kinds. Columns matchups, above_limit
+        (log-loss above the limit, nats per battle), share_of_battles and share_of_excess (0 to 1).
     """
     wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
     inside = np.clip(np.asarray(probability, dtype=float), np.finfo(float).eps, 1 - np.finfo(float).eps)
@@ -134,13 +142,18 @@ def excess_by_kind(matchups: pd.DataFrame, probability: np.ndarray) -> pd.DataFr
 
 
 def move_options(species_a: str, species_b: str) -> pd.DataFrame:
-    """Return the matchups among which A chooses: each of its damaging moves against each of B's.
+    """Return the matchups of each damaging move of A with each damaging move of B.
+
+    Parameters
+    ----------
+    species_a, species_b : str
+        Species ids.
 
     Returns
     -------
     DataFrame
-        The matchup's columns, with policy "best_move" where A's is the move that the policy takes, else "given_move".
-        Sorted by the moves of A, then of B.
+        The columns of `battles.MATCHUP`; policy is "best_move" if A uses its best move against B, else "given_move".
+        Sorted by A's move, then B's.
 
     Raises
     ------
@@ -161,35 +174,38 @@ def move_options(species_a: str, species_b: str) -> pd.DataFrame:
 
 
 def strongest_answers(options: pd.DataFrame, chance: str) -> pd.DataFrame:
-    """Keep, of every move of A, the answer of B that leaves A the smallest chance; the first of equal ones.
+    """Return, for every move of A, the move of B with the lowest P(A wins); the first of equal ones.
 
     Parameters
     ----------
     options : DataFrame
-        As `move_options` returns them, of one pair of species or of several.
+        From `move_options`, for one pair of species or several, with a column of probabilities.
     chance : str
-        The column with P(A wins).
+        Name of the column with P(A wins).
     """
     worst = options.groupby(["species_a", "species_b", "move_a"], sort=False)[chance].idxmin()
     return options.loc[worst].reset_index(drop=True)
 
 
 def worth_of_choices(options: pd.DataFrame, choosers: list[str], worth: str) -> pd.Series:
-    """Tell what the moves are worth that A takes when it trusts somebody's chances, against B's strongest answer.
+    """Return how well A does when it chooses its move by a predictor, against B's strongest answer.
+
+    For each predictor, A takes the move with the highest predicted P(A wins) against the answer that the predictor
+    considers B's strongest (maximin). The move is then scored against B's strongest answer according to `worth`.
 
     Parameters
     ----------
     options : DataFrame
-        Of several pairs of species, from `move_options`.
+        From `move_options`, for several pairs of species, with columns of probabilities.
     choosers : list of str
-        Columns with P(A wins): A takes the move that leaves it most against the strongest answer, as they see it.
+        Columns with the predictors' P(A wins).
     worth : str
-        The column with P(A wins) that judges.
+        Column with the P(A wins) that scores the moves.
 
     Returns
     -------
     Series
-        Mean worth by chooser, then of "best_move", the policy's, and of "any" move.
+        Mean score by predictor, then of the policy "best_move", and of "any" move (the mean over all moves of A).
     """
     pair, move = ["species_a", "species_b"], ["species_a", "species_b", "move_a"]
     true = strongest_answers(options, worth).set_index(move)

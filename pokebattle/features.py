@@ -1,10 +1,11 @@
-"""What a model may know about a matchup: scikit-learn transformers from species and moves to numbers.
+"""The features of a matchup: scikit-learn transformers from species and moves to numbers.
 
-A feature set is a union of blocks. A block describes side A, then side B by the same rule (`a_...`, `b_...`), or
-compares the two (a number that changes sign when the sides are swapped). No block reads ids or outcomes of battles.
+A feature set consists of blocks and comparisons. A block describes side A and, by the same rule, side B (`a_...`,
+`b_...`). A comparison is one number about both sides that changes sign when the sides are swapped. Neither uses ids as
+features or reads the outcomes of battles.
 
-A side whose move is `battles.RANDOM` is described by the means over the moves that it draws from, except for what does
-not average: its knock-outs are those of the mixture.
+If a side's move is `battles.RANDOM`, its features are means over the moves that it draws from. Knock-outs are the
+exception: they are computed for the mixture of the moves, because their mean would be wrong.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ Columns = Mapping[str, np.ndarray]
 SIDES = (("species_a", "species_b"), ("move_a", "move_b"))
 ROLES = ["attacker", "move", "defender"]
 EXAMPLE = ("pikachu", "thunderbolt", "squirtle")
-ROWS, POOL = 2**15, 32  # rows that are computed at a time; moves that a side draws from, about
-LEAST = 0.001  # of the HP: less is no damage
+ROWS, POOL = 2**15, 32  # rows per step of a computation; typical number of moves that a side draws from
+LEAST = 0.001  # share of the HP; smaller values are raised to it, so that the logarithm is defined
 PRIORITIES = {value: f"priority_{value}" for value in range(-6, 4)}
 FLAGS = [
     "charge", "recharge", "locks_in", "self_destruct", "needs_sleeping_target", "needs_attacking_target",
@@ -41,7 +42,18 @@ AILMENTS = ["flinch", "burn", "paralysis", "freeze", "poison", "sleep", "confusi
 
 
 def mirror(matchups: pd.DataFrame) -> pd.DataFrame:
-    """Swap the sides A and B of every matchup; `wins_a`, where there, becomes the wins of the new A."""
+    """Swap the sides A and B of every matchup.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+        Columns species_a, species_b; optionally move_a, move_b, and wins_a together with n_battles.
+
+    Returns
+    -------
+    DataFrame
+        `wins_a`, if present, counts the wins of the new A.
+    """
     swapped = matchups.assign(**{
         new: matchups[old] for a, b in SIDES if a in matchups for new, old in ((a, b), (b, a))
     })  # fmt: skip
@@ -51,18 +63,36 @@ def mirror(matchups: pd.DataFrame) -> pd.DataFrame:
 
 
 def base_stats(side: pd.DataFrame) -> pd.DataFrame:
-    """The attacker's base stats."""
+    """Return the attacker's base stats.
+
+    Parameters
+    ----------
+    side : DataFrame
+        Column attacker (species id).
+    """
     return dex.species().loc[side["attacker"], STATS]
 
 
 def types(side: pd.DataFrame) -> pd.DataFrame:
-    """The attacker's types, one column each: 1 if it has the type."""
+    """Return the attacker's types: one boolean column per type.
+
+    Parameters
+    ----------
+    side : DataFrame
+        Column attacker (species id).
+    """
     pair = dex.species().loc[side["attacker"], ["type_1", "type_2"]].to_numpy()
     return pd.DataFrame({f"is_{name}": (pair == name).any(axis=1) for name in dex.type_chart().index})
 
 
 def move_numbers(side: pd.DataFrame) -> pd.DataFrame:
-    """The move as the tables have it: power, accuracy, pp, priority, category and type."""
+    """Return the move's entries in the game tables: power, accuracy, pp, priority, category and type.
+
+    Parameters
+    ----------
+    side : DataFrame
+        Column move (move id).
+    """
     move = dex.moves().loc[side["move"]]
     table = move[["base_power", "accuracy", "pp", "priority"]].add_prefix("move_")
     for category in ("physical", "special"):
@@ -71,12 +101,29 @@ def move_numbers(side: pd.DataFrame) -> pd.DataFrame:
 
 
 def real_stats(side: pd.DataFrame) -> pd.DataFrame:
-    """The attacker's stats in battle."""
+    """Return the attacker's stats in battle, see `battles.battle_stats`.
+
+    Parameters
+    ----------
+    side : DataFrame
+        Column attacker (species id).
+    """
     return battle_stats().loc[side["attacker"]]
 
 
 def strike(side: pd.DataFrame) -> pd.DataFrame:
-    """What one use of the move does, damage in shares of the defender's HP."""
+    """Describe one use of the move.
+
+    Parameters
+    ----------
+    side : DataFrame
+        Columns attacker, move, defender (ids).
+
+    Returns
+    -------
+    DataFrame
+        Damage as a share of the defender's HP; recoil and drain as shares of the attacker's HP.
+    """
     table = attacks(side["attacker"], side["move"], side["defender"])
     recoil, drain = dex.moves().loc[side["move"], ["recoil", "drain"]].to_numpy().T
     least, mean, most = damage_of_use(table)
@@ -95,12 +142,37 @@ def strike(side: pd.DataFrame) -> pd.DataFrame:
 
 
 def pace(side: pd.DataFrame) -> pd.DataFrame:
-    """How soon the move knocks out a defender who is not disturbed."""
+    """Describe how soon the move knocks out a defender that does nothing.
+
+    Parameters
+    ----------
+    side : DataFrame
+        Columns attacker, move, defender (ids).
+
+    Returns
+    -------
+    DataFrame
+        knock_outs_per_turn (1 / turns), down_by_1 to down_by_`TURNS` (chance of a knock-out by that turn), turns
+        (expected number).
+    """
     return _pace(*knock_outs(attacks(side["attacker"], side["move"], side["defender"])))
 
 
 def mixed_pace(side: pd.DataFrame, sizes: np.ndarray) -> pd.DataFrame:
-    """How soon moves that are drawn anew each turn knock out."""
+    """Describe how soon moves that are drawn every turn knock out a defender that does nothing.
+
+    Parameters
+    ----------
+    side : DataFrame
+        Columns attacker, move, defender (ids): all moves of the first side, then those of the second, and so on.
+    sizes : ndarray of int, shape (n_sides,)
+        Number of moves of each side.
+
+    Returns
+    -------
+    DataFrame
+        One row per side, columns as in `pace`.
+    """
     return _pace(*mixed_knock_outs(attacks(side["attacker"], side["move"], side["defender"]), sizes))
 
 
@@ -110,7 +182,18 @@ def _pace(down: np.ndarray, turns: np.ndarray) -> pd.DataFrame:
 
 
 def side_effects(side: pd.DataFrame) -> pd.DataFrame:
-    """What else the move does: priority, flags, chances of ailments and changed stats against this defender."""
+    """Describe what the move does besides damage.
+
+    Parameters
+    ----------
+    side : DataFrame
+        Columns move, defender (ids).
+
+    Returns
+    -------
+    DataFrame
+        Priority, flags, chances of ailments and changes of stats (in stages) against this defender.
+    """
     effects, chances = (table.loc[side["move"]].reset_index(drop=True) for table in _effects())
     move, types = dex.moves().loc[side["move"]], dex.species().loc[side["defender"], ["type_1", "type_2"]].to_numpy()
     works = move["accuracy"].to_numpy() / 100 * (type_effectiveness(move["type"], side["defender"]) > 0)
@@ -122,7 +205,7 @@ def side_effects(side: pd.DataFrame) -> pd.DataFrame:
 
 @cache
 def _effects() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return what moves do to whomever, and the chances that they have where they work; index move_id."""
+    """Return the effects that do not depend on the defender, and the chances of effects that do; index move_id."""
     moves = dex.moves()
     effects = moves[["priority", *FLAGS]].assign(screen=moves["screen"] != "")
     effects["gives_back"] = moves["damage_rule"].isin(GIVES_BACK)
@@ -137,24 +220,50 @@ def _effects() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def priorities(side: pd.DataFrame) -> pd.DataFrame:
-    """The move's priority, one column each: 1 if it has it."""
+    """Return the move's priority: one boolean column per priority.
+
+    Parameters
+    ----------
+    side : DataFrame
+        Column move (move id).
+    """
     priority = dex.moves().loc[side["move"], "priority"].to_numpy()
     return pd.DataFrame({name: priority == value for value, name in PRIORITIES.items()})
 
 
 def draws(side: pd.DataFrame) -> pd.DataFrame:
-    """Whether the move is drawn anew each turn: no."""
+    """Return the column random_move for sides with one fixed move: 0.
+
+    Parameters
+    ----------
+    side : DataFrame
+        One row per side.
+    """
     return pd.DataFrame({"random_move": np.zeros(len(side), dtype=int)})
 
 
 def mixed_draws(side: pd.DataFrame, sizes: np.ndarray) -> pd.DataFrame:
-    """Whether the move is drawn anew each turn: yes."""
+    """Return the column random_move for sides that draw a move every turn: 1.
+
+    Parameters
+    ----------
+    side : ignored
+    sizes : ndarray of int, shape (n_sides,)
+        Number of moves of each side.
+    """
     return pd.DataFrame({"random_move": np.ones(len(sizes), dtype=int)})
 
 
 def moves_first(a: Columns, b: Columns) -> np.ndarray:
-    """1 if A moves first (higher priority, then higher speed), -1 if B does, 0 if a coin decides; of drawn moves the
-    chance that A does less that B does."""
+    """Return 1 if A moves first (higher priority, then higher speed), -1 if B does, 0 if chance decides.
+
+    For drawn moves: the probability that A moves first minus the probability that B does.
+
+    Parameters
+    ----------
+    a, b : mapping of str to ndarray
+        The columns of `PRIORITIES`, and speed.
+    """
     ours, theirs = (np.column_stack([side[name] for name in PRIORITIES.values()]) for side in (a, b))
     higher = (ours[:, 1:] * theirs.cumsum(axis=1)[:, :-1]).sum(axis=1)
     lower = (theirs[:, 1:] * ours.cumsum(axis=1)[:, :-1]).sum(axis=1)
@@ -162,17 +271,37 @@ def moves_first(a: Columns, b: Columns) -> np.ndarray:
 
 
 def faster_by(a: Columns, b: Columns) -> np.ndarray:
-    """Speed of A beyond that of B, in the logarithm of the ratio."""
+    """Return the logarithm of A's speed divided by B's.
+
+    Parameters
+    ----------
+    a, b : mapping of str to ndarray
+        Column speed.
+    """
     return np.log(a["speed"] / b["speed"])
 
 
 def stronger_by(a: Columns, b: Columns) -> np.ndarray:
-    """Damage of one use of A's move beyond that of B's, in shares of the other's HP, in the logarithm of the ratio."""
+    """Return the logarithm of the damage of A's move divided by the damage of B's.
+
+    Parameters
+    ----------
+    a, b : mapping of str to ndarray
+        Column damage_mean: mean damage of one use, as a share of the opponent's HP.
+    """
     return np.log(a["damage_mean"].clip(LEAST)) - np.log(b["damage_mean"].clip(LEAST))
 
 
 def out_of_reach(a: Columns, b: Columns) -> np.ndarray:
-    """1 if only A hides where the other's move does not reach, -1 if only B does, else 0; of drawn moves the chance."""
+    """Return 1 if only A hides where the opponent's move cannot hit it, -1 if only B does, else 0.
+
+    For drawn moves: the difference of the two probabilities.
+
+    Parameters
+    ----------
+    a, b : mapping of str to ndarray
+        Columns hides_by_... and reaches_... for each move in `attacks.REACHED_BY`.
+    """
     return sum(
         a[f"hides_by_{hiding}"] * (1 - b[f"reaches_{hiding}"]) - b[f"hides_by_{hiding}"] * (1 - a[f"reaches_{hiding}"])
         for hiding in REACHED_BY
@@ -180,22 +309,29 @@ def out_of_reach(a: Columns, b: Columns) -> np.ndarray:
 
 
 def turns_saved(a: Columns, b: Columns) -> np.ndarray:
-    """Turns that B needs for its knock-out beyond those that A needs."""
+    """Return the turns that B needs to knock out A minus the turns that A needs to knock out B.
+
+    Parameters
+    ----------
+    a, b : mapping of str to ndarray
+        Column turns (expected number).
+    """
     return b["turns"] - a["turns"]
 
 
 class Block(NamedTuple):
-    """What describes one side.
+    """A group of features that describe one side.
 
     Attributes
     ----------
     describe : callable
-        From a table of sides (columns attacker, move, defender, as far as they are in `roles`) to a table of numbers.
+        Maps a table of sides (of the columns attacker, move, defender those in `roles`) to a table of features.
     roles : tuple of str
-        What the numbers depend on: they are computed once for each distinct combination.
+        What the features depend on. They are computed once for each distinct combination.
     mix : callable, optional
-        The same of sides that draw their moves: from all the moves of the first side, then of the second and so on,
-        and how many each has. Without it they get the mean of the moves' numbers.
+        Replaces `describe` for sides that draw their moves. Takes a table with all moves of the first side, then of
+        the second, and so on, and the number of moves of each side. Without it such sides get the mean over their
+        moves.
     """
 
     describe: Callable[[pd.DataFrame], pd.DataFrame]
@@ -204,7 +340,15 @@ class Block(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What compares the sides: a function of columns that blocks make, and these columns by block."""
+    """A feature that compares the two sides.
+
+    Attributes
+    ----------
+    compare : callable
+        Maps the columns of A and of B to the feature.
+    columns : dict of str to list of str
+        The columns that it needs, by block.
+    """
 
     compare: Callable[[Columns, Columns], np.ndarray]
     columns: dict[str, list[str]]
@@ -243,18 +387,19 @@ SIMULATED = [MARGIN, "simulated_turns", "a_hp_left", "b_hp_left"]
 
 
 def matchup_features(name: str, species: pd.DataFrame | None = None) -> MatchupFeatures | StatFeatures:
-    """Return the transformer of a named feature set.
+    """Return the transformer that computes a feature set.
 
     Parameters
     ----------
     name : str
+        A key of `FEATURE_SETS`.
     species : DataFrame, optional
-        A table of species that are not the game's, see `StatFeatures`: these have `raw` features alone.
+        Your own table of species, see `StatFeatures`. Only `raw` is available for it.
 
     Raises
     ------
     ValueError
-        If there is no such set, or it needs moves and the species have none.
+        If there is no such feature set, or it needs moves and `species` is given.
     """
     if name not in FEATURE_SETS:
         raise ValueError(f"features: unknown set, got {name!r}; there is {', '.join(FEATURE_SETS)}")
@@ -267,18 +412,17 @@ def matchup_features(name: str, species: pd.DataFrame | None = None) -> MatchupF
 
 
 class MatchupFeatures(TransformerMixin, BaseEstimator):
-    """Turn matchups into numbers; it learns nothing from data.
+    """Turn matchups into features. The transformer learns nothing from data.
 
     Parameters
     ----------
     blocks : list of str
-        Names in `BLOCKS`: each describes one side, and is computed once for each distinct attacker, move and
-        defender. Its columns come as `a_...` for side A and `b_...` for side B.
+        Keys of `BLOCKS`. Each block describes one side; its columns are `a_...` for side A and `b_...` for side B.
     comparisons : list of str
-        Names in `COMPARISONS`: numbers of A against B that change sign when the sides are swapped.
+        Keys of `COMPARISONS`. Each compares A with B and changes sign when the sides are swapped.
     n_simulations : int, default 0
-        With it come `SIMULATED`: what as many simulated battles say (see `simulation`). The margin is the log-odds of
-        their share of wins, with half a win added to both sides.
+        If above 0, add the features `SIMULATED`, computed from that many simulated battles (see `simulation`). The
+        margin is the log-odds of the simulated share of wins, with half a win added to both sides.
     """
 
     def __init__(self, blocks: list[str], comparisons: list[str], n_simulations: int = 0) -> None:
@@ -287,7 +431,19 @@ class MatchupFeatures(TransformerMixin, BaseEstimator):
         self.n_simulations = n_simulations
 
     def fit(self, X: pd.DataFrame, y: object = None) -> MatchupFeatures:
-        """Check the columns and ids of `X`; there is nothing to learn."""
+        """Check the columns of `X` and the ids in its first row.
+
+        Parameters
+        ----------
+        X : DataFrame
+            As in `transform`.
+        y : ignored
+
+        Raises
+        ------
+        ValueError
+            As in `sides`.
+        """
         sides(X.head(1))
         return self
 
@@ -300,26 +456,51 @@ class MatchupFeatures(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame
-            Columns species_a, species_b, move_a, move_b; others are not read.
+            Columns species_a, species_b, move_a, move_b. Other columns are ignored.
 
         Returns
         -------
         ndarray of float32, shape (n_matchups, n_features)
+
+        Raises
+        ------
+        ValueError
+            As in `sides`.
         """
         return self._numbers(X, orientations=1)[0]
 
     def both_orientations(self, X: pd.DataFrame) -> np.ndarray:
-        """Compute the features of the matchups and of their mirrors, shape (2, n_matchups, n_features)."""
+        """Compute the features of the matchups and of the matchups with swapped sides.
+
+        Parameters
+        ----------
+        X : DataFrame
+            As in `transform`.
+
+        Returns
+        -------
+        ndarray of float32, shape (2, n_matchups, n_features)
+
+        Raises
+        ------
+        ValueError
+            As in `sides`.
+        """
         return self._numbers(X, orientations=2)
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
-        """Return the names of the columns that `transform` returns."""
+        """Return the names of the columns of `transform`.
+
+        Parameters
+        ----------
+        input_features : ignored
+        """
         names = [name for block in self.blocks for name in _columns(block)]
         columns = [f"{side}_{name}" for side in "ab" for name in names] + self.comparisons
         return np.array(columns + (SIMULATED if self.n_simulations else []), dtype=object)
 
     def _numbers(self, X: pd.DataFrame, orientations: int) -> np.ndarray:
-        """Write column block by column block into one matrix: nothing else of its size is made on the way."""
+        """Compute the matrix block by block, so that no second array of its size is allocated."""
         compared = [COMPARISONS[name] for name in self.comparisons]
         wanted: dict[str, list[str]] = {name: [] for name in self.blocks}
         for comparison in compared:
@@ -368,14 +549,15 @@ class MatchupFeatures(TransformerMixin, BaseEstimator):
 
 
 class Described(NamedTuple):
-    """A block's numbers of every distinct combination of its roles, and which of them every side has.
+    """A block's features for every distinct combination of its roles, and the combination of every side.
 
     Attributes
     ----------
     numbers : ndarray of float32, shape (n_distinct, n_columns)
     exact : dict of ndarray of float64
-        Columns for comparisons.
+        The columns that comparisons need, in full precision.
     rows : ndarray of int, shape (2, n_matchups)
+        Row of `numbers` for side A and for side B of every matchup.
     """
 
     numbers: np.ndarray
@@ -386,10 +568,15 @@ class Described(NamedTuple):
 def sides(matchups: pd.DataFrame) -> dict[str, np.ndarray]:
     """Return attacker, move and defender of both sides of every matchup, as positions in the game tables.
 
+    Parameters
+    ----------
+    matchups : DataFrame
+        Columns species_a, species_b, move_a, move_b.
+
     Returns
     -------
     dict of ndarray of int, shape (2, n_matchups)
-        By role; row 0 is A's attack on B, row 1 is B's on A. The position of `RANDOM` is behind all moves.
+        By role; row 0 is A's attack on B, row 1 is B's on A. `RANDOM` comes after the last move.
 
     Raises
     ------
@@ -407,14 +594,14 @@ def sides(matchups: pd.DataFrame) -> dict[str, np.ndarray]:
 
 @cache
 def _known() -> tuple[pd.Index, pd.Index]:
-    """Return the ids of species, and of moves with `RANDOM` behind them."""
+    """Return the ids of the species, and the ids of the moves followed by `RANDOM`."""
     return pd.Index(dex.species().index, dtype=object), pd.Index([*dex.moves().index, RANDOM], dtype=object)
 
 
 def _distinct(codes: dict[str, np.ndarray], roles: tuple[str, ...]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Find the distinct combinations of some roles, and which of them every side has.
+    """Find the distinct combinations of the given roles, and the combination of every side.
 
-    Who draws its moves is told apart by the attacker whatever the roles.
+    If the move is `RANDOM`, the attacker always belongs to the combination: it decides which moves are drawn.
     """
     apart = [role for role in ("move", "attacker", "defender") if role in roles or role == "attacker"]
     parts = {role: codes[role] for role in apart}
@@ -425,7 +612,7 @@ def _distinct(codes: dict[str, np.ndarray], roles: tuple[str, ...]) -> tuple[dic
     seen = np.zeros(np.prod(shape), dtype=bool)
     seen[keys] = True
     distinct = np.flatnonzero(seen)
-    number = np.empty(len(seen), dtype=np.int32)  # a table of all combinations takes a tenth of the time of sorting
+    number = np.empty(len(seen), dtype=np.int32)  # ten times faster than np.unique, which sorts
     number[distinct] = np.arange(len(distinct))
     found = zip(apart, np.unravel_index(distinct, shape), strict=True)
     return {role: positions.astype(np.int16) for role, positions in found}, number[keys]
@@ -436,7 +623,7 @@ def _ids(role: str) -> pd.Index:
 
 
 def _describe(codes: dict[str, np.ndarray], wanted: dict[str, list[str]]) -> dict[str, Described]:
-    """Compute blocks, and keep of each the columns that comparisons want."""
+    """Compute blocks, and keep the columns that comparisons need in full precision."""
     found: dict[tuple[str, ...], tuple[dict[str, np.ndarray], np.ndarray]] = {}
     described = {}
     for name, exact in wanted.items():
@@ -455,7 +642,7 @@ def _describe(codes: dict[str, np.ndarray], wanted: dict[str, list[str]]) -> dic
 
 
 def _in_parts(block: Block, combinations: dict[str, np.ndarray]) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
-    """Yield rows and their numbers, some thousands at a time."""
+    """Yield positions of rows and their features, at most `ROWS` rows at a time."""
     drawn = np.zeros(len(combinations["attacker"]), dtype=bool)
     if "move" in combinations:
         drawn = combinations["move"] == len(_ids("move")) - 1
@@ -481,7 +668,20 @@ def _pools() -> dict[str, list[str]]:
 
 
 def pools(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return a row for every move that the attackers draw from, and how many each has."""
+    """Replace every row by one row per move that its attacker draws from.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Column attacker (species id); other columns are kept.
+
+    Returns
+    -------
+    table : DataFrame
+        With the column move.
+    sizes : ndarray of int, shape (n_rows,)
+        Number of moves of each attacker.
+    """
     moves = [_pools()[attacker] for attacker in table["attacker"]]
     sizes = np.array([len(pool) for pool in moves])
     return table.loc[table.index.repeat(sizes)].assign(move=list(chain.from_iterable(moves))), sizes
@@ -493,5 +693,5 @@ def _split(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 @cache
 def _columns(block: str) -> list[str]:
-    """Return the names of a block's numbers."""
+    """Return the names of a block's features."""
     return BLOCKS[block].describe(pd.DataFrame([EXAMPLE], columns=ROLES)).columns.tolist()

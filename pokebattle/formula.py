@@ -1,11 +1,11 @@
-"""Versions v1 and v2: battles that a formula decides, as the public predecessor of this project defined them.
+"""Versions v1 and v2: battles that a formula decides, as in the public predecessor of this project.
 
-There is no luck in them. Each side does the same damage every turn, computed from base stats; a turn may be a
-fraction, and who needs fewer turns wins. What a model learns here is the formula, not the game: these versions are for
-comparison with published figures alone.
+These battles contain no luck. Each side does the same damage every turn, computed from base stats, and the side that
+needs fewer turns wins; fractions of a turn count. A model learns the formula here, not the game: use these versions
+only to compare with published figures.
 
-The rule was read from the predecessor's published battles (benjsant/lets-go-predictiondex): it gives all of their
-898,612 labels (`benchmarks/predecessor.py`). Tables, best moves and draws are this project's own.
+The formula was inferred from the predecessor's published battles (benjsant/lets-go-predictiondex) and reproduces all
+of their 898,612 labels (`benchmarks/predecessor.py`). Game tables, best moves and random draws are this project's own.
 """
 
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ from pokebattle import dex
 from pokebattle.battles import LEVEL, draw, same_type_bonus, type_effectiveness
 
 SCENARIOS = {"v1": ["best_move"], "v2": ["best_move", "random_move", "all_combinations"]}
-N_RANDOM = 5  # moves that B draws against A's best
-N_COMBINATIONS = 20  # pairs of moves that a pair of species draws
-LEAST = 0.1  # damage a turn, so that turns are finite
+N_RANDOM = 5  # moves drawn for B against A's best move
+N_COMBINATIONS = 20  # pairs of moves drawn for a pair of species
+LEAST = 0.1  # minimal damage per turn, so that the number of turns is finite
 SOURCE = "turns on base stats, of benjsant/lets-go-predictiondex"
-SEED = 20_240_101  # of the draws; they belong to the battle set, not to a model
+SEED = 20_240_101  # for drawing moves; part of the battle set, not of a model
 
 Numbers = NDArray[np.int64]
 
 
 def power() -> pd.Series:
-    """Return the power that the formula gives every move: index move_id; 0 where a move has none.
+    """Return the power of every move in the formula: index move_id; 0 for moves without base power.
 
-    Three hits for moves of two to five, two for those of two; half for a move that spends a second turn, unless its
-    user is out of reach meanwhile (dig, fly).
+    Base power times the number of hits (3 for moves with two to five hits, 2 for moves with two), halved for moves that
+    take a second turn, unless the user is out of reach in the meantime (dig, fly).
     """
     moves = dex.moves()
     waits = (moves["charge"] & ~moves["evades_while_charging"]) | moves["recharge"]
@@ -43,18 +43,18 @@ def power() -> pd.Series:
 
 @dataclass(frozen=True)
 class Attacks:
-    """What every learned move does to every species: rows attacker and move, columns defender.
+    """The attacks of every species with each of its moves against every species.
 
     Attributes
     ----------
-    fighters : Index
-        The species that can do damage: the columns.
-    moves : DataFrame
-        The rows: move_id, power, priority.
-    first, count : ndarray of int
-        Where a fighter's rows begin, and how many it has.
-    damage, score : ndarray
-        Damage a turn, and what the best move is chosen by.
+    fighters : Index, length n_species
+        The species that can do damage.
+    moves : DataFrame of n_attacks rows
+        Columns move_id, power, priority; one row for each species and move, sorted by species.
+    first, count : ndarray of int, shape (n_species,)
+        First row and number of rows of each species in `moves`.
+    damage, score : ndarray, shape (n_attacks, n_species)
+        Damage per turn against each defender in HP, and the score that selects the best move.
     """
 
     fighters: pd.Index
@@ -67,10 +67,11 @@ class Attacks:
 
 @cache
 def attacks() -> Attacks:
-    """Work out every attack.
+    """Compute damage and score of every attack.
 
-    damage = ((2 x level / 5 + 2) x power x attack / defence / 50 + 2) x same-type bonus x effectiveness, on base stats
-    and never rounded; score = power x same-type bonus x effectiveness x accuracy + 50 x priority.
+    damage = ((2 x level / 5 + 2) x power x attack / defense / 50 + 2) x same-type bonus x effectiveness, with base
+    stats, not rounded, and at least `LEAST`.
+    score = power x same-type bonus x effectiveness x accuracy + 50 x priority, with accuracy from 0 to 1.
     """
     known = dex.learnsets().assign(power=lambda learned: learned["move_id"].map(power()))
     known = known[known["power"] > 0].sort_values(["species_id", "move_id"], ignore_index=True)
@@ -96,21 +97,27 @@ def attacks() -> Attacks:
 
 
 def battles(version: str) -> pd.DataFrame:
-    """Return every battle of a version.
+    """Return all battles of a version.
 
-    Every species meets every other one twice, once on either side. *best_move*: both use the move with the highest
-    score, of equal ones the first by id. *random_move*: A uses that, B each of five drawn ones. *all_combinations*:
-    twenty drawn pairs of moves. Draws are without repetition, so that species with few moves have fewer rows.
+    Each ordered pair of different species meets, so every pair meets twice. *best_move*: both use the move with the
+    highest score; equal scores go to the first id. *random_move*: A uses its best move, B each of five drawn moves.
+    *all_combinations*: twenty drawn pairs of moves. Moves are drawn without repetition, so species with few moves have
+    fewer rows.
 
     Parameters
     ----------
-    version : str
-        "v1" (34,782 rows) or "v2".
+    version : {"v1", "v2"}
+        "v1" has 34,782 rows (only *best_move*), "v2" has all three policies.
 
     Returns
     -------
     DataFrame
-        species_a, species_b, move_a, move_b, policy, wins_a (1 if A wins) and n_battles (1).
+        Columns species_a, species_b, move_a, move_b, policy, wins_a (1 if A wins, else 0) and n_battles (1).
+
+    Raises
+    ------
+    KeyError
+        If there is no such version.
     """
     table, rng = attacks(), np.random.default_rng(SEED)
     a, b = np.nonzero(~np.eye(len(table.fighters), dtype=bool))
@@ -129,7 +136,7 @@ def battles(version: str) -> pd.DataFrame:
 
 
 def _draw_moves(policy: str, a: Numbers, b: Numbers, rng: np.random.Generator) -> tuple[Numbers, Numbers, Numbers]:
-    """Return, for every row of a scenario, which pair of fighters meets and which attack each of them uses."""
+    """Return, for every battle of a policy, the position of its pair and the rows of both sides' attacks."""
     table = attacks()
     if policy == "all_combinations":
         pair, drawn = draw(table.count[a] * table.count[b], N_COMBINATIONS, rng)
@@ -148,7 +155,19 @@ def _text(known: Any, codes: Numbers) -> Any:
 
 
 def wins(a: Numbers, b: Numbers, ours: Numbers, theirs: Numbers) -> NDArray[np.bool_]:
-    """Tell whether A wins, by the numbers of fighters and of attacks; of equally fast sides A moves first."""
+    """Return whether A wins each battle.
+
+    Parameters
+    ----------
+    a, b : ndarray of int, shape (n,)
+        Positions of the species in `Attacks.fighters`.
+    ours, theirs : ndarray of int, shape (n,)
+        Rows of `Attacks.moves` that A and B use.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
     table = attacks()
     species, priority = dex.species().loc[table.fighters], table.moves["priority"].to_numpy()
     return decide(
@@ -160,14 +179,20 @@ def wins(a: Numbers, b: Numbers, ours: Numbers, theirs: Numbers) -> NDArray[np.b
 def decide(
     turns_a: NDArray[np.float64], turns_b: NDArray[np.float64], priority: Numbers, speed: Numbers
 ) -> NDArray[np.bool_]:
-    """Tell whether A wins.
+    """Return whether A wins each battle: the side that needs fewer turns, and at a tie the side that moves first.
+
+    The side with the higher priority moves first, then the side with the higher speed, then A.
 
     Parameters
     ----------
     turns_a, turns_b : ndarray of shape (n,)
-        Turns that each side needs, fractions of a turn too.
+        Turns that each side needs, with fractions.
     priority, speed : ndarray of shape (n,)
-        A's less B's. The higher priority moves first, then the higher speed, then A; and who moves first wins a tie.
+        A's value minus B's.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
     """
     first = np.where(priority != 0, priority > 0, speed >= 0)
     return np.where(first, turns_a <= turns_b, turns_a < turns_b)

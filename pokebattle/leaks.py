@@ -1,8 +1,7 @@
-"""The leak check: stops a training whose score would be a memory, not a skill.
+"""The leak check: stops a training if information about the judging pairs, or about the results, has reached it.
 
-It runs in every training, before the test part is opened, and looks for what makes scores in this field too good:
-the same battles on both sides of a split (as they stand, or with the sides swapped), species that were to be unseen,
-and columns that tell the result.
+It runs in every training before the test part is opened. It looks for pairs that are in two parts (also with the sides
+swapped), for held-out families in the training part, and for features that contain the result.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,20 +13,20 @@ from scipy.stats import rankdata
 
 from pokebattle.splits import LeakError, distinct_pairs, unseen_species
 
-TELLS = 0.999  # of a column: area under the ROC curve, or rank correlation with the share of wins
-TIGHT = 0.985  # the same where luck takes part: what is known before cannot follow the luck
-ENOUGH = 30  # open matchups from which on a correlation means something
-SAMPLE = 20_000  # matchups that are looked at
+TELLS = 0.999  # bound on a feature's ROC AUC, where each matchup was won by one side only
+TIGHT = 0.985  # bound on a feature's rank correlation with the share of wins; a legitimate feature cannot predict luck
+ENOUGH = 30  # matchups won by both sides, the minimum for a meaningful correlation
+SAMPLE = 20_000  # matchups that are checked, at most
 
 
 def check_parts(parts: Mapping[str, pd.DataFrame], protocol: str, families: pd.Series) -> pd.DataFrame:
-    """Refuse parts that share something.
+    """Check that no part contains a matchup twice, and that the parts do not overlap.
 
     Parameters
     ----------
     parts : mapping of str to DataFrame
-        Matchups of "train" and of what judges, by name.
-    protocol : str
+        Matchups of "train" and of the other parts.
+    protocol : {"pair", "one_unseen", "both_unseen"}
         See `splits`.
     families : Series
         Index species id, values the family.
@@ -35,12 +34,13 @@ def check_parts(parts: Mapping[str, pd.DataFrame], protocol: str, families: pd.S
     Returns
     -------
     DataFrame
-        What was looked at, one row a part: matchups, pairs, species.
+        Numbers of matchups, pairs and species, one row per part.
 
     Raises
     ------
     LeakError
-        Naming part, kind, how many and the first.
+        If a part contains a matchup twice, two parts share a pair, or a held-out family is in the training part. The
+        message contains the part, the kind of overlap, its size and an example.
     """
     pairs = {name: set(distinct_pairs(part)[0]) for name, part in parts.items()}
     species = {name: _species(part) for name, part in parts.items()}
@@ -61,17 +61,20 @@ def check_parts(parts: Mapping[str, pd.DataFrame], protocol: str, families: pd.S
 
 
 def check_columns(X: np.ndarray, names: Sequence[str], wins: ArrayLike, n: ArrayLike) -> pd.DataFrame:
-    """Refuse a feature that gives the result away.
+    """Check that no feature contains the result.
 
-    What is known before a battle cannot order the battles as their results do. Where matchups were fought once, a
-    column tells when it separates wins from losses; where more often, when it follows the share of wins, luck included.
+    Something that is known before a battle cannot predict the luck in its result. If matchups were fought several
+    times, the check is the rank correlation of each feature with the share of wins, over the matchups that both sides
+    have won (bound `TIGHT`). If fewer than `ENOUGH` matchups are like that, it is the ROC AUC of each feature (bound
+    `TELLS`).
 
     Parameters
     ----------
     X : ndarray of shape (n_matchups, n_features)
     names : sequence of str
+        Names of the features. Each `a_...` needs a `b_...`; their difference is checked too.
     wins, n : array-like of shape (n_matchups,)
-        Battles won by A and fought.
+        Battles won by A, and battles fought.
 
     Returns
     -------
@@ -81,7 +84,7 @@ def check_columns(X: np.ndarray, names: Sequence[str], wins: ArrayLike, n: Array
     Raises
     ------
     LeakError
-        Naming the column and how closely it follows the result.
+        If a feature reaches the bound.
     """
     rows = slice(None, None, -(-len(X) // SAMPLE))
     X, share = X[rows], (np.asarray(wins) / np.asarray(n))[rows]
@@ -100,7 +103,7 @@ def check_columns(X: np.ndarray, names: Sequence[str], wins: ArrayLike, n: Array
 
 
 def _columns(X: np.ndarray, names: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield every column, and what A has beyond B of those that both sides have."""
+    """Yield every feature, and A's value minus B's for features that both sides have."""
     for column, name in enumerate(names):
         yield name, X[:, column]
         if name.startswith("a_"):
@@ -112,7 +115,7 @@ def _species(matchups: pd.DataFrame) -> set[str]:
 
 
 def _twice(matchups: pd.DataFrame) -> list[str]:
-    """Name matchups that are there twice, as they stand or from the other side with the result mirrored."""
+    """Return labels of the matchups that occur more than once. Matchups with swapped sides are not compared."""
     sides = ["species_a", "species_b", "move_a", "move_b", "policy"]
     again = matchups.duplicated([name for name in sides if name in matchups])
     return [f"{row.species_a} against {row.species_b}" for row in matchups[again].itertuples()]
@@ -125,7 +128,7 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _separates(values: np.ndarray, won: np.ndarray) -> float:
-    """Return the area under the ROC curve of a column, whichever way it points."""
+    """Return the area under the ROC curve of a feature or of its negative, whichever is larger."""
     n_won = int(won.sum())
     if not 0 < n_won < len(won):
         return 0.5

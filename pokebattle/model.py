@@ -1,4 +1,4 @@
-"""The model: gradient-boosted trees on the features of a matchup, whose two orientations agree exactly."""
+"""The model: gradient-boosted trees on matchup features, with exactly mirrored predictions when the sides swap."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ class BattleWinner(BaseEstimator):
     """Predict the probability that A wins a matchup.
 
     The trees see every matchup of the training part in both orientations. The margin (log-odds) of A against B is
-    half the difference of the trees' margins in the two orientations, so it changes sign when the sides swap. Where the
-    features hold a simulated margin the trees begin from it and learn what it lacks.
+    half the difference of the trees' margins in the two orientations, so it changes sign when the sides swap. If the
+    features contain a simulated margin, boosting starts from it (XGBoost's `base_margin`).
 
     Parameters
     ----------
     features : str
-        A set of `features.FEATURE_SETS`.
+        Name of a feature set, a key of `features.FEATURE_SETS`.
     n_estimators, max_depth, learning_rate, subsample, colsample_bytree, min_child_weight, reg_lambda
-        XGBoost's. `min_child_weight` is in units of p (1 - p), summed over battles.
+        XGBoost parameters. `min_child_weight` is in units of p (1 - p), summed over battles.
     random_state : int
-        Seed of the row and column draws.
+        Seed for subsampling rows and columns.
     n_jobs : int
-        Threads. The trees do not depend on it.
+        Number of threads. The fitted trees do not depend on it.
 
     Attributes
     ----------
     features_ : MatchupFeatures or StatFeatures
     species_ : DataFrame or None
-        The table of species that was given to `fit`.
+        The `species` argument of `fit`.
     booster_ : xgboost.Booster
     """
 
@@ -73,7 +73,18 @@ class BattleWinner(BaseEstimator):
 
     @classmethod
     def from_params(cls, params: object) -> BattleWinner:
-        """Take every parameter from the attribute of the same name, e.g. of `params.Params`."""
+        """Create a model from an object with one attribute for each parameter.
+
+        Parameters
+        ----------
+        params : object
+            For example a `params.Params`. Other attributes are ignored.
+
+        Raises
+        ------
+        AttributeError
+            If `params` lacks one of the parameters.
+        """
         return cls(**{name: getattr(params, name) for name in cls._get_param_names()})
 
     def fit(
@@ -83,17 +94,18 @@ class BattleWinner(BaseEstimator):
         n_battles: ArrayLike,
         species: pd.DataFrame | None = None,
     ) -> BattleWinner:
-        """Fit on shares of wins, each matchup weighted by its battles.
+        """Fit on shares of wins. Each matchup is weighted by its number of battles.
 
         Parameters
         ----------
         matchups : DataFrame of n rows, or ndarray of shape (2, n, n_features)
-            Columns species_a, species_b and, of the game's species, move_a, move_b; or what the features'
-            `both_orientations` made of them, as everywhere in this class, so that refits need not compute it again.
+            Columns species_a, species_b and, for species of the game, move_a, move_b. Or the array that the
+            transformer's `both_orientations` returned for them, so that a refit does not compute the features again.
+            All methods of this class accept both.
         wins_a, n_battles : array-like of shape (n,)
             Battles won by A and battles fought.
         species : DataFrame, optional
-            A table of species that are not the game's, see `features.matchup_features`.
+            Your own table of species, see `features.matchup_features`. By default the species of the game.
         """
         self.species_ = species
         self.features_ = matchup_features(self.features, species)
@@ -108,14 +120,16 @@ class BattleWinner(BaseEstimator):
         n_battles: ArrayLike,
         kind: type[xgboost.DMatrix] = xgboost.QuantileDMatrix,
     ) -> xgboost.DMatrix:
-        """Return what the trees learn from: all matchups from A's side, then all from B's.
+        """Return the training data for XGBoost: all matchups from A's side, then all from B's.
 
         Parameters
         ----------
         numbers : ndarray of shape (2, n, n_features)
+            Features in both orientations.
         wins_a, n_battles : array-like of shape (n,)
-        kind : type
-            What is to be predicted needs an `xgboost.DMatrix`: the other knows the numbers by their bins only.
+            Battles won by A and battles fought.
+        kind : type, default xgboost.QuantileDMatrix
+            Use `xgboost.DMatrix` for data to predict on: a `QuantileDMatrix` keeps only the bins of the values.
         """
         n_battles = np.asarray(n_battles, dtype=float)
         share = np.asarray(wins_a) / n_battles
@@ -130,14 +144,24 @@ class BattleWinner(BaseEstimator):
         )
 
     def settings(self) -> dict[str, Any]:
-        """Return the parameters of this model as `xgboost.train` takes them."""
+        """Return the parameters of this model under the names that `xgboost.train` expects."""
         settings = self.get_params() | {"objective": "binary:logistic", "base_score": 0.5}
         for name in ("features", "n_estimators"):
             del settings[name]
         return settings | {"seed": settings.pop("random_state"), "nthread": settings.pop("n_jobs")}
 
     def margin(self, matchups: pd.DataFrame | np.ndarray) -> np.ndarray:
-        """Return the log-odds that A wins, shape (n,); with the sides swapped it is the negative, bit for bit."""
+        """Return the log-odds that A wins. Swapping the sides negates them, bit for bit.
+
+        Parameters
+        ----------
+        matchups : DataFrame or ndarray
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of float, shape (n,)
+        """
         check_is_fitted(self, "booster_")
         self.booster_.set_param({"nthread": self.n_jobs})
         forward, backward = (
@@ -147,23 +171,33 @@ class BattleWinner(BaseEstimator):
         return (forward.astype(float) - backward.astype(float)) / 2
 
     def predict_proba(self, matchups: pd.DataFrame | np.ndarray) -> np.ndarray:
-        """Return P(B wins) and P(A wins), shape (n, 2), after scikit-learn's order of the classes 0 and 1."""
+        """Return P(B wins) and P(A wins), in scikit-learn's order of the classes 0 and 1.
+
+        Parameters
+        ----------
+        matchups : DataFrame or ndarray
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of float, shape (n, 2)
+        """
         margin = self.margin(matchups)
         return np.column_stack([expit(-margin), expit(margin)])
 
     @property
     def feature_names(self) -> list[str]:
-        """Names of the features that the trees were fitted on."""
+        """Return the names of the features that the trees were fitted on."""
         check_is_fitted(self, "features_")
         return self.features_.get_feature_names_out().tolist()
 
     def importance(self) -> pd.DataFrame:
-        """Return the share of the total gain of every feature, largest first, both sides of a pair together.
+        """Return each feature's share of the total gain, largest first. A feature's two sides are added up.
 
         Returns
         -------
         DataFrame
-            Index feature (without `a_`, `b_`), column gain (shares that sum to 1); unused features are left out.
+            Index feature (without `a_`, `b_`), column gain (shares that sum to 1). Unused features are left out.
         """
         check_is_fitted(self, "booster_")
         gain = pd.Series(self.booster_.get_score(importance_type="total_gain"), dtype=float)
@@ -171,17 +205,23 @@ class BattleWinner(BaseEstimator):
         return (gain / gain.sum()).rename("gain").rename_axis("feature").to_frame()
 
     def contributions(self, matchups: pd.DataFrame | np.ndarray) -> pd.DataFrame:
-        """Return what every feature adds to the margin: exact Shapley values of the trees (TreeSHAP).
+        """Return how much each feature contributes to the margin: exact Shapley values of the trees (TreeSHAP).
 
-        They are halved differences of the two orientations, as the margin is: what a fighter's feature says where it
-        is A, less what the same fighter's says where it is B. What the trees begin from counts to the simulated margin.
+        Like the margin, a contribution is half the difference of the two orientations: the Shapley value of a
+        fighter's feature when the fighter is A, minus its value when the same fighter is B. The base margin of the
+        trees is added to the contribution of the simulated margin.
         Lundberg et al., "From local explanations to global understanding with explainable AI for trees", 2020.
+
+        Parameters
+        ----------
+        matchups : DataFrame or ndarray
+            As in `fit`.
 
         Returns
         -------
         DataFrame of shape (n_matchups, n_features)
-            In log-odds, positive where it speaks for A. A row sums to the margin, but for rounding to 32 bits. Swapping
-            the sides of a matchup swaps `a_` and `b_`, and the signs.
+            In log-odds; positive values favour A. A row sums to the margin, except for rounding to 32 bits. Swapping
+            the sides of a matchup swaps `a_` and `b_` and changes the signs.
         """
         check_is_fitted(self, "booster_")
         self.booster_.set_param({"nthread": self.n_jobs})
@@ -196,9 +236,19 @@ class BattleWinner(BaseEstimator):
         return table
 
     def save(self, folder: Path | str) -> Path:
-        """Write the model into a folder: the booster in XGBoost's own format, everything else as JSON.
+        """Write the model to a folder: the booster in XGBoost's own format, everything else as JSON.
 
-        A table of species goes with it, so that they can be told to `load`'s model by their ids.
+        The files include the model's own table of species, if it has one, so that a loaded model needs only their ids.
+
+        Parameters
+        ----------
+        folder : Path or str
+            Created if it is missing.
+
+        Returns
+        -------
+        Path
+            The folder.
         """
         check_is_fitted(self, "booster_")
         folder = Path(folder)
@@ -215,12 +265,16 @@ class BattleWinner(BaseEstimator):
 
     @classmethod
     def load(cls, folder: Path | str) -> BattleWinner:
-        """Read a model that `save` wrote; it predicts the same bits.
+        """Read a model that `save` wrote. It makes bit-identical predictions.
+
+        Parameters
+        ----------
+        folder : Path or str
 
         Raises
         ------
         ValueError
-            If this version of the package computes other features than the model was fitted on.
+            If this version of the package computes other features than the ones the model was fitted on.
         """
         config = json.loads((Path(folder) / CONFIG).read_text())
         model, transformer = cls(**config["parameters"]), config["transformer"]
@@ -237,14 +291,14 @@ class BattleWinner(BaseEstimator):
         return model
 
     def _shapley_values(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the features' Shapley values, and in the last column what the trees begin from."""
+        """Return the features' Shapley values and, in the last column, the base margin."""
         rows = xgboost.DMatrix(
             numbers, base_margin=self._offset(numbers), feature_names=self.feature_names, nthread=self.n_jobs
         )
         return self.booster_.predict(rows, pred_contribs=True).astype(float)
 
     def _offset(self, numbers: np.ndarray) -> np.ndarray | None:
-        """Return the margin that the trees begin from, if the features hold one."""
+        """Return the base margin that boosting starts from, or None if the features contain none."""
         return numbers[:, self.feature_names.index(MARGIN)] if MARGIN in self.feature_names else None
 
     def _numbers(self, matchups: pd.DataFrame | np.ndarray) -> np.ndarray:
@@ -252,16 +306,31 @@ class BattleWinner(BaseEstimator):
 
 
 class WinProbability:
-    """A loaded model as MLflow's pyfunc wants it: `predict` gives P(A wins)."""
+    """Wrap a loaded model for MLflow's pyfunc: `predict` returns P(A wins).
+
+    Parameters
+    ----------
+    model : BattleWinner
+    """
 
     def __init__(self, model: BattleWinner) -> None:
         self.model = model
 
     def predict(self, model_input: pd.DataFrame) -> np.ndarray:
-        """Return P(A wins), shape (n,), of matchups with the columns that the model's signature names."""
+        """Return P(A wins).
+
+        Parameters
+        ----------
+        model_input : DataFrame of n rows
+            Matchups, with the columns of the model's signature.
+
+        Returns
+        -------
+        ndarray of float, shape (n,)
+        """
         return self.model.predict_proba(model_input)[:, 1]
 
 
 def _load_pyfunc(path: str) -> WinProbability:
-    """Load for `mlflow.pyfunc` (loader_module="pokebattle.model")."""
+    """Load a model for `mlflow.pyfunc` (loader_module="pokebattle.model")."""
     return WinProbability(BattleWinner.load(path))

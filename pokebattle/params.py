@@ -1,7 +1,7 @@
-"""Versions in params/*.yaml under one strict schema, and what a notebook sets over them.
+"""The schema of the versions in params/*.yaml, and the values that a notebook sets in their place.
 
-Precedence: ``-p`` over the notebook's parameters cell over the version's file. What a key means, with unit
-and range, stands beside it in params/sample.yaml.
+Precedence: ``-p`` over the notebook's parameters cell over the version's file. params/sample.yaml explains every key,
+with unit and range.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pokebattle.places import project
 
 
 class ParamsError(ValueError):
-    """A parameter that cannot be used, in one line: place, name, expected, got, nearest valid name."""
+    """An invalid parameter. The message is one line: place, name, expected, got, nearest valid name."""
 
     def _render_traceback_(self) -> list[str]:
-        """Asked by IPython: in a notebook the line alone, without the way to it through this module."""
+        """Return only the message; IPython calls this and shows it in a notebook instead of the traceback."""
         return [f"{type(self).__name__}: {self}"]
 
 
@@ -39,10 +39,11 @@ Header = Annotated[str, Field(min_length=1)]
 
 
 class SpeciesColumns(_Strict):
-    """Which header stands over what in a file of species.
+    """The headers of the columns in a file of species.
 
-    Without `name` a species goes by its id. `family` keeps species together where a protocol holds species back.
-    `stats` gives every numeric column the name that its feature has, e.g. `{hp: Vivo, speed: Rapido}`.
+    Without `name`, species are shown by their ids. Species with the same `family` are held out together under the
+    unseen protocols. `stats` maps the name of each feature to the header of its numeric column, e.g.
+    `{hp: Vivo, speed: Rapido}`.
     """
 
     id: Header
@@ -54,9 +55,10 @@ class SpeciesColumns(_Strict):
 
 
 class BattlesColumns(_Strict):
-    """Which header stands over what in a file of battles.
+    """The headers of the columns in a file of battles.
 
-    `first_won` is what the winner's cell says when the first one won, where it is none of the words that are known.
+    `first_won` is the winner column's word for a win of the first species. It is needed only if the column contains
+    neither species nor flags, see `tables.FLAGS`.
     """
 
     first: Header
@@ -66,7 +68,7 @@ class BattlesColumns(_Strict):
 
 
 class Tables(_Strict):
-    """Battles of one's own: two files, relative to the project or absolute, and what their columns mean."""
+    """Your own battles: the paths of two files, absolute or relative to the project, and their columns."""
 
     species_file: Header
     battles_file: Header
@@ -76,7 +78,7 @@ class Tables(_Strict):
 
 
 class Range(_Strict):
-    """Where a search looks for one parameter: from `low` to `high`, evenly or by orders (`log`), or some `choices`."""
+    """The search space of one parameter: `low` to `high` (on a logarithmic scale if `log`), or a list of `choices`."""
 
     low: Any = None
     high: Any = None
@@ -85,7 +87,7 @@ class Range(_Strict):
 
 
 class Gates(_Strict):
-    """What a registered version must reach to be promoted, see `registry.gates`."""
+    """The bounds that a registered version must meet before it is promoted, see `registry.gates`."""
 
     fresh_battles: int = Field(ge=0, le=1000)
     ahead_of_baselines: float = Field(ge=-1, le=1)
@@ -98,9 +100,9 @@ class Gates(_Strict):
 
 
 class Params(_Strict):
-    """Everything a notebook may be told, checked: complete, frozen, and flat but for `tables`, `search` and `gates`.
+    """All parameters of a notebook, validated. The model is frozen, and flat except for `tables`, `search` and `gates`.
 
-    Types are strict: an int passes for a float, nothing else is converted; True is not 1, nor "8" a number.
+    Types are strict: an int is accepted as a float, nothing else is converted. True is not 1, and "8" is not a number.
     """
 
     version: str
@@ -138,10 +140,10 @@ class Params(_Strict):
     gates: Gates
 
 
-# What a search may vary.
+# Parameters that a search can vary.
 SEARCHABLE = ("features", "n_estimators", "max_depth", "learning_rate", "subsample", "colsample_bytree",
               "min_child_weight", "reg_lambda")
-# Controls that a notebook's parameters cell declares for itself, where their type does not say it all.
+# Ranges of controls that notebooks declare in their parameters cells, in addition to the declared types.
 CONTROL_RANGES = {"n_workers": Field(ge=1, le=256), "n_errors": Field(ge=1, le=100), "n_explained": Field(ge=1),
                   "n_trials": Field(ge=1, le=100_000), "workers": Field(ge=1, le=256), "minutes": Field(ge=0),
                   "stop_after": Field(ge=0)}  # fmt: skip
@@ -151,38 +153,53 @@ _WORDS: dict[Any, str] = {int: "an integer", float: "a number", str: "text", boo
 _LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below",
            "pattern": "matching", "min_length": "no shorter than"}
 _DECIMAL = re.compile(r"[-+]?(0|[1-9]\d*|(?=\.\d))(\.\d*)?([eE][-+]?\d+)?")
-_ALIKE = 0.85  # a control with a name this close to a parameter's is taken for a misspelt parameter
+_ALIKE = 0.85  # similarity from which the name of a control counts as a misspelt parameter
 
 
 class Assigned(NamedTuple):
-    """What a top-level statement of a cell gives to a name."""
+    """The annotation and the value of an assignment at the top level of a cell."""
 
     annotation: str | None
     value: Any
 
 
 def load_params(namespace: Mapping[str, Any], handed_over: Mapping[str, Any] | None = None) -> Params:
-    """Parameters of the notebook that calls this as ``load_params(globals())``.
+    """Return the parameters of the notebook that calls ``load_params(globals())``.
 
-    ``handed_over`` holds values that replace the version's own, as a search has found them; what papermill is given
-    goes before them.
+    In IPython, only two cells are read: the latest executed cell that assigns ``version: str = ...``, and the cell that
+    papermill injected after it. Other variables with the same names are ignored. Without a history of executed cells
+    (a script, nbval), all variables in `namespace` with a name of the schema are read.
 
-
-    In IPython only the executed parameters cell (the latest one that binds ``version: str = ...``) and the
-    cell that papermill injected after it count: other variables of the same names change nothing.
-    Where no executed cell is on record (a script, nbval) the names of the schema that the mapping holds count.
+    Parameters
+    ----------
+    namespace : mapping
+        The notebook's global variables.
+    handed_over : mapping, optional
+        Values that a search has found. They replace those of the version's file and of the parameters cell; papermill's
+        parameters take precedence over them.
 
     Raises
     ------
     ParamsError
-        Unknown or misspelt name, wrong type, value out of range, unknown version, unreadable file; or no
-        parameters cell has been executed.
+        If a name is unknown or misspelt, a value has the wrong type or is out of range, the version is unknown, a file
+        cannot be read, or no parameters cell has been executed.
     """
     return _load(namespace, handed_over or {})
 
 
 def load_defaults(namespace: Mapping[str, Any]) -> Params:
-    """Return what `load_params` gives without values that were handed over; a run does not take note of it."""
+    """Return the parameters without handed-over values. The run does not record this call.
+
+    Parameters
+    ----------
+    namespace : mapping
+        As in `load_params`.
+
+    Raises
+    ------
+    ParamsError
+        As in `load_params`.
+    """
     return _load(namespace, {})
 
 
@@ -198,12 +215,12 @@ def _load(namespace: Mapping[str, Any], handed_over: Mapping[str, Any]) -> Param
 
 
 def validate(notebook_name: str, cell_source: str, overrides: Mapping[str, Any]) -> Params:
-    """Check what papermill was given, before a kernel starts.
+    """Check papermill's parameters before a kernel starts.
 
     Parameters
     ----------
     notebook_name : str
-        What an error calls the notebook, such as ``notebooks/train.ipynb``.
+        Name of the notebook in error messages, such as ``notebooks/train.ipynb``.
     cell_source : str
         Source of the cell tagged ``parameters``.
     overrides : mapping
@@ -218,18 +235,18 @@ def validate(notebook_name: str, cell_source: str, overrides: Mapping[str, Any])
 
 
 def recorded(values: Mapping[str, Any]) -> Params:
-    """Return the parameters of an earlier execution, with what its version's file says of gates today.
+    """Return the parameters of an earlier execution, with today's `gates` from the version's file.
 
     Parameters
     ----------
     values : mapping
-        What the execution was told, typed, as `parameters.json` on its run has it. Names that the schema does not have
-        are left out, what it did not know yet is the file's.
+        The recorded parameters, with their types, from `parameters.json` of the run. Names that the schema no longer
+        contains are ignored. Values that were not recorded come from the version's file.
 
     Raises
     ------
     ParamsError
-        If there is no such version here, or a value is none any more.
+        If params/ does not contain the version, or a recorded value is no longer valid.
     """
     place = "parameters.json, "
     version = _known_version(values.get("version", UNKNOWN), place)
@@ -240,19 +257,22 @@ def recorded(values: Mapping[str, Any]) -> Params:
 
 
 def versions() -> list[str]:
-    """Names that ``version`` may have: the files in params/."""
+    """Return the valid values of ``version``: the names of the files in params/, without suffix."""
     return sorted(file.stem for file in folder().glob("*.yaml"))
 
 
 def folder() -> Path:
-    """POKEBATTLE_PARAMS, else params/ in the checkout, else params/ in the working directory."""
+    """Return the folder of the versions.
+
+    ``POKEBATTLE_PARAMS``, else params/ in the checkout, else params/ in the working directory.
+    """
     return Path(os.environ.get("POKEBATTLE_PARAMS") or project() / "params")
 
 
 def _resolve(cell: Mapping[str, Assigned], overrides: Mapping[str, Any], notebook: str = "") -> Params:
-    """Overrides over the cell over the version's file; an error names the place where the value stands."""
+    """Merge and check values: overrides, then the cell, then the version's file. Errors name the value's source."""
     cell_place = f"{notebook}parameters cell, "
-    overrides = {str(name): value for name, value in overrides.items()}  # -y may bring a name that is no text
+    overrides = {str(name): value for name, value in overrides.items()}  # with -y a name may not be text
     places = dict.fromkeys(cell, cell_place) | dict.fromkeys(overrides, f"{notebook}-p ")
     given = {name: value for name, (_, value) in cell.items()} | overrides
     given = {name: value for name, value in given.items() if value is not UNKNOWN}
@@ -266,10 +286,10 @@ def _resolve(cell: Mapping[str, Assigned], overrides: Mapping[str, Any], noteboo
     return Params(**{name: getattr(checked, name) for name in Params.model_fields})
 
 
-# What a notebook sets
+# Values from notebooks
 
 def _parameter_cells(cells: Sequence[str]) -> tuple[str, str]:
-    """Sources of the executed parameters cell and of the latest cell injected after it ("" without one)."""
+    """Return the sources of the executed parameters cell and of the last cell injected after it ("" if none)."""
     found, injected = "", ""
     loose = None
     for source in cells:
@@ -287,7 +307,7 @@ def _parameter_cells(cells: Sequence[str]) -> tuple[str, str]:
 
 
 def _declared(namespace: Mapping[str, Any]) -> dict[str, Assigned]:
-    """Parameters in a namespace, and whatever it annotates with a control's type."""
+    """Return the parameters in a namespace, and the variables annotated with the type of a control."""
     annotated = {name: getattr(kind, "__name__", str(kind))
                  for name, kind in namespace.get("__annotations__", {}).items()}
     return {name: Assigned(annotated.get(name), value) for name, value in namespace.items()
@@ -295,9 +315,9 @@ def _declared(namespace: Mapping[str, Any]) -> dict[str, Assigned]:
 
 
 def _assignments(source: str, namespace: Mapping[str, Any] | None = None) -> dict[str, Assigned]:
-    """What the top level of a cell assigns: literals as they stand, other values from the namespace.
+    """Return the assignments at the top level of a cell. Values that are not literals come from the namespace.
 
-    A name without annotation that is no parameter and gets no literal is ordinary code and left out.
+    A name that has no annotation, is not a parameter and gets no literal is ordinary code and left out.
     """
     assigned = {}
     for name, annotation, value in assignments(source):
@@ -309,19 +329,19 @@ def _assignments(source: str, namespace: Mapping[str, Any] | None = None) -> dic
 
 
 def _is_control(name: str, assigned: Assigned) -> bool:
-    """Whether a cell declares a control of its own: annotated, and not a parameter's name or nearly one."""
+    """Return whether an assignment declares a control: annotated, and the name is not close to a parameter's."""
     known = list(Params.model_fields)
     return bool(assigned.annotation) and name not in known and not get_close_matches(name, known, 1, _ALIKE)
 
 
 def _control(name: str, annotation: str | None, place: str) -> Any:
-    """Field of a control in the model that checks it."""
+    """Return the pydantic field of a control."""
     if annotation not in _TYPES:
         raise ParamsError(f"{place}{name}: expected one of the types {', '.join(_TYPES)}, got {annotation}")
     return Annotated[_TYPES[annotation], CONTROL_RANGES.get(name, Field())], None
 
 
-# What the files hold
+# The versions' files
 
 def _known_version(version: Any, place: str) -> str:
     known = versions()
@@ -335,9 +355,9 @@ def _known_version(version: Any, place: str) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Content of one version's file, complete and valid.
+    """Read and validate one version's file, which must be complete.
 
-    PyYAML takes the last of two equal keys and reads 010 as 8 and 1:30 as 90: both are refused.
+    PyYAML silently uses the last of two equal keys, and reads 010 as 8 and 1:30 as 90; here these are errors.
     """
     place = _place(file)
     try:
@@ -370,11 +390,11 @@ def _check_lines(node: yaml.MappingNode, place: str) -> None:
 
 
 def _place(file: Path) -> str:
-    """How an error names a file: from its folder on, which is params/ in the project."""
+    """Return a file's name for error messages: its folder (params/ in the project) and its name."""
     return f"{file.parent.name}/{file.name}, "
 
 
-# Checks and their words
+# Checks and their messages
 
 def _checked(model: type[Params], values: Mapping[str, Any], places: Mapping[str, str]) -> Params:
     try:
@@ -403,7 +423,7 @@ def _checked(model: type[Params], values: Mapping[str, Any], places: Mapping[str
 
 
 def _check_dataset(params: Params, places: Mapping[str, str]) -> None:
-    """Check what no field tells alone: which keys fit a dataset of one's own."""
+    """Check combinations of keys: `tables` and `features` must fit `dataset`."""
     own = params.dataset == "tables"
     if own and params.tables is None:
         needed = [name for name, field in Tables.model_fields.items() if field.is_required()]
@@ -423,7 +443,7 @@ _TABLE_FORMS = {
 
 
 def _table_error(place: str, path: Sequence[str], kind: str, got: Any) -> ParamsError:
-    """Name a fault in the mapping of one's own files."""
+    """Return the error for an invalid key or value under `tables`."""
     name = f"{place}{'.'.join(part for part in path if part != '[key]')}"
     if kind == "extra_forbidden":
         model: Any = Tables
@@ -440,7 +460,7 @@ def _table_error(place: str, path: Sequence[str], kind: str, got: Any) -> Params
 
 
 def _check_search(params: Params, place: str) -> None:
-    """Check what a search varies by the parameters themselves: no trial may hold a value that a version may not."""
+    """Check the search space against the schema, so that no trial can have a value that is invalid in a version."""
     for name, searched in params.search.items():
         key = f"{place}search.{name}"
         if name not in SEARCHABLE:
@@ -478,7 +498,7 @@ def _check_value(place: str, field: FieldInfo, value: Any) -> None:
 
 
 def _search_error(place: str, path: Sequence[str], kind: str, got: Any) -> ParamsError:
-    """Name a fault in the form of what is to be searched."""
+    """Return the error for an invalid key or form under `search`."""
     name = f"{place}{'.'.join(path)}"
     if kind == "extra_forbidden":
         near = _nearest(path[-1], list(Range.model_fields), 0.5) or f"; expected {', '.join(Range.model_fields)}"
@@ -490,7 +510,7 @@ def _search_error(place: str, path: Sequence[str], kind: str, got: Any) -> Param
 
 
 def _gate_error(place: str, path: Sequence[str], kind: str, got: Any) -> ParamsError:
-    """Name a fault in the bounds of the gates."""
+    """Return the error for an invalid key or bound under `gates`."""
     name = f"{place}{'.'.join(path)}"
     if len(path) == 1:
         return ParamsError(f"{name}: expected a line for each of {', '.join(Gates.model_fields)}, got "
@@ -503,7 +523,7 @@ def _gate_error(place: str, path: Sequence[str], kind: str, got: Any) -> ParamsE
 
 
 def _expected(field: FieldInfo) -> str:
-    """Type and range of a field in words."""
+    """Return the type and range of a field in words."""
     if options := get_args(field.annotation):
         return f"one of {', '.join(options)}"
     limits = [f"{word} {getattr(limit, key)}" for limit in field.metadata
@@ -512,7 +532,7 @@ def _expected(field: FieldInfo) -> str:
 
 
 def _yaml_trap(got: Any, place: str) -> str:
-    """What YAML made of a value, where its writer may not expect it."""
+    """Return a hint if YAML has probably read a value differently than its author meant, else ""."""
     if isinstance(got, str) and "e" in got.lower() and _DECIMAL.fullmatch(got):
         return ", which YAML reads as text: write it as in 1.0e-3"
     if isinstance(got, bool) and place.endswith(".yaml, "):

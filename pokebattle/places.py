@@ -1,24 +1,24 @@
-"""Where the project's files lie. Standard library only: the shipper runs without site-packages."""
+"""Locations of the project's files. Standard library only: the sender runs without site-packages."""
 
 import os
 from pathlib import Path
 
 
 def checkout() -> Path | None:
-    """Return the root of the checkout that this package runs from; None when it is installed."""
+    """Return the root of the checkout that this package runs from, or None if the package is installed."""
     root = Path(__file__).parents[1]
     return root if (root / "pyproject.toml").is_file() else None
 
 
 def project() -> Path:
-    """Return the folder that versions are read from and builds are written to: the checkout, else the working one."""
+    """Return the folder of `params/` and `build/`: the checkout, else the working directory."""
     return checkout() or Path.cwd()
 
 
 def state_dir() -> Path:
-    """Return the folder for servers, journals, caches and installs.
+    """Return the folder for servers, journals, caches and installations.
 
-    ``POKEBATTLE_STATE``, else ``.pokebattle`` in the checkout, else the user's XDG state folder.
+    ``POKEBATTLE_STATE``, else ``.pokebattle`` in the checkout, else ``pokebattle`` in the user's XDG state folder.
     """
     if named := os.environ.get("POKEBATTLE_STATE"):
         return Path(named).expanduser().absolute()
@@ -28,5 +28,5 @@ def state_dir() -> Path:
 
 
 def studies_file() -> Path:
-    """Return the file of the searches of this checkout, unless ``POKEBATTLE_STORAGE`` names a database."""
+    """Return the SQLite file of this checkout's studies, used unless ``POKEBATTLE_STORAGE`` is set."""
     return state_dir() / "studies.db"

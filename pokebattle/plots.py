@@ -1,4 +1,4 @@
-"""Pictures of the numbers that `evaluation` and `model` return. Every function returns a new figure."""
+"""Figures of the tables that `evaluation`, `explanation` and `model` return. Every function returns a new figure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STYLE = {
 
 
 def reliability(table: pd.DataFrame) -> Figure:
-    """Draw observed against predicted share of wins, over the number of battles in each bin.
+    """Draw the observed against the predicted share of wins, and below it the number of battles in each bin.
 
     Parameters
     ----------
@@ -47,23 +47,27 @@ def importance(table: pd.DataFrame, n_features: int = 15) -> Figure:
     ----------
     table : DataFrame
         From `model.BattleWinner.importance`.
+    n_features : int, default 15
+        Number of features to show.
     """
     return bars(table["gain"].head(n_features), "share of the total gain", "Importance of the features")
 
 
 def mean_contributions(contributions: pd.Series, n_features: int = 15) -> Figure:
-    """Draw the features that move the predictions most.
+    """Draw the features that contribute most to the predictions.
 
     Parameters
     ----------
     contributions : Series
         Mean absolute contribution (log-odds) by feature, largest first.
+    n_features : int, default 15
+        Number of features to show.
     """
     return bars(contributions.head(n_features), "mean distance from 0, log-odds", "What moves the predictions")
 
 
 def explanations(table: pd.DataFrame) -> Figure:
-    """Draw what the features say about some matchups, a panel each: to the right for A, to the left for B.
+    """Draw the features' contributions to some matchups, one panel each: to the right for A, to the left for B.
 
     Parameters
     ----------
@@ -90,7 +94,7 @@ def explanations(table: pd.DataFrame) -> Figure:
 
 
 def learning_curve(table: pd.DataFrame) -> Figure:
-    """Draw held-out log-loss against the number of matchups to learn from.
+    """Draw the log-loss against the number of matchups that the model was fitted on.
 
     Parameters
     ----------
@@ -126,12 +130,13 @@ def largest_errors(table: pd.DataFrame) -> Figure:
 
 
 def two_shares(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
-    """Draw two shares of each row, joined by a line, the first row on top.
+    """Draw two shares for each row, joined by a line, the first row on top.
 
     Parameters
     ----------
     table : DataFrame
-        Two columns of numbers from 0 to 1; the index names the rows.
+        Two columns of numbers from 0 to 1; the index contains the labels of the rows.
+    xlabel, title : str
     """
     first, second = table.columns
     rows = table[::-1]
@@ -146,7 +151,7 @@ def two_shares(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
 
 
 def excesses(table: pd.DataFrame) -> Figure:
-    """Draw log-loss above the Bayes limit with its intervals, on a scale that is logarithmic from 1 % on.
+    """Draw the log-loss above the Bayes limit with its intervals, on a scale that is logarithmic from 1 % on.
 
     Parameters
     ----------
@@ -173,7 +178,13 @@ def excesses(table: pd.DataFrame) -> Figure:
 
 
 def type_chart(chart: pd.DataFrame) -> Figure:
-    """Draw the type multipliers, attacking types down, defending types across."""
+    """Draw the type multipliers: attacking types as rows, defending types as columns.
+
+    Parameters
+    ----------
+    chart : DataFrame
+        From `dex.type_chart`.
+    """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7.4, 6.2), layout="constrained")
         _multipliers(chart, axes)
@@ -181,12 +192,13 @@ def type_chart(chart: pd.DataFrame) -> Figure:
 
 
 def type_outcomes(chart: pd.DataFrame, share: pd.DataFrame) -> Figure:
-    """Draw the type multipliers, and beside them how often the attackers won.
+    """Draw the type multipliers, and beside them the share of battles that the attackers won.
 
     Parameters
     ----------
     chart, share : DataFrame
-        Index attacking type, columns defending type; multipliers, and shares of wins, missing where unknown.
+        Index attacking type, columns defending type. Multipliers (0 to 2), and shares of wins (0 to 1, missing if
+        unknown).
     """
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(14.2, 6.2), layout="constrained")
@@ -203,12 +215,12 @@ def type_outcomes(chart: pd.DataFrame, share: pd.DataFrame) -> Figure:
 
 
 def win_counts(table: pd.DataFrame) -> Figure:
-    """Draw how often each number of wins occurs, a group of bars a number.
+    """Draw how often each number of wins occurs, one group of bars per number.
 
     Parameters
     ----------
     table : DataFrame
-        Index policy, columns number of wins, values shares of the matchups.
+        Index policy, columns number of wins, values shares of the matchups (0 to 1).
     """
     width = 0.8 / len(table)
     with plt.rc_context(STYLE):
@@ -225,7 +237,14 @@ def win_counts(table: pd.DataFrame) -> Figure:
 
 
 def bars(values: pd.Series, xlabel: str, title: str) -> Figure:
-    """Draw a bar for every feature, the first on top."""
+    """Draw a horizontal bar for every feature, the first on top.
+
+    Parameters
+    ----------
+    values : Series
+        Index feature.
+    xlabel, title : str
+    """
     shown = values[::-1]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.2, 0.5 + 0.27 * len(shown)), layout="constrained")
@@ -245,6 +264,6 @@ def _multipliers(chart: pd.DataFrame, axes: Axes) -> None:
 
 
 def _done(figure: Figure) -> Figure:
-    """Close the figure, so that a notebook shows it once: where the cell returns it."""
+    """Close the figure, so that a notebook shows it only once, as the result of the cell."""
     plt.close(figure)
     return figure

@@ -1,8 +1,8 @@
-"""CSV files as a spreadsheet shows them: headers, and rows by number; a cell that cannot be used is named.
+"""Read CSV files with the row numbers of a spreadsheet, so that an error names the exact cell.
 
-Cells may be separated by commas, semicolons, tabs or bars, lines may end in any way, and the text may be UTF-8 with or
-without its mark, or marked UTF-16. What cannot be read is one line: file, row (the headers are row 1), column, what was
-expected, what is there.
+Cells can be separated by commas, semicolons, tabs or bars, and lines can have any line ending. The text can be UTF-8
+with or without a byte order mark, or UTF-16 with one. An error is one line: file, row (counted from 1 at the top of the
+file), column, what was expected, what was found.
 """
 
 import codecs
@@ -23,33 +23,33 @@ from pokebattle.places import project
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 POINT = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
 COMMA = r"[-+]?\d+,\d+"
-HEADERS = 65_536  # characters of a file that are looked at for its headers
-THOUSANDS = r"[-+]?[1-9]\d{0,2},\d{3}"  # or a decimal comma
+HEADERS = 65_536  # characters at the beginning of a file in which the headers are searched
+THOUSANDS = r"[-+]?[1-9]\d{0,2},\d{3}"  # ambiguous: the comma may separate thousands or decimals
 
 
 class TablesError(ValueError):
-    """A file of species or battles that cannot be used, in one line: file, row, column, expected, got, nearest."""
+    """An unusable file of species or battles. The message is one line: file, row, column, expected, got, nearest."""
 
     def _render_traceback_(self) -> list[str]:
-        """Asked by IPython: in a notebook the line alone, without the way to it through this module."""
+        """Return only the message; IPython calls this and shows it in a notebook instead of the traceback."""
         return [f"{type(self).__name__}: {self}"]
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A file's cells, without the blanks around them and without blank rows.
+    """The cells of a file, without surrounding spaces and without blank rows.
 
     Attributes
     ----------
     label : str
-        The path that was given.
+        The path that was given to `read_sheet`.
     separator : str
-        What separates cells.
+        Character between cells.
     header_row : int
-        Number of the row of headers.
+        Row number of the headers.
     headers : list of str
     cells : DataFrame of str
-        Index the row's number, columns the position.
+        Index row number, columns position from 0.
     sha256 : str
         Of the file's bytes.
     """
@@ -62,13 +62,19 @@ class Sheet:
     sha256: str
 
     def column(self, header: str, key: str) -> pd.Series:
-        """Return the column under a header, named as the file has it; case and blanks do not matter.
+        """Return the column under a header. Its name is the header as in the file.
 
         Parameters
         ----------
         header : str
+            Case and spaces do not matter.
         key : str
-            What an error calls the place that named the header.
+            Key of the parameters that contains `header`, for error messages.
+
+        Raises
+        ------
+        TablesError
+            If the file does not contain the header, or contains it more than once.
         """
         where = f"{self.label}, row {self.header_row}: expected the header {header!r} ({key})"
         found = [number for number, name in enumerate(self.headers) if plain(name) == plain(header)]
@@ -80,12 +86,17 @@ class Sheet:
         return self.cells[found[0]].rename(self.headers[found[0]])
 
     def numbers(self, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
-        """Read columns as numbers; a file has one decimal mark, and a column of TRUE and FALSE is 1 and 0.
+        """Read columns as numbers. A column of TRUE and FALSE becomes 1 and 0.
+
+        Parameters
+        ----------
+        columns : mapping of str to Series
+            Columns of this file, by the name that they get in the result. All must use the same decimal mark.
 
         Raises
         ------
         TablesError
-            Where a cell is no finite number, or may have a decimal comma or one of thousands.
+            If a cell is not a finite number, or it is unclear whether commas separate thousands or decimals.
         """
         with_comma = [column[column.str.fullmatch(COMMA)] for column in columns.values()]
         comma = any(len(cells) for cells in with_comma)
@@ -105,7 +116,22 @@ class Sheet:
         return numbers
 
     def refuse(self, cells: pd.Series, expected: str, known: Iterable[str] = ()) -> None:
-        """Name the first of these cells of a column, unless there are none, and the nearest of what is known."""
+        """Raise an error for the first of the given cells. Do nothing if there are none.
+
+        Parameters
+        ----------
+        cells : Series of str
+            Invalid cells of one column.
+        expected : str
+            What was expected, for the message.
+        known : iterable of str
+            Valid values; the message suggests the nearest one.
+
+        Raises
+        ------
+        TablesError
+            If `cells` is not empty.
+        """
         if cells.empty:
             return
         got = cut(repr(cells.iloc[0])) if cells.iloc[0] else "nothing"
@@ -122,12 +148,12 @@ def read_sheet(label: str, encoding: str | None = None) -> Sheet:
     label : str
         Path, absolute or relative to the project.
     encoding : str, optional
-        What it is where it is neither UTF-8 nor marked UTF-16.
+        Encoding of files that are neither UTF-8 nor UTF-16 with a byte order mark.
 
     Raises
     ------
     TablesError
-        Where there is no such file, or it is no table with headers.
+        If the file does not exist, cannot be decoded, or is not a table with headers.
     """
     path = project() / label
     try:
@@ -164,7 +190,7 @@ def _decoded(content: bytes, label: str, encoding: str | None) -> str:
 
 
 def _encoding(content: bytes, named: str | None) -> str:
-    """Return what a file's mark says, else UTF-8 where it is that, else what the mapping names."""
+    """Return the encoding: that of the byte order mark, else UTF-8 if the content is valid UTF-8, else `named`."""
     try:
         codecs.lookup(named or "utf-8")
     except LookupError:
@@ -180,7 +206,7 @@ def _encoding(content: bytes, named: str | None) -> str:
 
 
 def _separator(text: str) -> str:
-    """Tell what separates cells: a first line `sep=;`, as spreadsheets write it, else what makes the most headers."""
+    """Return the separator from a first line `sep=;`, as written by spreadsheets, else the one with most headers."""
     if said := re.match(r"sep=(.)\r?\n", text, re.IGNORECASE):
         return said[1]
     lines = text.lstrip("\r\n")[:HEADERS]
@@ -189,7 +215,7 @@ def _separator(text: str) -> str:
 
 
 def _records(text: str, label: str, separator: str) -> dict[int, list[str]]:
-    """Return the cells of every row that is not blank, by the row's number."""
+    """Return the cells of every row that is not blank, by row number."""
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
     records, row = {}, 0
     try:
@@ -204,24 +230,47 @@ def _records(text: str, label: str, separator: str) -> dict[int, list[str]]:
 
 
 def plain(text: str) -> str:
-    """Return what is compared of a header, an id or a name: no case, no blanks around; 007 and 7.0 are 7."""
+    """Normalise a header, an id or a name for comparison.
+
+    Case, repeated and surrounding spaces, and Unicode variants (NFKC) are removed; 007 and 7.0 become 7.
+
+    Parameters
+    ----------
+    text : str
+    """
     words = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     number = re.fullmatch(r"0*(\d+)([.,]0+)?", words)
     return number[1] if number else words
 
 
 def plains(column: pd.Series) -> pd.Series:
-    """Return `plain` of every cell."""
+    """Apply `plain` to every cell.
+
+    Parameters
+    ----------
+    column : Series of str
+    """
     return column.map({cell: plain(cell) for cell in column.unique()})
 
 
 def nearest(got: str, known: Iterable[str]) -> str:
-    """Return the end of an error that names the nearest of the known names, "" where none is near."""
+    """Return the end of an error message that suggests the nearest known name, or "" if none is near.
+
+    Parameters
+    ----------
+    got : str
+    known : iterable of str
+    """
     names = {plain(name): name for name in known if name}
     near = get_close_matches(plain(got), names, 1, 0.5)
     return f"; did you mean {names[near[0]]}?" if near else ""
 
 
 def cut(text: str) -> str:
-    """Return a text, and of a long one its beginning."""
+    """Shorten a text to 120 characters, for error messages.
+
+    Parameters
+    ----------
+    text : str
+    """
     return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,14 +1,15 @@
-"""Which matchups may teach, and which may only judge: protocols that no pair of species, or no family, crosses.
+"""Protocols: rules that divide the pairs of species into a training part, a test part and a gate part.
 
-A protocol puts every unordered pair of species into one part: *train* teaches (and is cut into inner folds for
-tuning), *test* judges a finished model, *gate* compares models for promotion. What a protocol holds back:
+A protocol assigns every unordered pair of species to one part. The training part (`train`) is for fitting, and is cut
+into inner folds for tuning; the test part evaluates finished models; the gate part judges versions before promotion.
+The protocols differ in what the test and gate parts hold out:
 
-- `pair`: pairs. Every species is known from other pairs.
-- `one_unseen`: families of species (an evolution line with its Mega, Alolan and partner forms). Of a judging pair one
-  species belongs to them and one is known.
-- `both_unseen`: the same families. Both species belong to them.
+- `pair`: pairs of species. Each species occurs in other pairs of the training part.
+- `one_unseen`: families (an evolution line with its Mega, Alolan and partner forms). In each test or gate pair, one
+  species belongs to a held-out family and the other does not.
+- `both_unseen`: the same families. In each test or gate pair, both species belong to held-out families.
 
-Hashes of the ids draw pairs and families, so a part does not depend on seeds, order or moves.
+Pairs and families are selected by hashes of their ids, so the parts do not depend on seeds, order or moves.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,26 +20,50 @@ import pandas as pd
 from numpy.typing import NDArray
 
 PARTS = ("train", "test", "gate")
-UNUSED = "unused"  # pairs that a protocol neither teaches nor judges with
+UNUSED = "unused"  # pairs that belong to no part under a protocol
 PROTOCOLS = ("pair", "one_unseen", "both_unseen")
-TEST, GATE = 0.1, 0.05  # of all pairs
-UNSEEN = 0.36  # of the species, at least: so that their own pairs make a whole test part
+TEST, GATE = 0.1, 0.05  # shares of all pairs
+UNSEEN = 0.36  # minimal share of held-out species: enough that the pairs among them fill a test part
 
 Mask = NDArray[np.bool_]
 
 
 class LeakError(ValueError):
-    """Something that judges is known, in some form, from what teaches."""
+    """Information about the test or gate part, or about the results, has reached the training."""
 
 
 def pair_ids(matchups: pd.DataFrame) -> pd.Series:
-    """Return the unordered pair of species of every matchup as text, `first|second`, first < second."""
+    """Return the unordered pair of species of every matchup as text, `first|second`, first < second.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+        Columns species_a and species_b.
+
+    Returns
+    -------
+    Series of str
+        With the index of `matchups`.
+    """
     distinct, rows = distinct_pairs(matchups)
     return pd.Series(pd.array(distinct, dtype="str").take(rows), index=matchups.index)
 
 
 def distinct_pairs(matchups: pd.DataFrame) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the ids of the unordered pairs that there are, sorted, and which of them every matchup has."""
+    """Return the distinct unordered pairs, and the pair of every matchup.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+        Columns species_a and species_b.
+
+    Returns
+    -------
+    pairs : list of str
+        Ids as from `pair_ids`, sorted.
+    rows : ndarray of int, shape (n_matchups,)
+        Positions in `pairs`.
+    """
     sides = pd.concat([matchups["species_a"], matchups["species_b"]])
     codes, names = pd.factorize(sides, sort=True)
     codes, names = np.sort(codes.reshape(2, -1), axis=0), names.to_numpy(object)
@@ -47,19 +72,42 @@ def distinct_pairs(matchups: pd.DataFrame) -> tuple[list[str], NDArray[np.int64]
 
 
 def hashes(names: Sequence[str], purpose: str) -> NDArray[np.float64]:
-    """Return a number in [0, 1) for every name, independent from purpose to purpose."""
+    """Return a number in [0, 1) for every name: a hash of the purpose and the name.
+
+    Parameters
+    ----------
+    names : sequence of str
+    purpose : str
+        Numbers for different purposes are independent.
+
+    Returns
+    -------
+    ndarray of float, shape (n_names,)
+    """
     digests = [sha256(f"{purpose}/{name}".encode()).digest()[:8] for name in names]
     return np.array([int.from_bytes(digest, "big") for digest in digests], dtype=float) / 2**64
 
 
 def pair_hashes(matchups: pd.DataFrame, purpose: str) -> NDArray[np.float64]:
-    """Return a number in [0, 1) for every matchup: the hash of its unordered pair, whatever moves and order."""
+    """Return a number in [0, 1) for every matchup: the hash of its unordered pair. Moves and order do not matter.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+        Columns species_a and species_b.
+    purpose : str
+        As in `hashes`.
+
+    Returns
+    -------
+    ndarray of float, shape (n_matchups,)
+    """
     distinct, rows = distinct_pairs(matchups)
     return hashes(distinct, purpose)[rows]
 
 
 def unseen_species(families: pd.Series) -> set[str]:
-    """Return the species of the families that the unseen protocols hold back, at least `UNSEEN` of all species.
+    """Return the species of the families that the unseen protocols hold out, at least `UNSEEN` of all species.
 
     Parameters
     ----------
@@ -73,15 +121,16 @@ def unseen_species(families: pd.Series) -> set[str]:
 
 
 def assign(pairs: pd.DataFrame, protocol: str, families: pd.Series) -> pd.Series:
-    """Put every pair of species into a part.
+    """Assign every pair of species to a part.
 
-    Of the pairs that a protocol may judge with, those with the smallest hashes are the test part (`TEST` of all pairs)
-    and the next the gate part (`GATE`); where there are not enough they share what there is, two to one.
+    Among the pairs that qualify for the test and gate parts under the protocol, those with the smallest hashes become
+    the test part (`TEST` of all pairs) and the next ones the gate part (`GATE` of all pairs). If there are too few,
+    they are divided two to one.
 
     Parameters
     ----------
     pairs : DataFrame
-        Columns species_a and species_b; every unordered pair that there is, once.
+        Columns species_a and species_b; all unordered pairs, each once.
     protocol : {"pair", "one_unseen", "both_unseen"}
     families : Series
         Index species id, values the family.
@@ -113,12 +162,13 @@ def assign(pairs: pd.DataFrame, protocol: str, families: pd.Series) -> pd.Series
 
 
 def folds(training: pd.DataFrame, protocol: str, families: pd.Series, n_folds: int) -> Iterator[tuple[Mask, Mask]]:
-    """Cut a train part into inner folds that hold back what its protocol holds back.
+    """Cut a training part into inner folds that hold out what the protocol holds out.
 
     Parameters
     ----------
     training : DataFrame
-        Matchups.
+        Matchups of the training part.
+    protocol : {"pair", "one_unseen", "both_unseen"}
     families : Series
         Index species id, values the family.
     n_folds : int
@@ -127,7 +177,8 @@ def folds(training: pd.DataFrame, protocol: str, families: pd.Series, n_folds: i
     Yields
     ------
     fit, validate : ndarray of bool, shape (n_matchups,)
-        Disjoint. Under `pair` every matchup validates once; under the others matchups between folds are left out.
+        Disjoint masks. Under `pair`, every matchup is in `validate` once. Under the other protocols, matchups that fit
+        neither mask are left out of the fold.
     """
     if protocol == "pair":
         number = (pair_hashes(training, "fold") * n_folds).astype(int)
@@ -144,9 +195,15 @@ def folds(training: pd.DataFrame, protocol: str, families: pd.Series, n_folds: i
 
 
 def subset(matchups: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return `count` matchups (0: all) in their order: those whose pairs have the smallest hashes.
+    """Return the matchups whose pairs have the smallest hashes, in their original order.
 
     A smaller subset is part of every larger one.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+    count : int
+        Number of matchups; 0 returns all.
     """
     if not count:
         return matchups
@@ -155,12 +212,19 @@ def subset(matchups: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def subset_of_pairs(matchups: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return all matchups of `count` pairs (0: of all), those with the smallest hashes."""
+    """Return all matchups of the pairs with the smallest hashes.
+
+    Parameters
+    ----------
+    matchups : DataFrame
+    count : int
+        Number of pairs; 0 returns all matchups.
+    """
     drawn = pair_hashes(matchups, "subset")
     return matchups[np.isin(drawn, np.unique(drawn)[:count])] if count else matchups
 
 
 def _count(matchups: pd.DataFrame, species: set[str]) -> NDArray[np.int64]:
-    """Count how many of the two sides (0, 1, 2) are among these species."""
+    """Return how many of a matchup's two species (0, 1 or 2) are in a set."""
     a, b = (matchups[side].isin(species).to_numpy().astype(np.int64) for side in ("species_a", "species_b"))
     return a + b

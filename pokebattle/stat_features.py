@@ -1,6 +1,6 @@
-"""What a model may know about species outside the game tables: their stats and types, and no moves.
+"""Features for your own species, which are not in the game tables: stats and types, but no moves.
 
-A feature describes side A (`a_...`), side B by the same rule (`b_...`), or tells by how much A's stat is higher
+A feature describes side A (`a_...`), describes side B by the same rule (`b_...`), or is A's stat minus B's
 (`lead_...`, which changes sign when the sides are swapped).
 """
 
@@ -18,17 +18,23 @@ TYPES = ["type_1", "type_2"]
 
 
 def stats(species: pd.DataFrame) -> list[str]:
-    """Return the names of a species table's stats: its numeric columns."""
-    return species.select_dtypes("number").columns.tolist()
-
-
-class StatFeatures(TransformerMixin, BaseEstimator):
-    """Turn matchups into numbers; it learns nothing from data.
+    """Return the names of the stats, which are the numeric columns of the table.
 
     Parameters
     ----------
     species : DataFrame
-        Index species id (text); type_1 and type_2 ("" when there is none), and any numeric columns.
+        As in `StatFeatures`.
+    """
+    return species.select_dtypes("number").columns.tolist()
+
+
+class StatFeatures(TransformerMixin, BaseEstimator):
+    """Turn matchups into features. The transformer learns nothing from data.
+
+    Parameters
+    ----------
+    species : DataFrame
+        Index species id (text); columns type_1 and type_2 ("" if there is none), and any numeric columns (the stats).
     """
 
     def __init__(self, species: pd.DataFrame) -> None:
@@ -36,17 +42,35 @@ class StatFeatures(TransformerMixin, BaseEstimator):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> StatFeatures:
-        """Take what `config` gave."""
+        """Create the transformer that `config` described.
+
+        Parameters
+        ----------
+        config : dict
+            The return value of `config`.
+        """
         table = pd.DataFrame(config["columns"], index=pd.Index(config["species_id"], dtype="str", name="species_id"))
         return cls(table.astype(dict.fromkeys(TYPES, "str")))
 
     def config(self) -> dict[str, Any]:
-        """Return the table as values that JSON holds without loss."""
+        """Return the table of species as values that JSON stores without loss."""
         columns = self.species[[*TYPES, *stats(self.species)]].to_dict("list")
         return {"species_id": self.species.index.tolist(), "columns": columns}
 
     def fit(self, X: pd.DataFrame, y: object = None) -> StatFeatures:
-        """Check the columns and ids of `X`; there is nothing to learn."""
+        """Check the columns of `X` and the ids in its first row.
+
+        Parameters
+        ----------
+        X : DataFrame
+            Columns species_a and species_b.
+        y : ignored
+
+        Raises
+        ------
+        ValueError
+            If a column is missing or an id is not in the table of species.
+        """
         self._rows(X.head(1))
         return self
 
@@ -59,21 +83,41 @@ class StatFeatures(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame
-            Columns species_a and species_b; others are not read.
+            Columns species_a and species_b. Other columns are ignored.
 
         Returns
         -------
         ndarray of float32, shape (n_matchups, n_features)
+
+        Raises
+        ------
+        ValueError
+            As in `fit`, for all rows.
         """
         return self._numbers(*self._rows(X))
 
     def both_orientations(self, X: pd.DataFrame) -> np.ndarray:
-        """Compute the features of the matchups and of their mirrors, shape (2, n_matchups, n_features)."""
+        """Compute the features of the matchups and of the matchups with swapped sides.
+
+        Parameters
+        ----------
+        X : DataFrame
+            As in `transform`.
+
+        Returns
+        -------
+        ndarray of float32, shape (2, n_matchups, n_features)
+        """
         a, b = self._rows(X)
         return np.stack([self._numbers(a, b), self._numbers(b, a)])
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
-        """Return the names of the columns that `transform` returns."""
+        """Return the names of the columns of `transform`.
+
+        Parameters
+        ----------
+        input_features : ignored
+        """
         own = [*stats(self.species), *(f"is_{name}" for name in self._types())]
         leads = [f"lead_{name}" for name in stats(self.species)]
         return np.array([f"{side}_{name}" for side in "ab" for name in own] + leads, dtype=object)
@@ -82,7 +126,7 @@ class StatFeatures(TransformerMixin, BaseEstimator):
         return sorted({*self.species["type_1"], *self.species["type_2"]} - {""})
 
     def _rows(self, X: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the species table that A and B have."""
+        """Return the positions of A and of B in the table of species."""
         return positions(X, "species_a", self.species.index), positions(X, "species_b", self.species.index)
 
     def _numbers(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Battles of your own: two CSV files, one of species and one of battles, read through the mapping of their columns.
+"""Your own battles: read two CSV files, one of species and one of battles, with the mapping of their columns.
 
-What can be handled is, and `OwnBattles.notes` says so: names that are missing, winners told by id, name or flag, pairs
-that fought more than once. What cannot be is refused in one line (`sheets`). docs/own-battles.md tells all of it.
+Missing names, winners given by id, name or flag, and pairs that fought more than once are handled and noted in
+`OwnBattles.notes`. Everything else raises an error of one line, see `sheets`. Documented in docs/own-battles.md.
 """
 
 from collections.abc import Mapping
@@ -15,31 +15,32 @@ from scipy.stats import norm, rankdata
 from pokebattle.params import BattlesColumns, SpeciesColumns, Tables
 from pokebattle.sheets import SEPARATORS, Sheet, TablesError, cut, plain, plains, read_sheet
 
-NOTHING = {"", "-", "–", "—", "none", "n/a", "na", "nan", "null"}  # of a type or a winner: there is none
-FLAGS: tuple[Mapping[str, bool], ...] = (  # what a winner's cell may say instead of a species: did the first one win?
+NOTHING = {"", "-", "–", "—", "none", "n/a", "na", "nan", "null"}  # words for "no type" or "no winner"
+FLAGS: tuple[Mapping[str, bool], ...] = (  # flags in the winner column: whether the first species won
     {"1": True, "0": False}, {"true": True, "false": False}, {"1": True, "2": False}, {"first": True, "second": False},
 )  # fmt: skip
 FIXED = ["species_id", "name", "type_1", "type_2", "family"]
-ENOUGH = 6  # species that luck alone should have put in the wrong order, from which on their absence means something
-TOLD = 0.1  # of them: where no more are, the stat was computed from the results
-TILTED = 3.0  # standard errors between the first ones' share of wins and a half, from which on it is remarked on
+ENOUGH = 6  # expected reversals by luck from which the check of a stat is meaningful, see `_refuse_results`
+TOLD = 0.1  # share of the expected reversals; with no more than that, the stat was computed from the results
+TILTED = 3.0  # standard errors of the first species' share of wins from 1/2, from which a note reports it
 
 
 @dataclass(frozen=True)
 class OwnBattles:
-    """What two files hold.
+    """The contents of the two files.
 
     Attributes
     ----------
     species : DataFrame
-        Index species_id (text as the file has it). name, type_1, type_2 ("" when there is none), family, and the stats.
+        Index species_id (text as in the file). Columns name, type_1, type_2 ("" if there is none), family, and the
+        stats.
     battles : DataFrame
         One row for each unordered pair that fought: species_a, species_b (species_a < species_b), wins_a (0 to
         n_battles), n_battles.
     notes : tuple of str
-        What was handled, a line each.
+        What was left out or interpreted, one line each.
     files : dict
-        rows and sha256 of each file, by the path that the mapping gives.
+        rows and sha256 of each file, by the path given in the mapping.
     """
 
     species: pd.DataFrame = field(repr=False)
@@ -51,10 +52,16 @@ class OwnBattles:
 def read(tables: Tables) -> OwnBattles:
     """Read species and battles.
 
+    Parameters
+    ----------
+    tables : Tables
+        Paths and columns of the two files.
+
     Raises
     ------
     TablesError
-        Naming the first cell, row or header that cannot be used, and how many more are like it.
+        If a file, header, row or cell cannot be used, or a stat was computed from the results. The message names the
+        first such cell and how many more are like it.
     """
     notes: list[str] = []
     sheets = [read_sheet(label, tables.encoding) for label in (tables.species_file, tables.battles_file)]
@@ -98,13 +105,13 @@ def _names(sheet: Sheet, header: str | None, ids: pd.Series, notes: list[str]) -
 
 
 def _types(sheet: Sheet, columns: SpeciesColumns, notes: list[str]) -> pd.DataFrame:
-    """Return type_1 and type_2 in the spelling that comes first, "" where a cell says that there is none."""
+    """Return type_1 and type_2, each type in the spelling of its first occurrence; "" if there is none."""
     spelling = dict.fromkeys(NOTHING, "")
     types = pd.DataFrame("", index=sheet.cells.index, columns=["type_1", "type_2"], dtype="str")
     for key, header in (("type_1", columns.type_1), ("type_2", columns.type_2)):
         if header is not None:
             cells = sheet.column(header, f"species_columns.{key}")
-            sheet.refuse(cells[cells.str.contains(r"[\[\]<]")], "a type without [, ] and <")  # XGBoost's rule of names
+            sheet.refuse(cells[cells.str.contains(r"[\[\]<]")], "a type without [, ] and <")  # XGBoost forbids these
             types[key] = cells.map({cell: spelling.setdefault(plain(cell), cell) for cell in cells.unique()})
     second_only = types["type_1"] == ""
     types.loc[second_only, "type_1"] = types["type_2"]
@@ -115,7 +122,7 @@ def _types(sheet: Sheet, columns: SpeciesColumns, notes: list[str]) -> pd.DataFr
 
 
 def _families(sheet: Sheet, header: str | None, ids: pd.Series) -> pd.Series:
-    """Return the family of every species: its own id where the file has none."""
+    """Return the family of every species, or its own id if the file gives none."""
     if header is None:
         return plains(ids)
     families = plains(sheet.column(header, "species_columns.family"))
@@ -123,7 +130,7 @@ def _families(sheet: Sheet, header: str | None, ids: pd.Series) -> pd.Series:
 
 
 def _once(sheet: Sheet, table: pd.DataFrame, ids: pd.Series, notes: list[str]) -> pd.DataFrame:
-    """Leave out rows that repeat another; refuse two species with one id."""
+    """Drop duplicate rows. Raise a TablesError if different rows have the same id."""
     keys = plains(ids)
     again = table.assign(species_id=keys).duplicated()
     twice = ids[~again][keys[~again].duplicated()]
@@ -141,7 +148,7 @@ def _once(sheet: Sheet, table: pd.DataFrame, ids: pd.Series, notes: list[str]) -
 def _fought(
     sheet: Sheet, columns: BattlesColumns, species: pd.DataFrame, species_file: str, notes: list[str]
 ) -> pd.DataFrame:
-    """Return first, second and first_won of every battle that counts."""
+    """Return first, second and first_won of every battle between two species that has a winner."""
     known, several = _known(species)
     fought = pd.DataFrame(index=sheet.cells.index)
     for side, header in (("first", columns.first), ("second", columns.second)):
@@ -168,7 +175,7 @@ def _fought(
 
 
 def _known(species: pd.DataFrame) -> tuple[dict[str, str], set[str]]:
-    """Return the species that an id or a name stands for, and the names that stand for several."""
+    """Return the species id for every id and name, and the set of ambiguous names."""
     ids = {plain(species_id): species_id for species_id in species.index}
     names = plains(species["name"])
     return {**dict(zip(names, species.index, strict=True)), **ids}, set(names[names.duplicated()]) - ids.keys()
@@ -177,10 +184,11 @@ def _known(species: pd.DataFrame) -> tuple[dict[str, str], set[str]]:
 def _first_won(
     sheet: Sheet, winner: pd.Series, columns: BattlesColumns, fought: pd.DataFrame, species: pd.DataFrame
 ) -> pd.Series:
-    """Tell whether the first one won: all cells name one of the two, by id or name, or all are flags of one kind.
+    """Return whether the first species won each battle.
 
-    Flags may be ids as well: where half of the cells name one of the two, they are taken for ids, and the others are
-    wrong.
+    Either all cells of the winner column contain one of the two species, by id or name, or all are flags of one kind.
+    A flag such as 1 can also be an id: if at least half of the cells name one of the two species, all cells are read as
+    ids, and the others are errors.
     """
     keys = plains(winner)
     if columns.first_won is not None:
@@ -224,10 +232,10 @@ def _by_pair(fought: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 
 
 def _refuse_results(sheet: Sheet, stats: Mapping[str, str], species: pd.DataFrame, battles: pd.DataFrame) -> None:
-    """Refuse a stat that was computed from the results: it orders the species as they came out, luck included.
+    """Raise a TablesError for a stat that was computed from the results: it orders the species by luck as well.
 
-    A stat that is known before may decide every battle, but it cannot know which of two species of nearly the same
-    strength was the luckier one.
+    A stat that is known before the battles may decide all of them, but it cannot predict which of two species of
+    nearly the same strength will be luckier. So some neighbours in the order of the results must be reversed.
     """
     a, b, n, wins_a = (battles[name].to_numpy() for name in ("species_a", "species_b", "n_battles", "wins_a"))
     fought = pd.Series(np.append(n, n)).groupby(np.append(a, b)).sum()
@@ -236,7 +244,7 @@ def _refuse_results(sheet: Sheet, stats: Mapping[str, str], species: pd.DataFram
         values = species.loc[fought.index, name]
         lead = np.sign(values[a].to_numpy() - values[b].to_numpy())
         decided = np.select([lead > 0, lead < 0], [wins_a, n - wins_a], 0).sum() / max(n[lead != 0].sum(), 1)
-        luck = np.sqrt(decided * (1 - decided) * fought)  # of the number of wins, were this stat all that decides
+        luck = np.sqrt(decided * (1 - decided) * fought)  # standard error of wins, if only this stat decides
         for what, result, error in (("shares of wins", wins / fought, luck / fought), ("wins", wins, luck),
                                     ("losses", fought - wins, luck)):  # fmt: skip
             found, expected = _reversals(values.to_numpy(), result.to_numpy(), error.to_numpy())
@@ -246,7 +254,9 @@ def _refuse_results(sheet: Sheet, stats: Mapping[str, str], species: pd.DataFram
 
 
 def _reversals(stat: np.ndarray, result: np.ndarray, error: np.ndarray) -> tuple[int, float]:
-    """Count neighbours by result that the stat (or its opposite) does not order, and how many luck would make such.
+    """Count neighbours in the order of the results that the stat (or its negative) puts in reverse order.
+
+    Return this number, and the number that is expected from luck.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
         notebook = nbformat.read(path, as_version=4)
         client = NotebookClient(notebook, record_timing=False, resources={"metadata": {"path": str(path.parent)}})
-        with tempfile.TemporaryDirectory() as studies:  # a search is to begin, not to go on
+        with tempfile.TemporaryDirectory() as studies:  # so that a search begins a new study
             client.execute(env=os.environ | {"POKEBATTLE_STORAGE": f"sqlite:///{studies}/studies.db"})
         nbformat.write(without_noise(notebook), path)
     return 0

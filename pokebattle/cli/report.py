@@ -10,8 +10,8 @@ from typing import Any
 from pokebattle.tracking.journal import execution_folder, read_json, run_address
 from pokebattle.tracking.settings import server_is_starting
 
-PATIENCE = 200.0  # seconds that the shipper may need while the server comes up
-AWAY = 10.0  # seconds that are waited for a server that is away
+PATIENCE = 200.0  # seconds to wait for the sender while the server starts
+AWAY = 10.0  # seconds to wait for a server that does not answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
         if "result" in cell["metadata"].get("tags", []):
             sys.stdout.write("".join(_texts(cell)))
     own = notebook["metadata"].get("pokebattle")
-    if own is None:  # such a notebook is left as papermill writes it
+    if own is None:  # not tracked: the notebook is as papermill wrote it
         sys.stdout.write("run: a notebook without `pokebattle` metadata names none; see `python -m pokebattle runs`\n")
         return 0
     if (execution := own.get("execution")) is None:

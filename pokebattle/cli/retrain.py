@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     told = retraining.Retraining(arguments.version)
     try:
         _retrain(told, arguments.parameters)
-    except Exception as error:  # whatever it is, the report tells of it
+    except Exception as error:  # the report contains any error
         traceback.print_exc()
         told.outcome, told.reason = retraining.BROKEN, f"{type(error).__name__}: {error}"
     text, file = told.markdown(), project() / "build" / "retrain.md"
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _retrain(told: retraining.Retraining, parameters: list[list[str]]) -> None:
     for name in [name for name, value in os.environ.items() if name.startswith("MLFLOW_") and not value]:
-        del os.environ[name]  # a secret that a repository does not have
+        del os.environ[name]  # GitHub sets secrets that a repository does not have to ""
     shared = "MLFLOW_TRACKING_URI" in os.environ
     if not shared:
         server.start(own=True)

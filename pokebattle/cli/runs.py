@@ -9,7 +9,7 @@ from typing import Any
 from pokebattle.tracking.health import recent
 from pokebattle.tracking.journal import run_address
 
-MAIN_METRICS = ("excess_percent", "log_loss", "accuracy")  # the first one that a notebook published
+MAIN_METRICS = ("excess_percent", "log_loss", "accuracy")  # the first of these that the run has is shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

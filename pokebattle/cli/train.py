@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.mlflow_tracking and not os.environ.get("MLFLOW_TRACKING_URI"):
         try:
             server.start(wait=False)
-        except server.ServerStartError as error:  # its run waits, as any notebook's
+        except server.ServerStartError as error:  # the run waits for a server, as any notebook's does
             sys.stderr.write(f"Error: {error}\n")
     code = execute(arguments.output, [["version", arguments.version], *arguments.parameters])
     if code == 0:
@@ -52,10 +52,10 @@ def execute(output: Path, parameters: list[list[str]]) -> int:
         papermill([*words, *(word for pair in parameters for word in ("-p", *pair))], prog_name="papermill")
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
-    except PapermillExecutionError:  # a cell's own error
+    except PapermillExecutionError:  # an error in a cell
         traceback.print_exc()
         return 1
-    finally:  # papermill lets every library log to the terminal
+    finally:  # papermill makes every library log to the terminal
         root.setLevel(level)
         root.handlers[:] = handlers
     return 0

@@ -1,4 +1,4 @@
-"""The real battle engine: pokemon-showdown, a JavaScript package, fed from Python."""
+"""The real battle engine: pokemon-showdown, a JavaScript package, called from Python."""
 
 from pokebattle.engine.arena import DRAWS, SEEDS, STREAMS, fight, watch
 from pokebattle.engine.installation import MOD, PACKAGE, VERSION, EngineError, install, write_tables

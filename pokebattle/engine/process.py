@@ -1,4 +1,4 @@
-"""One engine process: it answers requests, one JSON line each, and ends when its input does."""
+"""One engine process: it answers requests, one line of JSON each, and ends when its standard input is closed."""
 
 import json
 import os
@@ -18,17 +18,17 @@ Answer = dict[str, Any]
 
 
 class EngineStoppedError(EngineError):
-    """The engine process ended before it answered: it was killed, or had no memory left."""
+    """The engine process ended before it answered, for example because it was killed or ran out of memory."""
 
 
 class EngineProcess:
-    """One engine process. It cannot outlive the process that started it, because its input ends with that."""
+    """One engine process. It ends with the process that started it, because its standard input is then closed."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
             [node(), str(SOURCES / PROGRAMS[0]), MOD], cwd=install(), text=True, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"NODE_OPTIONS": ""},
-        )  # in a session of its own: Ctrl-C is for who asked
+        )  # in a new session, so that Ctrl-C reaches only the caller
 
     def __enter__(self) -> "EngineProcess":
         return self
@@ -38,15 +38,23 @@ class EngineProcess:
         self.stop()
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process, even during a request."""
         self.process.kill()
         self.process.wait()
         for pipe in filter(None, (self.process.stdin, self.process.stdout)):
-            with suppress(OSError):  # of a request that was not read to its end
+            with suppress(OSError):  # the pipe may hold a request that the process never read
                 pipe.close()
 
     def ask(self, request: Request) -> Answer:
         """Send one request and wait for its answer.
+
+        Parameters
+        ----------
+        request : dict
+
+        Returns
+        -------
+        dict
 
         Raises
         ------
@@ -72,6 +80,6 @@ class EngineProcess:
 
 @cache
 def fingerprint() -> str:
-    """Return a hash of what decides a battle besides the request: the engine's version and the programs here."""
+    """Return a hash of what determines a battle besides the request: the engine's version and our own programs."""
     parts = [VERSION, MOD, *((SOURCES / name).read_text(encoding="utf-8") for name in PROGRAMS)]
     return sha256("\n".join(parts).encode()).hexdigest()[:24]

@@ -1,6 +1,6 @@
-"""The model registry: publishing and loading models, what a version must reach, and its way to Production.
+"""The model registry: publish and load models, judge versions by gates, and move them to Production.
 
-What imports this pays for what it uses: the names below are looked up when they are asked for.
+The names in `__all__` are imported lazily, so that importing this package is fast.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Files on a run, read and written through the server that holds them."""
+"""Read and write the artifacts of a run through its server."""
 
 from __future__ import annotations
 
@@ -13,12 +13,22 @@ from pokebattle.tracking.shipping.rest import MlflowRest
 
 
 def read(rest: MlflowRest, run: dict[str, Any], path: str) -> bytes:
-    """Return a file of a run.
+    """Return the content of an artifact of a run.
+
+    Parameters
+    ----------
+    rest : MlflowRest
+    run : dict
+        The run, as in the answer of MLflow's REST API.
+    path : str
+        Path of the artifact within the run.
 
     Raises
     ------
     FileNotFoundError
-        If the run has no such file.
+        If the run has no such artifact.
+    OSError
+        If it cannot be downloaded.
     """
     store = store_at(rest, run["info"]["artifact_uri"])
     if path not in {entry.path for entry in store.list_artifacts(path.rpartition("/")[0] or None)}:
@@ -28,14 +38,40 @@ def read(rest: MlflowRest, run: dict[str, Any], path: str) -> bytes:
 
 
 def store_at(rest: MlflowRest, uri: str) -> Any:
-    """Return MLflow's view on a folder of files."""
+    """Return MLflow's artifact repository for a folder of artifacts.
+
+    Parameters
+    ----------
+    rest : MlflowRest
+    uri : str
+        The artifact URI of a run or of a logged model.
+
+    Returns
+    -------
+    mlflow.store.artifact.artifact_repo.ArtifactRepository
+    """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     return get_artifact_repository(uri, tracking_uri=rest.uri, registry_uri=rest.uri)
 
 
 def download(store: Any, path: str, folder: Path) -> Path:
-    """Download one file; raises OSError when it cannot be had."""
+    """Download one artifact and return its path.
+
+    Parameters
+    ----------
+    store : ArtifactRepository
+        From `store_at`.
+    path : str
+        Path of the artifact in the repository.
+    folder : Path
+        Target folder.
+
+    Raises
+    ------
+    OSError
+        If the artifact cannot be downloaded.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -46,11 +82,37 @@ def download(store: Any, path: str, folder: Path) -> Path:
 
 
 def read_json(rest: MlflowRest, run: dict[str, Any], path: str) -> Any:
-    """Return what a JSON file of a run holds; raises as `read` does, and ValueError."""
+    """Return the content of a JSON artifact of a run.
+
+    Parameters
+    ----------
+    rest, run, path
+        As in `read`.
+
+    Raises
+    ------
+    FileNotFoundError, OSError
+        As in `read`.
+    ValueError
+        If the artifact is not valid JSON.
+    """
     return json.loads(read(rest, run, path))
 
 
 def write_json(rest: MlflowRest, run: dict[str, Any], path: str, content: Any) -> None:
-    """Write a JSON file to a run; raises as `MlflowRest.upload` does."""
+    """Write a JSON artifact to a run.
+
+    Parameters
+    ----------
+    rest, run, path
+        As in `read`.
+    content : object
+        A value that JSON can represent.
+
+    Raises
+    ------
+    OSError, ServerError
+        As in `MlflowRest.upload`.
+    """
     text = json.dumps(content, indent=1, ensure_ascii=False).encode()
     rest.upload(run["info"]["artifact_uri"], path, lambda: [text])

@@ -1,4 +1,4 @@
-"""A version on trial: loaded where that is safe, and measured gate by gate."""
+"""Measure the gates of one registered version."""
 
 from __future__ import annotations
 
@@ -26,40 +26,42 @@ from pokebattle.registry.stages import PRODUCTION, Model, RegistryError, Version
 from pokebattle.sheets import TablesError
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, params_of, tags_of
 
-ASKED = 20  # matchups that the fresh process answers, one by one
-SLACK = 20  # times its bound for the first answer, after which the fresh process is ended
-LOOKED_AT = 3000  # matchups of the train part whose features are looked at for leaks
-ROUNDING = 1e-9  # between answers about one matchup and about many
+ASKED = 20  # matchups that the fresh process predicts, one by one
+SLACK = 20  # the fresh process is ended after this multiple of the bound on the time to the first answer
+LOOKED_AT = 3000  # matchups of the training part whose features are checked for leaks
+ROUNDING = 1e-9  # tolerated difference between predictions for single matchups and for many at once
 GAIN = ["gain", "low", "high"]  # of `evaluation.gain`
 Row = tuple[str, str, str]  # measured, bound, verdict
-UNUSABLE = (DatasetError, TablesError, ParamsError)  # why battles cannot be had
+UNUSABLE = (DatasetError, TablesError, ParamsError)  # errors that mean the battles are not available
 
 
 class MissingError(Exception):
-    """What a gate needs cannot be had."""
+    """Something that a gate needs is not available, so the gate cannot be measured."""
 
 
 class MeaninglessError(Exception):
-    """A gate tells nothing of this version."""
+    """A gate does not apply to this version."""
 
 
 class Bench:
-    """One registered version and what is needed to measure it.
+    """One registered version and everything that its gates need. Files, battles and model are loaded on first use.
 
     Parameters
     ----------
     rest : MlflowRest
     registered : Model
-        The registered model, with the version that is in Production.
+        The registered model with all its versions.
     version : Version
-        The one on trial.
+        The version to judge.
     folder : Path
-        An empty one, for files.
+        An empty folder for downloaded files.
 
     Raises
     ------
     RegistryError
-        If the version's run does not tell what it was made of.
+        If the version's run is gone, or its recorded parameters are missing or not valid any more.
+    ServerError, OSError
+        If the server does not answer, or refuses a request of this account.
     """
 
     def __init__(self, rest: MlflowRest, registered: Model, version: Version, folder: Path) -> None:
@@ -77,7 +79,7 @@ class Bench:
 
     @property
     def judged_on(self) -> str:
-        """On which battles, in a sentence."""
+        """Return a sentence about the battles on which the version was judged; "" before they are loaded."""
         own = self.__dict__.get("ground")
         if own is None:
             return ""
@@ -100,16 +102,22 @@ class Bench:
             except MeaninglessError as error:
                 yield Gate(name, str(error), "", MEANINGLESS)
 
-    # -- what can be had of it ---------------------------------------------------------------------
+    # -- the version's files, battles and model ------------------------------------------------------
 
     @property
     def bounds(self) -> Gates:
-        """The bounds, as its version in params/ has them."""
+        """Return the bounds from the version's file in params/."""
         return self.params.gates
 
     @cached_property
     def files(self) -> files.ModelFiles:
-        """The checked files of the model."""
+        """Return the checked files of the model.
+
+        Raises
+        ------
+        MissingError
+            If `files.fetch` refuses them.
+        """
         try:
             return files.fetch(self.rest, self.version, self.registered.name, self.folder)
         except files.ForeignModelError as error:
@@ -117,7 +125,13 @@ class Bench:
 
     @cached_property
     def battles(self) -> BattleSet:
-        """The battles that it was trained on; the parts that judge are sealed."""
+        """Return the battle set that the version was trained on. This does not open its test and gate parts.
+
+        Raises
+        ------
+        MissingError
+            If the set cannot be loaded, or its digest differs from the recorded one.
+        """
         try:
             battles = ground.battles_of(self.params)
         except UNUSABLE as error:
@@ -130,24 +144,30 @@ class Bench:
 
     @cached_property
     def ground(self) -> Ground:
-        """The battles that judge it by itself; that they are opened is noted before."""
+        """Return the gate battles of its own set. The opening of the gate part is recorded first."""
         ground.opened(self.rest, self.run["info"]["run_id"], self.battles)
         return ground.gate_ground(self.battles, self.bounds.fresh_battles)
 
     @cached_property
     def model(self) -> BattleWinner:
-        """The model, once it has been loaded by a process that may die of it."""
+        """Return the model. It is loaded in a separate process first, because a damaged file can kill the process.
+
+        Raises
+        ------
+        MissingError
+            If the model cannot be loaded.
+        """
         if error := self._probed.get("error"):
             raise MissingError(error)
         return _load(self.files.folder)
 
     def had(self) -> tuple[BattleWinner, BattleSet]:
-        """Return the model and its battles; MissingError says what of them cannot be had."""
+        """Return the model and its battles, or raise a MissingError if one of them is not available."""
         return self.model, self.battles
 
     @cached_property
     def predicted(self) -> np.ndarray:
-        """Its P(A wins) on the battles that judge."""
+        """Return the model's P(A wins) on the gate battles."""
         self._enough(self.ground)
         return self.model.predict_proba(self.ground.matchups)[:, 1]
 
@@ -158,13 +178,13 @@ class Bench:
 
     @property
     def _bootstrap(self) -> dict[str, Any]:
-        """How species, or families where these are unseen, are drawn again."""
+        """Return the bootstrap's arguments. Families are resampled if the protocol holds out whole families."""
         families = None if self.params.protocol == "pair" else self.battles.families
         return {"n_bootstrap": self.params.n_bootstrap, "random_state": self.params.random_state, "families": families}
 
     @cached_property
     def _probed(self) -> dict[str, Any]:
-        """What a fresh process tells of the model; under "error" why it does not answer."""
+        """Return the measurements of a fresh process that loads the model, or {"error": why it failed}."""
         training = self.battles.training
         asked = training[[name for name in MATCHUP if name in training]].head(ASKED)
         return probe.ask(self.files.folder, asked, self.bounds.load_seconds * SLACK)
@@ -172,7 +192,7 @@ class Bench:
     # -- the gates: measured value, bound, verdict ---------------------------------------------------
 
     def leak(self) -> Row:
-        """No pair of species, nor an unseen family, is on both sides; no feature follows the results down to luck."""
+        """Check that parts share no pair and no unseen family, and that no feature follows the results too closely."""
         training = splits.subset(self.battles.training, LOOKED_AT)
         features = self.model.features_
         closest = leaks.check_columns(features.both_orientations(training)[0], self.model.feature_names,
@@ -181,7 +201,7 @@ class Bench:
                 f"0; below {leaks.TIGHT}, without luck {leaks.TELLS}", PASSED)  # fmt: skip
 
     def clean(self) -> Row:
-        """Its notebook ran from top to bottom, and a commit holds all of it."""
+        """Check that the notebook ran from top to bottom, from a clean commit, and FINISHED."""
         tags = tags_of(self.run)
         order, commit = tags.get("pokebattle.order", "order unknown"), tags.get("mlflow.source.git.commit", "")
         state = {"false": "clean", "true": "dirty"}.get(tags.get("pokebattle.git.dirty", ""), "unknown state")
@@ -191,7 +211,7 @@ class Bench:
                 "top to bottom; a clean commit; FINISHED", PASSED if good else REFUSED)  # fmt: skip
 
     def ahead(self) -> Row:
-        """Its log-loss is below that of every baseline, by the low end of the interval."""
+        """Check that the log-loss is below that of every baseline, by the low end of the 95 % interval."""
         predicted, matchups = self.predicted, self.ground.matchups
         rivals = baselines(self.battles.training, matchups, species=self.battles.species)
         rows = {name: self._gain(matchups, p, predicted) for name, p in rivals.items()}
@@ -201,13 +221,21 @@ class Bench:
                 PASSED if gain["low"] > bound else REFUSED)  # fmt: skip
 
     def calibration(self) -> Row:
-        """Its chances are what they say."""
+        """Check the calibration error."""
         figures = evaluation.figures_of_merit(self.ground.matchups, self.predicted, n_bins=self.params.calibration_bins)
         error, bound = figures["calibration_error"].iloc[0], self.bounds.calibration_error
         return f"{error:.4f}", f"at most {bound:g}", PASSED if error <= bound else REFUSED
 
     def production(self) -> Row:
-        """It is not behind the version in Production on battles that neither has learned from."""
+        """Check that the log-loss is at most the bound worse than Production's, on pairs new to both versions.
+
+        Raises
+        ------
+        MeaninglessError
+            If there is no other version in Production, or the two versions cannot be compared.
+        MissingError
+            If too few pairs are in neither version's training part.
+        """
         holder = self.registered.holder(PRODUCTION)
         if holder in (None, self.version.number):
             raise MeaninglessError("no other version is in Production")
@@ -228,7 +256,7 @@ class Bench:
                 f"low end at least {-bound:g}", PASSED if gain["low"] >= -bound else REFUSED)  # fmt: skip
 
     def _rival(self, number: int) -> Bench:
-        """Return the version in Production, or say why nothing can be compared with it."""
+        """Return the version in Production, or raise a MeaninglessError if it cannot be compared."""
         folder = self.folder / "production"
         folder.mkdir(exist_ok=True)
         try:
@@ -241,13 +269,13 @@ class Bench:
         return other
 
     def mirrored(self) -> Row:
-        """With the sides swapped the chances add up to 1."""
+        """Check that the probabilities of a matchup and of the swapped matchup add up to 1."""
         back = self.model.predict_proba(mirror(self.ground.matchups))[:, 1]
         error, bound = float(np.abs(self.predicted + back - 1).max()), self.bounds.mirror_error
         return f"{error:.1e} off 1 at most", f"at most {bound:.0e}", PASSED if error <= bound else REFUSED
 
     def loads(self) -> Row:
-        """A fresh process loads it and answers as many at once are answered, in time and memory."""
+        """Check time and memory of a fresh process, and that its single predictions equal those for many at once."""
         told, bounds = self._probed, self.bounds
         bound = f"at most {bounds.load_seconds:g} s, {bounds.answer_ms:g} ms, {bounds.memory_mb:g} MB"
         if "error" in told:
@@ -262,7 +290,7 @@ class Bench:
                 PASSED if good else REFUSED)  # fmt: skip
 
     def executed_again(self) -> Row:
-        """Executed again from its own record, its notebook gives the same figures."""
+        """Check that the run gives the same metrics when it is executed again from its own record."""
         again = reproduction.reproduce(self.run["info"]["run_id"], self.rest)
         return again.text, "the same metrics", PASSED if again.same else REFUSED
 

@@ -1,9 +1,10 @@
-"""One promotion at a time, by what an MLflow server does in one step: it takes a name of an experiment once.
+"""The promotion lock: only one process at a time may change the stages of a model.
 
-Whoever wants to change stages draws a ticket, an experiment named `promotions/<model>/<number>` with the number after
-the highest one that there is. A lower ticket can be seen by whoever draws a higher one, so the lowest ticket that is
-in force has the claim, and the others know it. A ticket ends when its experiment is deleted, and by itself `LEASE`
-seconds after it was drawn, both by the server's clock: who was killed stops nobody for longer.
+The lock relies on one atomic operation of MLflow servers: the name of an experiment can be created only once. A process
+that wants to change stages creates a ticket, an experiment named `promotions/<model>/<number>`, with the number after
+the highest existing one. The process with the lowest valid ticket has the lock; all others see its ticket. A ticket is
+valid until its experiment is deleted, and for at most `LEASE` seconds by the server's clock, so a killed process
+blocks the others no longer than that.
 """
 
 from __future__ import annotations
@@ -17,32 +18,40 @@ from typing import Any
 from pokebattle.registry.stages import TIMEOUT, RegistryError
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, tags_of
 
-LEASE = 60.0  # seconds after which a ticket is no longer in force
-WORK = LEASE - 2 * TIMEOUT  # seconds in which all changes of a move must be begun
+LEASE = 60.0  # seconds after which a ticket is no longer valid
+WORK = LEASE - 2 * TIMEOUT  # seconds within which the last change of a move must begin
 PREFIX = "promotions"
-DRAWS = 20  # tickets that others may draw before this one
+DRAWS = 20  # attempts to create a ticket
 BY = "pokebattle.by"
 
 
 class BusyError(RegistryError):
-    """Somebody else is changing stages."""
+    """Another process is changing the stages, or this one has taken too long."""
 
 
 @contextlib.contextmanager
 def claim(rest: MlflowRest, name: str, who: str) -> Iterator[Callable[[], None]]:
-    """Hold the claim to change the stages of a model's versions.
+    """Hold the promotion lock of a model.
+
+    Parameters
+    ----------
+    rest : MlflowRest
+    name : str
+        The registered model.
+    who : str
+        User name, shown to others while the lock is held.
 
     Yields
     ------
     callable
-        Call it before every change: it raises `BusyError` when the claim may run out before the change is made.
+        Call it before every change. It raises `BusyError` if the lock could expire before the change is made.
 
     Raises
     ------
     BusyError
-        If somebody else has the claim.
+        If another process has the lock.
     ServerError
-        If the server takes no experiment from this account.
+        If this account may not create experiments, or the server answers with another error.
     """
     began = time.monotonic()
     ticket = _draw(rest, name, who)
@@ -56,12 +65,12 @@ def claim(rest: MlflowRest, name: str, who: str) -> Iterator[Callable[[], None]]
         _check(rest, name, ticket)
         yield allowed
     finally:
-        with contextlib.suppress(OSError, ServerError):  # it ends by itself
+        with contextlib.suppress(OSError, ServerError):  # otherwise the ticket expires
             rest.call("POST", "experiments/delete", experiment_id=ticket["experiment_id"])
 
 
 def _draw(rest: MlflowRest, name: str, who: str) -> dict[str, Any]:
-    """Draw a ticket."""
+    """Create a ticket and return its experiment."""
     for _ in range(DRAWS):
         number = max((_number(one) for one in _tickets(rest, name)), default=0) + 1
         try:
@@ -70,14 +79,14 @@ def _draw(rest: MlflowRest, name: str, who: str) -> dict[str, Any]:
         except ServerError as error:
             if error.code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            continue  # another one drew this number
+            continue  # another process created this number first
         found = rest.call("GET", "experiments/get", experiment_id=made["experiment_id"])
         return dict(found["experiment"])
     raise BusyError(f"stages of {name} are being changed by others all the time: try again")
 
 
 def _check(rest: MlflowRest, name: str, ticket: dict[str, Any]) -> None:
-    """Raise if a lower ticket is in force; end those that have run out, as far as this account may."""
+    """Raise if a lower ticket is valid. Delete expired tickets, if this account may."""
     drawn = int(ticket["creation_time"])
     for other in _tickets(rest, name):
         age = (drawn - int(other["creation_time"])) / 1000
@@ -92,10 +101,10 @@ def _check(rest: MlflowRest, name: str, ticket: dict[str, Any]) -> None:
 
 
 def _tickets(rest: MlflowRest, name: str) -> list[dict[str, Any]]:
-    """Return the tickets of a model that were drawn last, ended ones as well."""
+    """Return the latest tickets of a model, including deleted ones."""
     found = rest.call("POST", "experiments/search", filter=f"name LIKE '{PREFIX}/{name}/%'", view_type="ALL",
                       max_results=100, order_by=["creation_time DESC"])  # fmt: skip
-    form = re.compile(rf"{PREFIX}/{re.escape(name)}/\d+")  # to the filter _ is any character
+    form = re.compile(rf"{PREFIX}/{re.escape(name)}/\d+")  # in a LIKE filter, _ matches any character
     return [one for one in found.get("experiments", []) if form.fullmatch(one["name"])]
 
 

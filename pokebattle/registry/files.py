@@ -1,8 +1,9 @@
-"""The files of a registered version: looked at before they are fetched, and fetched before they are read.
+"""Check the files of a registered version before it is loaded.
 
-A model of ours is a booster in XGBoost's own format and JSON. Whatever else the registry holds under its name, a
-pickle, another flavor, a file too many, one that was changed after it was registered, is refused by name and never
-loaded. The code that is stored beside a model is for other programs: nothing here imports it.
+A model of this package consists of a booster in XGBoost's own format and a JSON file. A version with anything else (a
+pickle, another flavor, an additional file, a file changed after the registration) is never loaded; the error names the
+file. The list of files is checked before any file is downloaded. The code stored with a model is meant for other
+programs; it is never imported here.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ DESCRIBED = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "in
 CODE = re.compile(r"code/pokebattle/([\w.-]+/)*[\w.-]+\.(py|json|csv)")
 PICKLED = re.compile(r"\.(pkl|pickle|cloudpickle|dill|joblib|sav|pt|pth|npy|npz)$", re.IGNORECASE)
 FLAVOR = {"loader_module", "data", "code", "env", "python_version", "streamable"}
-DIGEST = "model_digest"  # a parameter of the run that logged the model: MLflow never changes one
+DIGEST = "model_digest"  # parameter of the run that logged the model; MLflow's parameters cannot be changed
 
 
 class ForeignModelError(ParamsError):
-    """A registered version that is none of ours, or no longer the one that was registered."""
+    """A registered version that this package did not publish, or that was changed after the registration."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class ModelFiles:
     Attributes
     ----------
     folder : Path
-        Holds the files of `MODEL`.
+        Contains the files `MODEL`.
     metadata : dict
-        What `publication.metadata` said of model and data, as text.
+        The facts from `publication.metadata`, as text.
     """
 
     folder: Path
@@ -54,29 +55,53 @@ class ModelFiles:
 
 
 def digest(folder: Path) -> str:
-    """Return 64 hexadecimal digits that identify a model by its files."""
+    """Return 64 hexadecimal digits that identify a model by the content of its files.
+
+    Parameters
+    ----------
+    folder : Path
+        Contains the files `MODEL`.
+    """
     parts = [f"{name}:{sha256((folder / name).read_bytes()).hexdigest()}" for name in MODEL]
     return sha256("/".join(parts).encode()).hexdigest()
 
 
 def check(rest: MlflowRest, version: Version, name: str) -> None:
-    """Refuse a version that `fetch` would refuse; nothing is kept."""
+    """Run the checks of `fetch` without keeping the files.
+
+    Parameters
+    ----------
+    rest, version, name
+        As in `fetch`.
+
+    Raises
+    ------
+    ForeignModelError, OSError, ServerError
+        As in `fetch`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         fetch(rest, version, name, Path(folder))
 
 
 def fetch(rest: MlflowRest, version: Version, name: str, folder: Path) -> ModelFiles:
-    """Download the files of a version that its model is read from.
+    """Check and download the files from which a version's model is loaded.
 
     Parameters
     ----------
+    rest : MlflowRest
+    version : Version
+    name : str
+        The registered model.
     folder : Path
-        Where they go.
+        Target folder.
 
     Raises
     ------
     ForeignModelError
-        Naming the file, flavor or digest that a version of ours does not have.
+        If the version contains a file or flavor that models of this package do not have, or its digest is not the
+        recorded one.
+    OSError, ServerError
+        If the server does not answer, or refuses a request.
     """
     title = f"{name}/{version.number}"
     expected = _recorded_digest(rest, version, title)
@@ -103,7 +128,7 @@ def _foreign(title: str, why: str) -> ForeignModelError:
 
 
 def _recorded_digest(rest: MlflowRest, version: Version, title: str) -> str:
-    """Return what the version's run says of the model's files."""
+    """Return the digest of the model's files that is recorded on the version's run."""
     try:
         run = rest.call("GET", "runs/get", run_id=version.run_id)["run"]
     except ServerError as error:
@@ -117,7 +142,7 @@ def _recorded_digest(rest: MlflowRest, version: Version, title: str) -> str:
 
 
 def _store(rest: MlflowRest, version: Version, title: str) -> Any:
-    """Return MLflow's view on the folder of a version's files."""
+    """Return the artifact repository of a version's logged model."""
     found = re.fullmatch(r"models:/(m-[0-9a-f]+)", version.source)
     if not found:
         raise _foreign(title, f"its source is {version.source or 'none'}, and no model that a run has logged")
@@ -141,7 +166,7 @@ def _paths(store: Any, folder: str = "") -> Iterator[str]:
 
 
 def _described(file: Path, title: str) -> dict[str, str]:
-    """Check what MLmodel says: one flavor, loaded by our module from our files."""
+    """Check the `MLmodel` file and return its metadata: one flavor, loaded by our module from our files."""
     try:
         told = yaml.safe_load(file.read_text("utf-8"))
         flavors, metadata = told["flavors"], told.get("metadata") or {}

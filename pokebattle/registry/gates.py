@@ -1,8 +1,8 @@
-"""Judges a registered version by what it must reach before it is promoted.
+"""Judge a registered version by the gates that it has to pass before it is promoted.
 
-The bounds stand under `gates` in params/*.yaml, as the checkout of whoever judges has them, not as the version's own
-run had them. A gate that has no meaning for a version says so and lets it pass. What could not be measured, because the
-model or its battles cannot be had, does not pass.
+The bounds are under `gates` in params/*.yaml. Those of the current checkout apply, not those of the version's own run.
+A gate that does not apply to a version says so and passes. A gate that could not be measured, because the model or
+its battles are not available, does not pass.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pokebattle.registry.moves import Writer
 from pokebattle.registry.report import Gate, Report
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 
-FOLDER = "gates"  # of reports, on the version's run
+FOLDER = "gates"  # artifact folder for reports on the version's run
 
 
 def judge(
@@ -26,26 +26,26 @@ def judge(
 ) -> Report:
     """Measure all gates of a registered version.
 
-    That the gate part is opened is noted on the version's run before it is done, always.
+    Before the gate part is opened, this is recorded on the version's run, even with `record=False`.
 
     Parameters
     ----------
     rest : MlflowRest
-        The server whose registry has it.
+        The server of the registry.
     version : int
     name : str
         The registered model.
     tell : callable, optional
-        Hears of every gate as soon as it is measured.
+        Called with every gate as soon as it is measured.
     record : bool, default True
-        Write the report to the version's page and to its run.
+        Whether to write the report to the version's page and to its run.
 
     Raises
     ------
     RegistryError
-        If there is no such version, or its run does not tell what it was made of.
+        If there is no such version, or its run lacks the record of its parameters.
     ServerError, OSError
-        If the server does not answer, or not this account.
+        If the server does not answer, or refuses a request of this account.
     """
     from pokebattle.registry.bench import Bench
 
@@ -62,7 +62,7 @@ def judge(
 
 
 def _recorded(report: Report, rest: MlflowRest, run: dict[str, Any]) -> Report:
-    """Write a report to the version's run and, where this account may, to the version's page."""
+    """Write a report to the version's run and, if this account may, to the version's page."""
     from pokebattle.registry.artifacts import write_json
 
     file = f"{FOLDER}/{report.name}_{report.version}_{report.when.replace(':', '')}.json"

@@ -1,4 +1,4 @@
-"""The battles that versions are judged on before promotion: the gate part, fought anew with seeds that nobody knows."""
+"""The battles for judging a version: the gate part, fought again by the engine with unpredictable seeds."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pokebattle.registry.stages import moment
 from pokebattle.tracking.shipping.rest import MlflowRest
 
 GATE = "gate"
-FOUGHT = "v3"  # the set whose battles the engine can fight anew
-FEWEST = 10  # pairs that tell something
+FOUGHT = "v3"  # the set whose battles the engine can fight again
+FEWEST = 10  # minimal number of pairs for a meaningful comparison
 
 
 @dataclass(frozen=True)
 class Ground:
-    """Battles that judge.
+    """Battles for judging a version.
 
     Attributes
     ----------
     matchups : DataFrame
         In one orientation, with wins_a and n_battles.
     source : str
-        Where the battles come from.
+        Where the battles come from, for the report.
     """
 
     matchups: pd.DataFrame = field(repr=False)
@@ -38,24 +38,52 @@ class Ground:
 
     @property
     def n_pairs(self) -> int:
-        """Unordered pairs of species that there are."""
+        """Return the number of distinct unordered pairs of species."""
         return len(splits.distinct_pairs(self.matchups)[0]) if len(self.matchups) else 0
 
     def without(self, known: BattleSet) -> Ground:
-        """Return what is left without the pairs that a train part has."""
+        """Return the battles between pairs that are not in the training part of a set.
+
+        Parameters
+        ----------
+        known : BattleSet
+        """
         learned = set(splits.distinct_pairs(known.training)[0])
         new = ~splits.pair_ids(self.matchups).isin(learned)
         return Ground(self.matchups[new], self.source)
 
 
 def battles_of(params: Params) -> BattleSet:
-    """Return the battle set of a version; its parts that judge are sealed."""
+    """Load the battle set of a version. This does not open its test and gate parts.
+
+    Parameters
+    ----------
+    params : Params
+
+    Raises
+    ------
+    DatasetError, TablesError, LeakError
+        As in `datasets.load_battles`.
+    """
     return load_battles(params.dataset, params.protocol, params.max_matchups, params.max_judging_pairs,
                         tables=params.tables)  # fmt: skip
 
 
 def opened(rest: MlflowRest, run_id: str, battles: BattleSet) -> None:
-    """Say on a run, before it is done, that the gate part is opened to judge it."""
+    """Record on a run that the gate part is opened to judge it. Call it before opening the part.
+
+    Parameters
+    ----------
+    rest : MlflowRest
+    run_id : str
+    battles : BattleSet
+        The set whose gate part is opened.
+
+    Raises
+    ------
+    OSError, ServerError
+        If the server does not answer, or refuses the request.
+    """
     dataset = {"name": f"{battles.name}-{GATE}", "digest": battles.digest[:36], "source_type": "local",
                "source": f'{{"uri": "pokebattle/data/battles/{battles.name}"}}'}  # fmt: skip
     inputs = [{"dataset": dataset, "tags": [{"key": "mlflow.data.context", "value": GATE}]}]
@@ -64,13 +92,13 @@ def opened(rest: MlflowRest, run_id: str, battles: BattleSet) -> None:
 
 
 def gate_ground(battles: BattleSet, n_battles: int) -> Ground:
-    """Return the gate part of a set: fought anew where the engine can, else as it is.
+    """Return the gate part of a set: fought again if the engine can, else with the set's own battles.
 
     Parameters
     ----------
     battles : BattleSet
     n_battles : int
-        Fresh battles of each matchup; 0 for those of the set.
+        New battles of each matchup; 0 to use the set's own battles.
     """
     part = open_part(battles, GATE)
     source = "the set's own battles"
@@ -83,7 +111,24 @@ def gate_ground(battles: BattleSet, n_battles: int) -> Ground:
 
 
 def common_ground(params: Params, own: Ground, rest: MlflowRest, run_id: str) -> Ground:
-    """Return battles of the game for a version whose own are decided by a formula: the engine's, in the same part."""
+    """Return battles of the game to compare versions that were trained on different data.
+
+    Parameters
+    ----------
+    params : Params
+        The version that is judged.
+    own : Ground
+        Its own gate battles. They are returned if the version was trained on the engine's set; otherwise the engine's
+        gate part under the same protocol is opened.
+    rest : MlflowRest
+    run_id : str
+        The version's run, on which the opening is recorded.
+
+    Raises
+    ------
+    DatasetError, OSError, ServerError
+        As in `datasets.load_battles` and `opened`.
+    """
     if params.dataset == FOUGHT:
         return own
     battles = load_battles(FOUGHT, params.protocol, 0, params.max_judging_pairs)

@@ -1,4 +1,4 @@
-"""Registered models for those who judge them: loaded from checked files, and listed with their figures."""
+"""Load registered models from checked files, and list the registered versions with their metrics."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ if TYPE_CHECKING:
 
 
 def load_registered(model: str, battles: BattleSet) -> BattleWinner:
-    """Load a model from the MLflow server's registry, to judge it on the battles that it was not trained on.
+    """Load a model from the registry of the MLflow server, to evaluate it.
 
     Parameters
     ----------
     model : str
-        Name and version, as `battle_winner/3`.
+        Name and version, such as `battle_winner/3`.
     battles : BattleSet
-        What it is to be judged on: the set, protocol and matchups that it was trained under, or its test part might
-        hold what it has learned.
+        The set on which the model will be evaluated. It must be the one that the model was trained on (same set,
+        protocol and number of matchups); otherwise its test part could contain pairs that the model has learned.
 
     Returns
     -------
     BattleWinner
-        Read from the files that `publish` wrote; nothing is unpickled.
+        Read from the files that `publish` wrote. Nothing is unpickled.
 
     Raises
     ------
     ParamsError
-        If no server answers, there is no such version, it is none of ours, or it was trained under other battles.
+        If no server answers, there is no such version, this package did not publish it (`files.ForeignModelError`), or
+        it was trained on other battles.
     """
     name, _, number = model.partition("/")
     if not number.isdigit():
@@ -75,13 +76,19 @@ def _version(rest: MlflowRest, name: str, number: int) -> stages.Version:
 
 
 def registered_versions(name: str) -> pd.DataFrame:
-    """Return the registered versions of a model with their main figures; empty where no server is asked or answers.
+    """Return the registered versions of a model with their main metrics.
+
+    Parameters
+    ----------
+    name : str
+        The registered model.
 
     Returns
     -------
     DataFrame
         Index version, newest first; columns params (the file's name), dataset, protocol, features, log_loss,
-        excess_percent, accuracy. What a version's run does not tell is missing. Empty as well when tracking is off.
+        excess_percent, accuracy. Values that a version's run lacks are missing. Empty if tracking is off or no server
+        answers.
     """
     columns = ["params", "dataset", "protocol", "features", "log_loss", "excess_percent", "accuracy"]
     uri, rows = tracking_uri(), {}

@@ -1,8 +1,8 @@
-"""How versions are moved such that stage, alias and tag stay the same. No mlflow needed.
+"""Move versions between stages and keep stage, alias and tag equal. mlflow is not needed.
 
-The stage is what counts: the server moves a version into one and the former one out of it in one step. Alias and tag
-follow from it. What a promotion is about to do stands on its version before it does it, so that whoever comes next can
-complete what was killed in the middle.
+The stage is authoritative: the server moves a version into a stage and the previous version out of it in one step.
+Alias and tag are derived from it. A promotion writes its plan to a tag of the version before it begins, so that the
+next promotion can complete one that was killed half-way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pokebattle.tracking.shipping.rest import MlflowRest
 
 
 class Writer:
-    """Changes versions of one model; before every change it asks whether it still may.
+    """Change the versions of one model, and check before every change that the promotion lock is still held.
 
     Parameters
     ----------
@@ -25,38 +25,80 @@ class Writer:
     name : str
         The registered model.
     allowed : callable
-        Raises when the claim to change stages has run out.
+        Called before every change; raises if the lock has expired, see `claim.claim`.
     """
 
     def __init__(self, rest: MlflowRest, name: str, allowed: Callable[[], None]) -> None:
         self.rest, self.name, self.allowed = rest, name, allowed
 
     def tag(self, number: int, key: str, value: str) -> None:
-        """Set a tag of a version."""
+        """Set a tag of a version.
+
+        Parameters
+        ----------
+        number : int
+            The version.
+        key, value : str
+        """
         self._call("POST", "model-versions/set-tag", version=str(number), key=key, value=value)
 
     def untag(self, number: int, key: str) -> None:
-        """Remove a tag of a version."""
+        """Remove a tag of a version.
+
+        Parameters
+        ----------
+        number : int
+            The version.
+        key : str
+        """
         self._call("DELETE", "model-versions/delete-tag", version=str(number), key=key)
 
     def transition(self, number: int, stage: str) -> None:
-        """Move a version into a stage, and every other one out of it into the archive, in one step of the server's."""
+        """Move a version into a stage. For Staging and Production, archive the others there in the same request.
+
+        Parameters
+        ----------
+        number : int
+            The version.
+        stage : str
+        """
         self._call("POST", "model-versions/transition-stage", version=str(number), stage=stage,
                    archive_existing_versions=stage in ALIASES)  # fmt: skip
 
     def alias(self, stage: str, number: int | None) -> None:
-        """Let the alias of a stage name a version, or none."""
+        """Set the alias of a stage, or delete it.
+
+        Parameters
+        ----------
+        stage : {"Staging", "Production"}
+        number : int or None
+            The version; None deletes the alias.
+        """
         if number is None:
             self._call("DELETE", "registered-models/alias", alias=ALIASES[stage])
         else:
             self._call("POST", "registered-models/alias", alias=ALIASES[stage], version=str(number))
 
     def describe(self, number: int, text: str) -> None:
-        """Write a version's description."""
+        """Set the description of a version.
+
+        Parameters
+        ----------
+        number : int
+            The version.
+        text : str
+            Markdown.
+        """
         self._call("PATCH", "model-versions/update", version=str(number), description=text)
 
     def describe_model(self, text: str) -> None:
-        """Write the registered model's description."""
+        """Set the description of the registered model.
+
+        Parameters
+        ----------
+        text : str
+            Markdown.
+        """
         self._call("PATCH", "registered-models/update", description=text)
 
     def _call(self, method: str, path: str, **fields: Any) -> None:
@@ -65,15 +107,29 @@ class Writer:
 
 
 def mend(writer: Writer) -> list[str]:
-    """Complete or drop what was begun, and let aliases and tags say what the stages are; return what was not so.
+    """Complete or drop interrupted moves, and set aliases and tags to match the stages.
 
-    It can be killed and done again at any point.
+    If the process is killed at any point, calling the function again finishes the work.
+
+    Parameters
+    ----------
+    writer : Writer
+
+    Returns
+    -------
+    list of str
+        The inconsistencies that were found, see `stages.Model.disagreements`.
+
+    Raises
+    ------
+    BusyError, OSError, ServerError
+        If the lock expires, or the server does not answer or refuses a change.
     """
     model = read(writer.rest, writer.name)
     said = model.disagreements()
     for stage in ALIASES:
         holders = model.within(stage)
-        if len(holders) > 1:  # somebody moved one by hand
+        if len(holders) > 1:  # somebody has moved a version by hand
             writer.transition(holders[0].number, stage)
     model = read(writer.rest, writer.name) if said else model
     for stage, alias in ALIASES.items():
@@ -91,7 +147,7 @@ def mend(writer: Writer) -> list[str]:
 
 
 def _settle(writer: Writer, model: Model, number: int, move: dict[str, Any]) -> None:
-    """Write down a move that has happened on all versions that it moved; forget one that has not."""
+    """Record a move that has happened on all versions that it moved. Drop a move that has not happened."""
     if model.versions[number].stage == move["to"]:
         back = move["kind"] == "rollback"
         instead = f"rolled back to version {number}: {move['why']}" if back else f"version {number} took its place"

@@ -1,4 +1,4 @@
-"""What MLflow's pages show of a version and of a model: gates and history as Markdown, below what people wrote."""
+"""Descriptions of versions and models in MLflow: gates and history as Markdown, below the text that people wrote."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import Any
 from pokebattle.registry.stages import Model, Version
 
 GATES, HISTORY, STAGES = "## Gates", "## History", "## Stages"
-LIMIT = 5000  # characters of a description, as MLflow's tables have them
-CELL = 160  # characters of a cell of a table
+LIMIT = 5000  # characters of a description, the limit of MLflow's database
+CELL = 160  # characters of a table's cell
 EARLIER = "Earlier moves: `python -m pokebattle history`."
 
 
 def of_version(description: str, events: Sequence[Mapping[str, Any]] = (), gates: str = "") -> str:
-    """Return a version's description with its moves, oldest first, and with the table of its gates.
+    """Return a version's description with the table of its gates and its history, oldest move first.
+
+    If it would be longer than `LIMIT`, the oldest moves are left out.
 
     Parameters
     ----------
     description : str
-        The present one: what stands in it before the first of our headings is kept, and so are the gates unless there
-        are new ones.
+        The present description. The text before the first of our headings is kept; so is the section of the gates if
+        `gates` is empty.
     events : sequence of mapping
-        See `stages.Version.events`.
+        The moves, see `stages.Version.events`.
     gates : str
-        A table, as from `report.Report.markdown`.
+        The new report, see `report.Report.markdown`.
     """
     own, sections = _sections(description)
     gates = gates or sections.get(GATES, "")
@@ -35,13 +37,13 @@ def of_version(description: str, events: Sequence[Mapping[str, Any]] = (), gates
 
 
 def of_model(model: Model, holders: Mapping[str, Version]) -> str:
-    """Return a registered model's description: which version is in which stage, since when, by whom, why.
+    """Return a registered model's description: the version in each stage, and who moved it there, when and why.
 
     Parameters
     ----------
     model : Model
     holders : mapping of str to Version
-        By stage. Of the highest one the gates are shown, too.
+        The version in each stage, lowest stage first. The gates of the last one are included if there is room.
     """
     own, _ = _sections(model.description)
     rows = []
@@ -59,13 +61,21 @@ def of_model(model: Model, holders: Mapping[str, Version]) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
+    """Return a Markdown table.
+
+    Parameters
+    ----------
+    heads : sequence of str
+        Headers of the columns.
+    rows : sequence of sequence of str
+        Cells; longer ones are cut to `CELL` characters.
+    """
     lines = [heads, ["---"] * len(heads), *([_cell(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _fitted(head: Sequence[str], heading: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Join sections and a last one of as many of the last rows as a description has room for."""
+    """Join sections and a table with as many of its last rows as fit into a description."""
     for first in range(len(rows)):
         parts = [*head, f"{heading}\n\n{table(heads, rows[first:])}", *([EARLIER] if first else [])]
         if len(text := "\n\n".join(filter(None, parts))) <= LIMIT:
@@ -74,7 +84,7 @@ def _fitted(head: Sequence[str], heading: str, heads: Sequence[str], rows: Seque
 
 
 def _sections(description: str) -> tuple[str, dict[str, str]]:
-    """Take a description apart: what people wrote, and the sections that stand under our headings."""
+    """Split a description into the text that people wrote and the sections under our headings."""
     own, heading = "", ""
     sections: dict[str, str] = {}
     for line in description.splitlines():

@@ -1,7 +1,7 @@
-"""``python -m pokebattle.registry.probe FOLDER``: load a model in a process of its own and let it answer.
+"""``python -m pokebattle.registry.probe FOLDER``: load a model in a separate process and measure its predictions.
 
-Matchups come as JSON records on the standard input; the output holds the answers, what they took, and the memory. Times
-are the processor's: those of the clock tell what else the machine does.
+The standard input contains matchups as JSON records. The output contains the predictions, their times, and the memory.
+Times are processor times, because wall-clock times also depend on what else the machine does.
 """
 
 import json
@@ -16,26 +16,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-REPEATS = 2  # answers to the same question; the quicker counts
+REPEATS = 2  # each prediction is timed this often; the fastest counts
 
 
 def ask(folder: Path, matchups: "pd.DataFrame", patience: float) -> dict[str, Any]:
-    """Let a fresh process load a model and answer; return what it tells.
+    """Load a model in a fresh process, predict, and return the measurements.
 
     Parameters
     ----------
     folder : Path
-        With the model's files.
+        Contains the model's files.
     matchups : DataFrame
-        What is asked, one row after the other.
+        Predicted one row at a time.
     patience : float
-        Seconds after which the process is ended.
+        Seconds after which the process is killed.
 
     Returns
     -------
     dict
-        answers, ms (of the processor, for each), memory_mb, seconds (of the processor, until the first answer); or
-        error alone, in one line.
+        answers (P(A wins) of each matchup), ms (processor milliseconds of each prediction), memory_mb (peak memory, in
+        10^6 bytes), seconds (processor seconds from the start to the first prediction). If the process failed: only
+        error, in one line.
     """
     command = [sys.executable, "-m", "pokebattle.registry.probe", str(folder)]
     try:
@@ -52,7 +53,7 @@ def ask(folder: Path, matchups: "pd.DataFrame", patience: float) -> dict[str, An
 
 
 def main() -> None:
-    """Load, answer one by one, tell."""
+    """Load the model, predict each matchup, and write the measurements to the standard output."""
     import pandas as pd
 
     from pokebattle.model import BattleWinner
@@ -69,7 +70,7 @@ def main() -> None:
             seconds.append(time.process_time() - began)
         answers.append(float(p))
         took.append(min(seconds) * 1e3)
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in kilobytes elsewhere
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
     sys.stdout.write(json.dumps({"answers": answers, "ms": took, "memory_mb": memory, "seconds": ready}))
 

@@ -1,4 +1,4 @@
-"""The way of a version from None to Staging to Production, and back to the version before."""
+"""Promote versions from None to Staging and from Staging to Production, and roll Production back."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from pokebattle.registry.report import Gate, Report
 
 NAME = "battle_winner"
-FROM = {STAGING: (NONE, ARCHIVED), PRODUCTION: (STAGING,)}  # where a version must be to be promoted
+FROM = {STAGING: (NONE, ARCHIVED), PRODUCTION: (STAGING,)}  # stages from which a version can be promoted
 PROBE = "no-version-has-this-alias"
 
 
 class RefusedError(RegistryError):
-    """A version that its gates refuse; `report` holds the whole of it."""
+    """The gates refuse a version.
+
+    Parameters
+    ----------
+    report : Report
+        The complete report, also available as attribute `report`.
+    """
 
     def __init__(self, report: Report) -> None:
         reasons = "; ".join(f"{gate.name}: {gate.value}, expected {gate.bound}" for gate in report.refused)
@@ -34,22 +40,24 @@ class RefusedError(RegistryError):
 
 
 class MeanwhileError(RegistryError):
-    """The stages are not what they were when the gates were measured."""
+    """The stages have changed since the move was planned."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A move that is allowed, as the registry stood when it was planned.
+    """An allowed move, with the state of the registry at the time of planning.
 
     Attributes
     ----------
+    name : str
+        The registered model.
     version : int
     stage : str
-        Where it is to go.
+        The target stage.
     was : str
-        Where it is.
+        The present stage.
     holders : mapping of str to int or None
-        Which version is in Staging, which in Production.
+        The version in Staging and the version in Production.
     kind : {"promotion", "rollback"}
     """
 
@@ -68,7 +76,19 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a promotion: whether stages were changed, what there is to say, and the gates' report."""
+    """The result of a promotion or rollback.
+
+    Attributes
+    ----------
+    changed : bool
+        Whether stages were changed.
+    text : str
+        A message for the user.
+    report : Report, optional
+        The report of the gates, if they were measured.
+    mended : sequence of str
+        The inconsistencies that were repaired (with `dry_run`: found).
+    """
 
     changed: bool
     text: str
@@ -89,17 +109,22 @@ def promote(
     version : int
     stage : {"Staging", "Production"}
     why : str
-        The reason, for those who read the history.
+        The reason, for the history.
     dry_run : bool, default False
-        Judge, and say what would happen.
+        Judge the version and report what would happen, but change nothing.
     tell : callable, optional
-        Hears of every gate as soon as it is measured.
+        Called with every gate as soon as it is measured.
+
+    Returns
+    -------
+    Outcome
 
     Raises
     ------
     RegistryError
-        If the order of stages forbids it, the gates refuse it (`RefusedError`), somebody else is promoting
-        (`claim.BusyError`) or has meanwhile (`MeanwhileError`), or this account may not.
+        If the order of the stages does not allow the move, the gates refuse the version (`RefusedError`), another
+        promotion is running (`claim.BusyError`) or has finished in the meantime (`MeanwhileError`), the server does
+        not answer, or this account lacks the permission.
     """
     from pokebattle.registry.gates import judge
 
@@ -122,14 +147,29 @@ def promote(
 
 
 def rollback(name: str, why: str, dry_run: bool = False) -> Outcome:
-    """Return Production to the version that was there before.
+    """Return Production to the previous version.
 
-    Its files are checked before; it is not judged anew.
+    The files of that version are checked first. Its gates are not measured again.
+
+    Parameters
+    ----------
+    name : str
+        The registered model.
+    why : str
+        The reason, for the history.
+    dry_run : bool, default False
+        Report what would happen, but change nothing.
+
+    Returns
+    -------
+    Outcome
 
     Raises
     ------
     RegistryError
-        As in `promote`; if there is no version before.
+        As in `promote`; or if there is no version in Production or none before it.
+    ForeignModelError
+        If the previous version's files are not the registered ones.
     """
     from pokebattle.registry import files
 
@@ -146,7 +186,19 @@ def rollback(name: str, why: str, dry_run: bool = False) -> Outcome:
 
 
 def plan(model: Model, version: int, stage: str) -> Plan:
-    """Return the move of a version to a stage, if the order of stages allows it."""
+    """Plan the move of a version to a stage.
+
+    Parameters
+    ----------
+    model : Model
+    version : int
+    stage : {"Staging", "Production"}
+
+    Raises
+    ------
+    RegistryError
+        If there is no such version, or the order of the stages does not allow the move.
+    """
     was = model.version(version).stage
     if was not in FROM[stage]:
         orders = {
@@ -160,11 +212,21 @@ def plan(model: Model, version: int, stage: str) -> Plan:
 
 
 def plan_back(model: Model) -> Plan:
-    """Return the move that brings the version before back to Production."""
+    """Plan the move of the previous version back to Production.
+
+    Parameters
+    ----------
+    model : Model
+
+    Raises
+    ------
+    RegistryError
+        If there is no version in Production, or none before it.
+    """
     now = model.holder(PRODUCTION)
     if now is None:
         raise RegistryError(f"{model.name} has no version in Production: there is nothing to roll back")
-    line: list[int] = []  # the versions that came to Production and were not taken back, oldest first
+    line: list[int] = []  # versions promoted to Production and not rolled back, oldest first
     for event in model.events():
         if event["to"] == PRODUCTION:
             if event["kind"] == "rollback":
@@ -181,16 +243,32 @@ def plan_back(model: Model) -> Plan:
 
 
 def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str = "") -> list[str]:
-    """Make a planned move: stage, alias, tags, history and pages; return what had to be mended before.
+    """Carry out a planned move: stage, alias, tags, history and descriptions.
+
+    Parameters
+    ----------
+    rest : MlflowRest
+    planned : Plan
+    why : str
+        The reason, for the history.
+    report : str
+        The report's artifact on the version's run; "" without one.
+    who : str
+        User name for the history; by default the current user's.
+
+    Returns
+    -------
+    list of str
+        The inconsistencies that had to be repaired first.
 
     Raises
     ------
     BusyError
-        If somebody else is changing stages of this model.
+        If another process is changing the stages of this model.
     MeanwhileError
-        If somebody has changed them since the move was planned.
-    ServerError
-        As the server answers.
+        If the stages have changed since the move was planned.
+    OSError, ServerError
+        If the server does not answer, or refuses a change.
     """
     who = who or user_name()
     with claim(rest, planned.name, who) as allowed:
@@ -216,7 +294,26 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
 
 
 def complete(rest: MlflowRest, name: str, dry_run: bool = False) -> list[str]:
-    """Mend what a killed promotion or somebody's hand has left; return what was not as it should be."""
+    """Repair inconsistencies that a killed promotion or a change by hand has left.
+
+    Parameters
+    ----------
+    rest : MlflowRest
+    name : str
+        The registered model.
+    dry_run : bool, default False
+        Only find them.
+
+    Returns
+    -------
+    list of str
+        The inconsistencies that were found.
+
+    Raises
+    ------
+    RegistryError, OSError, ServerError
+        As in `move` and `stages.read`.
+    """
     said = stages.read(rest, name).disagreements()
     if said and not dry_run:
         with claim(rest, name, user_name()) as allowed:
@@ -225,7 +322,15 @@ def complete(rest: MlflowRest, name: str, dry_run: bool = False) -> list[str]:
 
 
 def check_permission(rest: MlflowRest, name: str) -> None:
-    """Ask the server for a change that changes nothing, before minutes are spent on gates.
+    """Check that this account may change stages, before minutes are spent on the gates.
+
+    It requests a change without effect: the deletion of an alias that does not exist.
+
+    Parameters
+    ----------
+    rest : MlflowRest
+    name : str
+        The registered model.
 
     Raises
     ------
@@ -237,17 +342,21 @@ def check_permission(rest: MlflowRest, name: str) -> None:
 
 @contextlib.contextmanager
 def connected(name: str) -> Iterator[MlflowRest]:
-    """Connect to the server of this checkout; what it refuses is said in one line.
+    """Connect to the server of this checkout, and turn its errors into RegistryErrors of one line.
 
     Parameters
     ----------
     name : str
-        What is asked for, a registered model or "its runs".
+        The subject of error messages: a registered model, or "its runs".
+
+    Yields
+    ------
+    MlflowRest
 
     Raises
     ------
     RegistryError
-        If no server answers, it refuses something, or goes away.
+        If no server answers, it refuses a request, or the connection is lost.
     """
     rest = stages.connect()
     try:

@@ -1,4 +1,4 @@
-"""Publishes a trained model, to MLflow's registry or to a local folder."""
+"""Publish a trained model to MLflow's registry or to a local folder."""
 
 import contextlib
 import io
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from pokebattle.model import BattleWinner
     from pokebattle.params import Params
 
-NEEDED = ["xgboost-cpu", "xgboost", "scikit-learn", "scipy", "pandas", "numpy", "numba"]  # when it predicts
+NEEDED = ["xgboost-cpu", "xgboost", "scikit-learn", "scipy", "pandas", "numpy", "numba"]  # needed to predict
 SAID = {"excess_percent": ("excess", ".1f", " %"), "log_loss": ("log-loss", ".3f", ""),
         "calibration_error": ("calibration error", ".4f", ""), "test_accuracy": ("accuracy", ".3f", "")}  # fmt: skip
-NOT_SERVED = ("battles", "node_modules", "tracking", "registry", "shared", "cli", "engine", "tuning")  # folders
+NOT_SERVED = ("battles", "node_modules", "tracking", "registry", "shared", "cli", "engine", "tuning")  # omitted folders
 
 
 @dataclass(frozen=True)
 class Published:
-    """Where a model went.
+    """The result of publishing a model.
 
     Attributes
     ----------
     text : str
-        One sentence.
+        A sentence for the user.
     link : str
-        Address of the registered version, of the run, or the local folder.
+        Address of the registered version or model, links to the trials, or path of the local folder.
     """
 
     text: str
@@ -51,21 +51,26 @@ class Published:
 
 
 def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float], battles: "BattleSet") -> Published:
-    """Put the figures on the run and register the model.
+    """Log the metrics to the run and register the model.
 
-    The model is registered as ``params.model_name`` when ``params.register_model`` says so and the execution is
-    tracked, later if the server is away; in any other case it is saved to ``build/models`` and the reason is given.
+    The model is registered as ``params.model_name`` if ``params.register_model`` is true and the execution is tracked;
+    if the server is away, it is registered later. Otherwise it is saved to ``build/models``, and the result contains
+    the reason.
 
     Parameters
     ----------
     model : BattleWinner
         A fitted model.
     params : Params
-        The version that it was trained under.
+        The parameters that it was trained with.
     metrics : mapping of str to float
-        Figures of merit.
+        From `evaluation.metrics`.
     battles : BattleSet
-        What it was trained and evaluated on.
+        The set that it was trained and evaluated on.
+
+    Returns
+    -------
+    Published
     """
     execution = current()
     facts = metadata(model, params, battles)
@@ -82,7 +87,7 @@ def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float
 
 
 def _in_words(metrics: Mapping[str, float], protocol: str) -> str:
-    """Return the main figures, with their intervals, in a line."""
+    """Return the main metrics with their intervals in one line of Markdown."""
     told = []
     for key, (name, form, unit) in SAID.items():
         if key in metrics:
@@ -93,7 +98,22 @@ def _in_words(metrics: Mapping[str, float], protocol: str) -> str:
 
 
 def keep(model: "BattleWinner", params: "Params") -> str:
-    """Keep a model without registering it: with the run, as `best_model`, or under `build/models`; say where it is."""
+    """Save a model without registering it.
+
+    In a tracked execution, it becomes the artifact `best_model` of the run; otherwise it is saved to ``build/models``.
+
+    Parameters
+    ----------
+    model : BattleWinner
+        A fitted model.
+    params : Params
+        The parameters that it was trained with.
+
+    Returns
+    -------
+    str
+        A sentence that says where the model is.
+    """
     execution = current()
     if execution is None:
         return _save(model, params, "tracking is off").text
@@ -105,7 +125,22 @@ def keep(model: "BattleWinner", params: "Params") -> str:
 
 
 def metadata(model: "BattleWinner", params: "Params", battles: "BattleSet") -> dict[str, Any]:
-    """Return what a reader of the run must know about model and data."""
+    """Return facts about the model and its data, which become parameters of the run and metadata of the model.
+
+    Parameters
+    ----------
+    model : BattleWinner
+        A fitted model.
+    params : Params
+        Not used.
+    battles : BattleSet
+        The set that it was trained and evaluated on.
+
+    Returns
+    -------
+    dict
+        training_samples counts both orientations of every matchup.
+    """
     sizes = battles.sizes().groupby(level="part").sum()
     return {
         "model_type": "xgboost",
@@ -133,14 +168,14 @@ def _register(
     import mlflow
 
     if mlflow.active_run() is None:
-        mlflow.set_tags({})  # mlflow's way to begin the execution's run, to which the model is to belong
-    with contextlib.redirect_stderr(io.StringIO()):  # MLflow's log lines; what goes wrong is raised
+        mlflow.set_tags({})  # starts the execution's run, to which the model shall belong
+    with contextlib.redirect_stderr(io.StringIO()):  # hides MLflow's log lines; errors are raised
         logged = log_model(
             model, [str(name) for name in example], input_example=example, registered_model_name=params.model_name,
             metadata={key: str(value) for key, value in facts.items()} | {"version": params.version},
         )  # fmt: skip
     page, number = f"{uri}/#/models/{params.model_name}", str(logged.registered_model_version)
-    if LOCAL.fullmatch(number):  # the server takes its time, or is away
+    if LOCAL.fullmatch(number):  # the server is slow or away, and has not registered the version yet
         return Published(f"{params.model_name} will be registered as soon as the server has taken it.", page)
     return Published(f"{params.model_name} is registered as version {number}.", f"{page}/versions/{number}")
 
@@ -153,11 +188,12 @@ def log_model(model: "BattleWinner", columns: Sequence[str] = (), name: str = "m
     model : BattleWinner
         A fitted model.
     columns : sequence of str
-        What a matchup is told by; without them all that the features may ask for.
-    name : str
+        The columns of the model's signature. By default those of `battles.MATCHUP`, or only the species if the model
+        was fitted on your own species.
+    name : str, default "model"
         The model's name on the run.
     **options
-        More for `mlflow.pyfunc.log_model`.
+        Further arguments of `mlflow.pyfunc.log_model`.
 
     Returns
     -------
@@ -178,7 +214,8 @@ def log_model(model: "BattleWinner", columns: Sequence[str] = (), name: str = "m
         model.save(data)
         _copy_code(code)
         with patch.object(environment, "warn_dependency_requirement_mismatches"):
-            # compares `requirements` with what is installed, where they come from, and reads all packages' files for it
+            # The patched function compares the requirements with the installed packages, from which they were made,
+            # and reads the files of all packages to do so.
             return mlflow.pyfunc.log_model(
                 name=name, loader_module="pokebattle.model", data_path=str(data), code_paths=[str(code)],
                 **{"signature": signature, "pip_requirements": requirements()} | options,
@@ -186,12 +223,12 @@ def log_model(model: "BattleWinner", columns: Sequence[str] = (), name: str = "m
 
 
 def requirements() -> list[str]:
-    """Return the pinned packages that a loaded model needs, as they are installed here."""
+    """Return the packages that a loaded model needs, pinned to the installed versions."""
     found = []
     for name in NEEDED:
         try:
             found.append(f"{name}=={version(name)}")
-        except PackageNotFoundError:  # one of the two builds of XGBoost
+        except PackageNotFoundError:  # only one of the two builds of XGBoost is installed
             continue
     return found
 
@@ -202,6 +239,6 @@ def _digest(model: "BattleWinner") -> str:
 
 
 def _copy_code(target: Path) -> None:
-    """Copy the package's modules and game tables, without battles, notebooks' tooling or caches."""
+    """Copy the package's modules and game tables, without battles, caches and the folders in `NOT_SERVED`."""
     left_out = shutil.ignore_patterns("__pycache__", *NOT_SERVED)
     shutil.copytree(Path(__file__).parents[1], target, ignore=left_out)

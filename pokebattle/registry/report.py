@@ -1,4 +1,4 @@
-"""What the gates say of a registered version: one row a gate, with what was measured and the bound."""
+"""The report of the gates of a registered version: one row per gate, with the measured value and the bound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ PASSED, REFUSED, MEANINGLESS, UNKNOWN = "passed", "refused", "no meaning", "not 
 
 @dataclass(frozen=True)
 class Gate:
-    """One row: what was looked at, what was measured, what it had to be, and whether it was."""
+    """One row of the report.
+
+    Attributes
+    ----------
+    name : str
+        The gate.
+    value : str
+        The measured value, or why it was not measured.
+    bound : str
+        The condition for passing; "" if the gate was not measured.
+    verdict : str
+        `PASSED`, `REFUSED`, `MEANINGLESS` (does not apply, passes) or `UNKNOWN` (could not be measured, refuses).
+    """
 
     name: str
     value: str
@@ -24,16 +36,22 @@ class Gate:
 
 @dataclass(frozen=True)
 class Report:
-    """What the gates say of a version.
+    """The report of all gates of a version.
 
     Attributes
     ----------
+    name : str
+        The registered model.
+    version : int
+    when : str
+        Time of the judgement, UTC.
+    gates : tuple of Gate
     battles : str
-        What it was judged on.
+        A sentence about the battles on which the version was judged.
     file : str
-        The report on the version's run; "" where it was not written.
+        Path of the report on the version's run; "" if it was not written.
     notes : tuple of str
-        What was not written, and why.
+        What could not be written, and why.
     """
 
     name: str
@@ -46,21 +64,21 @@ class Report:
 
     @property
     def refused(self) -> list[Gate]:
-        """The gates that do not let it pass."""
+        """Return the gates that the version does not pass."""
         return [gate for gate in self.gates if gate.verdict in (REFUSED, UNKNOWN)]
 
     @property
     def passed(self) -> bool:
-        """Whether all gates let it pass."""
+        """Return whether the version passes all gates."""
         return not self.refused
 
     @property
     def verdict(self) -> str:
-        """In a few words, and who does not let it pass."""
+        """Return the verdict in a few words, with the names of the gates that refuse the version."""
         return "passed" if self.passed else f"refused by {', '.join(gate.name for gate in self.refused)}"
 
     def markdown(self) -> str:
-        """Return the report for MLflow's page."""
+        """Return the report as Markdown, for MLflow's page of the version."""
         rows = [(gate.name, gate.value, gate.bound, gate.verdict) for gate in self.gates]
         told = f"Judged {self.when[:19].replace('T', ' ')} UTC: **{self.verdict}**. {self.battles}".strip()
         return f"{told}\n\n{page.table(('gate', 'measured', 'bound', 'verdict'), rows)}"

@@ -1,8 +1,8 @@
-"""A run once more, from its own record: its commit, notebook and parameters, executed here and compared.
+"""Execute a run again from its own record (commit, notebook, parameters) and compare the results.
 
-The notebook runs in a worktree of the recorded commit, with that commit's package, as a run of its own (experiment and
-name are the notebook's, the tag `pokebattle.reproduces` names the first run) that registers nothing. What is the
-environment's, Python, packages and the lock file, is compared and named where it is another one.
+The notebook runs in a worktree of the recorded commit, with that commit's package. This creates a new run, with the
+notebook's experiment and name and the tag `pokebattle.reproduces` (the first run's id), that registers nothing. The
+environment (Python, packages and lock file) is not restored; differences are listed as drift.
 """
 
 from __future__ import annotations
@@ -31,28 +31,29 @@ from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, params_of
 
 REPRODUCES, REPRODUCED, DRIFT = "pokebattle.reproduces", "pokebattle.reproduced", "pokebattle.drift"
 SAME, DIFFERENT, IMPOSSIBLE = "same", "different", "impossible"
-TIMES = ("seconds",)  # how the names of metrics end that measure the machine
-FACTS = ("dataset_digest", "model_digest")  # parameters that identify what was read and what was made
-PATIENCE = 180.0  # seconds for the new run to be closed
-LONGEST = 3600.0  # seconds that a notebook may take, or ten times as long as the first time
-SHOWN = 5  # differences in one line
+TIMES = ("seconds",)  # suffixes of metrics that measure time; they are not compared
+FACTS = ("dataset_digest", "model_digest")  # parameters that are compared: digests of the data and of the model
+PATIENCE = 180.0  # seconds to wait until the new run is closed
+LONGEST = 3600.0  # seconds; the time limit for the notebook is this or ten times its first duration, if longer
+SHOWN = 5  # differences shown in a line of text
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of executing a run again.
+    """The result of executing a run again.
 
     Attributes
     ----------
     run_id, again : str
-        The run, and the new one ("" where none was made).
+        Ids of the run and of the new run ("" if there is none).
     verdict : {"same", "different", "impossible"}
+        "different" also if the run has no metrics to compare.
     compared : int
-        Metrics that were compared.
+        Number of metrics and digests that were compared.
     differences : tuple of str
-        The metrics and digests that differ, with both values; or why it is impossible.
+        The metrics and digests that differ, with both values; or the reason why the run cannot be executed again.
     drift : tuple of str
-        What is not as it was: lock, python, packages, data, parameters, files in no commit.
+        Everything that has changed: lock file, Python, packages, data, parameters, files that no commit contains.
     """
 
     run_id: str
@@ -64,12 +65,12 @@ class Reproduction:
 
     @property
     def same(self) -> bool:
-        """Whether all metrics are the same, to the last digit."""
+        """Return whether all metrics and digests are the same, to the last digit."""
         return self.verdict == SAME
 
     @property
     def text(self) -> str:
-        """The verdict in one line."""
+        """Return the verdict in one line."""
         drift = f"; drifted: {_shown(self.drift)}" if self.drift else ""
         if self.verdict == IMPOSSIBLE:
             return f"impossible: {_shown(self.differences)}{drift}"
@@ -79,14 +80,26 @@ class Reproduction:
 
 
 def reproduce(run_id: str, rest: MlflowRest) -> Reproduction:
-    """Execute a run's notebook again from its record, compare, and write the verdict on the run.
+    """Execute a run's notebook again from its record, compare the results, and write the verdict to the run.
+
+    Parameters
+    ----------
+    run_id : str
+    rest : MlflowRest
+        The run's server. The new run goes there too.
+
+    Returns
+    -------
+    Reproduction
+        With the verdict "impossible" if the commit, the notebook or another part of the record is not available, or
+        the notebook fails.
 
     Raises
     ------
     RegistryError
-        If there is no such run, or no tracked notebook made it.
+        If there is no such run, or it was not created by a tracked notebook.
     ServerError, OSError
-        If the server does not answer, or not this account.
+        If the server does not answer, or refuses a request of this account.
     """
     try:
         run = rest.call("GET", "runs/get", run_id=run_id)["run"]
@@ -111,7 +124,7 @@ def reproduce(run_id: str, rest: MlflowRest) -> Reproduction:
 
 
 def _note(result: Reproduction, rest: MlflowRest) -> None:
-    """Write the verdict on the run."""
+    """Write the verdict to the run."""
     by = f" by run {result.again}" if result.again else ""
     tags = {REPRODUCED: f"{result.verdict} {moment()}{by}: {result.text}", DRIFT: "; ".join(result.drift) or "none"}
     rest.log_batch(result.run_id, tags={key: value[:5000] for key, value in tags.items()})
@@ -121,7 +134,7 @@ def _note(result: Reproduction, rest: MlflowRest) -> None:
 
 
 def _executed_again(run: dict[str, Any], rest: MlflowRest, drift: list[str]) -> dict[str, Any]:
-    """Return the run that the notebook made now; what cannot be as it was goes into ``drift``."""
+    """Execute the notebook and return the new run. Append everything that could not be restored to ``drift``."""
     tags = tags_of(run)
     commit, source = tags.get("mlflow.source.git.commit", ""), Path(tags.get("mlflow.source.name", ""))
     if not commit:
@@ -148,14 +161,14 @@ def _executed_again(run: dict[str, Any], rest: MlflowRest, drift: list[str]) -> 
 
 
 def _place(folder: Path, source: Path) -> Path:
-    """Return where in a worktree a notebook lies that lay elsewhere when it ran."""
+    """Return the path in a worktree of a notebook that was recorded with another path."""
     parts = source.parts
     inside = [folder.joinpath(*parts[number:]) for number in range(1, len(parts))]
     return next((path for path in inside if path.is_file()), folder / "notebooks" / source.name)
 
 
 def _clean(executed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an executed notebook as it was before: no outputs, no injected parameters."""
+    """Return an executed notebook without outputs and injected parameters."""
     cells = []
     for cell in executed["cells"]:
         if "injected-parameters" in cell.get("metadata", {}).get("tags", []):
@@ -166,7 +179,7 @@ def _clean(executed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differs(executed: Mapping[str, Any], notebook: Path) -> bool:
-    """Tell whether other code ran than a notebook has; cells that were not tracked are taken for the same."""
+    """Return whether the executed code differs from a notebook's. Untracked cells count as equal."""
     if not notebook.is_file():
         return True
     stored = json.loads(notebook.read_text("utf-8"))
@@ -176,7 +189,7 @@ def _differs(executed: Mapping[str, Any], notebook: Path) -> bool:
 
 
 def _parameters(executed: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, Any]:
-    """Return what papermill is to be given: what it was given, a search by its run's id, and to register nothing."""
+    """Return the parameters for papermill: the recorded ones, a search by its run's id, and register_model False."""
     metadata = executed.get("metadata", {})
     given = dict(metadata.get("papermill", {}).get("parameters", {}))
     if found := tags.get("pokebattle.tuned_from"):
@@ -187,10 +200,10 @@ def _parameters(executed: Mapping[str, Any], tags: Mapping[str, str]) -> dict[st
 
 
 def _provide_version(folder: Path, run: dict[str, Any], rest: MlflowRest, drift: list[str]) -> None:
-    """Write the version's file from the run's record where no commit holds it."""
+    """Write the version's file from the run's recorded parameters, if the commit does not contain it."""
     try:
         told = artifacts.read_json(rest, run, "parameters.json")
-    except FileNotFoundError:  # it has no parameters
+    except FileNotFoundError:  # the notebook has no parameters
         return
     file = folder / "params" / f"{told.get('version')}.yaml"
     if "model_name" not in told or file.is_file():
@@ -202,10 +215,10 @@ def _provide_version(folder: Path, run: dict[str, Any], rest: MlflowRest, drift:
 
 
 def _run(folder: Path, notebook: Path, given: Mapping[str, Any], run: dict[str, Any], uri: str) -> str:
-    """Execute a notebook in a worktree, with the worktree's package; return its execution's id."""
+    """Execute a notebook in a worktree, with the worktree's package. Return the id of the execution."""
     out, state = folder.parent / "out.ipynb", folder.parent / "state"
     state.mkdir(mode=0o700)
-    if (engine := state_dir() / "engine").is_dir():  # it is not to be installed again
+    if (engine := state_dir() / "engine").is_dir():  # so that the engine is not installed again
         (state / "engine").symlink_to(engine)
     own = {key: value for key, value in os.environ.items()
            if not key.startswith(("POKEBATTLE_", "MLFLOW_RUN", "MLFLOW_EXPERIMENT", "GIT_", "PYTEST_"))}  # fmt: skip
@@ -227,7 +240,7 @@ def _run(folder: Path, notebook: Path, given: Mapping[str, Any], run: dict[str, 
 
 
 def _closed(rest: MlflowRest, execution: str) -> dict[str, Any]:
-    """Return the run of an execution, once it is closed."""
+    """Wait until the run of an execution is closed, and return it."""
     deadline = time.monotonic() + PATIENCE
     while True:
         found = trials.search(rest, f"tags.`pokebattle.execution` = '{execution}'")
@@ -242,7 +255,7 @@ def _closed(rest: MlflowRest, execution: str) -> dict[str, Any]:
 
 
 def _compared(run: dict[str, Any], again: dict[str, Any]) -> tuple[str, int, list[str]]:
-    """Return the verdict, how many metrics were compared, and which figures and digests differ."""
+    """Return the verdict, the number of compared metrics and digests, and those that differ."""
     before, after = (_figures(one) for one in (run, again))
     differences = [f"{name} {before.get(name, 'missing')} → {after.get(name, 'missing')}"
                    for name in sorted({*before, *after}) if before.get(name) != after.get(name)]  # fmt: skip
@@ -250,14 +263,14 @@ def _compared(run: dict[str, Any], again: dict[str, Any]) -> tuple[str, int, lis
 
 
 def _figures(run: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's metrics, other than of time, and what identifies its data and its model."""
+    """Return a run's metrics except times, and the digests of its data and its model."""
     figures: dict[str, Any] = {one["key"]: one["value"] for one in run["data"].get("metrics", [])
                                if not one["key"].endswith(TIMES)}  # fmt: skip
     return figures | {key: value for key, value in params_of(run).items() if key in FACTS}
 
 
 def _environment_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowRest) -> list[str]:
-    """Name what of the environment and of the parameters is not as it was."""
+    """List the differences in the environment, the parameters and the data."""
     before, after = tags_of(run), tags_of(again)
     drift = []
     lock, here = before.get("pokebattle.lock", ""), lock_digest(project())
@@ -279,7 +292,7 @@ def _package_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowRest)
     try:
         before, after = (dict(line.split("==") for line in artifacts.read(rest, one, "packages.txt").decode().split())
                          for one in (run, again))  # fmt: skip
-    except FileNotFoundError:  # from before this was noted
+    except FileNotFoundError:  # the run is older than this record
         return []
     return [f"{name}: {before.get(name, 'missing')} → {after.get(name, 'missing')}"
             for name in sorted({*before, *after} - {"pokebattle"}) if before.get(name) != after.get(name)]  # fmt: skip

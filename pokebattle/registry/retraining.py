@@ -1,4 +1,4 @@
-"""Retraining that nobody watches: from a training's run to Production, and the report of how far it came and why."""
+"""Unattended retraining: bring a training's run to Production, and report how far it came and why."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ POLICY = re.compile(r"(\w+)_excess_percent")
 
 @dataclass
 class Retraining:
-    """How far a retraining has come.
+    """The state of a retraining.
 
     Attributes
     ----------
     params : str
-        The version of params/ that is trained.
+        The version in params/ that is trained.
     outcome : str
-        One of `EXIT_CODES`.
+        A key of `EXIT_CODES`.
     reason : str
-        Why it is that, in one line.
+        The reason for the outcome, in one line.
     run : mapping
-        What ``run.json`` says of the training's run; empty before there is one.
-    name, version
+        The content of ``run.json`` of the training's run; empty before the run exists.
+    name : str
         The registered model.
-    reports : list
-        Of each judgement what it was for, and the gates' report.
+    version : int
+        The registered version; 0 before it exists.
+    reports : list of tuple of str and Report
+        Purpose and report of each judgement.
     """
 
     params: str
@@ -50,13 +52,13 @@ class Retraining:
 
     @property
     def exit_code(self) -> int:
-        """0 when all was done that could be, 1 when a gate refused the model, 2 when something did not work."""
+        """Return 0 if everything was done, 1 if a gate refused the model, 2 if something did not work."""
         return EXIT_CODES[self.outcome]
 
     def markdown(self) -> str:
-        """Return the report for a job's summary.
+        """Return the report as Markdown, for the summary of a CI job.
 
-        Such pages show neither local pictures nor embedded ones, but they draw mermaid's charts.
+        Such pages show neither local nor embedded images, but they show mermaid charts.
         """
         what = f"{self.name} version {self.version}" if self.version else "no version was registered"
         parts = [f"# Retraining of {self.params}: {self.outcome}", f"{what}. {self.reason}"]
@@ -70,18 +72,20 @@ class Retraining:
 
 
 def advance(told: Retraining, shared: bool, why: str, tell: Callable[[Gate], object] | None = None) -> None:
-    """Bring the version that a run has registered as far as its gates let it.
+    """Judge the version that a run has registered and promote it to Staging and Production, if the gates allow it.
+
+    Errors of the registry and the server do not raise: they become the outcome.
 
     Parameters
     ----------
     told : Retraining
-        With ``run``; what happens is noted in it.
+        With ``run``. Outcome, reason, version and reports are written to it.
     shared : bool
-        The registry is the team's; in any other no stage is worth anything, so it is judged and nothing more.
+        Whether the registry is the team's. In other registries, stages have no meaning, so the version is only judged.
     why : str
         The reason, for the history.
     tell : callable, optional
-        Hears of every gate as soon as it is measured.
+        Called with every gate as soon as it is measured.
     """
     try:
         told.name, told.version = _registered(told.run)
@@ -113,7 +117,7 @@ def _promote(told: Retraining, stage: str, why: str, tell: Callable[[Gate], obje
 
 
 def _registered(run: Mapping[str, Any]) -> tuple[str, int]:
-    """Return name and number of the version that a run has registered."""
+    """Return name and number of the newest version that a run has registered."""
     name = str(run["params"]["model_name"])
     with promotion.connected(name) as rest:
         found = [version.number for version in stages.read(rest, name).versions.values()
@@ -124,7 +128,7 @@ def _registered(run: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def _results(metrics: Mapping[str, float]) -> list[str]:
-    """Return a table of the model beside the rules and the limit, and charts of the same figures."""
+    """Return a table of the metrics of the model, the baselines and the Bayes limit, and charts of them."""
     names = sorted({key.removeprefix("baseline_").removesuffix("_log_loss") for key in metrics
                     if key.startswith("baseline_") and key.endswith("_log_loss")})  # fmt: skip
     keys = {"model": {"accuracy": "test_accuracy"} | {name: name for name in ("log_loss", "excess_percent")}}
@@ -146,7 +150,14 @@ def _results(metrics: Mapping[str, float]) -> list[str]:
 
 
 def chart(title: str, bars: Mapping[str, float]) -> str:
-    """Return a bar chart that pages with mermaid draw, as GitHub's do; what is below 0 has no bar."""
+    """Return a bar chart as a mermaid code block, for example for pages on GitHub.
+
+    Parameters
+    ----------
+    title : str
+    bars : mapping of str to float
+        Values by label. Negative values are drawn as 0.
+    """
     values = [max(value, 0.0) for value in bars.values()]
     labels = ", ".join(f'"{name}"' for name in bars)
     lines = [COLOUR, "xychart-beta horizontal", f'    title "{title}"', f"    x-axis [{labels}]",
@@ -156,7 +167,13 @@ def chart(title: str, bars: Mapping[str, float]) -> str:
 
 
 def reason(commit: str) -> str:
-    """Return why a version is promoted, for the history: the commit, and the job that did it where there is one."""
+    """Return the reason of an automatic promotion, for the history: the commit and, on GitHub, the job's address.
+
+    Parameters
+    ----------
+    commit : str
+        Hash of the commit; "" if unknown.
+    """
     found = [os.environ.get(name, "") for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")]
     where = ", {}/{}/actions/runs/{}".format(*found) if all(found) else ""
     return f"retrained from commit {commit[:10] or 'unknown'}{where}"

@@ -1,6 +1,6 @@
-"""What the registry says of a model: its versions' stages, aliases and tags, and where these disagree.
+"""Read a registered model: the stages, aliases and tags of its versions, and inconsistencies between them.
 
-No mlflow needed.
+mlflow is not needed.
 """
 
 from __future__ import annotations
@@ -20,28 +20,35 @@ from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 NONE, STAGING, PRODUCTION, ARCHIVED = "None", "Staging", "Production", "Archived"
 ALIASES = {STAGING: "staging", PRODUCTION: "production"}
 TAG = "stage"
-PENDING = "pokebattle.pending"  # a tag: the move that is under way
-EVENT = "history."  # tags, one a move, whose names end with its moment
-TIMEOUT = 10.0  # seconds that one request may take
-ARRIVAL = 30.0  # seconds that a version may take which an execution registers that has just ended
+PENDING = "pokebattle.pending"  # tag with the move in progress
+EVENT = "history."  # prefix of the tags that record the moves, one each; the rest of the name is the time
+TIMEOUT = 10.0  # seconds for one request
+ARRIVAL = 30.0  # seconds to wait for a version that an execution on this machine is still registering
 
 
 class RegistryError(Exception):
-    """What the registry or its server does not allow, in one line."""
+    """The registry or its server does not allow something. The message is one line."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """One registered version, as the server has it.
+    """One registered version, as stored on the server.
 
     Attributes
     ----------
-    stage, tag : str
-        The stage, and what the tag says of it; a missing tag says None.
+    number : int
+    stage : str
+        The stage according to the server.
     aliases : tuple of str
-        Those of `ALIASES` and any others.
+        All aliases, not only those in `ALIASES`.
+    tags : mapping of str to str
+    run_id : str
+        The run that logged the model.
+    source : str
+        URI of the logged model.
+    description : str
     updated : int
-        Milliseconds since 1970.
+        Time of the last change, in milliseconds since 1970.
     """
 
     number: int
@@ -55,37 +62,64 @@ class Version:
 
     @property
     def tag(self) -> str:
-        """What the tag says of the stage."""
+        """Return the stage according to the tag; "None" without a tag."""
         return self.tags.get(TAG, NONE)
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The moves of this version, oldest first."""
+        """Return the moves of this version, oldest first."""
         return [json.loads(self.tags[key]) for key in sorted(self.tags) if key.startswith(EVENT)]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A registered model with all its versions, by number."""
+    """A registered model.
+
+    Attributes
+    ----------
+    name, description : str
+    versions : mapping of int to Version
+        All versions, by number.
+    """
 
     name: str
     description: str = field(repr=False)
     versions: Mapping[int, Version]
 
     def version(self, number: int) -> Version:
-        """Return a version, or say which there are."""
+        """Return a version.
+
+        Parameters
+        ----------
+        number : int
+
+        Raises
+        ------
+        RegistryError
+            If there is no such version; the message lists the existing ones.
+        """
         if number not in self.versions:
             known = ", ".join(map(str, sorted(self.versions))) or "none"
             raise RegistryError(f"{self.name} has no version {number}; there is {known}")
         return self.versions[number]
 
     def within(self, stage: str) -> list[Version]:
-        """Return the versions in a stage, that with its alias first, then the one that was moved last."""
+        """Return the versions in a stage: the one with the stage's alias first, then the last changed ones.
+
+        Parameters
+        ----------
+        stage : str
+        """
         found = [version for version in self.versions.values() if version.stage == stage]
         return sorted(found, key=lambda v: (ALIASES.get(stage) in v.aliases, v.updated), reverse=True)
 
     def holder(self, stage: str) -> int | None:
-        """Return the number of the version in a stage; None where there is none."""
+        """Return the number of the version in a stage, or None if there is none.
+
+        Parameters
+        ----------
+        stage : str
+        """
         return next((version.number for version in self.within(stage)), None)
 
     def events(self) -> list[dict[str, Any]]:
@@ -94,7 +128,7 @@ class Model:
         return sorted(found, key=lambda event: (event["when"], event["to"] != ARCHIVED))
 
     def disagreements(self) -> list[str]:
-        """Say where stage, alias and tag are not the same, and which moves were not completed."""
+        """Return a sentence for each inconsistency between stage, alias and tag, and for each incomplete move."""
         said = []
         for number, version in sorted(self.versions.items()):
             if version.tag != version.stage:
@@ -115,12 +149,17 @@ class Model:
 
 
 def connect(uri: str = "") -> MlflowRest:
-    """Return a connection to the server of this checkout, or to another one.
+    """Return a connection to an MLflow server.
+
+    Parameters
+    ----------
+    uri : str
+        Address; by default the server of this checkout.
 
     Raises
     ------
     RegistryError
-        If none answers there.
+        If no server answers.
     """
     uri = uri or tracking_uri()
     if not answers(uri):
@@ -130,12 +169,19 @@ def connect(uri: str = "") -> MlflowRest:
 
 
 def read(rest: MlflowRest, name: str) -> Model:
-    """Return what the registry knows of a model.
+    """Read a registered model with all its versions.
+
+    Parameters
+    ----------
+    rest : MlflowRest
+    name : str
 
     Raises
     ------
     RegistryError
         If there is no such model.
+    OSError, ServerError
+        If the server does not answer, or refuses the request.
     """
     try:
         found = rest.call("GET", "registered-models/get", name=name)["registered_model"]
@@ -164,9 +210,25 @@ def read(rest: MlflowRest, name: str) -> Model:
 
 
 def read_with(rest: MlflowRest, name: str, number: int) -> Model:
-    """Return what `read` does; a version that is not there is waited for while executions from here are delivered.
+    """Read a registered model, and wait for a version that a notebook on this machine may still be registering.
 
-    A notebook that has just ended may still be registering it.
+    Parameters
+    ----------
+    rest : MlflowRest
+    name : str
+    number : int
+        The version. It is waited for at most `ARRIVAL` seconds, and only while executions on this machine are being
+        delivered to the server.
+
+    Returns
+    -------
+    Model
+        Possibly without the version.
+
+    Raises
+    ------
+    RegistryError, OSError, ServerError
+        As in `read`.
     """
     deadline, coming = time.monotonic() + ARRIVAL, True
     while True:
@@ -178,11 +240,11 @@ def read_with(rest: MlflowRest, name: str, number: int) -> Model:
         else:
             if number in model.versions or not coming:
                 return model
-        coming = spool.on_their_way(rest.uri) and time.monotonic() < deadline  # if not, it may have come by now
+        coming = spool.on_their_way(rest.uri) and time.monotonic() < deadline  # else read once more
         if coming:
             time.sleep(0.2)
 
 
 def moment() -> str:
-    """Return the present, UTC, such that later ones sort behind it."""
+    """Return the current time, UTC, as ISO 8601 text with milliseconds. Later times sort after earlier ones."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

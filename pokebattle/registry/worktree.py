@@ -1,4 +1,4 @@
-"""A commit of this checkout in a folder of its own, with the changes that a run had beyond it."""
+"""Check out a commit in a separate folder, and apply a run's uncommitted changes to it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,26 @@ from pokebattle.places import checkout
 
 
 class WorktreeError(Exception):
-    """A commit, or the changes to it, cannot be had here; in one line."""
+    """A commit or its changes cannot be restored. The message is one line."""
 
 
 @contextlib.contextmanager
 def worktree(commit: str) -> Iterator[Path]:
-    """Check a commit out into a temporary folder; files, index and branch of the checkout stay as they are.
+    """Check out a commit in a temporary folder. Files, index and branch of the checkout stay unchanged.
+
+    Parameters
+    ----------
+    commit : str
+
+    Yields
+    ------
+    Path
+        The folder, which is deleted afterwards.
 
     Raises
     ------
     WorktreeError
-        If the checkout does not have the commit.
+        If the package does not run from a checkout, the checkout does not contain the commit, or git fails.
     """
     root = checkout()
     if root is None:
@@ -42,12 +51,24 @@ def worktree(commit: str) -> Iterator[Path]:
 
 
 def apply_patch(folder: Path, patch: str) -> list[str]:
-    """Apply what a run had beyond its commit (`code.patch`); return what the patch names and does not hold.
+    """Apply the uncommitted changes of a run.
+
+    Parameters
+    ----------
+    folder : Path
+        A checkout of the run's commit.
+    patch : str
+        Content of the run's `code.patch`.
+
+    Returns
+    -------
+    list of str
+        Files that the patch names but does not contain.
 
     Raises
     ------
     WorktreeError
-        If it cannot be applied.
+        If the patch is incomplete or does not apply.
     """
     lines = patch.splitlines(keepends=True)
     if cut := [line for line in lines if line.startswith("# cut:")]:
@@ -72,5 +93,5 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment without what would lead git to another repository, as inside a hook."""
+    """Return the environment without git's variables, which can point to another repository (as inside a hook)."""
     return {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}

@@ -1,4 +1,4 @@
-"""A fast simulator of one-on-one battles. It follows the engine's rules and has never seen a battle of the engine's."""
+"""A fast simulator of one-on-one battles. It follows the engine's rules and uses no results of the engine's battles."""
 
 from pokebattle.simulation.estimates import N_SIMULATIONS, simulate
 

@@ -1,7 +1,7 @@
-"""Winning chances of matchups, estimated by fighting them by the rules.
+"""Estimate win probabilities of matchups by simulating battles.
 
-A matchup has a stream of random numbers of its own, which its content and `random_state` seed. What is estimated
-depends on nothing else: not on other matchups, their order or number.
+Each matchup has its own random number generator, seeded from the matchup and `random_state`. An estimate therefore
+does not depend on the other matchups, their order or their number.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from pokebattle.battles import RANDOM, damaging_moves
 if TYPE_CHECKING:
     from pokebattle.simulation.tables import Tables
 
-N_SIMULATIONS = 2048  # the standard error of a chance is at most 0.011
-TURN = 256  # matchups that a thread fights before it takes the next ones, a quarter of a second
+N_SIMULATIONS = 2048  # the standard error of a win probability is at most 0.011
+TURN = 256  # matchups per task of a thread, about a quarter of a second
 SIDES = ["species_a", "move_a", "species_b", "move_b"]
 MIRRORED = ["species_b", "move_b", "species_a", "move_a"]
 
 
 def simulate(matchups: pd.DataFrame, n_simulations: int = N_SIMULATIONS, random_state: int = 0) -> pd.DataFrame:
-    """Estimate how matchups end.
+    """Estimate the outcomes of matchups.
 
     Parameters
     ----------
     matchups : DataFrame
         Columns species_a, species_b, move_a, move_b; a move is an id or `battles.RANDOM`.
-    n_simulations : int
-        Battles of each distinct matchup, at least 1. A matchup and its mirror are one.
+    n_simulations : int, default `N_SIMULATIONS`
+        Battles per distinct matchup, at least 1. A matchup and the same matchup with swapped sides share their battles.
     random_state : int, default 0
-        Another number gives other battles.
+        Seed.
 
     Returns
     -------
     DataFrame
         The index of `matchups`; columns win_probability (share of the battles that A won), turns (mean length),
-        hp_left_a and hp_left_b (mean share of the HP that is left at the end). The mirrored matchup has exactly the
-        mirrored numbers.
+        hp_left_a and hp_left_b (mean share of the HP that is left at the end). Swapping the sides of a matchup swaps
+        its numbers exactly. A side against itself wins with probability 1/2.
 
     Raises
     ------
     ValueError
-        If a number is below 1, a species is unknown, or a move is unknown or deals no damage.
+        If `n_simulations` is below 1, a species is unknown, or a move is unknown or deals no damage.
     """
     if n_simulations < 1:
         raise ValueError(f"n_simulations: expected at least 1, got {n_simulations}")
@@ -78,7 +78,7 @@ def _fight(
     species: NDArray[np.int64], pools: NDArray[np.int64], starts: NDArray[np.int64], sizes: NDArray[np.int64],
     seeds: NDArray[np.uint64], n_battles: int, game: Tables,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Let `rules.fight` take the matchups in turns of a few, on numba's number of threads."""
+    """Call `rules.fight` on parts of `TURN` matchups, in as many threads as numba is configured for."""
     from numba import config
 
     from pokebattle.simulation.rules import fight
@@ -94,7 +94,7 @@ def _fight(
 
 
 def _share(wins: NDArray[np.int64], n: int) -> NDArray[np.float64]:
-    """Divide so that the shares of the two sides add up to exactly 1."""
+    """Return A's share of wins, rounded so that the shares of the two sides add up to exactly 1."""
     larger = np.maximum(wins, n - wins) / n
     return np.where(2 * wins >= n, larger, 1 - larger)
 
@@ -110,7 +110,7 @@ def _rows(ids: pd.Series, known: pd.Index) -> NDArray[np.int64]:
 def _pools(
     frame: pd.DataFrame, species: NDArray[np.int64], game: Tables
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the moves of every side: all single moves and all learnsets in one array, and where a side's are in it."""
+    """Return one array with all single moves and all learnsets, and the start and length of each side's part of it."""
     known = damaging_moves()
     learnsets = [game.move_ids.get_indexer(pd.Index(known.get(name, []), dtype=object)) for name in game.species_ids]
     single = np.arange(len(game.move_ids))

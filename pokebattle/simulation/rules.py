@@ -1,11 +1,11 @@
 """The rules of a battle, compiled by numba: one against one, without items, abilities, weather and switching.
 
-Every rule is the engine's (pokemon-showdown, mod gen7letsgo): `battle-actions.ts` for the use of a move and its
-damage, `battle.ts` for turns and who wins, `conditions.ts` for lasting effects, `moves.ts` for single moves. The
-functions change the records of `tables.FIGHTER` that they are given; sides are 0 and 1.
+All rules are the engine's (pokemon-showdown, mod gen7letsgo): `battle-actions.ts` for the use of a move and its
+damage, `battle.ts` for turns and the winner, `conditions.ts` for lasting effects, `moves.ts` for single moves. The
+functions change records of `tables.FIGHTER` in place; the sides are 0 and 1.
 
-numba keeps what it compiled until this file changes, and looks at no other: all that is compiled, and the numbers that
-it holds, stand here.
+numba's cache notices changes of this file only. Therefore all compiled code and all constants that it uses must be
+defined here. (The exception is `battles.LEVEL`, which is compiled in: after changing it, delete numba's cache.)
 """
 
 from typing import Any
@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 
 from pokebattle.battles import LEVEL
 
-NONE, BURN, PARALYSIS, FREEZE, POISON = range(5)  # of the lasting conditions a species has one
+NONE, BURN, PARALYSIS, FREEZE, POISON = range(5)  # lasting conditions; a species has at most one of them
 REFLECT, LIGHT_SCREEN = 1, 2
-FORMULA, FIXED, OHKO, PSYWAVE, SUPER_FANG, COUNTER, MIRROR_COAT, BIDE, LOW_KICKS = range(9)  # where damage comes from
-HP, ATTACK, DEFENSE, SPECIAL_ATTACK, SPECIAL_DEFENSE, SPEED = range(6)  # as battles.STATS
+FORMULA, FIXED, OHKO, PSYWAVE, SUPER_FANG, COUNTER, MIRROR_COAT, BIDE, LOW_KICKS = range(9)  # rules for damage
+HP, ATTACK, DEFENSE, SPECIAL_ATTACK, SPECIAL_DEFENSE, SPEED = range(6)  # the order of battles.STATS
 NOBODY = -1
 SCREEN_TURNS = 5
 CONFUSION_POWER = 40
 CONFUSION_CHANCE, FULL_PARALYSIS_CHANCE, THAW_CHANCE = 33.0, 25.0, 20.0  # percent; confusion since Generation 7
-BURN_SHARE, POISON_SHARE, SEED_SHARE, TRAP_SHARE = 16, 8, 8, 8  # of the HP, a turn
+BURN_SHARE, POISON_SHARE, SEED_SHARE, TRAP_SHARE = 16, 8, 8, 8  # 1/16 or 1/8 of the full HP per turn
 
 Record = Any  # of tables.MOVE or tables.FIGHTER
 Records = NDArray[np.void]
-Generator = NDArray[np.uint64]  # one number, the state
+Generator = NDArray[np.uint64]  # shape (1,): the state of the generator
 
 compiled = njit(nogil=True, error_model="numpy")
 
@@ -38,7 +38,13 @@ SHIFT_11, SHIFT_27, SHIFT_30, SHIFT_31 = (np.uint64(bits) for bits in (11, 27, 3
 
 @compiled
 def uniform(rng: Generator) -> float:
-    """Draw a number in [0, 1): splitmix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    """Draw a number in [0, 1) with splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
+
+    Parameters
+    ----------
+    rng : ndarray of uint64, shape (1,)
+        State of the generator, changed in place. The same in all functions of this module.
+    """
     rng[0] += GAMMA
     mixed = rng[0]
     mixed = (mixed ^ (mixed >> SHIFT_30)) * MIX_1
@@ -49,13 +55,26 @@ def uniform(rng: Generator) -> float:
 
 @compiled
 def below(rng: Generator, n: int) -> int:
-    """Draw a whole number from 0 to n - 1."""
+    """Draw an integer from 0 to n - 1.
+
+    Parameters
+    ----------
+    rng : ndarray of uint64, shape (1,)
+    n : int
+    """
     return int(uniform(rng) * n)
 
 
 @compiled
 def happens(rng: Generator, percent: float) -> bool:
-    """Draw whether something with this chance happens; nothing is drawn for what is certain."""
+    """Draw whether an event happens. At 0 and 100 percent no random number is used.
+
+    Parameters
+    ----------
+    rng : ndarray of uint64, shape (1,)
+    percent : float
+        Probability of the event, 0 to 100.
+    """
     if percent >= 100.0:
         return True
     return percent > 0.0 and uniform(rng) * 100.0 < percent
@@ -63,7 +82,16 @@ def happens(rng: Generator, percent: float) -> bool:
 
 @compiled
 def staged(fighter: Record, stat: int, stage: int) -> int:
-    """Return a stat under a stage from -6 to 6: 2/8 to 8/2 of it."""
+    """Return a stat multiplied by the factor of its stage.
+
+    Parameters
+    ----------
+    fighter : record of `tables.FIGHTER`
+    stat : int
+        Position in `battles.STATS`.
+    stage : int
+        -6 to 6, for factors of 2/8 to 8/2.
+    """
     if stage == 0:
         return fighter.stats[stat]
     return fighter.stats[stat] * max(2, 2 + stage) // max(2, 2 - stage)
@@ -71,26 +99,53 @@ def staged(fighter: Record, stat: int, stage: int) -> int:
 
 @compiled
 def speed(fighter: Record) -> int:
-    """Return the speed in battle: half of it when paralysed, from Generation 7."""
+    """Return the speed in battle, which paralysis halves (since Generation 7).
+
+    Parameters
+    ----------
+    fighter : record of `tables.FIGHTER`
+    """
     now = staged(fighter, SPEED, fighter.stages[SPEED])
     return now // 2 if fighter.status == PARALYSIS else now
 
 
 @compiled
 def base_damage(power: int, attack: int, defense: int) -> int:
-    """Return damage before critical hits, rolls and types, as `battles.damage`."""
+    """Return the damage in HP before critical hits, random factor and types; the same formula as `battles.damage`.
+
+    Parameters
+    ----------
+    power, attack, defense : int
+        Power of the move and the two stats in battle.
+    """
     return (2 * LEVEL // 5 + 2) * power * attack // defense // 50 + 2
 
 
 @compiled
 def rolled(points: int, rng: Generator) -> int:
-    """Apply the random factor: 85 to 100 percent."""
+    """Multiply damage by the random factor of 85 to 100 percent.
+
+    Parameters
+    ----------
+    points : int
+        Damage in HP.
+    rng : ndarray of uint64, shape (1,)
+    """
     return points * (100 - below(rng, 16)) // 100
 
 
 @compiled
 def damage(user: Record, target: Record, move: Record, effectiveness: float, rng: Generator) -> int:
-    """Return the HP that one hit would take (getDamage and modifyDamage)."""
+    """Return the damage of one hit in HP (getDamage and modifyDamage), not limited to the target's remaining HP.
+
+    Parameters
+    ----------
+    user, target : record of `tables.FIGHTER`
+    move : record of `tables.MOVE`
+    effectiveness : float
+        Type multiplier of the move against the target.
+    rng : ndarray of uint64, shape (1,)
+    """
     if move.rule == FIXED:
         return move.fixed
     if move.rule == OHKO:
@@ -110,7 +165,7 @@ def damage(user: Record, target: Record, move: Record, effectiveness: float, rng
     stat = ATTACK if move.physical else SPECIAL_ATTACK
     attacker = target if move.uses_target_attack else user
     attack_stage, defense_stage = attacker.stages[stat], target.stages[stat + 1]
-    if critical:  # it ignores what would weaken it
+    if critical:  # a critical hit ignores stages that would weaken it
         attack_stage, defense_stage = max(attack_stage, 0), min(defense_stage, 0)
     points = base_damage(power, staged(attacker, stat, attack_stage), staged(target, stat + 1, defense_stage))
     if critical:
@@ -132,7 +187,14 @@ def damage(user: Record, target: Record, move: Record, effectiveness: float, rng
 
 @compiled
 def hurt(fighter: Record, points: int) -> int:
-    """Take HP, at least 1, and return how many there were to take."""
+    """Subtract HP and return how many were lost.
+
+    Parameters
+    ----------
+    fighter : record of `tables.FIGHTER`
+    points : int
+        HP; below 1 counts as 1. No more than the remaining HP are lost.
+    """
     lost = min(max(points, 1), fighter.hp)
     fighter.hp -= lost
     return lost
@@ -140,14 +202,30 @@ def hurt(fighter: Record, points: int) -> int:
 
 @compiled
 def heal(fighter: Record, points: int) -> None:
-    """Give HP back, at least 1, up to the whole."""
+    """Add HP, unless the fighter has fainted.
+
+    Parameters
+    ----------
+    fighter : record of `tables.FIGHTER`
+    points : int
+        HP; below 1 counts as 1. The sum is at most the full HP.
+    """
     if fighter.hp > 0:
         fighter.hp = min(fighter.hp + max(points, 1), fighter.stats[HP])
 
 
 @compiled
 def strike(target: Record, points: int, physical: bool) -> int:
-    """Hurt with a move, which Counter, Mirror Coat, Bide and Rage remember."""
+    """Apply the damage of a move, record it for Counter, Mirror Coat and Bide, and return the HP lost.
+
+    Parameters
+    ----------
+    target : record of `tables.FIGHTER`
+    points : int
+        Damage in HP.
+    physical : bool
+        Whether the move is physical.
+    """
     lost = hurt(target, points)
     if physical:
         target.physical_taken = lost
@@ -160,20 +238,48 @@ def strike(target: Record, points: int, physical: bool) -> int:
 
 @compiled
 def boost(fighter: Record, stat: int, stages: int) -> None:
-    """Change the stage of a stat."""
+    """Change the stage of a stat, within -6 to 6.
+
+    Parameters
+    ----------
+    fighter : record of `tables.FIGHTER`
+    stat : int
+        Position in `battles.STATS`.
+    stages : int
+    """
     fighter.stages[stat] = min(max(fighter.stages[stat] + stages, -6), 6)
 
 
 @compiled
 def confuse(fighter: Record, rng: Generator) -> None:
-    """Confuse for 1 to 4 actions; the last number counted down is free."""
+    """Confuse a fighter for 1 to 4 actions, unless it is confused already.
+
+    The counter starts at 2 to 5: the action at which it reaches 0 is no longer affected.
+
+    Parameters
+    ----------
+    fighter : record of `tables.FIGHTER`
+    rng : ndarray of uint64, shape (1,)
+    """
     if fighter.confusion == 0:
         fighter.confusion = 2 + below(rng, 4)
 
 
 @compiled
 def choose(fighter: Record, pp: NDArray[np.int64], pool: NDArray[np.int64], struggle: int, rng: Generator) -> None:
-    """Go on with what is under way; else draw one of the moves that have PP left, or struggle."""
+    """Choose the move of this turn: the one in progress, else draw one with PP left, else Struggle.
+
+    Parameters
+    ----------
+    fighter : record of `tables.FIGHTER`
+    pp : ndarray of int
+        PP left of the moves in `pool`.
+    pool : ndarray of int
+        Rows of the table of moves.
+    struggle : int
+        Row of Struggle.
+    rng : ndarray of uint64, shape (1,)
+    """
     if fighter.recharging or fighter.charging or fighter.lock > 0 or fighter.bide > 0:
         return
     if fighter.usable == 0:
@@ -187,7 +293,14 @@ def choose(fighter: Record, pp: NDArray[np.int64], pool: NDArray[np.int64], stru
 
 @compiled
 def goes_first(one: Record, other: Record, moves: Records, rng: Generator) -> bool:
-    """Tell whether `one` acts before `other`: priority, then speed, then chance."""
+    """Return whether `one` acts before `other`: higher priority, then higher speed, then chance.
+
+    Parameters
+    ----------
+    one, other : record of `tables.FIGHTER`
+    moves : ndarray of `tables.MOVE`
+    rng : ndarray of uint64, shape (1,)
+    """
     lead = moves[one.choice].priority - moves[other.choice].priority
     if lead == 0:
         lead = speed(one) - speed(other)
@@ -196,7 +309,16 @@ def goes_first(one: Record, other: Record, moves: Records, rng: Generator) -> bo
 
 @compiled
 def is_able(user: Record, move: Record, rng: Generator) -> bool:
-    """Tell whether anything keeps it from using its move, in the order of onBeforeMovePriority."""
+    """Return whether the user can use its move, after the checks in the order of onBeforeMovePriority.
+
+    Recharging, freezing, flinching, confusion and paralysis can prevent it. A confused user may hit itself.
+
+    Parameters
+    ----------
+    user : record of `tables.FIGHTER`
+    move : record of `tables.MOVE`
+    rng : ndarray of uint64, shape (1,)
+    """
     if user.recharging:
         user.recharging = False
         return False
@@ -217,7 +339,18 @@ def is_able(user: Record, move: Record, rng: Generator) -> bool:
 
 @compiled
 def lands(user: Record, target: Record, move: Record, effectiveness: float, is_first: bool, rng: Generator) -> bool:
-    """Tell whether a move that is used reaches its target: conditions of its own, hideouts, immunity, accuracy."""
+    """Return whether a move hits: its own conditions, a hiding target, immunity, accuracy.
+
+    Parameters
+    ----------
+    user, target : record of `tables.FIGHTER`
+    move : record of `tables.MOVE`
+    effectiveness : float
+        Type multiplier of the move against the target.
+    is_first : bool
+        Whether the user acts first in this turn.
+    rng : ndarray of uint64, shape (1,)
+    """
     if move.first_turn_only and user.actions > 1:
         return False
     if move.needs_attacking_target and (not is_first or target.recharging):
@@ -235,7 +368,16 @@ def lands(user: Record, target: Record, move: Record, effectiveness: float, is_f
 
 @compiled
 def hit(user: Record, target: Record, move: Record, effectiveness: float, rng: Generator) -> None:
-    """Hit once or several times, with the effects of every hit, and take the recoil."""
+    """Hit once or several times, apply the effects of every hit, and apply the recoil.
+
+    Parameters
+    ----------
+    user, target : record of `tables.FIGHTER`
+    move : record of `tables.MOVE`
+    effectiveness : float
+        Type multiplier of the move against the target.
+    rng : ndarray of uint64, shape (1,)
+    """
     if move.breaks_screens:
         target.reflect = target.light_screen = 0
     n_hits, total = move.multihit_min, 0
@@ -258,7 +400,16 @@ def hit(user: Record, target: Record, move: Record, effectiveness: float, rng: G
 
 @compiled
 def affect(user: Record, target: Record, move: Record, rng: Generator) -> None:
-    """Apply what a hit does beside damage to a target that stands: on it, on the user, then by chance."""
+    """Apply the effects of a hit besides damage. Call it only while the target stands.
+
+    The order is: effects on the target, effects on the user, effects with a probability.
+
+    Parameters
+    ----------
+    user, target : record of `tables.FIGHTER`
+    move : record of `tables.MOVE`
+    rng : ndarray of uint64, shape (1,)
+    """
     if move.traps and target.trapped == 0:
         target.trapped = 5 + below(rng, 2)  # the last of these turns does no damage
     if move.seeds and target.seedable:
@@ -297,7 +448,14 @@ def affect(user: Record, target: Record, move: Record, rng: Generator) -> None:
 
 @compiled
 def boost_all(fighter: Record, stages: NDArray[np.int64]) -> None:
-    """Change the stages of all stats that a move names."""
+    """Change the stages of several stats.
+
+    Parameters
+    ----------
+    fighter : record of `tables.FIGHTER`
+    stages : ndarray of int
+        Change of each stat, in the order of `battles.STATS`; 0 for none.
+    """
     for stat in range(len(stages)):
         if stages[stat] != 0:
             boost(fighter, stat, stages[stat])
@@ -305,7 +463,13 @@ def boost_all(fighter: Record, stages: NDArray[np.int64]) -> None:
 
 @compiled
 def drawn_status(move: Record, rng: Generator) -> int:
-    """Draw the lasting condition that a hit causes, if any; Tri Attack has three, of which it causes one."""
+    """Draw the lasting condition that a hit causes, or `NONE`. Tri Attack can cause one of three.
+
+    Parameters
+    ----------
+    move : record of `tables.MOVE`
+    rng : ndarray of uint64, shape (1,)
+    """
     burn, paralysis, freeze = move.burn_chance, move.paralysis_chance, move.freeze_chance
     if burn + paralysis + freeze + move.poison_chance == 0.0:
         return NONE
@@ -321,7 +485,13 @@ def drawn_status(move: Record, rng: Generator) -> int:
 
 @compiled
 def lock_in(user: Record, rng: Generator) -> None:
-    """Go on with the move for 2 or 3 turns in all; a turn without a hit ends it (`lockedmove`)."""
+    """Lock the user into its move for 2 or 3 turns in total. A turn without a hit ends the lock (`lockedmove`).
+
+    Parameters
+    ----------
+    user : record of `tables.FIGHTER`
+    rng : ndarray of uint64, shape (1,)
+    """
     if user.lock == 0:
         user.lock, user.lock_left = 2, 2 + below(rng, 2)
     elif user.lock_left >= 2:
@@ -330,7 +500,13 @@ def lock_in(user: Record, rng: Generator) -> None:
 
 @compiled
 def unlock(user: Record, rng: Generator) -> None:
-    """End the lock; whoever went through with it gets confused."""
+    """End the lock. If it lasted its full number of turns, the user gets confused.
+
+    Parameters
+    ----------
+    user : record of `tables.FIGHTER`
+    rng : ndarray of uint64, shape (1,)
+    """
     user.lock = 0
     if user.lock_left <= 1:
         confuse(user, rng)
@@ -341,7 +517,20 @@ def act(
     user: Record, target: Record, is_first: bool, pp: NDArray[np.int64], moves: Records,
     effectiveness: NDArray[np.float64], rng: Generator,
 ) -> None:
-    """Take a side's action of the turn (runMove)."""
+    """Carry out one side's action in this turn (runMove).
+
+    Parameters
+    ----------
+    user, target : record of `tables.FIGHTER`
+    is_first : bool
+        Whether the user acts first in this turn.
+    pp : ndarray of int
+        PP left of the user's moves, changed in place.
+    moves : ndarray of `tables.MOVE`
+    effectiveness : ndarray of float, shape (n_types, n_species)
+        Type multipliers.
+    rng : ndarray of uint64, shape (1,)
+    """
     move = moves[user.choice]
     user.actions += 1
     user.raging = False
@@ -380,7 +569,14 @@ def act(
 
 @compiled
 def release(user: Record, target: Record, physical: bool) -> None:
-    """Give back twice the damage that was taken while biding; it finds its target in every hideout."""
+    """Deal twice the damage that the user took during Bide. This also hits a hiding target.
+
+    Parameters
+    ----------
+    user, target : record of `tables.FIGHTER`
+    physical : bool
+        Whether the move is physical.
+    """
     strike(target, 2 * user.bide_damage, physical)
     if target.hp > 0 and target.raging:
         boost(target, ATTACK, 1)
@@ -388,16 +584,30 @@ def release(user: Record, target: Record, physical: bool) -> None:
 
 @compiled
 def winner_after(side: int, fighters: Records, moves: Records) -> int:
-    """Return who has won after the action of a side, or NOBODY. When both fall, the one that fell last has won."""
+    """Return the side that has won after one side's action, or NOBODY. If both faint, the one that faints last wins.
+
+    Parameters
+    ----------
+    side : int
+        The side that acted.
+    fighters : ndarray of `tables.FIGHTER`, shape (2,)
+    moves : ndarray of `tables.MOVE`
+    """
     user, target = fighters[side], fighters[1 - side]
     if target.hp == 0 and not (user.hp == 0 and moves[user.choice].self_destruct):
-        return side  # a user that falls by recoil falls after its target
+        return side  # a user that faints from recoil faints after its target
     return 1 - side if user.hp == 0 else NOBODY
 
 
 @compiled
 def end_turn(fighters: Records, rng: Generator) -> int:
-    """Do what happens at the end of a turn, in the order of onResidualOrder, and return who has won, or NOBODY."""
+    """Apply the effects at the end of a turn in the order of onResidualOrder; return the winning side, or NOBODY.
+
+    Parameters
+    ----------
+    fighters : ndarray of `tables.FIGHTER`, shape (2,)
+    rng : ndarray of uint64, shape (1,)
+    """
     if suffers(fighters[0]) or suffers(fighters[1]):
         lead = speed(fighters[0]) - speed(fighters[1])
         for cause in range(4):
@@ -422,13 +632,26 @@ def end_turn(fighters: Records, rng: Generator) -> int:
 
 @compiled
 def suffers(fighter: Record) -> bool:
-    """Tell whether it takes damage at the end of a turn."""
+    """Return whether a fighter takes damage at the end of a turn.
+
+    Parameters
+    ----------
+    fighter : record of `tables.FIGHTER`
+    """
     return fighter.seeded or fighter.trapped > 0 or fighter.status == BURN or fighter.status == POISON
 
 
 @compiled
 def suffer(cause: int, fighter: Record, opponent: Record) -> None:
-    """Take the damage of one cause, in the order of the turn's end: seed, poison, burn, trap."""
+    """Apply the damage of one cause at the end of a turn.
+
+    Parameters
+    ----------
+    cause : int
+        0 seed, 1 poison, 2 burn, 3 trap: the order in which they apply.
+    fighter, opponent : record of `tables.FIGHTER`
+        A seed heals the opponent.
+    """
     whole = fighter.stats[HP]
     if cause == 0 and fighter.seeded:
         heal(opponent, hurt(fighter, whole // SEED_SHARE))
@@ -447,7 +670,23 @@ def battle(
     fighters: Records, pp: NDArray[np.int64], pools: tuple[NDArray[np.int64], NDArray[np.int64]], moves: Records,
     effectiveness: NDArray[np.float64], rng: Generator,
 ) -> tuple[int, int]:
-    """Fight until one side has fallen; return the winner and the turns. Struggle ends every battle."""
+    """Fight until one side has fainted; return the winning side and the number of turns.
+
+    Every battle ends, because fighters without PP use Struggle, whose recoil hurts them.
+
+    Parameters
+    ----------
+    fighters : ndarray of `tables.FIGHTER`, shape (2,)
+    pp : ndarray of int, shape (2, n)
+        PP left of the moves in each pool, changed in place.
+    pools : tuple of two ndarrays of int
+        The moves of each side, as rows of `moves`.
+    moves : ndarray of `tables.MOVE`
+        The last row is Struggle.
+    effectiveness : ndarray of float, shape (n_types, n_species)
+        Type multipliers.
+    rng : ndarray of uint64, shape (1,)
+    """
     turn, struggle = 0, len(moves) - 1
     while True:
         turn += 1
@@ -469,22 +708,25 @@ def fight(
     species: NDArray[np.int64], pools: NDArray[np.int64], starts: NDArray[np.int64], sizes: NDArray[np.int64],
     seeds: NDArray[np.uint64], n_battles: int, moves: Records, rested: Records, effectiveness: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Fight every matchup a number of times, each with a generator of its own.
+    """Fight every matchup `n_battles` times. Each matchup has its own random number generator.
 
     Parameters
     ----------
     species : ndarray of int, shape (n_matchups, 2)
         Rows of `rested`.
     pools, starts, sizes : ndarray of int, shapes (any,), (n_matchups, 2), (n_matchups, 2)
-        The moves of a side, as rows of `moves`: `sizes` numbers of `pools` from `starts` on.
+        The moves of a side, as rows of `moves`, are `pools[start : start + size]`.
     seeds : ndarray of uint64, shape (n_matchups,)
+    n_battles : int
+    moves, rested, effectiveness : ndarray
+        The arrays `moves`, `fighters` and `effectiveness` of `tables.Tables`.
 
     Returns
     -------
     wins, turns : ndarray of int, shape (n_matchups,)
-        Battles that side 0 won; turns of all.
+        Battles that side 0 won; turns, summed over the battles.
     left : ndarray of int, shape (n_matchups, 2)
-        HP that the sides had left, in all battles.
+        HP that each side had left at the end, summed over the battles.
     """
     n_matchups = len(seeds)
     wins, turns = np.zeros(n_matchups, np.int64), np.zeros(n_matchups, np.int64)

@@ -1,4 +1,4 @@
-"""The game tables as arrays that compiled code reads: one record a move, one a species."""
+"""The game tables as arrays for compiled code: one record per move, one record per species."""
 
 from functools import cache
 from typing import NamedTuple
@@ -35,9 +35,9 @@ RULES = {
     "ohko": OHKO, "psywave": PSYWAVE, "superfang": SUPER_FANG, "counter": COUNTER, "mirrorcoat": MIRROR_COAT,
     "bide": BIDE, "lowkick": LOW_KICKS, "": FORMULA, "pikapapow": FORMULA, "veeveevolley": FORMULA,
 }  # fmt: skip
-PP_UPS = 3  # the engine gives every move the most that there can be: 8/5 of its PP
+PP_UPS = 3  # the maximum, which the engine gives to every move: 8/5 of its PP
 
-# Rules that the engine's moves.ts has for single moves, and that the tables do not hold.
+# Rules for single moves from the engine's moves.ts that the game tables do not contain.
 OWN_RULES = {
     "doubles_in_hideout": ["earthquake", "gust"],
     "doubles_with_status": ["facade"],
@@ -47,7 +47,7 @@ OWN_RULES = {
     "cures_user": ["sparklyswirl"],
     "rages": ["rage"],
     "thaws_user": ["flareblitz", "scald", "sizzlyslide"],
-    "thaws_target": ["scald"],  # beside all moves of type fire
+    "thaws_target": ["scald"],  # and all moves of type fire, see `_moves`
 }
 FLAGS = [
     "crash", "charge", "recharge", "locks_in", "self_destruct", "needs_sleeping_target", "needs_attacking_target",
@@ -56,7 +56,7 @@ FLAGS = [
 CHANCES = ["flinch", "burn", "paralysis", "freeze", "poison", "confusion", "target_boost"]  # percent
 PLAIN = ["priority", "multihit_min", "multihit_max", "drain", "recoil"]
 
-Integers, Floats = np.int16, np.float64  # small records: with int64 a battle takes 1.8 times as long
+Integers, Floats = np.int16, np.float64  # int16 keeps records small: with int64 a battle takes 1.8 times as long
 MOVE = np.dtype(
     [
         *((name, Integers) for name in ("type", "power", "rule", "fixed", "pp", "screen", "hideout", "reaches")),
@@ -70,13 +70,13 @@ MOVE = np.dtype(
 )  # fmt: skip
 FIGHTER = np.dtype(
     [
-        # What a species is, at level 50.
+        # The species, at level 50.
         ("species", Integers), ("stats", Integers, len(STATS)), ("type_1", Integers), ("type_2", Integers),
-        ("low_kick", Integers),  # power of a low kick against it
+        ("low_kick", Integers),  # power of Low Kick against it
         ("immune", Integers, 1 + len(STATUSES)), ("seedable", np.bool_),
-        # How it stands in a battle. Numbers of turns count down; 0 is off.
+        # Its state in a battle. Numbers of turns count down to 0, which means off.
         ("hp", Integers), ("stages", Integers, len(STATS)), ("status", Integers), ("confusion", Integers),
-        ("choice", Integers), ("slot", Integers),  # its move this turn: row of the table; which of its moves
+        ("choice", Integers), ("slot", Integers),  # its move this turn: row of the table of moves; position in its pool
         ("usable", Integers),  # how many of its moves have PP left
         ("actions", Integers), ("lock", Integers), ("lock_left", Integers), ("bide", Integers),
         ("bide_damage", Integers), ("hideout", Integers), ("trapped", Integers), ("reflect", Integers),
@@ -89,18 +89,29 @@ FIGHTER = np.dtype(
 
 
 class Tables(NamedTuple):
-    """What the rules read: records of moves (the last is Struggle) and of rested species, and the type chart."""
+    """The arrays that the rules read.
+
+    Attributes
+    ----------
+    moves : ndarray of `MOVE`
+        The damaging moves in the order of `move_ids`, then Struggle.
+    fighters : ndarray of `FIGHTER`
+        The species in the order of `species_ids`, as they begin a battle.
+    effectiveness : ndarray of float, shape (n_types, n_species)
+        Type multiplier of a move's type against a species; the last row is for Struggle, which has no type.
+    move_ids, species_ids : Index
+    """
 
     moves: NDArray[np.void]
     fighters: NDArray[np.void]
-    effectiveness: NDArray[np.float64]  # of a move's type (the last is Struggle's, none) against a species
+    effectiveness: NDArray[np.float64]
     move_ids: pd.Index
     species_ids: pd.Index
 
 
 @cache
 def tables() -> Tables:
-    """Return the tables of `dex` in the order of the ids; damaging moves only."""
+    """Return the arrays made from the tables of `dex`, in the order of the ids, with damaging moves only."""
     moves, species = dex.moves().sort_index(), dex.species().sort_index()
     moves = moves[moves["category"] != "status"]
     types = dex.type_chart().index
@@ -148,7 +159,7 @@ def _stages(boosts: str) -> list[int]:
 
 
 def _struggle(no_type: int) -> NDArray[np.void]:
-    """Return what is used without PP: power 50, of no type, never missing, for a quarter of the user's HP."""
+    """Return Struggle, used when no PP are left: power 50, no type, always hits, costs a quarter of the user's HP."""
     table = np.zeros(1, dtype=MOVE)
     values = {"type": no_type, "power": 50, "physical": True, "accuracy": 100, "struggle": True,
               "critical_chance": CRITICAL_CHANCE[1] * 100, "multihit_min": 1, "multihit_max": 1}  # fmt: skip

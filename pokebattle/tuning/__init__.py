@@ -1,1 +1,1 @@
-"""Searches a version's settings by Optuna, which nothing else imports; the trials become runs in `tracking`."""
+"""Search a version's settings with Optuna. Only this package imports Optuna; the trials become runs in MLflow."""

@@ -1,4 +1,4 @@
-"""What a search has found, for those who train with it: Optuna is not needed here."""
+"""Look up and adopt the settings that a search has found. Optuna is not needed here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ LATEST = "latest"
 
 
 class Tuned(NamedTuple):
-    """The values that a run of tune.ipynb found, and that run; empty without one."""
+    """The settings that a run of tune.ipynb has found; all fields are empty if there is no such run.
+
+    Attributes
+    ----------
+    run_id, link : str
+        Id and address of the run.
+    values : mapping
+        The settings by name.
+    """
 
     run_id: str = ""
     link: str = ""
@@ -31,19 +39,23 @@ class Tuned(NamedTuple):
 
 
 def find(tuned_from: str, version: str) -> Tuned:
-    """Look up what a run of tune.ipynb has found.
+    """Look up the settings that a run of tune.ipynb has found.
 
     Parameters
     ----------
     tuned_from : str
-        The run's id, or "latest" for the latest one of the version that found something; "" for none.
+        The run's id, "latest" for the latest run that found settings for the version, or "" for none.
     version : str
         The version that was tuned.
+
+    Returns
+    -------
+    Tuned
 
     Raises
     ------
     ParamsError
-        If no server answers, or there is no such run, or it has tuned another version.
+        If no server answers, there is no such run, it has found no settings, or it has tuned another version.
     """
     if not tuned_from:
         return Tuned()
@@ -72,7 +84,22 @@ def find(tuned_from: str, version: str) -> Tuned:
 
 
 def take(tuned_from: str, version: str) -> Tuned:
-    """Look up what was found, as `find`, to train with it: both runs say so."""
+    """Look up settings to train with, and record the connection on both runs, the search's and the training's.
+
+    Parameters
+    ----------
+    tuned_from, version : str
+        As in `find`.
+
+    Returns
+    -------
+    Tuned
+
+    Raises
+    ------
+    ParamsError
+        As in `find`.
+    """
     tuned, execution = find(tuned_from, version), current()
     if tuned.run_id and execution:
         execution.describe("settings", f"Settings from [the search of {version}]({tuned.link})")
@@ -82,12 +109,25 @@ def take(tuned_from: str, version: str) -> Tuned:
 
 
 def write_version(new: str, tuned: Tuned, version: str) -> Path:
-    """Write a version that differs from another one by the values that were found; comments stay.
+    """Write the file of a new version: a copy of another version, including comments, with the settings found.
+
+    Parameters
+    ----------
+    new : str
+        Name of the new version.
+    tuned : Tuned
+    version : str
+        The version to copy.
+
+    Returns
+    -------
+    Path
+        The new file.
 
     Raises
     ------
     ParamsError
-        If there is a version of that name, or the name is none.
+        If the name is invalid or already taken, or the new file is not valid (it is then deleted).
     """
     folder = params.folder()
     file = folder / f"{new}.yaml"
@@ -109,7 +149,7 @@ def write_version(new: str, tuned: Tuned, version: str) -> Path:
 
 
 def _line(line: re.Match[str], value: Any) -> str:
-    """Return a line of a version's file with another value, its comment in the same column."""
+    """Return a line of a version's file with a new value, and its comment in the same column."""
     comment = (line[3] or "").lstrip()
     column = len(line[0]) - len(comment)
     written = yaml.safe_dump(value, width=1000).partition("\n")[0]

@@ -1,4 +1,4 @@
-"""What a trial is judged by: log-loss over inner folds of the train part, with pruning while the trees grow."""
+"""The objective of a search: log-loss over inner folds of the training part, with pruning."""
 
 from __future__ import annotations
 
@@ -16,12 +16,22 @@ from pokebattle.features import matchup_features
 from pokebattle.model import BattleWinner
 from pokebattle.params import Params
 
-N_REPORTS = 10  # values that the pruner sees of the longest trial: each is a write to the storage
-REPEATS = 3  # predictions are timed so often, and the quickest counts
+N_REPORTS = 10  # values that the longest trial reports to the pruner; each is a write to the storage
+REPEATS = 3  # predictions are timed this often; the fastest counts
 
 
 class Fold(NamedTuple):
-    """What one fold is fitted on, and what it is judged by."""
+    """The data of one fold.
+
+    Attributes
+    ----------
+    fit, validate : xgboost.DMatrix
+        Both orientations of the matchups.
+    numbers : ndarray of shape (2 * n_matchups, n_features)
+        Features of the validation matchups, in both orientations.
+    wins, n : ndarray of shape (n_matchups,)
+        Battles won by A, and battles fought, of the validation matchups.
+    """
 
     fit: xgboost.DMatrix
     validate: xgboost.DMatrix
@@ -31,17 +41,18 @@ class Fold(NamedTuple):
 
 
 class Objective:
-    """Fits and judges the settings of a trial on inner folds, all folds growing tree by tree together.
+    """Fit a trial's settings on inner folds, and return the log-loss. In each round, every fold gets one more tree.
 
-    A trial ends early where more trees have not helped for `early_stopping_rounds` (its value is that of its best
-    round), and is pruned where it lags behind half of the trials before it. It goes to other processes as arrays.
+    A trial stops early if the log-loss has not improved for `early_stopping_rounds` trees; its value is that of the
+    best round. It is pruned if it is worse than the median of the earlier trials. The objective can be pickled for
+    other processes.
 
     Parameters
     ----------
     params : Params
-        The version: what is searched, and the settings that are not.
+        The version, with its search space and the fixed settings.
     battles : BattleSet
-        Only its train part is used.
+        Only the training part is used.
     """
 
     def __init__(self, params: Params, battles: BattleSet) -> None:
@@ -59,19 +70,35 @@ class Objective:
         self._prepared: dict[str, list[Fold]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_prepared": {}}  # XGBoost's matrices stay in their process
+        return self.__dict__ | {"_prepared": {}}  # XGBoost's matrices are not sent to other processes
 
     def fit(self, values: dict[str, Any]) -> BattleWinner:
-        """Return a model with these values, fitted on the whole train part."""
+        """Return a model that is fitted on the whole training part.
+
+        Parameters
+        ----------
+        values : dict
+            Settings that replace the version's.
+        """
         model = BattleWinner.from_params(self.params.model_copy(update=values))
         return model.fit(self.numbers[model.features], self.wins, self.n, self.species)
 
     def defaults(self) -> dict[str, Any]:
-        """Return the version's own values of what is searched."""
+        """Return the version's own values of the searched parameters."""
         return {name: getattr(self.params, name) for name in self.params.search}
 
     def suggest(self, trial: Trial) -> dict[str, Any]:
-        """Draw the trial's value of everything that is searched."""
+        """Suggest a value for every searched parameter.
+
+        Parameters
+        ----------
+        trial : Trial
+
+        Returns
+        -------
+        dict
+            Values by name.
+        """
         values: dict[str, Any] = {}
         for name, searched in self.params.search.items():
             if searched.choices is not None:
@@ -83,7 +110,20 @@ class Objective:
         return values
 
     def __call__(self, trial: Trial) -> float:
-        """Return the trial's log-loss in nats a battle; its attributes tell best round and seconds."""
+        """Run a trial and return its log-loss, in nats per battle.
+
+        The trial's user attributes get rounds (the best one), steps (rounds times max_depth), predict_us, log_loss and
+        fit_seconds.
+
+        Parameters
+        ----------
+        trial : Trial
+
+        Raises
+        ------
+        optuna.TrialPruned
+            If the trial is pruned.
+        """
         began = time.perf_counter()
         model = BattleWinner.from_params(self.params.model_copy(update=self.suggest(trial)))
         folds, settings = self._folds(model), model.settings()
@@ -109,7 +149,7 @@ class Objective:
         return best
 
     def _folds(self, model: BattleWinner) -> list[Fold]:
-        """Return the folds of the model's features as XGBoost wants them, made once."""
+        """Return the folds with the model's features as XGBoost matrices. They are cached."""
         if model.features not in self._prepared:
             model.features_, numbers = self.features[model.features], self.numbers[model.features]
             self._prepared[model.features] = [
@@ -124,7 +164,7 @@ class Objective:
 
 
 def _log_loss(boosters: list[xgboost.Booster], folds: list[Fold]) -> float:
-    """Return the log-loss over all folds in nats a battle, as `BattleWinner` predicts: both orientations agree."""
+    """Return the log-loss over all folds in nats per battle, with margins averaged as in `BattleWinner.margin`."""
     total = 0.0
     for booster, fold in zip(boosters, folds, strict=True):
         forward, backward = booster.predict(fold.validate, output_margin=True).astype(float).reshape(2, -1)
@@ -134,7 +174,7 @@ def _log_loss(boosters: list[xgboost.Booster], folds: list[Fold]) -> float:
 
 
 def _predict_us(boosters: list[xgboost.Booster], folds: list[Fold], rounds: int) -> float:
-    """Return the microseconds that a prediction of one matchup takes, features apart."""
+    """Return the microseconds that the prediction of one matchup takes, without computing its features."""
     seconds = []
     for _ in range(REPEATS):
         began = time.perf_counter()

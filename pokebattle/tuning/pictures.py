@@ -1,4 +1,4 @@
-"""A study in numbers, and pictures of these numbers by Optuna; every picture is a new figure."""
+"""Tables and figures of a study. Every function for a figure returns a new one."""
 
 from __future__ import annotations
 
@@ -18,25 +18,55 @@ from optuna.visualization import matplotlib as drawn
 from pokebattle import plots
 from pokebattle.tuning.search import Search
 
-N_BINS = 3  # of a parameter's range
+N_BINS = 3  # parts of a parameter's values
 LOSS = "log-loss (nats a battle)"
 
 
 def progress(search: Search) -> pd.DataFrame:
-    """Return the trials that were better than all before them: index trial; columns log_loss, better_by (percent)."""
+    """Return the trials that were better than all earlier ones.
+
+    Parameters
+    ----------
+    search : Search
+
+    Returns
+    -------
+    DataFrame
+        Index trial; columns log_loss (nats per battle) and better_by (percent, relative to the previous best trial).
+    """
     losses = _complete(search)["log_loss"]
     best = losses[losses < losses.shift().cummin().fillna(np.inf)]
     return pd.DataFrame({"log_loss": best, "better_by": -100 * best.pct_change()})
 
 
 def importance(search: Search) -> pd.Series:
-    """Return the share of the parameters in telling good from middling trials, largest first (PED-ANOVA)."""
+    """Return how much each parameter separates good from average trials, largest first (PED-ANOVA).
+
+    Parameters
+    ----------
+    search : Search
+
+    Returns
+    -------
+    Series
+        Index parameter; shares that sum to 1.
+    """
     values = _quietly(lambda: optuna.importance.get_param_importances(search.study))
     return pd.Series(values, name="importance").rename_axis("parameter")
 
 
 def slices(search: Search) -> pd.DataFrame:
-    """Return the best log-loss in each third of every parameter's values: columns low, middle, high."""
+    """Return the best log-loss in each third of every parameter's values.
+
+    Parameters
+    ----------
+    search : Search
+
+    Returns
+    -------
+    DataFrame
+        Index parameter; columns low, middle, high, in nats per battle.
+    """
     trials = _complete(search)
     rows = {}
     for name in search.objective.params.search:
@@ -47,28 +77,54 @@ def slices(search: Search) -> pd.DataFrame:
 
 
 def history_picture(search: Search) -> Figure:
-    """Draw the log-loss of every complete trial, and the best one so far."""
+    """Draw the log-loss of every complete trial, and the best value so far.
+
+    Parameters
+    ----------
+    search : Search
+    """
     return _picture(lambda: drawn.plot_optimization_history(search.study, target_name=LOSS), (7.4, 3.6))
 
 
 def importance_picture(values: pd.Series) -> Figure:
-    """Draw the result of `importance`."""
+    """Draw the importance of the parameters.
+
+    Parameters
+    ----------
+    values : Series
+        From `importance`.
+    """
     return plots.bars(values, "share of the importance", "What the trials' log-loss depends on")
 
 
 def slices_picture(search: Search) -> Figure:
-    """Draw the log-loss of the complete trials over each parameter."""
+    """Draw the log-loss of the complete trials against each parameter.
+
+    Parameters
+    ----------
+    search : Search
+    """
     n = len(search.objective.params.search)
     return _picture(lambda: drawn.plot_slice(search.study, target_name=LOSS), (2.4 * n, 3.4))
 
 
 def parallel_picture(search: Search) -> Figure:
-    """Draw every complete trial as a line over the parameters."""
+    """Draw every complete trial as a line in parallel coordinates.
+
+    Parameters
+    ----------
+    search : Search
+    """
     return _picture(lambda: drawn.plot_parallel_coordinate(search.study, target_name=LOSS), (9.6, 4.4))
 
 
 def speed_picture(search: Search) -> Figure:
-    """Draw log-loss against the time of a prediction, and the trials that no other beats in both."""
+    """Draw the log-loss against the time of a prediction, and the Pareto front of the trials.
+
+    Parameters
+    ----------
+    search : Search
+    """
     trials = _complete(search).sort_values(["predict_us", "log_loss"])
     front = trials[trials["log_loss"] < trials["log_loss"].shift().cummin().fillna(np.inf)]
     with plt.rc_context(plots.STYLE):
@@ -89,11 +145,11 @@ def _complete(search: Search) -> pd.DataFrame:
 
 
 def _picture(draw: Callable[[], Any], size: tuple[float, float]) -> Figure:
-    """Draw by Optuna, whose style is not to stay."""
+    """Draw a figure with Optuna, and restore matplotlib's style afterwards."""
     with plt.rc_context():
         axes = np.atleast_1d(_quietly(draw))
         for one in axes.flat:
-            one.xaxis.set_minor_formatter(NullFormatter())  # of a narrow logarithmic axis, they overlap
+            one.xaxis.set_minor_formatter(NullFormatter())  # on a narrow logarithmic axis these labels overlap
         figure: Figure = axes.flat[0].figure
         figure.set_size_inches(size)
         plt.close(figure)

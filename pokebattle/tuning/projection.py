@@ -1,4 +1,4 @@
-"""A study in MLflow: every trial that has ended is a run, made from the storage, which alone counts."""
+"""Show a study in MLflow: every finished trial becomes a run. Optuna's storage remains the authoritative record."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pokebattle.tracking.server import answers
 from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
 from pokebattle.tuning import storage
 
-METRICS = ("rounds", "predict_us", "fit_seconds", "log_loss")  # the last one colours the lines
+METRICS = ("rounds", "predict_us", "fit_seconds", "log_loss")  # the last one colours the parallel coordinates
 CURVE = "log_loss_by_round"
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-STANDSTILL = 5.0  # seconds without progress after which the links are not waited for
+STANDSTILL = 5.0  # seconds without progress after which `publish` stops waiting for the delivery
 
 
 class Projection:
-    """Tells the execution under way of a study's trials; without one nothing happens.
+    """Send a study's trials to MLflow through the current execution. Does nothing if there is no tracked execution.
 
     Parameters
     ----------
     study : optuna.Study
-        Its attributes name it in MLflow, and what it searches.
+        With the user attributes key (its name in MLflow) and identity, see `search.open_search`.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -38,7 +38,7 @@ class Projection:
         self._told: set[int] = set()
 
     def note(self) -> None:
-        """Write down the trials of this execution that have ended since: below a millisecond each."""
+        """Send the trials of this execution that have ended since the last call. Takes less than 1 ms per trial."""
         if self.execution is None:
             return
         for trial in self.study.get_trials(deepcopy=False, states=tuple(STATES)):
@@ -47,7 +47,7 @@ class Projection:
                 self._told.add(trial.number)
 
     def repair(self) -> None:
-        """Make up for what is missing in MLflow, or there twice, of the trials of earlier executions."""
+        """Send trials of earlier executions that are missing in MLflow, and delete duplicate runs."""
         if self.execution is not None and answers(self.execution.uri):
             repair(MlflowRest(self.execution.uri, trials.TIMEOUT), self.study, self._tell)
 
@@ -57,7 +57,20 @@ class Projection:
         return self.execution.emit("trial", **trial, **below)
 
     def publish(self, best: Mapping[str, Any], default_log_loss: float) -> str:
-        """Put what was found on the notebook's run; return the links to the trials, or why there are none."""
+        """Write the result of the search to the notebook's run.
+
+        Parameters
+        ----------
+        best : mapping
+            The best settings, from `search.Search.best`.
+        default_log_loss : float
+            Log-loss of the version's own settings, in nats per battle.
+
+        Returns
+        -------
+        str
+            Links to the trials in MLflow, or the reason why there are none.
+        """
         execution = self.execution
         if execution is None:
             return "tracking is off: the trials are in the study alone"
@@ -72,7 +85,7 @@ class Projection:
             settled = False
         if not settled:
             return f"{execution.uri} does not answer now: `python -m pokebattle sync` delivers the trials later"
-        place = execution.run()["experiment_id"]  # the server's, which it has by now
+        place = execution.run()["experiment_id"]  # the server's id, known by now
         first = trials.shown_first([found[0] for found in runs.values()], METRICS[-1])
         whole = len(first) == len(runs)
         chosen = f"tags.`{trials.STUDY}` = '{self.key}' AND tags.`{trials.TRIAL}` != ''" if whole else (
@@ -89,7 +102,7 @@ class Projection:
         return "\n".join([shown, *(f"{name}: {link}" for name, link in links.items())])
 
     def _delivered(self) -> bool:
-        """Wait, as long as the server is getting on, until it has all trials; tell whether it has."""
+        """Wait until all trials are delivered, as long as there is progress. Return whether they are."""
         assert self.execution is not None
         progress, seen, since = self.execution.progress, -1, time.monotonic()
         while not self.execution.settled():
@@ -103,7 +116,14 @@ class Projection:
 
 
 def told(trial: FrozenTrial, study: optuna.Study) -> dict[str, Any]:
-    """Return what MLflow is told of a trial: under the same keys whatever became of it."""
+    """Return the description of a trial for MLflow, with the same keys for every state of the trial.
+
+    Parameters
+    ----------
+    trial : FrozenTrial
+        A finished trial.
+    study : optuna.Study
+    """
     space = study.user_attrs["identity"]["search"]
     choices = {name: searched.get("choices") for name, searched in space.items()}
     began, ended = (int(moment.timestamp() * 1000) if moment else 0
@@ -121,23 +141,25 @@ def told(trial: FrozenTrial, study: optuna.Study) -> dict[str, Any]:
 def repair(
     rest: MlflowRest, study: optuna.Study, tell: Callable[[dict[str, Any], Mapping[str, Any] | None], object]
 ) -> tuple[int, int]:  # fmt: skip
-    """Compare a study with its runs: tell of trials that have none, delete the later ones where there are several.
+    """Compare a study with its runs: report trials without a run, and delete duplicate runs except the first.
 
     Parameters
     ----------
     rest : MlflowRest
         The server.
+    study : optuna.Study
     tell : callable
-        Called with each missing trial and the run of the notebook that made it, None where the server has none.
+        Called with each missing trial and the run of the notebook that created it (None if the server has no such run).
 
     Returns
     -------
     missing, doubled : int
+        Number of missing trials, and of deleted runs.
 
     Raises
     ------
     OSError, ServerError
-        The server does not answer, or refuses.
+        If the server does not answer, or refuses a request.
     """
     key = str(study.user_attrs["key"])
     runs = trials.of_study(rest, key)
@@ -159,15 +181,23 @@ def repair(
 def mend(uri: str) -> tuple[int, int, int]:
     """Repair the runs of all studies in the storage of this machine, without a notebook.
 
+    Parameters
+    ----------
+    uri : str
+        Address of the MLflow server.
+
     Returns
     -------
     missing, doubled, orphans : int
-        Trials made up for, runs deleted, and trials left out since the run of their notebook is not on the server.
+        Number of trials delivered, of duplicate runs deleted, and of trials that could not be delivered because the
+        run of their notebook is not on the server.
 
     Raises
     ------
     OSError, ServerError
-        The server does not answer, or refuses.
+        If the server does not answer, or refuses a request.
+    ParamsError
+        If the storage does not answer.
     """
     rest, orphans, sums = MlflowRest(uri, trials.TIMEOUT), 0, [0, 0]
 
@@ -186,6 +216,6 @@ def mend(uri: str) -> tuple[int, int, int]:
 
 
 def _left_alone(trial: FrozenTrial) -> bool:
-    """Tell whether the process that made a trial has ended or is elsewhere, so that nobody here is at delivering it."""
+    """Return whether the process of a trial is not running on this machine, so that it cannot deliver the trial."""
     worker = trial.user_attrs.get("worker")
     return not worker or processes.state_of(worker) != "alive"

@@ -1,4 +1,4 @@
-"""A search: one study of a version's settings, continued by whoever opens it, on one machine or on several."""
+"""A search: one Optuna study of a version's settings, which several processes and machines can continue."""
 
 from __future__ import annotations
 
@@ -33,23 +33,37 @@ from pokebattle.tuning import storage
 from pokebattle.tuning.objective import Objective
 from pokebattle.tuning.projection import STATES, Projection
 
-POLL = 0.5  # seconds between two looks at the workers' trials
-FAILURES = 5  # trials that fail one after the other end a search
+POLL = 0.5  # seconds between two checks of the workers
+FAILURES = 5  # consecutive failed trials that end a search
 
 
 class TuningError(RuntimeError):
-    """A search that cannot go on."""
+    """A search cannot continue."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """When a search has enough: so many trials in the study, or so many without a better one (0: never)."""
+    """The condition that ends a search.
+
+    Parameters
+    ----------
+    n_trials : int
+        Number of trials in the study.
+    stop_after : int, default 0
+        Number of trials since the best one; 0 for no limit.
+    """
 
     n_trials: int
     stop_after: int = 0
 
     def reached(self, study: optuna.Study) -> bool:
-        """Tell whether no further trial is to begin; one that another process is at counts."""
+        """Return whether no further trial should begin.
+
+        Parameters
+        ----------
+        study : optuna.Study
+            Trials that are running in any process count towards `n_trials`.
+        """
         trials = study.get_trials(deepcopy=False)
         if sum(storage.counts(trial) or trial.state == TrialState.RUNNING for trial in trials) >= self.n_trials:
             return True
@@ -62,24 +76,41 @@ class Goal:
         return len(values) - 1 - int(np.argmin(values)) >= self.stop_after  # type: ignore[arg-type]
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Stop the study's optimisation in this process, as its callback."""
+        """Stop the optimisation in this process if the goal is reached (a callback of `Study.optimize`)."""
         if self.reached(study):
             study.stop()
 
 
 @dataclass
 class Task:
-    """The objective as a process carries it out: the trial says whose it is, and what went wrong."""
+    """The objective as executed by one process: it records the owner and the error of a trial.
+
+    Parameters
+    ----------
+    objective : Objective
+    execution : str
+        Id of the tracked execution; "" without tracking.
+    """
 
     objective: Objective
     execution: str = ""
 
     def owner(self) -> dict[str, Any]:
-        """Return what is noted on every trial that this process begins."""
+        """Return the user attributes of every trial that this process starts."""
         return {"worker": processes.identity(os.getpid()), "execution": self.execution}
 
     def __call__(self, trial: Trial) -> float:
-        """Return the objective's value."""
+        """Return the objective's value, and record an error as user attribute of the trial.
+
+        Parameters
+        ----------
+        trial : Trial
+
+        Raises
+        ------
+        Exception
+            As the objective does.
+        """
         try:
             return self.objective(trial)
         except optuna.TrialPruned:
@@ -91,18 +122,18 @@ class Task:
 
 @dataclass
 class Search:
-    """A study that is open.
+    """An open study, see `open_search`.
 
     Attributes
     ----------
     study : optuna.Study
     kept : PatientStorage
-        Where it is.
+        The storage of the study.
     url : str
-        Of that storage.
+        Address of the storage.
     objective : Objective
     notes : list of str
-        What a reader should know: whether it is new or goes on, and which others there are.
+        Remarks for the reader: whether the study is new or continued, and related studies.
     """
 
     study: optuna.Study
@@ -120,25 +151,25 @@ class Search:
         stop_after: int = 0,
         progress: Callable[[int], object] = lambda _: None,
     ) -> None:
-        """Make trials until the study has enough, the time is over or somebody interrupts; what is made is kept.
+        """Run trials until the study has enough, the time is over, or the user interrupts. Finished trials are kept.
 
         Parameters
         ----------
         n_trials : int
-            Trials that the study is to have, those of earlier runs and of other machines among them.
-        workers : int
-            Processes; one works in this process, where the same seed gives the same study.
-        minutes : float
-            Time budget, 0 for none: no trial begins afterwards.
-        stop_after : int
-            Trials without a better one after which the search ends, 0 for never.
-        progress : callable
-            Called with the number of trials that are new.
+            Total number of trials in the study, including those of earlier runs and other machines.
+        workers : int, default 1
+            Number of processes. With 1, trials run in this process, and the same seed gives the same study.
+        minutes : float, default 0
+            Time after which no further trial begins; 0 for no limit.
+        stop_after : int, default 0
+            The search ends after this many trials without a new best one; 0 for no limit.
+        progress : callable, optional
+            Called with the number of trials since the last call.
 
         Raises
         ------
         TuningError
-            If trials fail one after the other, or workers end by themselves.
+            If the last `FAILURES` trials have failed, or too many workers have crashed.
         """
         execution = current()
         goal, projection = Goal(n_trials, stop_after), Projection(self.study)
@@ -170,7 +201,7 @@ class Search:
             raise TuningError(f"the last {len(last)} trials failed; the last one with {last[-1].user_attrs['error']}")
 
     def _work(self, goal: Goal, task: Task, deadline: float, note: Callable[[], None]) -> None:
-        """Make trials in this process."""
+        """Run trials in this process."""
         self.kept.owner = task.owner()
         while not goal.reached(self.study) and (left := deadline - time.monotonic()) > 0:
             began = len(self.study.get_trials(deepcopy=False))
@@ -181,11 +212,11 @@ class Search:
                     if trial.number >= began - 1 and "error" not in trial.user_attrs:
                         storage.retry(self.study, trial)
                 raise
-            except UpdateFinishedTrialError:  # it was taken for lost, and is done by another process
+            except UpdateFinishedTrialError:  # the trial counted as lost, and another process has done it
                 continue
 
     def _employ(self, workers: int, goal: Goal, task: Task, deadline: float, note: Callable[[], None]) -> None:
-        """Make trials in processes of their own, and put another in the place of one that was killed."""
+        """Run trials in separate processes, and replace processes that were killed."""
         spawn, killed = multiprocessing.get_context("spawn"), 0
         crew: list[SpawnProcess] = []
         try:
@@ -212,10 +243,17 @@ class Search:
             for process in crew:
                 process.join()
 
-    # -- what was found --------------------------------------------------------------------------
+    # -- results ---------------------------------------------------------------------------------
 
     def table(self) -> pd.DataFrame:
-        """Return the trials that are done: index number; columns state, log_loss, rounds, steps, predict_us, values."""
+        """Return the finished trials.
+
+        Returns
+        -------
+        DataFrame
+            Index trial; columns state, log_loss (nats per battle), rounds, steps, predict_us (microseconds per
+            matchup), and one for each searched parameter.
+        """
         rows = {
             trial.number: {"state": STATES[trial.state], **{name: trial.user_attrs.get(name) for name in
                            ("log_loss", "rounds", "steps", "predict_us")}, **trial.params}
@@ -224,14 +262,24 @@ class Search:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
 
     def best(self) -> dict[str, Any]:
-        """Return the values of the best trial as a version holds them: four digits, the trees of its best round."""
+        """Return the best trial's settings for a version: floats with four significant digits, and `n_estimators`.
+
+        `n_estimators` is the number of trees in the best round.
+        """
         best = self.study.best_trial
         values = {name: float(f"{value:.4g}") if isinstance(value, float) else value
                   for name, value in best.params.items()}  # fmt: skip
         return values | {"n_estimators": best.user_attrs["rounds"]}
 
     def compared(self) -> pd.DataFrame:
-        """Return the version's own values beside the best ones, and what a trial of each has reached."""
+        """Compare the version's own settings with the best ones.
+
+        Returns
+        -------
+        DataFrame
+            Index parameter, and log_loss (nats per battle; missing if no trial had these settings); columns own and
+            best.
+        """
         best, own = self.best(), self.objective.defaults()
         reached = [trial.value for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
                    if trial.params == own]  # fmt: skip
@@ -242,7 +290,7 @@ class Search:
         return pd.DataFrame(columns)
 
     def publish(self) -> Published:
-        """Fit the best values on the whole train part and keep that model; put all on the notebook's run.
+        """Fit a model with the best settings on the whole training part, save it, and write the result to the run.
 
         Returns
         -------
@@ -256,21 +304,28 @@ class Search:
 
 
 def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "") -> Search:
-    """Open the study of a version, its search space and its battles: a new one, or one that goes on.
+    """Open the study that belongs to a version, its search space and its battles. Create it if there is none.
 
     Parameters
     ----------
     params : Params
+        The version.
     battles : BattleSet
+        The set whose training part the search uses.
     url : str
         Address of the storage, see `storage.url_of`.
     name : str
-        A study to go on with; without one it is named by the version and what it searches on what.
+        An existing study to continue. By default the name is made from the version and a hash of version, search space,
+        battles and fixed settings.
+
+    Returns
+    -------
+    Search
 
     Raises
     ------
     ParamsError
-        If the storage is out of reach, or the study of that name searches something else.
+        If the storage does not answer, there is no study `name`, or it belongs to a different search.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = storage.url_of(url)
@@ -299,7 +354,7 @@ def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "
 
 
 def _identity(params: Params, battles: BattleSet) -> dict[str, Any]:
-    """Return what makes two trials comparable: they belong to one study when all of it is the same."""
+    """Return everything that must be equal for two trials to be comparable, and therefore to be in one study."""
     fixed = (*SEARCHABLE, "n_folds", "early_stopping_rounds", "random_state")
     settings = {name: getattr(params, name) for name in fixed if name not in params.search}
     space = {name: searched.model_dump(exclude_defaults=True) for name, searched in params.search.items()}
@@ -313,13 +368,16 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 def _study(
     kept: optuna.storages.BaseStorage, name: str, identity: Mapping[str, Any], objective: Objective
 ) -> optuna.Study:
-    """Create a study, whose first trial has the version's own values, or load it; of several at once one creates it."""
+    """Create or load a study. The first trial of a new study has the version's own settings.
+
+    If several processes do this at once, one creates the study, and the others wait for it.
+    """
     pruner = _pruner(objective)
     try:
         study = optuna.create_study(storage=kept, study_name=name, pruner=pruner)
     except DuplicatedStudyError:
         study = optuna.load_study(storage=kept, study_name=name, pruner=pruner)
-        while "key" not in study.user_attrs:  # the other one is at it
+        while "key" not in study.user_attrs:  # another process is still creating the study
             time.sleep(0.1)
         return study
     study.enqueue_trial(objective.defaults())
@@ -333,10 +391,15 @@ def _pruner(objective: Objective) -> optuna.pruners.BasePruner:
 
 
 class NumberedSampler(optuna.samplers.TPESampler):
-    """Optuna's sampler with a seed for each trial, of its number: whoever makes a trial, and whenever, draws the same.
+    """Optuna's TPE sampler with a separate seed for each trial, whichever process runs it.
 
-    With one seed for each process, two that begin at once would draw the same trials, and one that goes on would draw
-    its first ones again.
+    With one seed per process, processes that start at the same time would draw the same trials, and a continued search
+    would draw its first trials again.
+
+    Parameters
+    ----------
+    seed : int
+        The seed of a trial is this plus the trial's number.
     """
 
     def __init__(self, seed: int) -> None:
@@ -344,7 +407,13 @@ class NumberedSampler(optuna.samplers.TPESampler):
         self.seed = seed
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Begin anew with the trial's seed."""
+        """Reset the random number generators to the trial's seed.
+
+        Parameters
+        ----------
+        study : optuna.Study
+        trial : FrozenTrial
+        """
         for rng in (self._rng, self._random_sampler._rng):
             rng.rng.seed((self.seed + trial.number) % 2**32)
         super().before_trial(study, trial)
@@ -356,7 +425,7 @@ def _optimize(study: optuna.Study, task: Task, goal: Goal, left: float, *more: C
 
 
 def _worker(url: str, name: str, task: Task, goal: Goal, left: float) -> None:
-    """Make trials until the goal is reached: what a process of its own does. It ends with the one that started it."""
+    """Run trials until the goal is reached; the main function of a worker, which ends with its parent process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

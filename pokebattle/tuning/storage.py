@@ -1,4 +1,4 @@
-"""Where studies are kept: a file of this checkout, or a database that a team shares."""
+"""The storage of the studies: a file of this checkout, or a database that a team shares."""
 
 from __future__ import annotations
 
@@ -30,24 +30,35 @@ from pokebattle.params import ParamsError
 from pokebattle.places import state_dir, studies_file
 from pokebattle.tracking import processes
 
-HEARTBEAT, GRACE = 30, 180  # seconds between two signs of life of a trial, and without one until it counts as lost
-PATIENCE = 600.0  # seconds for which a database may be away
-PAUSE = 1.0  # seconds between two attempts to reach it
-MAX_RETRY = 2  # times that a trial is begun again whose process was killed
+HEARTBEAT, GRACE = 30, 180  # seconds between two heartbeats of a trial; seconds without one until it counts as lost
+PATIENCE = 600.0  # seconds to wait for a database that does not answer
+PAUSE = 1.0  # seconds between two attempts
+MAX_RETRY = 2  # how often a trial whose process was killed is tried again
 
 
 def url_of(storage: str) -> str:
-    """Return the storage's address: what is given, else ``POKEBATTLE_STORAGE``, else a file in the state folder."""
+    """Return the address of the storage.
+
+    Parameters
+    ----------
+    storage : str
+        If empty, the address in ``POKEBATTLE_STORAGE``, else an SQLite file in the state folder.
+    """
     return storage or os.environ.get("POKEBATTLE_STORAGE") or f"sqlite:///{studies_file()}"
 
 
 def connect(url: str) -> PatientStorage:
-    """Open a storage.
+    """Open a storage. An empty database becomes a storage.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy URL, from `url_of`.
 
     Raises
     ------
     ParamsError
-        It cannot be reached, or is none of Optuna's.
+        If the database does not answer, or cannot be used as Optuna's storage.
     """
     shown = url
     try:
@@ -68,7 +79,7 @@ def connect(url: str) -> PatientStorage:
 
 
 def _opened(url: str, engine: dict[str, Any], attempts: int = 5) -> PatientStorage:
-    """Open a storage that answers; several who come at once to an empty one disturb each other."""
+    """Open a storage that answers. Retry, because processes that initialise an empty database at once can fail."""
     while True:
         attempts -= 1
         try:
@@ -83,28 +94,40 @@ def _opened(url: str, engine: dict[str, Any], attempts: int = 5) -> PatientStora
 
 
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a trial again whose process was killed, some times at most."""
-    trial.user_attrs = {}  # they tell of that process
+    """Queue a trial whose process was killed again, at most `MAX_RETRY` times.
+
+    Parameters
+    ----------
+    study : optuna.Study
+    trial : FrozenTrial
+    """
+    trial.user_attrs = {}  # they describe the killed process
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRY)(study, trial)
 
 
 def release(study: optuna.Study) -> None:
-    """Mark and queue again, without waiting for their heartbeat, the trials that nobody is at any more."""
+    """Mark trials whose process is gone as failed and queue them again, without waiting for their heartbeat.
+
+    Parameters
+    ----------
+    study : optuna.Study
+    """
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if _left(trial):
             try:
                 study.tell(trial.number, state=TrialState.FAIL)
-            except (ValueError, UpdateFinishedTrialError):  # somebody else was quicker
+            except (ValueError, UpdateFinishedTrialError):  # another process was faster
                 continue
             retry(study, trial)
 
 
 def _left(trial: FrozenTrial) -> bool:
-    """Tell whether the process of a trial has ended on this host, or nobody ever came to work on it.
+    """Return whether the process of a trial has ended on this host, or no process has ever worked on the trial.
 
-    The latter was taken from the queue by who did not learn of it, since the database went away at that moment.
+    The second case occurs if a process takes a trial from the queue but the connection is lost before it gets the
+    database's answer.
     """
     if worker := trial.user_attrs.get("worker"):
         return processes.state_of(worker) == "ended"
@@ -113,18 +136,25 @@ def _left(trial: FrozenTrial) -> bool:
 
 
 def counts(trial: FrozenTrial) -> bool:
-    """Tell whether a trial is one of those that were asked for: it came to an end of its own, or failed by itself."""
+    """Return whether a trial counts towards `n_trials`: it is complete, pruned, or failed with an error of its own.
+
+    Trials whose process was killed do not count.
+
+    Parameters
+    ----------
+    trial : FrozenTrial
+    """
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "error" in trial.user_attrs
 
 
 class PatientStorage(RDBStorage):
-    """Optuna's storage in a database; while that is away, whoever uses it waits instead of losing the trial.
+    """Optuna's storage in a database, with retries: calls wait for a database that is away instead of failing.
 
     Attributes
     ----------
     owner : mapping
-        User attributes of every trial that this process begins: a new one has them from its first moment, so that it
-        is known whose it was when the process is killed in the next.
+        User attributes of every trial that this process starts. A trial is created with them, so that its owner is
+        known even if the process is killed immediately afterwards.
     """
 
     owner: Mapping[str, Any] = MappingProxyType({})
@@ -134,7 +164,19 @@ class PatientStorage(RDBStorage):
         return super()._create_new_trial(study_id, own)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """Set it; a trial that was waiting, and is this process's now, gets its attributes."""
+        """Set state and values of a trial. A queued trial that this process starts gets the attributes `owner`.
+
+        Parameters
+        ----------
+        trial_id : int
+        state : TrialState
+        values : sequence of float, optional
+
+        Returns
+        -------
+        bool
+            As in Optuna: False if another process has already started the trial.
+        """
         done = super().set_trial_state_values(trial_id, state, values)
         if done and state == TrialState.RUNNING:
             for name, value in self.owner.items():
@@ -143,12 +185,12 @@ class PatientStorage(RDBStorage):
 
 
 def _passes(error: BaseException | None) -> bool:
-    """Tell whether an error comes from a connection that was lost, and not from what was asked."""
+    """Return whether an error comes from a lost connection, not from the request itself."""
     if isinstance(error, StorageInternalError):
         error = error.__cause__
     if isinstance(error, OperationalError | InterfaceError | PendingRollbackError | ResourceClosedError):
         return True
-    # a server that shuts down in the middle of an answer leaves psycopg2 with an error of no kind
+    # if a server shuts down in the middle of an answer, psycopg2 raises a plain DatabaseError
     return isinstance(error, DBAPIError) and (error.connection_invalidated or type(error) is DatabaseError)
 
 
@@ -160,7 +202,7 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return method(*args, **kwargs)
             except UpdateFinishedTrialError:
-                if again:  # the first attempt was carried out, only its answer was lost
+                if again:  # the first attempt succeeded, only its answer was lost
                     return True
                 raise
             except (StorageInternalError, SQLAlchemyError) as error:
@@ -172,6 +214,6 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-_OTHERS = ("_create_new_trial", "record_heartbeat", "_get_stale_trial_ids")  # which Optuna calls past the interface
+_OTHERS = ("_create_new_trial", "record_heartbeat", "_get_stale_trial_ids")  # not abstract, but called too
 for _name in (*BaseStorage.__abstractmethods__, *_OTHERS):
     setattr(PatientStorage, _name, _patient(getattr(PatientStorage, _name)))
