@@ -1,4 +1,4 @@
-"""What a whole papermill command costs: one cell, and the training of v3."""
+"""How much tracking adds to a whole papermill command: a notebook of one cell, and the training of v3."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ def with_autolog(document: Any) -> Any:
     source = "import mlflow\nmlflow.set_experiment('usual-way')\nmlflow.autolog()"
     document = nbformat.from_dict(json.loads(json.dumps(document)))
     document.cells.insert(0, nbformat.v4.new_code_cell(source))
-    document.metadata.pop("pokebattle", None)  # its own names and schema belong to the tracked way
+    document.metadata.pop("pokebattle", None)  # the names and schema there are for our tracking
     return document
 
 
@@ -43,12 +43,25 @@ def execute(
     path: Path, folder: Path, env: dict[str, str], options: Sequence[str] = (),
     watch: Callable[[subprocess.Popen[bytes]], object] | None = None,
 ) -> float:  # fmt: skip
-    """Execute a notebook with papermill in ``folder`` and return its wall seconds; ``watch`` runs beside it.
+    """Execute a notebook with papermill in ``folder`` and return its wall time in seconds.
+
+    Parameters
+    ----------
+    path : Path
+        The notebook.
+    folder : Path
+        Working folder, also for the output and papermill's log.
+    env : dict
+        Environment of the command.
+    options : sequence of str
+        More options of papermill.
+    watch : callable, optional
+        Called with the process while it runs.
 
     Raises
     ------
     RuntimeError
-        It failed.
+        If papermill fails.
     """
     command = [str(PAPERMILL), str(path), str(folder / "out.ipynb"), "--no-progress-bar", *options]
     log = folder / "papermill.log"
@@ -59,7 +72,7 @@ def execute(
                 if watch:
                     watch(process)
                 process.wait()
-            except BaseException:  # do not wait for what nobody wants any more
+            except BaseException:  # an interrupted benchmark does not wait for papermill
                 process.kill()
                 raise
         took = time.perf_counter() - began
@@ -69,13 +82,13 @@ def execute(
 
 
 def trivial(pairs: int) -> list[Figure]:
-    """A notebook of one cell."""
+    """Measure what tracking adds to a notebook of one cell."""
     with stage() as here:
         return _compare("trivial", here, notebook("1 + 1"), (), pairs, added_limit=0.2)
 
 
 def train(pairs: int) -> list[Figure]:
-    """The training of v3, ours and the usual way."""
+    """Measure what tracking adds to the training of v3, and what ``mlflow.autolog()`` adds."""
     with stage() as here:
         document, v3 = nbformat.read(TRAIN, as_version=4), ("-p", "version", "v3")
         return _compare("train v3", here, document, v3, pairs, added_limit=4.0, off_limit=45.0, usual_limit=2.0)

@@ -1,4 +1,4 @@
-"""Values taken in turns, and what a table says of them: a median, its interval, whether the target is met."""
+"""Measures alternatives in turns and summarises them: a median, its interval, whether it meets the target."""
 
 import random
 import statistics
@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-SPARSE = 5  # a sparse way takes part in every fifth round
+SPARSE = 5  # a sparse way is measured in every fifth round
 DRAWS = 2000
-DECIMALS = {"s": 2, "ms": 2, "MB": 1, "": 2}  # by unit; a ratio has none
+DECIMALS = {"s": 2, "ms": 2, "MB": 1, "": 2}  # by unit; "" is no unit, as for a ratio
 
 Values = dict[int, dict[str, float]]  # round -> quantity -> value
 Statistic = Callable[[Sequence[Any]], float]
@@ -16,13 +16,13 @@ Statistic = Callable[[Sequence[Any]], float]
 
 @dataclass(frozen=True)
 class Target:
-    """What a median must keep: at most ``limit``, or at least."""
+    """A limit for a median: at most ``limit``, or at least ``limit``."""
 
     limit: float
     at_least: bool = False
 
     def met(self, value: float) -> bool:
-        """Tell whether ``value`` keeps it."""
+        """Tell whether ``value`` meets the target."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
@@ -31,21 +31,23 @@ class Target:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table.
+    """One row of the result table.
 
     Attributes
     ----------
     name, unit : str
     kind : str
-        What the median is of: ``added`` and ``ratio`` are paired within rounds, ``median`` is of plain values.
+        What the median is taken of: ``added`` (differences within a round), ``ratio`` (ratios within a round) or
+        ``median`` (plain values).
     value, low, high : float
         The median with its 95 % bootstrap interval.
     n : int
-        Rounds that it rests on.
+        Number of rounds.
     sides : tuple of float
-        Medians of the two sides that were compared, in the same rounds; empty for a plain median.
+        Medians of the two compared sides over the same rounds; empty for a plain median.
+    target : Target, optional
     raw : dict
-        Every value by side and round.
+        Every measured value, by side and round.
     """
 
     name: str
@@ -61,7 +63,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the median keeps the target; None without one."""
+        """Whether the median meets the target; None without a target."""
         return None if self.target is None else self.target.met(self.value)
 
 
@@ -69,18 +71,23 @@ def rounds(
     ways: Mapping[str, Callable[[], dict[str, float]]], pairs: int, idle: Callable[[], Any],
     sparse: Collection[str] = (),
 ) -> dict[str, Values]:  # fmt: skip
-    """Measure every way once a round, in random order with a fixed seed.
+    """Measure every way once per round, in a random order with a fixed seed.
 
     Parameters
     ----------
     ways : mapping of str to callable
-        Each returns the quantities of one execution.
+        Each executes once and returns the measured quantities by name.
     pairs : int
-        Rounds that count; one more goes before them and warms caches.
+        Number of rounds that count. One more round before them warms the caches.
     idle : callable
-        Returns when nothing of an earlier execution is under way; called before each.
+        Waits until earlier executions have finished; called before each execution and at the end.
     sparse : collection of str
-        Ways that take part in every fifth round only.
+        Ways that are measured only in every fifth round.
+
+    Returns
+    -------
+    dict
+        Way -> round -> quantity -> value.
     """
     values: dict[str, Values] = {way: {} for way in ways}
     for number in range(pairs + 1):
@@ -96,7 +103,7 @@ def rounds(
 
 
 def quantity(values: Values, name: str) -> dict[int, float]:
-    """Return one quantity by round."""
+    """Return the values of one quantity by round."""
     return {number: measured[name] for number, measured in values.items()}
 
 
@@ -108,12 +115,12 @@ def interval(values: Sequence[Any], statistic: Statistic = statistics.median) ->
 
 
 def added(name: str, unit: str, off: dict[int, float], on: dict[int, float], target: float | None = None) -> Figure:
-    """Return the median of the paired differences."""
+    """Return the median of the differences within a round, on minus off."""
     return _paired(name, unit, "added", off, on, [on[n] - off[n] for n in on], _limit(target))
 
 
 def ratio(name: str, unit: str, base: dict[int, float], other: dict[int, float], target: float | None) -> Figure:
-    """Return the median of the paired ratios."""
+    """Return the median of the ratios within a round, other over base."""
     return _paired(name, unit, "ratio", base, other, [other[n] / base[n] for n in other], _limit(target))
 
 
@@ -128,9 +135,10 @@ def level(name: str, unit: str, values: dict[int, float], target: float | None =
 def costlier(
     name: str, unit: str, off: dict[int, float], ours: dict[int, float], usual: dict[int, float], target: float
 ) -> Figure:
-    """Return how many times what we add the usual way adds: the ratio of the two median differences.
+    """Return what the usual way adds over what ours adds: the ratio of the two median differences.
 
-    The usual way has fewer rounds, so these and the others are drawn apart; within a round the values stay together.
+    The usual way is measured in fewer rounds. So the bootstrap draws rounds with it and rounds without it separately;
+    the values of one round stay together.
     """
     both = [(ours[n] - off[n], usual[n] - off[n]) for n in ours if n in usual]
     single = [(ours[n] - off[n], None) for n in ours if n not in usual]
@@ -138,7 +146,7 @@ def costlier(
     def times(rows: Sequence[Any]) -> float:
         own = statistics.median(row[0] for row in rows)
         theirs = statistics.median(row[1] for row in rows if row[1] is not None)
-        return theirs / own if own > 0 else float("inf")  # nothing is added: any cost is infinitely more
+        return theirs / own if own > 0 else float("inf")  # ours adds nothing: any cost is infinitely higher
 
     draw = random.Random(0)
     drawn = sorted(

@@ -1,7 +1,7 @@
-"""What do the features of v2's battles cost, in CPU seconds and memory?
+"""How much CPU time and memory the features of v2's battles cost.
 
-``python benchmarks/features.py`` computes each set in a process of its own and prints a line a set: CPU seconds (user
-and system), and the peak of the memory beyond what the process held before, over the matrix's size; with their limits.
+``python benchmarks/features.py`` computes each feature set in a process of its own and prints one line per set, with
+limits: CPU seconds (user and system), and the peak of the added memory, in multiples of the size of the matrix.
 """
 
 import gc
@@ -15,7 +15,7 @@ from pokebattle import formula
 from pokebattle.features import matchup_features
 
 LIMITS = {"raw": 3.0, "mechanics": 10.0}  # CPU seconds
-PEAK = 1.5  # matrices
+PEAK = 1.5  # times the size of the matrix
 STATUS = Path("/proc/self/status")
 
 
@@ -26,10 +26,10 @@ def megabytes(field: str) -> float:
 
 
 def measure(name: str) -> str:
-    """Compute a feature set of v2 and tell what it took."""
+    """Compute a feature set of v2 and return a line with its CPU time and peak memory."""
     matchups = formula.battles("v2")[["species_a", "species_b", "move_a", "move_b"]]
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak (VmHWM)
     held, used = megabytes("VmRSS"), time.process_time()
     X = matchup_features(name).fit_transform(matchups)
     used = time.process_time() - used
@@ -40,7 +40,7 @@ def measure(name: str) -> str:
 
 
 def main() -> None:
-    """Print a line a feature set, each from a process of its own."""
+    """Print one line per feature set, each measured in a process of its own."""
     for name in LIMITS:
         subprocess.run([sys.executable, __file__, name], check=True, env=os.environ)
 

@@ -1,11 +1,14 @@
-"""How fast battles are fought: by CPU second, beside the untouched engine, and with two workers beside one.
+"""How fast battles are fought: per CPU second, against the untouched engine, and with two workers against one.
 
-``python benchmarks/generation.py [--rounds 5]`` prints the table of `tracking.py`. CPU seconds are user and system time
-of the whole process tree, Dask and Python included, from the first chunk on: start-up is not in them. The untouched
-engine answers the same requests in the same process, so that its ratio does not depend on the machine. Two workers
-against one is a ratio of battles a second of wall time, from the first chunk on as well, which says something on a
-quiet machine only: with as many cores as workers, which is what doubling costs, and with all cores for both, where the
-helpers of one worker's JavaScript engine (they collect garbage and compile) have a core that two workers need.
+``python benchmarks/generation.py [--rounds 5]`` prints a table in the format of `tracking.py`.
+
+- Battles per CPU second: user and system time of the whole process tree, with Dask and Python. Time counts from the
+  first chunk on, so start-up is left out.
+- The untouched engine answers the same requests in the same process, so the ratio does not depend on the machine.
+- Two workers against one: the ratio of battles per second of wall time, also from the first chunk on. It is only
+  meaningful on a quiet machine. It is measured twice: with one core per worker, which shows what doubling costs, and
+  with all cores for one worker, whose JavaScript engine then has a free core for its helper threads (garbage
+  collection, compilation) that two workers need themselves.
 """
 
 import argparse
@@ -27,26 +30,26 @@ from pokebattle.engine import arena
 from pokebattle.engine.process import EngineProcess, Request
 
 POLICIES = ("best_move", "random_move")
-N_BATTLES = 20  # a matchup, as in the training part of a battle set
-N_CHUNKS = {1: 8, 2: 48}  # by workers: how much is fought at least for the rate, and in all for the two walls
-N_COMPARED = 50  # matchups that the untouched engine fights, too
+N_BATTLES = 20  # per matchup, as in the training part of a battle set
+N_CHUNKS = {1: 8, 2: 48}  # by number of workers: chunks for the CPU rate, chunks for the comparison of wall times
+N_COMPARED = 50  # matchups for the comparison with the untouched engine
 LEAST_RATE, LEAST_SPEEDUP = 1500, 1.8
 
 
 def cpu() -> float:
-    """Return the seconds of user and system time of this process and of all that it has started and that run."""
+    """Return the user and system time, in seconds, of this process and of its running descendants."""
     own = psutil.Process()
     return sum(sum(process.cpu_times()[:2]) for process in [own, *own.children(recursive=True)])
 
 
 class Meter:
-    """What happened between the first chunk that was fought and the last one: a `progress` for `fight`."""
+    """Counts battles and time between the first and the last fought chunk: a `progress` for `fight`."""
 
     def __init__(self) -> None:
         self.n_battles, self.began, self.ended = -1, (0.0, 0.0), (0.0, 0.0)
 
     def __call__(self, n_battles: int) -> None:
-        """Take note of a chunk."""
+        """Record a finished chunk."""
         if not n_battles:
             return
         self.ended = cpu(), time.monotonic()
@@ -56,14 +59,14 @@ class Meter:
             self.n_battles += n_battles
 
     def rates(self) -> dict[str, float]:
-        """Battles a CPU second, and a second of wall time."""
+        """Return battles per CPU second (`rate`) and per second of wall time (`pace`)."""
         seconds = [ended - began for began, ended in zip(self.began, self.ended, strict=True)]
         return {"rate": self.n_battles / seconds[0], "pace": self.n_battles / seconds[1]}
 
 
 @contextlib.contextmanager
 def confined(n_cores: int) -> Iterator[None]:
-    """Let this process and what it starts run on so many cores (Linux)."""
+    """Let this process and its child processes use only ``n_cores`` cores (Linux)."""
     before = os.sched_getaffinity(0)
     _confine(sorted(before)[:n_cores])
     try:
@@ -79,7 +82,7 @@ def _confine(cores: Iterable[int]) -> None:
 
 
 def fought(policy: str, n_chunks: int, n_workers: int, n_cores: int) -> dict[str, float]:
-    """Fight some chunks; return the rates without start-up."""
+    """Fight some chunks; return the rates, without start-up."""
     matchups = battles.matchups(policy).sample(n_chunks * arena.CHUNK_BATTLES // N_BATTLES, random_state=0)
     meter = Meter()
     with confined(n_cores), tempfile.TemporaryDirectory() as folder:
@@ -88,14 +91,14 @@ def fought(policy: str, n_chunks: int, n_workers: int, n_cores: int) -> dict[str
 
 
 def answered(process: EngineProcess, request: Request) -> dict[str, float]:
-    """Let a warm process answer; return the CPU milliseconds of a battle."""
+    """Send a request to a running engine; return the CPU milliseconds per battle."""
     began = cpu()
     process.ask(request)
     return {"each": (cpu() - began) * 1000 / len(request["matchups"]) / request["n_battles"]}
 
 
 def compare(n_rounds: int) -> list[Figure]:
-    """Measure everything in turns."""
+    """Measure all ways in turns and return the rows of the table."""
     n_all = len(os.sched_getaffinity(0))
     with EngineProcess() as process:
         ways: dict[str, Callable[[], dict[str, float]]] = {}

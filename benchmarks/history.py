@@ -1,7 +1,7 @@
-"""Whether an execution costs more in an experiment that holds many runs than in one that holds few.
+"""Whether an execution takes longer in an experiment with many runs than in one with few.
 
-Each size has a server of its own, so that whatever grows, the experiment or the store, is seen. The runs are copies of
-one that the product itself wrote, put into MLflow's own schema.
+Each size has a server of its own, so the result covers both the size of the experiment and the size of the store. The
+runs are copies of one real run, written directly into MLflow's tables.
 """
 
 import contextlib
@@ -21,14 +21,20 @@ FEW, MANY = 100, 10_000
 TABLES = {"runs": "run_uuid", "params": "run_uuid", "metrics": "run_uuid", "latest_metrics": "run_uuid",
           "tags": "run_uuid", "inputs": "destination_id"}  # fmt: skip
 FAMILY = 4  # every fourth run is a child of the one before it
-APART = 60_000  # ms between the beginnings of two runs
+APART = 60_000  # ms between the starts of two runs
 EXPERIMENT = "battle_winner_sample"
 
 Rows = dict[str, list[dict[str, Any]]]
 
 
 def compare(pairs: int) -> list[Figure]:
-    """A tracked notebook of one cell after 10,000 runs, against the same after 100."""
+    """Compare a tracked notebook of one cell after 10,000 runs with the same notebook after 100.
+
+    Raises
+    ------
+    RuntimeError
+        If the experiment does not hold the expected number of runs afterwards.
+    """
     with stage() as few, stage() as many:
         fill(few, FEW)
         fill(many, MANY)
@@ -51,7 +57,7 @@ def compare(pairs: int) -> list[Figure]:
 
 
 def closing(here: Stage, path: Path) -> dict[str, float]:
-    """Execute a tracked notebook; return its wall seconds and the ms from its kernel's end until the run is closed."""
+    """Execute a tracked notebook; return its wall time (s) and the ms from its kernel's end until its run is closed."""
     before = here.closed()
     ended: list[float] = []
 
@@ -66,12 +72,12 @@ def closing(here: Stage, path: Path) -> dict[str, float]:
 
 
 def fill(here: Stage, size: int) -> None:
-    """Give the experiment ``size`` runs: one that is executed, the rest copies of it.
+    """Fill the experiment up to ``size`` runs: execute one notebook and copy its run.
 
     Raises
     ------
     RuntimeError
-        The execution left no run, or another experiment.
+        If the experiment does not hold ``size`` runs afterwards.
     """
     execute(TRAIN, here.folder, here.on)
     here.settle()
@@ -90,14 +96,14 @@ def fill(here: Stage, size: int) -> None:
 
 
 def count(here: Stage) -> int:
-    """Return how many runs the experiment holds."""
+    """Return the number of runs in the experiment."""
     query = "SELECT count(*) FROM runs JOIN experiments USING (experiment_id) WHERE experiments.name = ?"
     with contextlib.closing(sqlite3.connect(here.database(), timeout=60)) as database:
         return int(database.execute(query, (EXPERIMENT,)).fetchone()[0])
 
 
 def _rows(database: sqlite3.Connection) -> Rows:
-    """Return everything that the store holds of its run at top level."""
+    """Return all rows of the store's top-level run, by table."""
     run_id, *_ = database.execute(
         "SELECT run_uuid FROM runs WHERE run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId')"
     ).fetchone()
@@ -110,7 +116,7 @@ def _rows(database: sqlite3.Connection) -> Rows:
 
 
 def _copy(rows: Rows, number: int, parent: str) -> Rows:
-    """Return the rows of one more run that began earlier, as child of ``parent`` where it is its turn."""
+    """Return the rows of a copy that started earlier; every fourth copy is a child run of ``parent``."""
     old, new = rows["runs"][0]["run_uuid"], uuid.uuid4().hex
     earlier = APART * (number + 1)
     copies: Rows = {}
@@ -130,7 +136,7 @@ def _copy(rows: Rows, number: int, parent: str) -> Rows:
             row["value"] = f"{row['value'][:-12]}{new[:12]}"
     for table in ("metrics", "latest_metrics"):
         for row in copies[table]:
-            row["value"] *= 1 + number % 100 / 1000  # not the same in every run
+            row["value"] *= 1 + number % 100 / 1000  # values differ between runs
     if number % FAMILY == FAMILY - 1:
         copies["tags"].append({"key": "mlflow.parentRunId", "value": parent, "run_uuid": new})
     return copies

@@ -1,4 +1,4 @@
-"""What tracking costs inside a kernel: its start, its cells, small fits, memory."""
+"""How much tracking adds inside a kernel: to its start, cells, small fits, mlflow calls and memory."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from stage import Stage, stage
 
 CELLS = 100
 FITS = 50
-SETTLED = 2.0  # seconds after which a kernel and its shipper have nothing left to do
+SETTLED = 2.0  # seconds until a kernel and its sender are idle
 PRINTING = "for line in range(100):\n    print('line', line, 'of a cell that prints a hundred of them')"
 DATA = """
 import json, time
@@ -57,24 +57,24 @@ ANALYSIS = (
 
 
 class Kernel:
-    """A kernel that has become ready.
+    """A running kernel.
 
     Attributes
     ----------
     ready : float
-        Seconds from the order to start it until it was ready.
+        Seconds from the start of the kernel until it was ready.
     """
 
     def __init__(self, manager: KernelManager, client: Any, ready: float) -> None:
         self.manager, self.client, self.ready = manager, client, ready
 
     def run(self, source: str) -> str:
-        """Execute a cell and return what it printed.
+        """Execute a cell and return its printed output.
 
         Raises
         ------
         RuntimeError
-            It failed.
+            If the cell fails.
         """
         printed: list[str] = []
 
@@ -90,7 +90,7 @@ class Kernel:
 
 @contextlib.contextmanager
 def kernel(here: Stage, env: dict[str, str]) -> Iterator[Kernel]:
-    """Start a kernel and end it afterwards, as a client does."""
+    """Start a kernel and shut it down afterwards, as a client does."""
     manager = KernelManager(kernel_name="python3")
     with (here.folder / "kernel.log").open("ab") as log:
         began = time.perf_counter()
@@ -106,7 +106,7 @@ def kernel(here: Stage, env: dict[str, str]) -> Iterator[Kernel]:
 
 
 def ready(pairs: int) -> list[Figure]:
-    """A kernel's start."""
+    """Measure what tracking adds to the start of a kernel."""
 
     def measure(here: Stage, env: dict[str, str]) -> dict[str, float]:
         with kernel(here, env) as one:
@@ -117,7 +117,7 @@ def ready(pairs: int) -> list[Figure]:
 
 
 def fits(pairs: int) -> list[Figure]:
-    """One small fit of many, and the first of them."""
+    """Measure what tracking adds to a small fit: the mean of many fits, and the first fit."""
     figures = []
     with stage() as here:
         for library, prepare in FIT.items():
@@ -136,7 +136,7 @@ def _time_fits(prepare: str, here: Stage, env: dict[str, str]) -> dict[str, floa
 
 
 def cells(pairs: int) -> list[Figure]:
-    """One cell of many, silent and printing."""
+    """Measure what tracking adds to a cell: one without output, and one that prints 100 lines."""
     kinds = {"cell: trivial": "1 + 1", "cell: prints 100 lines": PRINTING}
     with stage() as here:
         return [
@@ -154,7 +154,7 @@ def _time_cells(source: str, here: Stage, env: dict[str, str]) -> dict[str, floa
 
 
 def calls(pairs: int) -> list[Figure]:
-    """A cell's own calls of mlflow: many metric points, and questions when nothing waits."""
+    """Compare a cell's own mlflow calls with and without tracking: many metric points, and queries when idle."""
     limits = dict(zip(CALLS, (0.2, 1.1), strict=True))
     figures = []
     with stage() as here:
@@ -174,7 +174,10 @@ def _time_calls(source: str, here: Stage, env: dict[str, str]) -> dict[str, floa
 
 
 def memory(pairs: int) -> list[Figure]:
-    """What an idle tracked kernel and the processes beside it hold, without and with a fit; no cell imports mlflow."""
+    """Measure the memory of an idle kernel and of the processes beside it, without and with a fit.
+
+    No cell imports mlflow.
+    """
     kinds = {"memory": ANALYSIS, "memory: with a fit": (*ANALYSIS, DATA, FIT["sklearn"], "fit()")}
     figures = []
     with stage() as here:
@@ -186,7 +189,7 @@ def memory(pairs: int) -> list[Figure]:
 
 
 def _weigh(sources: tuple[str, ...], here: Stage, env: dict[str, str]) -> dict[str, float]:
-    """Return the MB of the kernel and of everything beside it, looked at in one go because they share pages."""
+    """Return the MB of the kernel and of the processes beside it, read together because they share pages."""
     with kernel(here, env) as one:
         for source in sources:
             one.run(source)

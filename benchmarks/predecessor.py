@@ -2,15 +2,19 @@
 
 ``python benchmarks/predecessor.py FOLDER`` reads the three ``matchups_*.parquet`` of benjsant/lets-go-predictiondex.
 
-First it prints how many of their labels the formula gives. Then it predicts them: v1 is the scenario best_move, v2 all
-three together. The features are `raw` and `mechanics`, which know level-50 battles and nothing of the formula. A tenth
-of the unordered pairs of species, drawn by their hash, judges; nothing of these pairs is in the training part. The
-settings are the predecessor's (`params/v2.yaml`), and for `mechanics` also those of `CANDIDATES` with the best inner
-cross-validation, by pair, on the training part of v1. Intervals are 95 % over resamples of the species.
+First it prints how many of the predecessor's labels the formula reproduces. Then it predicts the labels:
 
-Their species are found by stats and types, their moves by power, type and priority, or by name (`MOVES`) where these
-tell too little. Four moves have other numbers there than in the game's tables: rows with them do not count as mapped,
-and are predicted with the game's numbers.
+- v1 is the scenario best_move; v2 is all three scenarios together.
+- The features are `raw` and `mechanics`. They describe level-50 battles and do not contain the formula.
+- A tenth of the unordered pairs of species, chosen by a hash, judges the models. No row of these pairs is in the
+  training part.
+- The settings are the predecessor's (`params/v2.yaml`). `mechanics` is also fitted with the best of `CANDIDATES`,
+  chosen by inner cross-validation, by pair, on the training part of v1.
+- Intervals are 95 % intervals over resamples of the species.
+
+The predecessor's species are identified by stats and types. Its moves are identified by power, type and priority, or by
+name (`MOVES`) if these are ambiguous. Four moves have other numbers there than in the game's tables: rows with these
+moves do not count as mapped, and their features use the game's numbers.
 """
 
 import sys
@@ -62,13 +66,13 @@ MOVES = {
 
 
 def read(file: Path) -> pd.DataFrame:
-    """Read a scenario and put this project's ids beside its columns.
+    """Read a scenario and add this project's ids.
 
     Returns
     -------
     DataFrame
-        Their columns, and species_a, species_b, move_a, move_b, wins_a, n_battles and mapped (both moves have the same
-        power, type and priority in the game's tables).
+        The predecessor's columns, and species_a, species_b, move_a, move_b, wins_a, n_battles and mapped (whether both
+        moves have the same power, type and priority in the game's tables).
     """
     rows = pd.read_parquet(file)
     for side in "ab":
@@ -80,7 +84,7 @@ def read(file: Path) -> pd.DataFrame:
 
 
 def species_ids(rows: pd.DataFrame, side: str) -> pd.Series:
-    """Find the species of one side by base stats and types, of which no two have the same."""
+    """Find the species ids of one side by base stats and types, which no two species share."""
     ours = dex.species()
     known = dict(zip(zip(*(ours[stat] for stat in STATS), _types(ours, "type_"), strict=True), ours.index, strict=True))
     distinct = rows.drop_duplicates(f"pokemon_{side}_name")
@@ -95,7 +99,7 @@ def _types(rows: pd.DataFrame, prefix: str) -> list[frozenset[str]]:
 
 
 def move_ids(rows: pd.DataFrame, side: str) -> pd.Series:
-    """Find the moves of one side by name, or else by power, type and priority."""
+    """Find the move ids of one side: by name if it is in `MOVES`, else by power, type and priority."""
     ours = dex.moves().assign(power=formula.power()).reset_index().set_index(["power", "type", "priority"])["move_id"]
     distinct = rows.drop_duplicates(f"{side}_move_name")
     ids = {
@@ -106,13 +110,13 @@ def move_ids(rows: pd.DataFrame, side: str) -> pd.Series:
 
 
 def _numbers(rows: pd.DataFrame, side: str) -> np.ndarray:
-    """Power, type and priority of one side's moves."""
+    """Return power, type and priority of one side's moves, one row per matchup."""
     columns = [f"{side}_move_{name}" for name in ("power", "type", "priority")]
     return rows[columns].assign(**{columns[1]: rows[columns[1]].map(TYPES)}).to_numpy(object)
 
 
 def agreement(rows: pd.DataFrame) -> int:
-    """Count the labels that the formula gives."""
+    """Count the labels that the formula reproduces."""
     a_wins = formula.decide(
         (rows["b_hp"] / damage(rows, "a", "b")).to_numpy(),
         (rows["a_hp"] / damage(rows, "b", "a")).to_numpy(),
@@ -123,7 +127,7 @@ def agreement(rows: pd.DataFrame) -> int:
 
 
 def damage(rows: pd.DataFrame, side: str, other: str) -> np.ndarray:
-    """Return the damage a turn of one side's attacks."""
+    """Return the damage per turn of one side's attacks."""
     physical = dex.moves().loc[rows[f"move_{side}"], "category"].to_numpy() == "physical"
     attack = np.where(physical, rows[f"{side}_attack"], rows[f"{side}_sp_attack"])
     defense = np.where(physical, rows[f"{other}_defense"], rows[f"{other}_sp_defense"])
@@ -132,14 +136,14 @@ def damage(rows: pd.DataFrame, side: str, other: str) -> np.ndarray:
 
 
 def predictions(rows: pd.DataFrame, judges: np.ndarray, model: BattleWinner) -> np.ndarray:
-    """Fit on the rows that do not judge, and predict the winner of those that do."""
+    """Fit on the training rows and predict, for the judging rows, whether A wins."""
     X = matchup_features(model.features).both_orientations(rows)
     model.fit(X[:, ~judges], rows["wins_a"][~judges], rows["n_battles"][~judges])
     return model.predict_proba(X[:, judges])[:, 1] >= 0.5
 
 
 def search(rows: pd.DataFrame, model: BattleWinner) -> dict[str, int]:
-    """Return the settings of `CANDIDATES` that are right most often in folds by pair."""
+    """Return the settings of `CANDIDATES` with the highest accuracy in cross-validation by pair."""
     X, fold = matchup_features(model.features).both_orientations(rows), np.floor(N_FOLDS * pair_hashes(rows, "fold"))
     won, right = rows["wins_a"].to_numpy(), []
     for candidate in CANDIDATES:
@@ -152,7 +156,7 @@ def search(rows: pd.DataFrame, model: BattleWinner) -> dict[str, int]:
 
 
 def accuracy(rows: pd.DataFrame, right: np.ndarray) -> str:
-    """Return the accuracy with its interval."""
+    """Return the accuracy with its interval, as text."""
     weights = species_bootstrap(rows, N_BOOTSTRAP, random_state=42)
     shares = weights @ right / weights.sum(axis=1)
     low, high = np.quantile(shares[1:], INTERVAL)
@@ -160,12 +164,12 @@ def accuracy(rows: pd.DataFrame, right: np.ndarray) -> str:
 
 
 def held_out(rows: pd.DataFrame) -> np.ndarray:
-    """Tell which rows judge."""
+    """Return which rows are held out to judge the models: a mask."""
     return pair_hashes(rows, "predecessor") < HELD_OUT
 
 
 def report(version: str, scenarios: dict[str, pd.DataFrame], models: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Yield the accuracies of models: on all that is held out, on what is mapped of it, and scenario by scenario."""
+    """Yield lines with the accuracy of each model: on all held-out rows, on the mapped ones, and per scenario."""
     rows = pd.concat([scenarios[name].assign(scenario=name)[COLUMNS] for name in VERSIONS[version]], ignore_index=True)
     judges = held_out(rows)
     held = rows[judges].reset_index(drop=True)
@@ -181,7 +185,7 @@ def report(version: str, scenarios: dict[str, pd.DataFrame], models: dict[str, d
 
 
 def other_numbers(scenarios: dict[str, pd.DataFrame]) -> str:
-    """Name the moves whose power or priority is another in the game's tables: theirs, and the game's."""
+    """List the moves with another power or priority in the game's tables: the predecessor's, and (the game's)."""
     numbers, told = dex.moves().assign(power=formula.power())[["power", "type", "priority"]], {}
     for rows in scenarios.values():
         for side in "ab":
@@ -194,7 +198,7 @@ def other_numbers(scenarios: dict[str, pd.DataFrame]) -> str:
 
 
 def main(folder: Path) -> None:
-    """Print what the formula gives, and what the models do."""
+    """Print how many labels the formula reproduces, and the accuracies of the models."""
     scenarios = {name: read(folder / f"matchups_{name}.parquet") for name in SCENARIOS}
     sys.stdout.write("scenario | rows | labels that the formula gives | mapped rows\n")
     for name, rows in scenarios.items():

@@ -1,4 +1,4 @@
-"""The processes of an execution and the memory that they hold."""
+"""Finds the processes of an execution and measures their memory."""
 
 import contextlib
 import time
@@ -8,12 +8,12 @@ from pathlib import Path
 import psutil
 
 KERNEL = "ipykernel_launcher"
-LOOK = 0.2  # seconds between two looks for processes that are new
+LOOK = 0.2  # seconds between two searches for new processes
 MB = 1e6
 
 
 def naming(folder: Path) -> list[psutil.Process]:
-    """Return the processes whose command line or environment names ``folder``."""
+    """Return the processes whose command line or environment contains the path ``folder``."""
     return [process for process in psutil.process_iter() if _names(process, str(folder))]
 
 
@@ -33,12 +33,19 @@ def is_kernel(process: psutil.Process) -> bool:
 
 
 def kernel_below(parent: int, patience: float = 60.0) -> psutil.Process:
-    """Wait until the process ``parent`` has started a kernel and return it.
+    """Wait until the process ``parent`` has started a kernel and return the kernel.
+
+    Parameters
+    ----------
+    parent : int
+        Process id.
+    patience : float
+        Seconds to wait.
 
     Raises
     ------
     RuntimeError
-        It has not.
+        If no kernel starts in time, or the process ends first.
     """
     deadline = time.monotonic() + patience
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -50,7 +57,7 @@ def kernel_below(parent: int, patience: float = 60.0) -> psutil.Process:
 
 
 def resident(process: psutil.Process) -> float:
-    """Return the MB that a process holds: its proportional share of common pages where the system tells, else RSS."""
+    """Return the memory of a process in MB: PSS (shared pages counted in proportion) if available, else RSS."""
     try:
         return _proc_value(process.pid, "smaps_rollup", "Pss:") / MB
     except OSError:
@@ -58,7 +65,7 @@ def resident(process: psutil.Process) -> float:
 
 
 def peak(process: psutil.Process) -> float:
-    """Return the most MB that were resident in a process so far; where the system does not tell, the MB that are."""
+    """Return the peak resident memory of a process in MB; if the system does not record it, the present value."""
     try:
         return _proc_value(process.pid, "status", "VmHWM:") / MB
     except OSError:
@@ -71,7 +78,7 @@ def _proc_value(pid: int, file: str, name: str) -> int:
     Raises
     ------
     OSError
-        There is none: another system, or the process has ended.
+        If there is no such value: another system, or the process has ended.
     """
     for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
         if line.startswith(name):
@@ -80,17 +87,17 @@ def _proc_value(pid: int, file: str, name: str) -> int:
 
 
 class Peaks:
-    """The peaks of an execution's kernel and of the largest process beside it, looked at again and again."""
+    """Polls the peak memory of an execution's kernel and of the largest process beside it."""
 
     def __init__(self, state: Path, besides: int) -> None:
-        self.state, self.besides = str(state), besides  # the client is no part of the cost
+        self.state, self.besides = str(state), besides  # the client is not part of the cost
         self.kernel = self.helper = 0.0
         self._watched: dict[int, tuple[psutil.Process, bool]] = {}
         self._seen: set[int] = set()
         self._next = 0.0
 
     def look(self) -> None:
-        """Take in the present peaks."""
+        """Update the peaks once."""
         if time.monotonic() >= self._next:
             self._find()
             self._next = time.monotonic() + LOOK
@@ -114,7 +121,7 @@ class Peaks:
                     self._watched[pid] = process, is_kernel(process)
 
     def until(self, done: Callable[[], bool]) -> None:
-        """Look until ``done()``."""
+        """Update the peaks until ``done()`` is true."""
         while not done():
             self.look()
             time.sleep(0.02)
@@ -122,7 +129,7 @@ class Peaks:
 
 @contextlib.contextmanager
 def swept(folder: Path) -> Iterator[None]:
-    """End what is left of the processes that name a temporary ``folder`` of ours."""
+    """At the end, terminate all processes whose command line or environment contains the temporary ``folder``."""
     try:
         yield
     finally:

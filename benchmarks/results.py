@@ -1,9 +1,9 @@
 """The result tables of docs/results.md: every version, protocol and feature set, judged on the test part.
 
-``python benchmarks/results.py [--version v3 ...] [--protocol pair ...]`` fits every feature set as the version's file
-for it says, under every protocol, and prints Markdown rows as soon as they are known: all policies together, then each.
-Intervals are over 1,000 resamples of the species, of their families where these are unseen. All of it takes about half
-an hour.
+``python benchmarks/results.py [--version v3 ...] [--protocol pair ...]`` fits every feature set with the settings of
+its version's file, under every protocol. It prints Markdown rows as soon as they are ready: all policies together, then
+each policy. Intervals are over 1,000 resamples of the species, or of their families if the protocol has unseen species.
+The whole takes about half an hour.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pokebattle.features import matchup_features
 from pokebattle.model import BattleWinner
 from pokebattle.params import load_params
 
-FITTED = {  # which version's file says how the trees of a feature set are grown
+FITTED = {  # by version and feature set: the version whose file has the settings of the trees
     "v1": {"raw": "v1", "mechanics": "v1"},
     "v2": {"raw": "v2", "mechanics": "v2"},
     "v3": {"raw": "v3_raw", "mechanics": "v3_mechanics", "simulation": "v3"},
@@ -31,7 +31,7 @@ HEAD = ("version", "protocol", "policy", "predictor", "matchups", *FIGURES)
 
 
 def main() -> None:
-    """Print the rows that are asked for."""
+    """Print the rows of the chosen versions and protocols."""
     options = _options()
     _say(HEAD)
     _say(["---"] * len(HEAD))
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _predict(version: str, protocol: str, features: str) -> np.ndarray:
-    """Fit a version's model, under another protocol and on other features, and predict the test part."""
+    """Fit a version's model under a protocol and on a feature set, and predict the test part."""
     params = load_params({"version": version}).model_copy(update={"features": features})
     began, battles = time.process_time(), load_battles(params.dataset, protocol, params.max_matchups)
     training = battles.training

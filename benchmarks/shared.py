@@ -1,7 +1,8 @@
-"""What a team's server takes: runs a second by eight accounts at once, and how long one call waits at most.
+"""How much load a team's server handles: runs per second from eight accounts at once, and the longest call.
 
-Against the local server of one person (SQLite, no accounts), side by side: `python benchmarks/shared.py`. A run here is
-what a notebook is to the server: created, one batch of ten metric points and five parameters, closed.
+`python benchmarks/shared.py` compares it with the local server of one person (SQLite, no accounts), side by side. A run
+here consists of the same calls as a notebook's run: it is created, gets one batch of ten metric points and five
+parameters, and is closed.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ PARAMS = {f"p{number}": number for number in range(5)}
 
 
 def one_run(rest: MlflowRest, experiment: str, took: list[float]) -> None:
-    """Write one run; keep how long each call took."""
+    """Write one run and append the seconds of each call to ``took``."""
 
     def timed(call: Callable[[], dict | None]) -> dict | None:
         began = time.perf_counter()
@@ -42,7 +43,7 @@ def one_run(rest: MlflowRest, experiment: str, took: list[float]) -> None:
 
 
 def crowd(clients: list[MlflowRest], experiment: str) -> tuple[float, float]:
-    """Let all clients write side by side; return runs a second and the longest call's seconds."""
+    """Let all clients write at the same time; return runs per second and the seconds of the longest call."""
     took: list[float] = []
 
     def write(rest: MlflowRest) -> None:
@@ -61,7 +62,7 @@ def crowd(clients: list[MlflowRest], experiment: str) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def team(folder: Path, workers: int) -> Iterator[list[MlflowRest]]:
-    """Give clients of a team's server, each with an account of its own."""
+    """Start a team's server and yield its clients, each with an account of its own."""
     folder.mkdir()
     env = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "POSTGRES_"))}
     env |= {"POKEBATTLE_STATE": str(folder), "POKEBATTLE_ENV_FILE": str(folder / ".env"),
@@ -81,7 +82,7 @@ def team(folder: Path, workers: int) -> Iterator[list[MlflowRest]]:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[list[MlflowRest]]:
-    """Give clients of one person's server."""
+    """Start one person's server and yield its clients."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     env |= {"POKEBATTLE_STATE": str(folder)}
     command = [sys.executable, "-m", "pokebattle", "server"]
@@ -109,7 +110,7 @@ def main() -> None:
         rates: dict[str, list[float]] = {kind: [] for kind in kinds}
         stalls: dict[str, list[float]] = {kind: [] for kind in kinds}
         experiments = {kind: clients[0].experiment("crowd")["experiment_id"] for kind, clients in kinds.items()}
-        for kind, clients in kinds.items():  # every account's first password is hashed
+        for kind, clients in kinds.items():  # warm-up: an account's first call hashes its password
             crowd(clients, experiments[kind])
         for _ in range(ROUNDS):
             for kind, clients in kinds.items():

@@ -1,8 +1,9 @@
-"""How fast the simulator is, and how near its chances are to the engine's.
+"""How fast the simulator is, and how close its chances are to the engine's.
 
-``python benchmarks/simulation.py`` prints a line a policy: simulated battles a CPU second (user and system, tables and
-frames included); then, on matchups that are drawn anew and fought here, the excess of the log-loss of the simulated
-chances over the Bayes limit, by battles simulated, with its 95 % interval over resamples of the species.
+For every policy, ``python benchmarks/simulation.py`` prints the simulated battles per CPU second (user and system time,
+with tables and data frames). Then it draws new matchups, lets the engine fight them, and prints the excess of the
+simulated chances: how much higher their log-loss is than the Bayes limit, by number of simulated battles, with its
+95 % interval over resamples of the species.
 """
 
 import argparse
@@ -19,27 +20,27 @@ from pokebattle.places import state_dir
 from pokebattle.simulation import simulate
 
 POLICIES = {"best_move": 300, "given_move": 300, "random_move": 100}  # matchups that the engine fights
-N_ENGINE = 200  # battles of each
+N_ENGINE = 200  # battles per matchup
 N_SIMULATED = (256, 1024, 4096, 16384)
 N_TIMED = 1000
 
 
 def speed(matchups: pd.DataFrame) -> float:
-    """Return battles a CPU second."""
-    simulate(matchups.head(1), 1)  # compiles, or loads what was compiled
+    """Return the simulated battles per CPU second."""
+    simulate(matchups.head(1), 1)  # compile, or load the compiled code
     began = time.process_time()
     simulate(matchups, N_TIMED)
     return len(matchups) * N_TIMED / (time.process_time() - began)
 
 
 def chances(matchups: pd.DataFrame, n: int) -> np.ndarray:
-    """Return simulated chances that are never 0 or 1."""
+    """Return simulated chances, smoothed so that they are never 0 or 1."""
     wins = np.round(simulate(matchups, n)["win_probability"].to_numpy() * n)
     return (wins + 0.5) / (n + 1)
 
 
 def measure(policy: str, n_matchups: int, cache: Path, n_bootstrap: int) -> None:
-    """Print the lines of a policy."""
+    """Print the speed and the excesses of a policy."""
     drawn = battles.matchups(policy).sample(n_matchups, random_state=0).reset_index(drop=True)
     sys.stdout.write(f"{policy}: {speed(drawn) / 1e6:.1f} million battles a CPU second\n")
     fought = engine.fight(drawn, N_ENGINE, stream="training", cache=cache)
@@ -51,7 +52,7 @@ def measure(policy: str, n_matchups: int, cache: Path, n_bootstrap: int) -> None
 
 
 def main() -> None:
-    """Print the lines of every policy."""
+    """Print the speed and the excesses of every policy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=state_dir() / "battles", help="folder of fought chunks")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of the species")

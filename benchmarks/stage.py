@@ -1,4 +1,4 @@
-"""Where a benchmark plays: an MLflow server of its own, a state folder of its own, two ways to execute a notebook."""
+"""The environment of a benchmark: its own MLflow server and state folder, with tracking on and off."""
 
 import contextlib
 import os
@@ -14,19 +14,19 @@ from processes import swept
 from pokebattle.tracking import server
 from pokebattle.tracking.journal import read_json
 
-FOREIGN = ("MLFLOW_", "POKEBATTLE_", "JPY_", "PYTEST_")  # variables that would say who executes, or where to
+FOREIGN = ("MLFLOW_", "POKEBATTLE_", "JPY_", "PYTEST_")  # variables that would change the executor or the server
 ANY_PORT = "http://127.0.0.1:0"
-NOBODY = "http://127.0.0.1:9"  # where no server answers, so that none is taken that runs already
-PATIENCE = 300.0  # seconds for a run to be closed
+NOBODY = "http://127.0.0.1:9"  # no server answers here, so no running server is reused
+PATIENCE = 300.0  # seconds to wait until a run is closed
 
 
 class Stage:
-    """A folder, a server, and the executions that went to it.
+    """A folder, a server, and the executions that are tracked on it.
 
     Attributes
     ----------
     folder : Path
-        For notebooks and outputs; gone afterwards.
+        For notebooks and outputs; removed at the end.
     state : Path
         The state folder of the executions, not the server's.
     on, off : dict
@@ -40,7 +40,7 @@ class Stage:
         self._closed: dict[Path, dict[str, Any]] = {}
 
     def open_executions(self) -> list[Path]:
-        """Return the folders of the executions whose run is not closed."""
+        """Return the folders of the executions whose run is not closed yet."""
         for folder in (self.state / "executions").glob("*"):
             if folder not in self._closed and "status" in (record := read_json(folder / "run.json")):
                 self._closed[folder] = record
@@ -57,7 +57,7 @@ class Stage:
         Raises
         ------
         RuntimeError
-            One is still open after five minutes.
+            If one is still open after five minutes.
         """
         deadline = time.monotonic() + PATIENCE
         while left := self.open_executions():
@@ -77,12 +77,12 @@ def _own_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def stage() -> Iterator[Stage]:
-    """Start a server on a free port with an empty store; afterwards stop it and remove everything.
+    """Start a server on a free port with an empty store; at the end stop it and remove everything.
 
     Raises
     ------
     RuntimeError
-        The server that answers is not ours.
+        If another server answers.
     """
     with tempfile.TemporaryDirectory(prefix="pokebattle-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()

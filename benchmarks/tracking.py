@@ -1,11 +1,15 @@
 """What tracking costs: the same work with tracking on and off, in turns, against real servers.
 
-``python benchmarks/tracking.py [--pairs 30] [--only NAME ...] [--json FILE]`` prints one table. *without* and *with*
-are medians of the untracked and the tracked side (of 100 and of 10,000 runs for the 10,000th run; of our and of the
-usual way's added seconds in "its added / ours"). The median is of the paired differences (added), of the paired ratios,
-or of plain values, with its 95 % bootstrap interval over n rounds; a target is met when the median keeps it. The usual
-way is ``mlflow.autolog()`` with its defaults in the first cell of the notebook, otherwise untracked, in every fifth
-round. All of it with 30 pairs takes about two hours on two free cores.
+``python benchmarks/tracking.py [--pairs 30] [--only NAME ...] [--json FILE]`` prints one table:
+
+- *without* and *with* are the medians of the untracked and the tracked side. For the 10,000th run they are those of 100
+  and of 10,000 runs; in "its added / ours" they are the seconds added by our tracking and by the usual way.
+- *median of* names the quantity: paired differences (added), paired ratios, or plain values. The median has a 95 %
+  bootstrap interval over n rounds.
+- *met* tells whether the median meets the target.
+
+The usual way is ``mlflow.autolog()`` with its defaults in the first cell of an otherwise untracked notebook. It is
+measured in every fifth round. All benchmarks with 30 pairs take about two hours on two free cores.
 """
 
 import argparse
@@ -36,7 +40,7 @@ BENCHMARKS: dict[str, Callable[[int], list[Figure]]] = {
     "10000th-run": history.compare,
     "big-notebook": volume.compare,
 }
-BUSY = 0.5  # a load average from which on the machine is not quiet
+BUSY = 0.5  # above this load average the machine is not quiet
 HEAD = (
     f"{'':<35} {'without':>9} {'with':>9} {'':<2} {'median of':<9} {'':>9} {'95 % interval':>20} {'n':>3}  "
     f"{'target':<9} met"
@@ -44,9 +48,9 @@ HEAD = (
 
 
 def main() -> int:
-    """Measure what is asked for and print a line as soon as it is known; return 1 when a benchmark failed."""
+    """Run the chosen benchmarks and print each line as soon as it is ready; return 1 if a benchmark failed."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and kernels are ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and kernels are shut down
     record: dict[str, Any] = {"machine": _machine(), "pairs": options.pairs, "figures": [], "failures": {}}
     _say(_describe(record["machine"]))
     _say(HEAD)
@@ -54,7 +58,7 @@ def main() -> int:
         began = time.monotonic()
         try:
             figures = BENCHMARKS[name](options.pairs)
-        except Exception as error:  # the others are measured all the same
+        except Exception as error:  # the other benchmarks still run
             record["failures"][name] = f"{type(error).__name__}: {error}"
             _say(f"{name:<35} failed: {record['failures'][name]}")
             figures = []

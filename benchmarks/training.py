@@ -1,8 +1,9 @@
-"""What fitting a model costs beside XGBoost itself on the same matrix, and how much memory it takes.
+"""How much longer fitting a model takes than XGBoost itself on the same matrix, and how much memory it needs.
 
-``python benchmarks/training.py [--rounds 5]`` fits v3's model on its train part, and the same trees by `xgboost.train`
-on the matrix that is there already, in turns. It prints CPU seconds (median), the ratio of the paired values with its
-interval, and the peak of the process's memory beside the matrix. The limit is 1.05.
+``python benchmarks/training.py [--rounds 5]`` fits the models of v3 and v3_mechanics on their training part, and the
+same trees with `xgboost.train` on the same feature matrix, in turns. It prints the median CPU seconds, the mean ratio
+within a round with its interval, and the added peak memory of the process, without the matrix. The limit of the ratio
+is 1.05.
 """
 
 import argparse
@@ -23,7 +24,7 @@ LIMIT = 1.05
 
 
 def main() -> None:
-    """Print the figures of each feature set."""
+    """Print time, ratio and memory for each version."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
@@ -52,7 +53,7 @@ def _compare(version: str, rounds: int) -> tuple[str, str]:
 
 
 def _bare(model: BattleWinner, numbers: np.ndarray, share: np.ndarray, n: np.ndarray) -> None:
-    """Fit the same trees by XGBoost's own call."""
+    """Fit the same trees by calling XGBoost directly."""
     rows = xgboost.QuantileDMatrix(numbers.reshape(-1, numbers.shape[2]), label=np.append(share, 1 - share),
                                    weight=np.append(n, n), nthread=model.n_jobs)  # fmt: skip
     settings = {name: value for name, value in model.get_params().items() if name not in {"features", "n_estimators"}}

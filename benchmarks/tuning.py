@@ -1,10 +1,12 @@
-"""What telling MLflow of a search costs, beside Optuna's own callback and nested runs, and what workers gain.
+"""What it costs to track a search in MLflow, compared with Optuna's callback and nested runs, and what workers gain.
 
-``python benchmarks/tuning.py [--trials 20] [--rounds 5] [--only NAME ...]`` starts a server of its own and prints for
-each figure the median with its 95 % bootstrap interval over n values and its limit. *blocking* is the time that a
-trial's end waits for tracking, in milliseconds; *tracked* the ratio of the wall time of a kernel's search with tracking
-to that without; *workers* the trials a minute of two workers over those of one, on trials of `--seconds`; *resume* the
-seconds until a study of 1,000 trials is open.
+``python benchmarks/tuning.py [--trials 20] [--rounds 5] [--only NAME ...]`` starts a server of its own and prints the
+median of each quantity, its 95 % bootstrap interval over n values, and its limit:
+
+- *tracked*: wall time of a search in a kernel with tracking, over the wall time without.
+- *blocking*: milliseconds that the end of a trial waits for tracking.
+- *workers*: trials per minute of two workers, over those of one, for trials of `--seconds`.
+- *resume*: seconds until a study of 1,000 trials continues.
 """
 
 import argparse
@@ -52,7 +54,7 @@ print(time.perf_counter() - began, *blocked)
 
 
 class Quick:
-    """An objective that computes for a given time, and reports ten times."""
+    """An objective that computes for a given time and reports ten intermediate values."""
 
     interval, seconds = 1, 0.0
 
@@ -60,11 +62,11 @@ class Quick:
         self.params, self.seconds = params, type(self).seconds
 
     def defaults(self) -> dict[str, Any]:
-        """Return the first trial's values."""
+        """Return the parameters of the first trial."""
         return {"learning_rate": 0.1}
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Return the value of the trial."""
+        """Return the value of a trial."""
         rate = trial.suggest_float("learning_rate", 0.01, 1.0, log=True)
         end = time.process_time() + self.seconds
         while time.process_time() < end:
@@ -77,14 +79,14 @@ class Quick:
 
 
 def opened(url: str) -> searches.Search:
-    """Open a search of the objective above."""
+    """Open a search with the objective `Quick`."""
     searches.Objective = Quick  # type: ignore[misc]
     battles: Any = SimpleNamespace(digest="battles")
     return searches.open_search(load_params({"version": "sample"}), battles, url)
 
 
 def tracked(uri: str, options: argparse.Namespace) -> None:
-    """Compare searches in kernels, with tracking and without, in turns; and the usual ways to tell MLflow."""
+    """Compare searches in kernels with tracking on and off, in turns; then time the usual ways to track trials."""
     ratios, blocked = [], []
     for turn in range(options.rounds):
         seconds = {}
@@ -124,7 +126,7 @@ def _nested(count: int) -> Iterable[float]:
 
 
 def _in_kernel(uri: str, switch: str, options: argparse.Namespace) -> list[float]:
-    """Search in a kernel of its own; return the seconds, and the milliseconds for which tracking blocked each trial."""
+    """Search in a new kernel; return its seconds, then the milliseconds for which tracking blocked each trial."""
     with tempfile.TemporaryDirectory() as folder:
         env = os.environ | {"POKEBATTLE_STATE": folder, "POKEBATTLE_TRACKING": switch, "MLFLOW_TRACKING_URI": uri}
         manager, client = jupyter_client.manager.start_new_kernel(env=env, cwd=str(Path(__file__).parent))
@@ -144,7 +146,7 @@ def _in_kernel(uri: str, switch: str, options: argparse.Namespace) -> list[float
 
 
 def workers(uri: str, options: argparse.Namespace) -> None:
-    """Compare trials a minute of two workers with those of one, from the first trial's begin to the last one's end."""
+    """Compare two workers with one: trials per time, from the start of the first trial to the end of the last."""
     Quick.seconds, gains = options.seconds, []
     for turn in range(options.rounds):
         rate = {}
@@ -161,7 +163,7 @@ def workers(uri: str, options: argparse.Namespace) -> None:
 
 
 def resume(uri: str, options: argparse.Namespace) -> None:
-    """Measure how long it takes to go on with a study of 1,000 trials."""
+    """Measure how long it takes to continue a study of 1,000 trials."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/studies.db"
         study = opened(url).study
@@ -180,7 +182,7 @@ def resume(uri: str, options: argparse.Namespace) -> None:
 
 
 def say(name: str, values: list[float], limit: str = "", met: Callable[[float], bool] = bool) -> None:
-    """Print a line."""
+    """Print the median of ``values``, its interval, and whether it meets the limit."""
     value, (low, high) = statistics.median(values), interval(values)
     verdict = f", {limit}: {'yes' if met(value) else 'NO'}" if limit else ""
     sys.stdout.write(f"{name:<44} {value:.3g} [{low:.3g}, {high:.3g}], n {len(values)}{verdict}\n")
@@ -191,15 +193,15 @@ BENCHMARKS = {"tracked": tracked, "workers": workers, "resume": resume}
 
 
 def main() -> None:
-    """Print the figures."""
+    """Run the chosen benchmarks."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="that a trial computes")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that server and kernels are ended
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # of hundreds of runs
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that server and kernels are shut down
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # hundreds of runs would print theirs
     uri = ""
     if "tracked" in options.only:
         server.DEFAULT_URI, server.tracking_uri = "http://127.0.0.1:0", lambda: "http://127.0.0.1:9"

@@ -1,4 +1,4 @@
-"""Whether the outputs of a big notebook are held a second time beside its kernel."""
+"""Whether the outputs of a big notebook are kept in memory a second time beside its kernel."""
 
 import subprocess
 from pathlib import Path
@@ -8,13 +8,13 @@ from comparison import Figure, added, level, quantity, rounds
 from processes import Peaks
 from stage import Stage, stage
 
-CELLS, LINES = 1000, 1000  # of 100 characters: 100 KB a cell, 100 MB in all
-ONCE = ["--no-request-save-on-cell-execute"]  # papermill writes the whole notebook twice a cell otherwise: hours of it
-SHARE = 10  # a peak hardly varies: a tenth of the rounds is enough
+CELLS, LINES = 1000, 1000  # lines of 100 characters: 100 KB per cell, 100 MB in all
+ONCE = ["--no-request-save-on-cell-execute"]  # otherwise papermill writes the whole notebook twice per cell: hours
+SHARE = 10  # a peak hardly varies, so a tenth of the rounds is enough
 
 
 def compare(pairs: int) -> list[Figure]:
-    """1,000 cells with 100 MB of text between them."""
+    """Measure a notebook of 1,000 cells that print 100 MB of text in total."""
     sources = [f"print(('{number:04d} ' + 'x' * 94 + '\\n') * {LINES}, end='')" for number in range(CELLS)]
     with stage() as here:
         path = write(here.folder, "big.ipynb", notebook(*sources))
@@ -29,7 +29,7 @@ def compare(pairs: int) -> list[Figure]:
 
 
 def peaks(here: Stage, path: Path, env: dict[str, str]) -> dict[str, float]:
-    """Execute a notebook; return its wall seconds and the MB of its kernel's and its shipper's peak."""
+    """Execute a notebook; return its wall time (s) and the peak memory (MB) of its kernel and its sender."""
     watched: list[Peaks] = []
 
     def watch(process: subprocess.Popen[bytes]) -> None:
