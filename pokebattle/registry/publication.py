@@ -73,17 +73,20 @@ def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float
     Published
     """
     execution = current()
-    facts = metadata(model, params, battles)
-    if execution:
-        execution.emit("metrics", values=dict(metrics))
-        execution.emit("params", values=facts | {files.DIGEST: _digest(model)})
-        execution.describe("result", _in_words(metrics, battles.protocol))
-    if not params.register_model:
-        return _save(model, params, "register_model is false")
     if execution is None:
-        return _save(model, params, "tracking is off")
-    known = [name for name in MATCHUP if name in battles.training]
-    return _register(model, params, battles.training[known].head(3), facts, execution.uri)
+        return _save(model, params, "tracking is off" if params.register_model else "register_model is false")
+    facts, model_id = metadata(model, params, battles), ""
+    execution.emit("params", values=facts | {files.DIGEST: _digest(model)})
+    execution.describe("result", _in_words(metrics, battles.protocol))
+    try:
+        if not params.register_model:
+            return _save(model, params, "register_model is false")
+        known = [name for name in MATCHUP if name in battles.training]
+        published, model_id = _register(model, params, battles.training[known].head(3), facts, execution.uri)
+        return published
+    finally:  # after the model: MLflow asks for the history of each metric of the run to link it to the model
+        linked = {} if LOCAL.search(model_id) or not model_id else {"model": model_id}
+        execution.emit("metrics", values=dict(metrics), **linked)
 
 
 def _in_words(metrics: Mapping[str, float], protocol: str) -> str:
@@ -163,8 +166,8 @@ def _save(model: "BattleWinner", params: "Params", reason: str) -> Published:
 
 def _register(
     model: "BattleWinner", params: "Params", example: pd.DataFrame, facts: dict[str, Any], uri: str
-) -> Published:
-    """Log the model to the run and register it."""
+) -> tuple[Published, str]:
+    """Log the model to the run and register it; return where it is, and the id of the logged model."""
     import mlflow
 
     if mlflow.active_run() is None:
@@ -176,8 +179,10 @@ def _register(
         )  # fmt: skip
     page, number = f"{uri}/#/models/{params.model_name}", str(logged.registered_model_version)
     if LOCAL.fullmatch(number):  # the server is slow or away, and has not registered the version yet
-        return Published(f"{params.model_name} will be registered as soon as the server has taken it.", page)
-    return Published(f"{params.model_name} is registered as version {number}.", f"{page}/versions/{number}")
+        published = Published(f"{params.model_name} will be registered as soon as the server has taken it.", page)
+    else:
+        published = Published(f"{params.model_name} is registered as version {number}.", f"{page}/versions/{number}")
+    return published, str(logged.model_id)
 
 
 def log_model(model: "BattleWinner", columns: Sequence[str] = (), name: str = "model", **options: Any) -> Any:
@@ -213,9 +218,11 @@ def log_model(model: "BattleWinner", columns: Sequence[str] = (), name: str = "m
         data, code = Path(staging) / "model", Path(staging) / "code" / "pokebattle"
         model.save(data)
         _copy_code(code)
-        with patch.object(environment, "warn_dependency_requirement_mismatches"):
-            # The patched function compares the requirements with the installed packages, from which they were made,
-            # and reads the files of all packages to do so.
+        with contextlib.ExitStack() as stack:
+            # MLflow compares `requirements` with what is installed, which is where they come from, and reads the file
+            # lists of all packages for it, also when it loads the model to try the input example.
+            for module in (environment, mlflow.pyfunc):
+                stack.enter_context(patch.object(module, "warn_dependency_requirement_mismatches"))
             return mlflow.pyfunc.log_model(
                 name=name, loader_module="pokebattle.model", data_path=str(data), code_paths=[str(code)],
                 **{"signature": signature, "pip_requirements": requirements()} | options,

@@ -49,6 +49,9 @@ def test_a_registered_model_loads_elsewhere_and_is_antisymmetric(tracked: Any, c
 
     version = tracked.client.get_model_version("battle_winner", "1")
     assert version.run_id == run.info.run_id
+    (output,) = run.outputs.model_outputs
+    of_model = {metric.key: metric.value for metric in tracked.client.get_logged_model(output.model_id).metrics}
+    assert of_model["log_loss"] == run.data.metrics["log_loss"]
     loaded = tracked.execute("python", "-c", PREDICT)
     assert loaded.returncode == 0, loaded.stderr
     answer = json.loads(loaded.stdout.splitlines()[-1])

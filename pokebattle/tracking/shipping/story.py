@@ -472,7 +472,9 @@ class Story:
         """
         told = self._telling()
         told.figures |= event["values"]
-        self._metrics(told, [point(name, float(value), event["time"]) for name, value in event["values"].items()])
+        linked = {"model_id": event["model"]} if "model" in event else {}
+        points = [point(name, float(value), event["time"]) | linked for name, value in event["values"].items()]
+        self._metrics(told, points)
 
     def on_dataset(self, event: dict[str, Any]) -> None:
         """Queue a part of a battle set as the run's input; for a judging part, also when it was opened.
