@@ -364,30 +364,6 @@ def test_a_notebook_is_tracked_as_who_is_logged_in(team, make_notebook, tmp_path
     assert {"note.txt", "as_bob.ipynb"} <= {file["path"] for file in files}
 
 
-def test_a_run_elsewhere_does_not_wait_for_a_notebooks_run_that_is_denied(team, make_notebook, tmp_path):
-    import nbformat
-
-    closed = team.account("ADMIN").call("POST", "experiments/create", name="closed to dora")["experiment_id"]
-    dora = team.new_account("dora", "team")
-    team.account("ADMIN").call("POST", "/api/3.0/mlflow/users/permissions/grant", username="dora",
-                               resource_type="experiment", resource_id=closed, permission="READ")  # fmt: skip
-    sources = (
-        "import mlflow\nmlflow.log_metric('m', 1.0)\n"
-        "print(mlflow.get_run(mlflow.active_run().info.run_id).data.metrics)\nmlflow.end_run()",
-        "mlflow.set_experiment('of dora')\n"
-        "with mlflow.start_run(run_name='allowed') as run:\n    mlflow.log_metric('fine', 1.0)\n"
-        "print(mlflow.get_run(run.info.run_id).data.metrics)",
-    )
-    nbformat.write(make_notebook(*sources), tmp_path / "denied.ipynb")
-    child = team.papermill(dora, tmp_path / "denied.ipynb", MLFLOW_EXPERIMENT_NAME="closed to dora")
-    assert child.wait(120) == 0, child.stdout.read()
-    first, last = nbformat.read(tmp_path / "denied.out.ipynb", 4).cells[-2:]
-    assert first.outputs[0].text.startswith("{'m': 1.0}\n")
-    assert last.outputs[-1].text.endswith("{'fine': 1.0}\n")
-    (run,) = team.runs("of dora", 1)
-    assert (run["info"]["run_name"], run["info"]["status"]) == ("allowed", "FINISHED")
-
-
 def test_health_needs_no_password_and_no_credentials_leak(team):
     assert MlflowRest(team.uri).request("GET", "/health") == b"OK"
     for file in (team.state / "shared").iterdir():

@@ -347,9 +347,11 @@ class Server:
     """A real MLflow server on a fixed port and a store of its own, which may be killed and started again."""
 
     options: tuple[str, ...] = ()  # on artifacts, instead of a folder of its own
+    program: tuple[str, ...] = ()  # more options
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.database = folder, folder / "mlflow.db"
+        self.env: dict[str, str] = {}  # more variables
         (folder / "artifacts").mkdir(parents=True)
         self.uri = f"http://127.0.0.1:{_fixed_port()}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -367,12 +369,12 @@ class Server:
         command = [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", self.uri.rpartition(":")[2],
             "--workers", "1", "--backend-store-uri", f"sqlite:///{self.database}",
-            *(self.options or ("--artifacts-destination", str(self.folder / "artifacts"))),
+            *(self.options or ("--artifacts-destination", str(self.folder / "artifacts"))), *self.program,
         ]  # fmt: skip
-        switches = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        env = environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, env=environment() | switches, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
+                command, env=env | self.env, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
             )
         self._guard.enter_context(guarded(self._process.pid))
         deadline = time.monotonic() + 120
