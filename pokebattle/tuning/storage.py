@@ -214,6 +214,9 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-_OTHERS = ("_create_new_trial", "record_heartbeat", "_get_stale_trial_ids")  # not abstract, but called too
+_OTHERS = (  # not abstract, but called by Optuna's cache
+    "_create_new_trial", "_get_trials", "_get_best_trial_id", "_set_trial_param", "record_heartbeat",
+    "_get_stale_trial_ids", "get_trial_id_from_study_id_trial_number",
+)  # fmt: skip
 for _name in (*BaseStorage.__abstractmethods__, *_OTHERS):
     setattr(PatientStorage, _name, _patient(getattr(PatientStorage, _name)))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import secrets
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,13 @@ import nbformat
 import pytest
 from faults import Server
 
-PASSWORD = "a-long-enough-word"
-ADMIN, DORA = ("admin", PASSWORD), ("dora", PASSWORD)
+WORD = secrets.token_hex(8)
+ADMIN, DORA = ("admin", WORD), ("dora", WORD)
 SETTINGS = """[mlflow]
 default_permission = READ
 database_uri = sqlite:///{folder}/auth.db
 admin_username = admin
-admin_password = {password}
+admin_password = {word}
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 """
 CELLS = (
@@ -36,7 +37,7 @@ class Accounts(Server):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        (folder / "auth.ini").write_text(SETTINGS.format(folder=folder, password=PASSWORD))
+        (folder / "auth.ini").write_text(SETTINGS.format(folder=folder, word=WORD))
         self.env = {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "any"}
 
     def call(self, who: tuple[str, str], path: str, **body: Any) -> Any:

@@ -25,7 +25,7 @@ from pokebattle.tracking.ids import LOCAL
 from pokebattle.tracking.journal import mask_request
 from pokebattle.tracking.kernel import children
 from pokebattle.tracking.kernel.certain import KnownRuns, run_of
-from pokebattle.tracking.kernel.execution import ANSWER, LONGEST_WAIT, Execution
+from pokebattle.tracking.kernel.execution import ANSWER, LONGEST_WAIT, PAUSE, Execution
 from pokebattle.tracking.kernel.imports import after_import, replace
 from pokebattle.tracking.kernel.offline import CREATIONS, OfflineAnswers
 from pokebattle.tracking.notice import say_once
@@ -254,13 +254,13 @@ class TrackedRequests:
             return True
         if status == 404 and _error_code(response):
             return False
-        return status in {404, 500} and not self._is_well(request)
+        return status in {404, 500} and not self._is_well(request, PAUSE)
 
-    def _is_well(self, request: Request) -> bool:
+    def _is_well(self, request: Request, timeout: float) -> bool:
         """Return whether an MLflow server can read its database, so that it fails only at the one request."""
         try:
             path = "/api/2.0/mlflow/experiments/search"
-            options = {"params": {"max_results": 1}, "timeout": request.execution.patience}
+            options = {"params": {"max_results": 1}, "timeout": timeout}
             answer = request.send(path, "GET", **options, max_retries=0, raise_on_status=False)
         except self.module.MlflowException:
             return False
@@ -350,7 +350,7 @@ class TrackedRequests:
             Whether the server answers, and knows all ids in the request if it is a write.
         """
         execution = request.execution
-        execution.look_again(functools.partial(self._is_well, request))
+        execution.look_again(functools.partial(self._is_well, request), patience)
         may_answer = execution.may_answer_within
         if not (may_answer(patience) and execution.settled(patience) and may_answer(patience)):
             return False

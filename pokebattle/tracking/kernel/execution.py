@@ -93,7 +93,7 @@ class Execution:
         self.progress = Progress(self.journal.folder)
         self._usual = 0.0  # the server's current response time in seconds
         self._stuck: tuple[tuple[int, int], float, float] | None = None  # after a failed wait: pulse, until, patience
-        self._look_at = 0.0  # when to check a server that is away next
+        self._looked = 0.0, 0.0  # check in vain of a server that is away: when to check again, seconds waited
         self._asked_to = 0  # journal offset up to which events must be delivered before a read
         self._looking, self._starting = threading.Lock(), threading.Lock()
         self.failed = False  # a cell has failed
@@ -277,7 +277,7 @@ class Execution:
         with self._looking:
             return bool(self.progress.refresh().facts.get("away"))
 
-    def look_again(self, is_well: Callable[[], bool]) -> None:
+    def look_again(self, is_well: Callable[[float], bool], patience: float) -> None:
         """Check whether a server that was away works again, and wait for the sender then.
 
         Without this signal, the sender retries less and less often.
@@ -285,12 +285,16 @@ class Execution:
         Parameters
         ----------
         is_well : callable
-            Returns whether the server works.
+            Takes a timeout in seconds and returns whether the server works.
+        patience : float
+            Seconds that the caller may wait for the server's answer.
         """
         began = moved = time.monotonic()
-        if not self.is_away() or began < self._look_at:
+        until, waited = self._looked
+        patience = min(patience, PAUSE)
+        if not self.is_away() or (began < until and patience <= waited):
             return
-        if is_well():
+        if is_well(patience):
             self.ring(BACK)
             pulse = self.progress.pulse()
             while self.is_away() and time.monotonic() - moved < PAUSE:
@@ -299,7 +303,7 @@ class Execution:
                     moved = time.monotonic()
         if self.is_away():
             now = time.monotonic()
-            self._look_at = now + max(LOOK, LOOK_REST * (now - began))
+            self._looked = now + max(LOOK, LOOK_REST * (now - began)), patience
 
     def may_answer_within(self, patience: float) -> bool:
         """Return whether the server may answer within a time; an unsuccessful shorter wait proves nothing.
