@@ -70,6 +70,14 @@ EXAMPLES: dict[str, Sequence] = {
     "set_experiment in the first cell chooses where the run is": sequence(
         [f"mlflow.set_experiment({A})", "mlflow.log_metric('a', 1)"], [f"mlflow.search_runs(experiment_names=[{A}])"]
     ),
+    "nothing is logged to a deleted experiment": sequence(
+        [(f"mlflow.set_experiment({A})", "expid"), "mlflow.delete_experiment(r1.experiment_id)", "mlflow.end_run()"],
+        ["mlflow.log_table({{'x': [1]}}, 'table.json')", "mlflow.log_metric('a', 1)", "mlflow.active_run()"]
+    ),
+    "what a notebook logged before it chose its experiment is there once": sequence(
+        [(LOGGED, "logged"), f"mlflow.set_experiment({A})"],
+        ["mlflow.log_metric('a', 1)", f"mlflow.search_runs({SEARCH})"]
+    ),
     "what is missing is missing": sequence(
         [f"mlflow.get_experiment_by_name({A})", "mlflow.get_experiment_by_name('Default')",
          f"client.get_registered_model({MODEL})", "client.get_run('0' * 32)"]

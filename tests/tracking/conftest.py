@@ -112,6 +112,7 @@ class LabKernel:
 
     def __init__(self, tracked: Any, path: Path | None) -> None:
         session = {"JPY_SESSION_NAME": str(path)} if path else {}
+        self.answers: dict[str, dict[str, Any]] = {}
         self.log = (tracked.folder / "kernel.log").open("w")  # a kernel that is restarted writes to it too
         self.manager, self.client = jupyter_client.manager.start_new_kernel(
             env=tracked.env | session, cwd=str(tracked.folder), stderr=self.log
@@ -139,13 +140,11 @@ class LabKernel:
         return str(message["header"]["msg_id"])
 
     def wait(self, *requests: str) -> dict[str, Any]:
-        """Wait for the answers to some requests, and return the last one's."""
-        missing = set(requests)
-        while True:
+        """Wait for the answers to some requests, which come in any order, and return that to the last request."""
+        while not self.answers.keys() >= set(requests):
             reply = self.client.get_shell_msg(timeout=60)
-            missing.discard(reply["parent_header"].get("msg_id"))
-            if not missing:
-                return dict(reply)
+            self.answers[reply["parent_header"].get("msg_id")] = dict(reply)
+        return self.answers[requests[-1]]
 
     def subshell(self) -> str:
         """Open a subshell, as Lab's console beside a notebook does; return its id."""
@@ -157,6 +156,7 @@ class LabKernel:
         other = copy.copy(self)
         other.client = self.manager.blocking_client()
         other.client.start_channels()
+        other.answers = {}
         return other
 
     def text_until(self, *awaited: str) -> dict[str, str]:

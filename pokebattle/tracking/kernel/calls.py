@@ -280,8 +280,10 @@ class TrackedRequests:
         name, body = request.name, request.body
         self.runs.sent(name, body)
         self.offline.follow(name, body)
-        if name == "runs/delete" and request.execution.owns(run_of(body)):
-            request.execution.deleted = True
+        own = request.execution
+        deletes_run = name == "runs/delete" and own.owns(run_of(body))
+        if deletes_run or (name == "experiments/delete" and own.lies_in(str(body.get("experiment_id")))):
+            own.deleted = True
         if request.method == "POST" and (kind := CREATIONS.get(name)):
             whole = response.json()
             self.offline.remember(kind, whole)

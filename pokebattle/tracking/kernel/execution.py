@@ -189,6 +189,17 @@ class Execution:
         """
         return run_id in {self.start["run"], self.progress.ids.get(self.start["run"])}
 
+    def lies_in(self, experiment_id: str) -> bool:
+        """Return whether the execution's run is in an experiment.
+
+        Parameters
+        ----------
+        experiment_id : str
+            The server's id or a local one.
+        """
+        own = str(self.run()["experiment_id"])
+        return experiment_id in {own, self.progress.ids.get(own)}
+
     def move(self, experiment_id: str, name: str) -> None:
         """Move the run to another experiment, which the cells chose before they started a run or logged anything.
 

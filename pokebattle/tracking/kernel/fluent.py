@@ -140,18 +140,14 @@ class Attachment:
 
     def _belongs(self, execution: Execution) -> bool:
         """Return whether the execution's run is unused and in the chosen experiment, moving it there if possible."""
-        if self.execution is execution:
+        if self.execution is execution or execution.deleted:
             return False
         if not self._is_chosen():
             return True
         chosen = self._chosen_experiment()
-        if not self._lies_in(execution, chosen) and not execution.started:
+        if not execution.lies_in(chosen) and not execution.started:
             execution.move(chosen, self.fluent.get_experiment(chosen).name)
-        return self._lies_in(execution, chosen)
-
-    def _lies_in(self, execution: Execution, experiment_id: str) -> bool:
-        own = execution.run()["experiment_id"]
-        return bool(experiment_id in {own, execution.progress.ids.get(own)})
+        return execution.lies_in(chosen)
 
     # -- mlflow's functions ----------------------------------------------------------------------
 
@@ -201,7 +197,7 @@ class Attachment:
         """Return the id of the execution's run; None if the server refuses it, so that no other run waits for it."""
         execution = self._joined()
         own = self._adopted(execution)["info"]["run_id"] if execution else None
-        return None if execution and execution.refused else own
+        return None if execution and (execution.refused or execution.deleted) else own
 
     def _note(self, run: str, status: str) -> None:
         """Record that a run is open or has ended, so that the sender can end the open ones."""
