@@ -97,13 +97,21 @@ class Delivery:
         else:
             self.queue.append(item)
 
+    def owns(self, run: str) -> bool:
+        """Return whether an id, the server's or a local one, is that of the execution's run.
+
+        Parameters
+        ----------
+        run : str
+        """
+        return run in {self.own, self.progress.ids.get(self.own)}
+
     def _is_own(self, item: Item) -> bool:
         """Return whether an item belongs to the execution's run."""
-        ids = {self.own, self.progress.ids.get(self.own)}
         if isinstance(item, Call):
-            return item.token == self.own or item.body.get("run_id") in ids
+            return item.token == self.own or self.owns(str(item.body.get("run_id")))
         if isinstance(item, Batch):
-            return item.run in ids
+            return self.owns(item.run)
         return not isinstance(item, File) or item.root == self.own_root
 
     def flush(self) -> None:
@@ -183,7 +191,7 @@ class Delivery:
     def _concerns_own(self, item: Item) -> bool:
         """Return whether an item writes to the execution's own run."""
         run = item.run if isinstance(item, Batch) else item.body.get("run_id") if isinstance(item, Call) else ""
-        return bool(run) and self.own in self.progress.ids and run in {self.own, self.progress.ids[self.own]}
+        return bool(run) and self.own in self.progress.ids and self.owns(str(run))
 
     def _gone(self, run: str) -> str:
         """Return why a run is deleted and cannot be written to; an empty string if it is not deleted.

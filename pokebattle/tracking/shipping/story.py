@@ -587,7 +587,7 @@ class Story:
         event : dict
             The journal's ``run_status`` event.
         """
-        if self._is_own(event["run"]):
+        if self.delivery.owns(event["run"]):
             self.ended_as = "" if event["status"] == "RUNNING" else event["status"]
         else:
             self.children[event["run"]] = event["status"]
@@ -615,7 +615,7 @@ class Story:
         tags = one if name == "set-tag" else body.get("tags", [])
         self._put(Batch(run, metrics, given := {p["key"]: p["value"] for p in params}))
         self._put(Batch(run, tags={tag["key"]: tag.get("value", "") for tag in tags}))
-        if self._is_own(run):
+        if self.delivery.owns(run):
             self._take_own(metrics, given, {tag["key"]: tag.get("value", "") for tag in tags})
 
     def _take_own(self, metrics: list[dict[str, Any]], params: dict[str, str], tags: dict[str, str]) -> None:
@@ -632,9 +632,6 @@ class Story:
         kept += metrics[: max(0, COPIED_POINTS - len(kept))] if self.by_hand else []
         if self._attempt_run:
             self._put(Batch(self._attempt_run, list(metrics)))
-
-    def _is_own(self, run: str) -> bool:
-        return run in {self.run, self.delivery.progress.ids.get(self.run)}
 
     def on_artifact(self, event: dict[str, Any]) -> None:
         """Queue a file that mlflow uploaded in a cell.
