@@ -23,6 +23,7 @@ ISO = re.compile(r"\b20[0-9]{2}-[0-9]{2}-[0-9]{2}[T ][0-9:]{8}(?:\.[0-9]+)?(?:\+
 DAY = 86_400_000  # ms
 DEFAULT = "0"  # id of the experiment that is there from the beginning
 PARENT = "mlflow.parentRunId"
+NO_DEFAULT = f"No Experiment with id={DEFAULT} exists"  # the notebook's experiment, in a store that lacks it
 
 
 # -- On purpose --------------------------------------------------------------------------------------
@@ -202,10 +203,10 @@ class _Comparison:
     def records(self, calls: dict[int, str]) -> bool:
         """Compare what every call returned or raised; tell whether what comes after that can be compared, too."""
         plain, tracked = (_by_call(side["records"]) for side in (self.plain, self.tracked))
-        kept = _first_kept(self.plain["records"], tracked)
+        parted = _first_on_purpose(self.plain["records"], tracked)
         keys = plain.keys() | tracked.keys()
-        if kept is not None:  # what ended before
-            keys = plain.keys() - {_call(record) for record in self.plain["records"][kept:]}
+        if parted is not None:  # what ended before
+            keys = plain.keys() - {_call(record) for record in self.plain["records"][parted:]}
         for key in sorted(keys, key=lambda key: (key[0], str(key[1]))):
             self.step = int(key[0])
             where = calls.get(self.step, "?")
@@ -224,8 +225,8 @@ class _Comparison:
                 else:
                     self._walk(one.get("value"), other.get("value"), f"{where}: value")
         self.step = 0
-        self.verdict.counts["sequences compared up to a write that is denied, and kept on purpose"] += kept is not None
-        return kept is None
+        self.verdict.counts["sequences compared up to a call that differs on purpose"] += parted is not None
+        return parted is None
 
     def ends(self) -> None:
         """Compare how cells and kernel ended."""
@@ -401,13 +402,19 @@ def _call(record: dict[str, Any]) -> tuple[Any, ...]:
     return record["step"], record["turn"]
 
 
-def _first_kept(plain: list[dict[str, Any]], tracked: dict[tuple[Any, ...], list[dict[str, Any]]]) -> int | None:
-    """Return where in the order of ending the first write is that is denied to plain MLflow and kept by tracking."""
+def _first_on_purpose(plain: list[dict[str, Any]], tracked: dict[tuple[Any, ...], list[dict[str, Any]]]) -> int | None:
+    """Return where, in the order in which calls end, the sides part on purpose for the first time.
+
+    That is a write that is denied to plain MLflow and kept by tracking, or a call that uses the active run's
+    experiment in another store: every store has a Default, but not the notebook's experiment.
+    """
     seen: Counter[tuple[Any, ...]] = Counter()
     for place, record in enumerate(plain):
         others = tracked.get(_call(record), [])[seen[_call(record)] :]
         seen[_call(record)] += 1
         if _is_denied(record) and (not others or others[0].get("error") != record["error"]):
+            return place
+        if "error" not in record and others and NO_DEFAULT in others[0].get("error", ["", ""])[1]:
             return place
     return None
 

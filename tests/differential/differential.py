@@ -34,15 +34,13 @@ def progress(line: str) -> None:
 
 
 def chunks(total: int, wanted: list[str]) -> list[tuple[str, int]]:
-    """Return the pieces of work, the slow ones first: a place and a number of sequences."""
+    """Return the pieces of work, a place and a number of sequences each, so that slow ones run beside fast ones."""
     weight, found = sum(PLACES[name] for name in wanted), []
-    for name in sorted(wanted, key=lambda name: -int(name.partition(" ")[2] or 0)):
+    for name in wanted:
         left = max(1, round(total * PLACES[name] / weight))
         found += [(name, min(CHUNK, left - done)) for done in range(0, left, CHUNK)]
-    slow = [chunk for chunk in found if chunk[0].endswith("00")]
-    fast = [chunk for chunk in found if chunk not in slow]
-    random.Random(0).shuffle(fast)
-    return slow + fast
+    random.Random(0).shuffle(found)
+    return found
 
 
 def spread(

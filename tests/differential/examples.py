@@ -106,5 +106,9 @@ EXAMPLES: dict[str, Sequence] = {
         ["mlflow.set_tracking_uri('sqlite:///side.db')", "mlflow.log_metric('a', 1)", "mlflow.active_run()"],
         ["mlflow.end_run()", "mlflow.set_tracking_uri(os.environ['SERVER'])", "mlflow.log_metric('a', 2)"]
     ),
+    "every store has a Default, not the notebook's experiment": sequence(
+        ["mlflow.log_metric('a', 1)", "mlflow.set_tracking_uri('sqlite:///side.db')"],
+        ["mlflow.initialize_logged_model(name='made')"]
+    ),
     "a run that is left open is closed": sequence([("mlflow.start_run()", "run")], closes=False),
 }  # fmt: skip
