@@ -147,8 +147,7 @@ CALLS: list[tuple[int, str, str]] = [
     (1, "mlflow.log_image(np.zeros((2, 2, 3), dtype='uint8'), 'image.png')", ""),
     (1, "mlflow.log_image(np.zeros((2, 2, 3), dtype='uint8'), key='image', step={step}, synchronous=True)", ""),
     (2, "mlflow.log_table({{'x': [{number}], 'y': ['one']}}, 'table.json')", ""),
-    (1, "mlflow.load_table('table.json')", ""),
-    (1, "mlflow.load_table('table.json', run_ids=[{run}])", ""),
+    (2, "mlflow.load_table('table.json', run_ids=[{run}])", ""),  # without ids, other sequences' runs in Default count
     (2, "mlflow.log_artifact('here.txt')", ""),
     (1, "mlflow.log_artifact('here.txt', 'deep')", ""),
     (1, "mlflow.log_artifact('missing.txt')", ""),
