@@ -377,9 +377,12 @@ class _Comparison:
                 yield one, found[0]
             else:
                 later.append(one)
+        unpaired = [other for other in left if other[identity] not in self.pairs.plain and not _is_own(other)]
+        is_needed = len(later) > len(unpaired)  # else the own run is the additional one
         for one in later:  # the run that the own one moved away from has no counterpart
-            free = [other for other in left if other[identity] not in self.pairs.plain
-                    and not (identity == "run_uuid" and _is_own(other) and other[identity] != self.own)]
+            free = [other for other in left if other[identity] not in self.pairs.plain]
+            if identity == "run_uuid":
+                free = [other for other in free if not _is_own(other) or (is_needed and other[identity] == self.own)]
             made_up = one["name"] == "<made up>"
             known = [other for other in left if other[identity] == self.pairs.tracked.get(one[identity])]
             fits = known or [other for other in free if other["name"] == one["name"] or (made_up and _is_own(other))]

@@ -106,9 +106,17 @@ EXAMPLES: dict[str, Sequence] = {
         ["mlflow.set_tracking_uri('sqlite:///side.db')", "mlflow.log_metric('a', 1)", "mlflow.active_run()"],
         ["mlflow.end_run()", "mlflow.set_tracking_uri(os.environ['SERVER'])", "mlflow.log_metric('a', 2)"]
     ),
+    "threads that start runs in a chosen experiment, beside a run elsewhere": sequence(
+        [("mlflow.start_run()", "run")],
+        [f"mlflow.set_experiment({A})", ("threads one by one", ["mlflow.log_text(None, 'note.txt')"])]
+    ),
     "every store has a Default, not the notebook's experiment": sequence(
         ["mlflow.log_metric('a', 1)", "mlflow.set_tracking_uri('sqlite:///side.db')"],
         ["mlflow.initialize_logged_model(name='made')"]
+    ),
+    "a run that a client has ended keeps this status": sequence(
+        [("with mlflow.start_run(nested=True) as {it}:", ["mlflow.set_tracking_uri('sqlite:///side.db')"])],
+        ["client.update_run(r1.info.run_id, 'KILLED', 'first')"]
     ),
     "a run that is left open is closed": sequence([("mlflow.start_run()", "run")], closes=False),
 }  # fmt: skip

@@ -148,8 +148,9 @@ class Settlement:
         for item in self._artifacts(ending):
             delivery.put(item)
             delivery.flush()
+        delivery.flush()
         for child, status in story.children.items():
-            if status == "RUNNING":
+            if status == "RUNNING" and self._is_open(child):
                 self._end(child, ending.status)
         delivery.flush()
         delivery.remove_doubles()
@@ -165,6 +166,14 @@ class Settlement:
                     cpu_seconds=round(sum(os.times()[:4]), 3))  # fmt: skip
         tidy_up(self.folder)
         self.record()  # again, as a full disk now has room
+
+    def _is_open(self, run: str) -> bool:
+        """Return whether a run has not been ended otherwise, for example by ``MlflowClient.update_run``."""
+        try:
+            found = self.delivery.rest.call("GET", "runs/get", run_id=self.delivery.progress.ids.get(run, run))
+        except ServerError:
+            return True
+        return bool(found["run"]["info"]["status"] == "RUNNING")
 
     def _end(self, run: str, status: str) -> None:
         end_time = self.story.last_time or self.start["time"]
