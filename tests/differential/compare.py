@@ -20,6 +20,7 @@ NOUNS = "|".join(sorted({word.lower() for word in name_utils._GENERATOR_NOUNS}))
 MADE_UP = re.compile(rf"\b(?:{PREDICATES})-(?:{NOUNS})-[0-9]{{1,4}}\b")
 MOMENT = re.compile(r"\b1[6-9][0-9]{11}\b")
 ISO = re.compile(r"\b20[0-9]{2}-[0-9]{2}-[0-9]{2}[T ][0-9:]{8}(?:\.[0-9]+)?(?:\+00:00|Z)?")
+TEMPORARY = re.compile(r"(?<=/)tmp[a-z0-9_]{8}(?=/)")  # folders of Python's tempfile
 DAY = 86_400_000  # ms
 DEFAULT = "0"  # id of the experiment that is there from the beginning
 PARENT = "mlflow.parentRunId"
@@ -178,7 +179,7 @@ class _Comparison:
         if stand_in:
             value = re.sub(rf"\b{stand_in}\b", DEFAULT, value)
         value = MOMENT.sub(lambda found: "<time>" if abs(int(found[0]) - self.now) < DAY else found[0], value)
-        return MADE_UP.sub("<made up>", ISO.sub("<time>", value))
+        return TEMPORARY.sub("<temporary>", MADE_UP.sub("<made up>", ISO.sub("<time>", value)))
 
     def _purposeless(self, value: Any) -> Any:
         """Mark what tracking adds on purpose."""
@@ -311,7 +312,9 @@ class _Comparison:
         found = [item for item in plain if counterpart and counterpart in _run_ids(item)]
         free = [item for item in plain if not self.pairs.tracked.keys() & _run_ids(item)]
         made_up = [item for item in free if "<made up>" in str(item)]  # with threads any of them
-        found = found or sorted(made_up, key=lambda item: len(_logged(item) ^ _logged(own)))
+        found = found or sorted(
+            made_up, key=lambda item: (len(_logged(item) ^ _logged(own)), _status(item) != _status(own))
+        )
         if not found:
             return plain, tracked
         return ([found[0], *(item for item in plain if item is not found[0])],
@@ -456,6 +459,11 @@ def _logged(run: dict[str, Any]) -> set[tuple[str, str]]:
     rows = {f"{part}.{key}": value for part in ("metrics", "params") for key, value in (parts.get(part) or {}).items()}
     return {(key, str(value)) for key, value in (run | rows).items()
             if key.startswith(("metrics.", "params.")) and not isinstance(value, _Own)}  # fmt: skip
+
+
+def _status(run: dict[str, Any]) -> Any:
+    """Return the status of a run, of an object or a row of a frame."""
+    return run["info"].get("status") if isinstance(run.get("info"), dict) else run.get("status")
 
 
 def _outcome(record: dict[str, Any]) -> str:
