@@ -118,5 +118,8 @@ EXAMPLES: dict[str, Sequence] = {
         [("with mlflow.start_run(nested=True) as {it}:", ["mlflow.set_tracking_uri('sqlite:///side.db')"])],
         ["client.update_run(r1.info.run_id, 'KILLED', 'first')"]
     ),
+    "a run that is active ends with the kernel, whatever a client has set": sequence(
+        [("mlflow.start_run(nested=True)", "run")], ["client.set_terminated(r1.info.run_id, 'FAILED')"], closes=False
+    ),
     "a run that is left open is closed": sequence([("mlflow.start_run()", "run")], closes=False),
 }  # fmt: skip

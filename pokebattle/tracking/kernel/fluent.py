@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from pokebattle.tracking.journal import NOT_ENDED
 from pokebattle.tracking.kernel import calls
 from pokebattle.tracking.kernel.execution import Execution
 from pokebattle.tracking.kernel.imports import after_import, replace
@@ -62,6 +63,7 @@ class Attachment:
 
         self.fluent, self.current = fluent, current
         self.execution: Execution | None = None  # the execution whose run was used
+        self._open: set[str] = set()  # runs that cells have started on the execution's server and not ended
         self._claims = threading.Lock()  # of several threads that log without a run, only one gets the execution's
         self._stack = fluent._active_run_stack.get
         self._chosen_experiment = fluent._get_experiment_id
@@ -200,10 +202,15 @@ class Attachment:
         return None if execution and (execution.refused or execution.deleted) else own
 
     def _note(self, run: str, status: str) -> None:
-        """Record that a run is open or has ended, so that the sender can end the open ones."""
+        """Record that a run is open or has ended, so that the sender can end the open ones.
+
+        A run whose end fails was started here but may be ended while cells use another server.
+        """
 
         def emit() -> None:
-            if execution := self._joined():
+            execution = self.current() if status == NOT_ENDED else self._joined()
+            if execution and (status != NOT_ENDED or run in self._open):
+                (self._open.add if status == "RUNNING" else self._open.discard)(run)
                 execution.started = True
                 execution.emit("run_status", run=run, status=status)
 
@@ -216,9 +223,13 @@ class Attachment:
         def call(*args: Any, **kwargs: Any) -> None:
             stack = self.stack()
             run = stack[-1].info.run_id if stack else None
-            end_run(*args, **kwargs)
-            if run:
-                self._note(run, str(next(iter([*args, *kwargs.values()]), "FINISHED")))
+            status = NOT_ENDED
+            try:
+                end_run(*args, **kwargs)
+                status = str(next(iter([*args, *kwargs.values()]), "FINISHED"))
+            finally:
+                if run:
+                    self._note(run, status)
 
         return call
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pokebattle.tracking.cells import ANSI
 from pokebattle.tracking.ids import MARKS
-from pokebattle.tracking.journal import read_json, run_address, to_json, write_atomically
+from pokebattle.tracking.journal import NOT_ENDED, read_json, run_address, to_json, write_atomically
 from pokebattle.tracking.secrets import Masker
 from pokebattle.tracking.settings import deliver_to, server_record
 from pokebattle.tracking.shipping.delivery import Delivery, RefusedError
@@ -150,7 +150,7 @@ class Settlement:
             delivery.flush()
         delivery.flush()
         for child, status in story.children.items():
-            if status == "RUNNING" and self._is_open(child):
+            if status == "RUNNING" or (status == NOT_ENDED and self._is_open(child)):
                 self._end(child, ending.status)
         delivery.flush()
         delivery.remove_doubles()
@@ -168,7 +168,7 @@ class Settlement:
         self.record()  # again, as a full disk now has room
 
     def _is_open(self, run: str) -> bool:
-        """Return whether a run has not been ended otherwise, for example by ``MlflowClient.update_run``."""
+        """Return whether the server has a run as running, so that nobody has ended it."""
         try:
             found = self.delivery.rest.call("GET", "runs/get", run_id=self.delivery.progress.ids.get(run, run))
         except ServerError:

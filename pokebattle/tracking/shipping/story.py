@@ -12,7 +12,7 @@ from pokebattle.tracking import trials
 from pokebattle.tracking.cells import NO_TRACK, Places, cell_source
 from pokebattle.tracking.context import INTERACTIVE
 from pokebattle.tracking.ids import LOCAL, LOCAL_ID, local_ids
-from pokebattle.tracking.journal import Progress, execution_folder, read_events, read_json
+from pokebattle.tracking.journal import NOT_ENDED, Progress, execution_folder, read_events, read_json
 from pokebattle.tracking.secrets import Masker
 from pokebattle.tracking.shipping.attempts import NO_CELL, Attempts, Told
 from pokebattle.tracking.shipping.delivery import Delivery
@@ -588,7 +588,7 @@ class Story:
             The journal's ``run_status`` event.
         """
         if self.delivery.owns(event["run"]):
-            self.ended_as = "" if event["status"] == "RUNNING" else event["status"]
+            self.ended_as = "" if event["status"] in {"RUNNING", NOT_ENDED} else event["status"]
         else:
             self.children[event["run"]] = event["status"]
 
