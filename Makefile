@@ -10,7 +10,7 @@ UV_VERSION := 0.13.9
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600
 SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: help train retrain tune check test check-release check-retrain check-shared foreign check-images lab server stop env \
+.PHONY: help train retrain tune check test check-release check-retrain check-shared check-nbtrack foreign check-images lab server stop env \
 	images shared shared-stop backup restore reference dex dataset bench results differential chaos docs clean
 
 help:  ## show this list
@@ -40,8 +40,8 @@ tune: $(READY)  ## search better settings for v3 (100 trials, two processes); th
 	$(BIN)/papermill notebooks/tune.ipynb out-tune.ipynb -p version v3 -p n_trials 100 -p workers 2
 	@$(BIN)/python -m pokebattle report out-tune.ipynb
 
-check: $(READY)  ## lint code, types, workflows and shell scripts
-	$(BIN)/ruff check . && $(BIN)/mypy
+check: $(READY)  ## check format, lint, import rules, types, workflows and shell scripts
+	$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check . && $(BIN)/lint-imports && $(BIN)/mypy
 	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck -pyflakes ""
 	$(BIN)/zizmor --quiet --offline .github/workflows
 	$(BIN)/shellcheck .ci/run .ci/environment
@@ -60,6 +60,9 @@ check-retrain: $(READY)  ## retraining of the sample version for real: without a
 
 check-shared: $(READY)  ## the team's server under load, with its database and itself failing, on S3, lost and restored
 	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/shared
+
+check-nbtrack: $(READY)  ## install nbtrack's wheel alone in a new environment and track a notebook there (minutes)
+	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/nbtrack
 
 foreign: $(READY)  ## papermill's, nbclient's, nbval's and mlflow's tests, and 50 notebooks, with us and without (an hour)
 	$(BIN)/python tests/foreign/suites.py $(SUITES)
@@ -114,7 +117,7 @@ results: $(READY)  ## fit every version, protocol and feature set, and print the
 differential: $(READY)  ## search for calls of MLflow that give something else in tracked notebooks (SEQUENCES=5000)
 	POKEBATTLE_TRACKING=off $(BIN)/python tests/differential/differential.py --sequences $(or $(SEQUENCES),5000)
 
-chaos: $(READY)  ## the whole fault matrix, shippers killed at random, many notebooks at once (half an hour)
+chaos: $(READY)  ## the whole fault matrix, senders killed at random, many notebooks at once (half an hour)
 	POKEBATTLE_TRACKING=off $(BIN)/python tests/tracking/chaos.py
 
 docs: $(DOCS_READY)  ## build docs/ and the notebooks' stored outputs as a site in build/docs; a warning is an error
@@ -124,4 +127,4 @@ docs: $(DOCS_READY)  ## build docs/ and the notebooks' stored outputs as a site 
 	@echo "built build/docs/index.html"
 
 clean:  ## remove what make produced, except the environments and the server's store
-	rm -rf build out*.ipynb .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build out*.ipynb .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -40,9 +40,12 @@ def write(folder: Path, name: str, document: Any) -> Path:
 
 
 def execute(
-    path: Path, folder: Path, env: dict[str, str], options: Sequence[str] = (),
+    path: Path,
+    folder: Path,
+    env: dict[str, str],
+    options: Sequence[str] = (),
     watch: Callable[[subprocess.Popen[bytes]], object] | None = None,
-) -> float:  # fmt: skip
+) -> float:
     """Execute a notebook with papermill in ``folder`` and return its wall time in seconds.
 
     Parameters
@@ -95,9 +98,15 @@ def train(pairs: int) -> list[Figure]:
 
 
 def _compare(
-    name: str, here: Stage, document: Any, options: Sequence[str], pairs: int, added_limit: float,
-    off_limit: float | None = None, usual_limit: float | None = None,
-) -> list[Figure]:  # fmt: skip
+    name: str,
+    here: Stage,
+    document: Any,
+    options: Sequence[str],
+    pairs: int,
+    added_limit: float,
+    off_limit: float | None = None,
+    usual_limit: float | None = None,
+) -> list[Figure]:
     plain = write(here.folder, "plain.ipynb", document)
     autolog = write(here.folder, "autolog.ipynb", with_autolog(document))
 
@@ -114,4 +123,4 @@ def _compare(
     if usual_limit is not None:
         figures.append(costlier(f"{name}: its added / ours", "s", off, on, usual, usual_limit))
     spent = [record["cpu_seconds"] for record in here.closed().values()][1:]
-    return [*figures, level(f"{name}: shipper's processor", "s", dict(enumerate(spent, 1)))]
+    return [*figures, level(f"{name}: sender's processor", "s", dict(enumerate(spent, 1)))]

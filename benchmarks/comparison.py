@@ -68,9 +68,11 @@ class Figure:
 
 
 def rounds(
-    ways: Mapping[str, Callable[[], dict[str, float]]], pairs: int, idle: Callable[[], Any],
+    ways: Mapping[str, Callable[[], dict[str, float]]],
+    pairs: int,
+    idle: Callable[[], Any],
     sparse: Collection[str] = (),
-) -> dict[str, Values]:  # fmt: skip
+) -> dict[str, Values]:
     """Measure every way once per round, in a random order with a fixed seed.
 
     Parameters
@@ -164,9 +166,14 @@ def _limit(target: float | None) -> Target | None:
 
 
 def _paired(
-    name: str, unit: str, kind: str, off: dict[int, float], on: dict[int, float], paired: list[float],
+    name: str,
+    unit: str,
+    kind: str,
+    off: dict[int, float],
+    on: dict[int, float],
+    paired: list[float],
     target: Target | None,
-) -> Figure:  # fmt: skip
+) -> Figure:
     low, high = interval(paired)
     sides = (statistics.median(off[n] for n in on), statistics.median(on.values()))
     raw = {"without": off, "with": on}

@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from pokebattle import formula
-from pokebattle.features import matchup_features
+from pokebattle.datasets import formula
+from pokebattle.learning.features import matchup_features
 
 LIMITS = {"raw": 3.0, "mechanics": 10.0}  # CPU seconds
 PEAK = 1.5  # times the size of the matrix
@@ -35,8 +35,10 @@ def measure(name: str) -> str:
     used = time.process_time() - used
     size = X.nbytes / 2**20
     peak = (megabytes("VmHWM") - held) / size
-    return (f"{name}: {len(X)} rows x {X.shape[1]}, {used:.1f} CPU s (limit {LIMITS[name]:g}), {size:.0f} MB, "
-            f"peak {peak:.2f} matrices (limit {PEAK:g})\n")
+    return (
+        f"{name}: {len(X)} rows x {X.shape[1]}, {used:.1f} CPU s (limit {LIMITS[name]:g}), {size:.0f} MB, "
+        f"peak {peak:.2f} matrices (limit {PEAK:g})\n"
+    )
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ import psutil
 from comparison import Figure, Target, level, quantity, ratio, rounds
 from tracking import HEAD, line
 
-from pokebattle import battles
-from pokebattle.engine import arena
+from pokebattle.engine import run_battles
 from pokebattle.engine.process import EngineProcess, Request
+from pokebattle.game import matchups as battles
 
 POLICIES = ("best_move", "random_move")
 N_BATTLES = 20  # per matchup, as in the training part of a battle set
@@ -83,10 +83,12 @@ def _confine(cores: Iterable[int]) -> None:
 
 def fought(policy: str, n_chunks: int, n_workers: int, n_cores: int) -> dict[str, float]:
     """Fight some chunks; return the rates, without start-up."""
-    matchups = battles.matchups(policy).sample(n_chunks * arena.CHUNK_BATTLES // N_BATTLES, random_state=0)
+    matchups = battles.matchups(policy).sample(n_chunks * run_battles.CHUNK_BATTLES // N_BATTLES, random_state=0)
     meter = Meter()
     with confined(n_cores), tempfile.TemporaryDirectory() as folder:
-        arena.fight(matchups, N_BATTLES, stream="training", cache=Path(folder), n_workers=n_workers, progress=meter)
+        run_battles.fight(
+            matchups, N_BATTLES, stream="training", cache=Path(folder), n_workers=n_workers, progress=meter
+        )
     return meter.rates()
 
 
@@ -104,13 +106,14 @@ def compare(n_rounds: int) -> list[Figure]:
         ways: dict[str, Callable[[], dict[str, float]]] = {}
         for policy in POLICIES:
             some = battles.matchups(policy).sample(N_COMPARED, random_state=0)
-            request = arena._request(some, N_BATTLES, "training")
+            request = run_battles._request(some, N_BATTLES, "training")
             ways[f"{policy}, quick"] = lambda asked=request: answered(process, asked)
             ways[f"{policy}, plain"] = lambda asked=request | {"plain": True}: answered(process, asked)
             ways[policy] = lambda named=policy: fought(named, N_CHUNKS[1], 1, n_all)
         for n_workers, n_cores in ((1, 1), (1, n_all), (2, 2)):
             ways[f"{n_workers} on {n_cores}"] = lambda workers=n_workers, cores=n_cores: fought(
-                "best_move", N_CHUNKS[2], workers, cores)  # fmt: skip
+                "best_move", N_CHUNKS[2], workers, cores
+            )
         values = rounds(ways, n_rounds, lambda: None)
     figures = []
     for policy in POLICIES:

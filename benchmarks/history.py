@@ -18,8 +18,14 @@ from processes import kernel_below
 from stage import Stage, stage
 
 FEW, MANY = 100, 10_000
-TABLES = {"runs": "run_uuid", "params": "run_uuid", "metrics": "run_uuid", "latest_metrics": "run_uuid",
-          "tags": "run_uuid", "inputs": "destination_id"}  # fmt: skip
+TABLES = {
+    "runs": "run_uuid",
+    "params": "run_uuid",
+    "metrics": "run_uuid",
+    "latest_metrics": "run_uuid",
+    "tags": "run_uuid",
+    "inputs": "destination_id",
+}
 FAMILY = 4  # every fourth run is a child of the one before it
 APART = 60_000  # ms between the starts of two runs
 EXPERIMENT = "battle_winner_sample"

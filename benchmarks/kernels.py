@@ -184,7 +184,7 @@ def memory(pairs: int) -> list[Figure]:
         for name, sources in kinds.items():
             values = _alternate(here, pairs, partial(_weigh, sources))
             figures.append(_added(name, "MB", values, "all", 30))
-            figures.append(level(f"{name}, shipper alone", "MB", quantity(values["on"], "helpers")))
+            figures.append(level(f"{name}, sender alone", "MB", quantity(values["on"], "helpers")))
     return figures
 
 

@@ -1,4 +1,4 @@
-"""The predecessor's own battles: does `pokebattle.formula` decide them, and how well do these features predict them?
+"""The predecessor's own battles: does the formula of v1 decide them, and how well do our features predict them?
 
 ``python benchmarks/predecessor.py FOLDER`` reads the three ``matchups_*.parquet`` of benjsant/lets-go-predictiondex.
 
@@ -25,44 +25,111 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pokebattle import dex, formula
-from pokebattle.battles import LEVEL, STATS
+from pokebattle.datasets import formula
+from pokebattle.datasets.splits import pair_hashes
 from pokebattle.evaluation import INTERVAL, species_bootstrap
-from pokebattle.features import matchup_features
+from pokebattle.game import dex
+from pokebattle.game.matchups import LEVEL, STATS
+from pokebattle.learning.features import matchup_features
 from pokebattle.model import BattleWinner
 from pokebattle.params import load_params
-from pokebattle.splits import pair_hashes
 
 SCENARIOS = ("best_move", "random_move", "all_combinations")
 VERSIONS = {"v1": SCENARIOS[:1], "v2": SCENARIOS}
 HELD_OUT, N_FOLDS, N_BOOTSTRAP = 0.1, 3, 1000
-CANDIDATES = [{"n_estimators": 300, "max_depth": 8}, {"n_estimators": 600, "max_depth": 6},
-              {"n_estimators": 1000, "max_depth": 5}]  # fmt: skip
+CANDIDATES = [
+    {"n_estimators": 300, "max_depth": 8},
+    {"n_estimators": 600, "max_depth": 6},
+    {"n_estimators": 1000, "max_depth": 5},
+]
 COLUMNS = ["species_a", "species_b", "move_a", "move_b", "wins_a", "n_battles", "mapped", "scenario"]
 THEIR_STATS = ["hp", "attack", "defense", "sp_attack", "sp_defense", "speed"]
 TYPES = {
-    "Acier": "steel", "Combat": "fighting", "Dragon": "dragon", "Eau": "water", "Feu": "fire", "Fée": "fairy",
-    "Glace": "ice", "Insecte": "bug", "Normal": "normal", "Plante": "grass", "Poison": "poison", "Psy": "psychic",
-    "Roche": "rock", "Sol": "ground", "Spectre": "ghost", "Ténèbres": "dark", "Vol": "flying", "Électrik": "electric",
-}  # fmt: skip
+    "Acier": "steel",
+    "Combat": "fighting",
+    "Dragon": "dragon",
+    "Eau": "water",
+    "Feu": "fire",
+    "Fée": "fairy",
+    "Glace": "ice",
+    "Insecte": "bug",
+    "Normal": "normal",
+    "Plante": "grass",
+    "Poison": "poison",
+    "Psy": "psychic",
+    "Roche": "rock",
+    "Sol": "ground",
+    "Spectre": "ghost",
+    "Ténèbres": "dark",
+    "Vol": "flying",
+    "Électrik": "electric",
+}
 MOVES = {
-    "Charge": "tackle", "Combo-Griffe": "furyswipes", "Coud'Krâne": "skullbash", "Coup d'Boule": "headbutt",
-    "Coupe-Vent": "razorwind", "Croc de Mort": "hyperfang", "Câlinerie": "playrough", "Damoclès": "doubleedge",
-    "Danse-Fleur": "petaldance", "Double Pied": "doublekick", "Double-Dard": "twineedle", "Draco-Queue": "dragontail",
-    "Force": "strength", "Furie": "furyattack", "Façade": "facade", "Griffe": "scratch", "Jackpot": "payday",
-    "Koud'Korne": "hornattack", "Lance-Flammes": "flamethrower", "Laser Glace": "icebeam", "Ligotage": "wrap",
-    "Mania": "thrash", "Mawashi Geri": "rollingkick", "Mâchouille": "crunch", "Mégafouet": "powerwhip",
-    "Météores": "swift", "Osmerang": "bonemerang", "Picanon": "spikecannon", "Pika-Piqué": "floatyfall",
-    "Pika-Splash": "splishysplash", "Pika-Sprint": "zippyzap", "Pilonnage": "barrage", "Pistolet à O": "watergun",
-    "Plaie-Croix": "xscissor", "Poing Comète": "cometpunch", "Psyko": "psychic", "Ruse": "feint", "Souplesse": "slam",
-    "Surf": "surf", "Séisme": "earthquake", "Tonnerre": "thunderbolt", "Torgnoles": "doubleslap", "Tranche": "slash",
-    "Triplattaque": "triattack", "Tunnel": "dig", "Tunnelier": "drillrun", "Ultimapoing": "megapunch",
-    "Ultimawashi": "megakick", "Uppercut": "dizzypunch", "Vampirisme": "leechlife", "Vibrobscur": "darkpulse",
-    "Vol": "fly", "Cascade": "waterfall", "Ébullition": "scald", "Écrasement": "stomp", "Écras'Face": "pound",
-    "Écume": "bubble", "Étreinte": "bind", "Évo-Congélo": "freezyfrost", "Évo-Dynamo": "buzzybuzz",
-    "Évo-Fabulo": "sparklyswirl", "Évo-Flambo": "sizzlyslide", "Évo-Psycho": "glitzyglow",
+    "Charge": "tackle",
+    "Combo-Griffe": "furyswipes",
+    "Coud'Krâne": "skullbash",
+    "Coup d'Boule": "headbutt",
+    "Coupe-Vent": "razorwind",
+    "Croc de Mort": "hyperfang",
+    "Câlinerie": "playrough",
+    "Damoclès": "doubleedge",
+    "Danse-Fleur": "petaldance",
+    "Double Pied": "doublekick",
+    "Double-Dard": "twineedle",
+    "Draco-Queue": "dragontail",
+    "Force": "strength",
+    "Furie": "furyattack",
+    "Façade": "facade",
+    "Griffe": "scratch",
+    "Jackpot": "payday",
+    "Koud'Korne": "hornattack",
+    "Lance-Flammes": "flamethrower",
+    "Laser Glace": "icebeam",
+    "Ligotage": "wrap",
+    "Mania": "thrash",
+    "Mawashi Geri": "rollingkick",
+    "Mâchouille": "crunch",
+    "Mégafouet": "powerwhip",
+    "Météores": "swift",
+    "Osmerang": "bonemerang",
+    "Picanon": "spikecannon",
+    "Pika-Piqué": "floatyfall",
+    "Pika-Splash": "splishysplash",
+    "Pika-Sprint": "zippyzap",
+    "Pilonnage": "barrage",
+    "Pistolet à O": "watergun",
+    "Plaie-Croix": "xscissor",
+    "Poing Comète": "cometpunch",
+    "Psyko": "psychic",
+    "Ruse": "feint",
+    "Souplesse": "slam",
+    "Surf": "surf",
+    "Séisme": "earthquake",
+    "Tonnerre": "thunderbolt",
+    "Torgnoles": "doubleslap",
+    "Tranche": "slash",
+    "Triplattaque": "triattack",
+    "Tunnel": "dig",
+    "Tunnelier": "drillrun",
+    "Ultimapoing": "megapunch",
+    "Ultimawashi": "megakick",
+    "Uppercut": "dizzypunch",
+    "Vampirisme": "leechlife",
+    "Vibrobscur": "darkpulse",
+    "Vol": "fly",
+    "Cascade": "waterfall",
+    "Ébullition": "scald",
+    "Écrasement": "stomp",
+    "Écras'Face": "pound",
+    "Écume": "bubble",
+    "Étreinte": "bind",
+    "Évo-Congélo": "freezyfrost",
+    "Évo-Dynamo": "buzzybuzz",
+    "Évo-Fabulo": "sparklyswirl",
+    "Évo-Flambo": "sizzlyslide",
+    "Évo-Psycho": "glitzyglow",
     "Évo-Thalasso": "bouncybubble",
-}  # fmt: skip
+}
 
 
 def read(file: Path) -> pd.DataFrame:

@@ -13,10 +13,10 @@ import time
 import numpy as np
 import pandas as pd
 
-from pokebattle import evaluation, splits
-from pokebattle.baselines import baselines
-from pokebattle.datasets import BattleSet, load_battles, open_part
-from pokebattle.features import matchup_features
+from pokebattle import evaluation
+from pokebattle.datasets import BattleSet, load_battles, open_part, splits
+from pokebattle.learning.baselines import baselines
+from pokebattle.learning.features import matchup_features
 from pokebattle.model import BattleWinner
 from pokebattle.params import load_params
 
@@ -25,8 +25,15 @@ FITTED = {  # by version and feature set: the version whose file has the setting
     "v2": {"raw": "v2", "mechanics": "v2"},
     "v3": {"raw": "v3_raw", "mechanics": "v3_mechanics", "simulation": "v3"},
 }
-FIGURES = {"excess_percent": 1, "log_loss": 4, "brier": 4, "calibration_error": 4, "favourite_agreement": 3,
-           "error_of_p": 3, "accuracy": 3}  # fmt: skip
+FIGURES = {
+    "excess_percent": 1,
+    "log_loss": 4,
+    "brier": 4,
+    "calibration_error": 4,
+    "favourite_agreement": 3,
+    "error_of_p": 3,
+    "accuracy": 3,
+}
 HEAD = ("version", "protocol", "policy", "predictor", "matchups", *FIGURES)
 
 
@@ -51,8 +58,10 @@ def _predict(version: str, protocol: str, features: str) -> np.ndarray:
     numbers = matchup_features(features).fit(training).both_orientations(training)
     described = time.process_time()
     model = BattleWinner.from_params(params).fit(numbers, training["wins_a"], training["n_battles"])
-    sys.stderr.write(f"{version} {protocol} {features}: {numbers.shape}, features {described - began:.0f} s, "
-                     f"fit {time.process_time() - described:.0f} s of CPU\n")
+    sys.stderr.write(
+        f"{version} {protocol} {features}: {numbers.shape}, features {described - began:.0f} s, "
+        f"fit {time.process_time() - described:.0f} s of CPU\n"
+    )
     return model.predict_proba(evaluation.single_orientation(open_part(battles, "test")))[:, 1]
 
 

@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pokebattle.shared import accounts, settings
-from pokebattle.shared.settings import Login
-from pokebattle.tracking.shipping.rest import MlflowRest
+from nbtrack.mlflow_rest import MlflowRest
+from nbtrack.team import accounts, settings
+from nbtrack.team.settings import Login
 
 ROUNDS, WRITERS, RUNS = 5, 8, 25
 POINTS = [{"key": f"m{number}", "value": 1.0, "timestamp": 1, "step": 0} for number in range(10)]
@@ -65,8 +65,12 @@ def team(folder: Path, workers: int) -> Iterator[list[MlflowRest]]:
     """Start a team's server and yield its clients, each with an account of its own."""
     folder.mkdir()
     env = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "POSTGRES_"))}
-    env |= {"POKEBATTLE_STATE": str(folder), "POKEBATTLE_ENV_FILE": str(folder / ".env"),
-            "MLFLOW_PORT": str(free_port()), "MLFLOW_WORKERS": str(workers)}  # fmt: skip
+    env |= {
+        "POKEBATTLE_STATE": str(folder),
+        "POKEBATTLE_ENV_FILE": str(folder / ".env"),
+        "MLFLOW_PORT": str(free_port()),
+        "MLFLOW_WORKERS": str(workers),
+    }
     command = [sys.executable, "-m", "pokebattle", "shared"]
     try:
         subprocess.run([*command, "start"], env=env, check=True, stdout=subprocess.DEVNULL)

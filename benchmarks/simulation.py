@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pokebattle import battles, engine
+from pokebattle import engine
 from pokebattle.evaluation import evaluate
-from pokebattle.places import state_dir
+from pokebattle.game import matchups as battles
+from pokebattle.paths import state_dir
 from pokebattle.simulation import simulate
 
 POLICIES = {"best_move": 300, "given_move": 300, "random_move": 100}  # matchups that the engine fights
@@ -47,8 +48,10 @@ def measure(policy: str, n_matchups: int, cache: Path, n_bootstrap: int) -> None
     predictions = {str(n): chances(fought, n) for n in N_SIMULATED}
     scores = evaluate(fought, predictions, n_bootstrap=n_bootstrap, random_state=0)
     for row in scores[scores["figure"] == "excess_percent"].iloc[:-1].itertuples():
-        sys.stdout.write(f"  {row.predictor:>5} simulated: excess {row.value:.2f} % [{row.low:.2f}, {row.high:.2f}], "
-                         f"{n_matchups} matchups x {N_ENGINE}\n")
+        sys.stdout.write(
+            f"  {row.predictor:>5} simulated: excess {row.value:.2f} % [{row.low:.2f}, {row.high:.2f}], "
+            f"{n_matchups} matchups x {N_ENGINE}\n"
+        )
 
 
 def main() -> None:

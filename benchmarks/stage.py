@@ -11,8 +11,8 @@ from unittest.mock import patch
 
 from processes import swept
 
-from pokebattle.tracking import server
-from pokebattle.tracking.journal import read_json
+from nbtrack import server
+from nbtrack.files import read_json
 
 FOREIGN = ("MLFLOW_", "POKEBATTLE_", "JPY_", "PYTEST_")  # variables that would change the executor or the server
 ANY_PORT = "http://127.0.0.1:0"

@@ -115,10 +115,18 @@ def _describe(machine: dict[str, Any]) -> str:
 
 def _plain(benchmark: str, figure: Figure) -> dict[str, Any]:
     return {
-        "benchmark": benchmark, "name": figure.name, "unit": figure.unit, "kind": figure.kind, "median": figure.value,
-        "interval": [figure.low, figure.high], "n": figure.n, "sides": figure.sides,
-        "target": str(figure.target) if figure.target else None, "met": figure.met, "values": figure.raw,
-    }  # fmt: skip
+        "benchmark": benchmark,
+        "name": figure.name,
+        "unit": figure.unit,
+        "kind": figure.kind,
+        "median": figure.value,
+        "interval": [figure.low, figure.high],
+        "n": figure.n,
+        "sides": figure.sides,
+        "target": str(figure.target) if figure.target else None,
+        "met": figure.met,
+        "values": figure.raw,
+    }
 
 
 def _say(text: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import xgboost
 
 from pokebattle.datasets import load_battles
-from pokebattle.features import matchup_features
+from pokebattle.learning.features import matchup_features
 from pokebattle.model import BattleWinner
 from pokebattle.params import load_params
 
@@ -45,20 +45,32 @@ def _compare(version: str, rounds: int) -> tuple[str, str]:
         bare.append(_seconds(lambda: _bare(model, numbers, wins / n, n)))
     ratios = np.array(ours) / np.array(bare)
     low, high = np.quantile(np.random.default_rng(0).choice(ratios, (2000, rounds)).mean(axis=1), [0.025, 0.975])
-    first = (f"{version}: {numbers.shape[1]:,} matchups x {numbers.shape[2]} features from both sides, "
-             f"{numbers.nbytes / 1e6:.0f} MB; peak of memory while fitting +{_peak() - before:.0f} MB")
-    second = (f"  model {np.median(ours):.2f} s, XGBoost alone {np.median(bare):.2f} s, ratio {ratios.mean():.3f} "
-              f"[{low:.3f}, {high:.3f}], n {rounds}, limit {LIMIT}: {'yes' if ratios.mean() <= LIMIT else 'NO'}")
+    first = (
+        f"{version}: {numbers.shape[1]:,} matchups x {numbers.shape[2]} features from both sides, "
+        f"{numbers.nbytes / 1e6:.0f} MB; peak of memory while fitting +{_peak() - before:.0f} MB"
+    )
+    second = (
+        f"  model {np.median(ours):.2f} s, XGBoost alone {np.median(bare):.2f} s, ratio {ratios.mean():.3f} "
+        f"[{low:.3f}, {high:.3f}], n {rounds}, limit {LIMIT}: {'yes' if ratios.mean() <= LIMIT else 'NO'}"
+    )
     return first, second
 
 
 def _bare(model: BattleWinner, numbers: np.ndarray, share: np.ndarray, n: np.ndarray) -> None:
     """Fit the same trees by calling XGBoost directly."""
-    rows = xgboost.QuantileDMatrix(numbers.reshape(-1, numbers.shape[2]), label=np.append(share, 1 - share),
-                                   weight=np.append(n, n), nthread=model.n_jobs)  # fmt: skip
+    rows = xgboost.QuantileDMatrix(
+        numbers.reshape(-1, numbers.shape[2]),
+        label=np.append(share, 1 - share),
+        weight=np.append(n, n),
+        nthread=model.n_jobs,
+    )
     settings = {name: value for name, value in model.get_params().items() if name not in {"features", "n_estimators"}}
-    settings |= {"objective": "binary:logistic", "base_score": 0.5, "seed": settings.pop("random_state"),
-                 "nthread": settings.pop("n_jobs")}  # fmt: skip
+    settings |= {
+        "objective": "binary:logistic",
+        "base_score": 0.5,
+        "seed": settings.pop("random_state"),
+        "nthread": settings.pop("n_jobs"),
+    }
     xgboost.train(settings, rows, num_boost_round=model.n_estimators)
 
 

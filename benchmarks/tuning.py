@@ -28,25 +28,25 @@ from comparison import interval
 from optuna.distributions import FloatDistribution
 from optuna_integration.mlflow import MLflowCallback
 
+from nbtrack import server
 from pokebattle.params import load_params
-from pokebattle.tracking import server
 from pokebattle.tuning import search as searches
 
 SEARCH = """
 import time
 from types import SimpleNamespace
 from tuning import Quick, opened
-from pokebattle.tuning.projection import Projection
+from pokebattle.tuning.trial_runs import TrialRuns
 Quick.seconds = {seconds}
 search = opened({url!r})
 blocked = []
-plain = Projection.note
+plain = TrialRuns.note
 def note(self):
     began, known = time.perf_counter(), len(self._told)
     plain(self)
     if len(self._told) > known:
         blocked.append(1000 * (time.perf_counter() - began))
-Projection.note = note
+TrialRuns.note = note
 began = time.perf_counter()
 search.run({trials})
 print(time.perf_counter() - began, *blocked)
@@ -134,9 +134,10 @@ def _in_kernel(uri: str, switch: str, options: argparse.Namespace) -> list[float
         texts: list[str] = []
         try:
             reply = client.execute_interactive(
-                SEARCH.format(seconds=options.seconds, url=url, trials=options.trials), timeout=3600,
+                SEARCH.format(seconds=options.seconds, url=url, trials=options.trials),
+                timeout=3600,
                 output_hook=lambda message: texts.append(message["content"].get("text", "")),
-            )  # fmt: skip
+            )
         finally:
             client.stop_channels()
             manager.shutdown_kernel(now=True)
@@ -168,11 +169,17 @@ def resume(uri: str, options: argparse.Namespace) -> None:
         url = f"sqlite:///{folder}/studies.db"
         study = opened(url).study
         space = {"learning_rate": FloatDistribution(0.01, 1.0, log=True)}
-        study.add_trials([
-            optuna.create_trial(value=n / 1000, params={"learning_rate": 0.01 + n / 1100}, distributions=space,
-                                intermediate_values=dict.fromkeys(range(10), 0.1))
-            for n in range(1000)
-        ])  # fmt: skip
+        study.add_trials(
+            [
+                optuna.create_trial(
+                    value=n / 1000,
+                    params={"learning_rate": 0.01 + n / 1100},
+                    distributions=space,
+                    intermediate_values=dict.fromkeys(range(10), 0.1),
+                )
+                for n in range(1000)
+            ]
+        )
         seconds = []
         for _ in range(options.rounds):
             began = time.perf_counter()

@@ -22,7 +22,7 @@ def compare(pairs: int) -> list[Figure]:
         values = rounds(ways, max(pairs // SHARE, min(pairs, 2)), here.settle)
     off, on = values["off"], values["on"]
     return [
-        level("big notebook: shipper's peak", "MB", quantity(on, "helper"), 60),
+        level("big notebook: sender's peak", "MB", quantity(on, "helper"), 60),
         added("big notebook: kernel's peak", "MB", quantity(off, "kernel"), quantity(on, "kernel")),
         added("big notebook: wall time", "s", quantity(off, "wall"), quantity(on, "wall")),
     ]

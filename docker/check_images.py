@@ -27,8 +27,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pokebattle.shared import settings as s  # noqa: E402
-from pokebattle.shared.accounts import Server  # noqa: E402
+from nbtrack.team import settings as s  # noqa: E402
+from nbtrack.team.accounts import Server  # noqa: E402
 
 PLACE = Path(os.environ.get("POKEBATTLE_IMAGES", "/var/tmp/pokebattle-images"))
 BASE = "docker.io/library/python:3.11.14-slim-bookworm"
@@ -49,8 +49,19 @@ def main() -> int:
     for name, file in () if built else (("mlflow", "docker/Dockerfile.mlflow"), ("jupyter", "Dockerfile.jupyter")):
         say(f"building {name} from {file}")
         mounts = [f"--volume={one}:{one}:ro" for one in OWN if Path(one).exists()]
-        buildah("bud", "--isolation=chroot", "--pull-never", "--layers=false", "--format=docker", *mounts,
-                "--tag", f"pokebattle-{name}", "--file", file, ".")  # fmt: skip
+        buildah(
+            "bud",
+            "--isolation=chroot",
+            "--pull-never",
+            "--layers=false",
+            "--format=docker",
+            *mounts,
+            "--tag",
+            f"pokebattle-{name}",
+            "--file",
+            file,
+            ".",
+        )
     with started() as run:
         together(run)
     say("both images work together")
@@ -100,9 +111,13 @@ class Containers:
     def environment(self, service: str) -> dict[str, str]:
         """What Compose hands the service, with this machine's addresses in place of the services' names."""
         given = {key: value or "" for key, value in self.services[service].get("environment", {}).items()}
-        changed = {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": str(self.ports["db"]), "MLFLOW_HOST": "127.0.0.1",
-                   "MLFLOW_PORT": str(self.ports["mlflow"]),
-                   "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.ports['mlflow']}"}  # fmt: skip
+        changed = {
+            "POSTGRES_HOST": "127.0.0.1",
+            "POSTGRES_PORT": str(self.ports["db"]),
+            "MLFLOW_HOST": "127.0.0.1",
+            "MLFLOW_PORT": str(self.ports["mlflow"]),
+            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.ports['mlflow']}",
+        }
         return given | {key: value for key, value in changed.items() if key in given or key == "POSTGRES_PORT"}
 
     def words(self, service: str, *words: str) -> list[str]:
@@ -115,8 +130,9 @@ class Containers:
     def background(self, service: str, *words: str) -> subprocess.Popen[bytes]:
         """Run words in a service's image in the background."""
         log = (self.folder / f"{service}.log").open("ab")
-        child = subprocess.Popen(self.words(service, *words), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                 start_new_session=True)  # fmt: skip
+        child = subprocess.Popen(
+            self.words(service, *words), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
         self.children.append(child)
         return child
 
@@ -169,8 +185,10 @@ def together(run: Containers) -> None:
     assert found["info"]["status"] == "FINISHED", found["info"]
     (model,) = server.call("GET", "registered-models/search")["registered_models"]
     assert list((run.folder / "mlflow/artifacts").rglob("MLmodel")), "the model's files are not in the volume"
-    say(f"run {found['info']['run_name']} is {found['info']['status']}, {model['name']} version "
-        f"{model['latest_versions'][0]['version']} is registered")  # fmt: skip
+    say(
+        f"run {found['info']['run_name']} is {found['info']['status']}, {model['name']} version "
+        f"{model['latest_versions'][0]['version']} is registered"
+    )
     say("JupyterLab")
     words = "jupyter", "lab", "--ip=127.0.0.1", f"--port={run.ports['jupyter']}", "--no-browser"
     child = run.background("jupyter", *words)

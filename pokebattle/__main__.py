@@ -1,15 +1,13 @@
-"""``python -m pokebattle``: see :mod:`pokebattle.cli`."""
+"""``python -m pokebattle``: see `pokebattle.cli`."""
 
-import os
-import sys
-
+from nbtrack.cli import exit_with
 from pokebattle.cli import main
 
+
+def program() -> None:
+    """Run the command line, and end this process with its exit code."""
+    exit_with(main)
+
+
 if __name__ == "__main__":
-    try:
-        code = main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reading program has closed the pipe, as in `runs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    raise SystemExit(code)
+    program()

@@ -14,8 +14,8 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from pokebattle.features import MARGIN, MatchupFeatures, matchup_features
-from pokebattle.stat_features import StatFeatures
+from pokebattle.learning.features import MARGIN, MatchupFeatures, matchup_features
+from pokebattle.learning.stat_features import StatFeatures
 
 BOOSTER, CONFIG = "booster.ubj", "features.json"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pokebattle.attacks import (
+from pokebattle.game.attacks import (
     NEVER,
     TURNS,
     attacks,
@@ -158,8 +158,12 @@ def test_psywave_takes_half_to_one_and_a_half_of_the_level() -> None:
 
 
 def test_one_row_equals_the_same_row_among_many() -> None:
-    rows = [("pikachu", "thunderbolt", "squirtle"), ("machamp", "superpower", "chansey"),
-            ("beedrill", "pinmissile", "snorlax"), ("mew", "selfdestruct", "onix")]  # fmt: skip
+    rows = [
+        ("pikachu", "thunderbolt", "squirtle"),
+        ("machamp", "superpower", "chansey"),
+        ("beedrill", "pinmissile", "snorlax"),
+        ("mew", "selfdestruct", "onix"),
+    ]
     together = knock_outs(attacks(*zip(*rows, strict=True)))
     for index, row in enumerate(rows):
         down, turns = knock_outs(attack(*row))

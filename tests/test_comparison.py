@@ -2,9 +2,10 @@
 
 import pytest
 
-from pokebattle import comparison, evaluation, splits
-from pokebattle.datasets import load_battles, open_part
-from pokebattle.features import FEATURE_SETS
+from pokebattle import evaluation
+from pokebattle.datasets import load_battles, open_part, splits
+from pokebattle.evaluation import comparison
+from pokebattle.learning.features import FEATURE_SETS
 from pokebattle.model import BattleWinner
 from pokebattle.params import load_params
 

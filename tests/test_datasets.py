@@ -8,7 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pokebattle import battles, datasets, dex, splits
+from pokebattle import datasets
+from pokebattle.datasets import build, load, splits
+from pokebattle.game import dex, matchups
 
 STREAMS = {"train": "training", "test": "test", "gate": "gate"}
 
@@ -24,15 +26,15 @@ def parts(battle_set: datasets.BattleSet) -> dict[str, pd.DataFrame]:
 
 
 def test_v3_holds_the_parts_of_its_protocol_with_enough_battles(v3):
-    pairs = battles.pairs()
+    pairs = matchups.pairs()
     part_of = splits.assign(pairs, v3.protocol, v3.families)
     for part, table in parts(v3).items():
-        assert list(table.columns) == datasets.COLUMNS
+        assert list(table.columns) == load.COLUMNS
         assert table["wins_a"].between(0, table["n_battles"]).all()
         assert set(splits.pair_ids(table)) == set(splits.pair_ids(pairs[part_of == part]))
         fought = table.groupby("policy")["n_battles"].agg(["min", "max"])
         assert fought.T.to_dict() == {
-            policy: {"min": n, "max": n} for policy, n in datasets.N_BATTLES[STREAMS[part]].items()
+            policy: {"min": n, "max": n} for policy, n in build.N_BATTLES[STREAMS[part]].items()
         }
     best = datasets.open_part(v3, "test").query("policy == 'best_move'")
     assert len(best) >= 1500 and best["n_battles"].min() >= 400
@@ -40,14 +42,14 @@ def test_v3_holds_the_parts_of_its_protocol_with_enough_battles(v3):
 
 def test_v3_is_what_the_recipe_says(v3):
     for part, table in parts(v3).items():
-        planned = datasets.to_fight(STREAMS[part])
+        planned = build.to_fight(STREAMS[part])
         mine = planned[splits.pair_ids(planned).isin(splits.pair_ids(table))]
-        order = battles.MATCHUP
+        order = matchups.MATCHUP
         assert table[order].sort_values(order).to_numpy().tolist() == mine[order].sort_values(order).to_numpy().tolist()
 
 
 def test_the_committed_files_are_small():
-    assert sum(file.stat().st_size for file in datasets.FOLDER.rglob("*")) < 5_000_000
+    assert sum(file.stat().st_size for file in load.FOLDER.rglob("*")) < 5_000_000
 
 
 def test_a_smaller_set_is_part_of_a_larger_one():
@@ -81,9 +83,9 @@ def test_what_judges_is_handed_out_by_name_alone():
 
 def tables() -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """Return made-up wins of all matchups of the first 60 pairs, in their streams, and these pairs."""
-    pairs = battles.pairs()[:60]
+    pairs = matchups.pairs()[:60]
     part = splits.assign(pairs, "pair", dex.species()["evolution_line"])
-    every = battles.matchups().merge(pairs).assign(wins_a=3, n_battles=10, turns=1.5)
+    every = matchups.matchups().merge(pairs).assign(wins_a=3, n_battles=10, turns=1.5)
     judged = {name: every[(part == name).to_numpy()].assign(n_battles=100) for name in ("test", "gate")}
     return {"training": every, **judged}, pairs
 
@@ -91,7 +93,7 @@ def tables() -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
 @pytest.fixture
 def folder(tmp_path):
     """Write a small set named "mine" and return the folder that holds it."""
-    datasets.write_battles(tmp_path / "mine", *tables(), {"engine": "none"})
+    build.write_battles(tmp_path / "mine", *tables(), {"engine": "none"})
     return tmp_path
 
 
@@ -99,20 +101,23 @@ def test_what_is_written_is_read_back(folder):
     mine = datasets.load_battles("mine", folder=folder)
     assert mine.manifest["engine"] == "none"
     assert {part: len(table) for part, table in parts(mine).items()} == {"train": 51, "test": 6, "gate": 3}
-    written = tables()[0]["test"][datasets.COLUMNS].astype(str)
-    assert datasets.open_part(mine, "test")[datasets.COLUMNS].astype(str).equals(written.reset_index(drop=True))
+    written = tables()[0]["test"][load.COLUMNS].astype(str)
+    assert datasets.open_part(mine, "test")[load.COLUMNS].astype(str).equals(written.reset_index(drop=True))
 
 
 def test_the_same_battles_make_the_same_files(folder, tmp_path):
-    datasets.write_battles(tmp_path / "again" / "mine", *tables(), {"engine": "none"})
+    build.write_battles(tmp_path / "again" / "mine", *tables(), {"engine": "none"})
     for file in (folder / "mine").iterdir():
         assert (tmp_path / "again" / "mine" / file.name).read_bytes() == file.read_bytes()
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("v33", "dataset: unknown, got 'v33'; expected one of v1, v2, v3; did you mean v3?"),
-    ("zzz", "dataset: unknown, got 'zzz'; expected one of v1, v2, v3"),
-])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v33", "dataset: unknown, got 'v33'; expected one of v1, v2, v3; did you mean v3?"),
+        ("zzz", "dataset: unknown, got 'zzz'; expected one of v1, v2, v3"),
+    ],
+)
 def test_an_unknown_set_is_named_with_the_nearest(name, message):
     with pytest.raises(datasets.DatasetError, match=f"^{re.escape(message)}$"):
         datasets.load_battles(name)
@@ -153,34 +158,43 @@ def damage(path, how):
         rewrite(path, "protocols.parquet", pd.read_parquet(path / "protocols.parquet")[:0])
 
 
-@pytest.mark.parametrize(("how", "message"), [
-    ("one byte", r"mine/training\.parquet: sha256 expected .*…, got .*…: the file is not the one"),
-    ("no file", r"mine/test\.parquet: the manifest names it, and it is missing"),
-    ("no key", r"mine/manifest\.json: expected files\.gate\.parquet\.sha256, got nothing"),
-    ("no json", r"mine/manifest\.json: expected JSON, got "),
-    ("rows", r"mine/training\.parquet: rows expected 61, got 60"),
-    ("columns", r"columns expected .*turns, got .*rounds"),
-    ("moved", r"mine/protocols\.parquet: pair puts 6 pairs elsewhere than splits\.assign, e\.g\. abra against"),
-    ("no pair", r"mine/training\.parquet: 60 matchups are of pairs that are not in protocols\.parquet, e\.g\. abra"),
-])
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("one byte", r"mine/training\.parquet: sha256 expected .*…, got .*…: the file is not the one"),
+        ("no file", r"mine/test\.parquet: the manifest names it, and it is missing"),
+        ("no key", r"mine/manifest\.json: expected files\.gate\.parquet\.sha256, got nothing"),
+        ("no json", r"mine/manifest\.json: expected JSON, got "),
+        ("rows", r"mine/training\.parquet: rows expected 61, got 60"),
+        ("columns", r"columns expected .*turns, got .*rounds"),
+        ("moved", r"mine/protocols\.parquet: pair puts 6 pairs elsewhere than splits\.assign, e\.g\. abra against"),
+        (
+            "no pair",
+            r"mine/training\.parquet: 60 matchups are of pairs that are not in protocols\.parquet, e\.g\. abra",
+        ),
+    ],
+)
 def test_a_damaged_set_is_refused(folder, how, message):
     damage(folder / "mine", how)
     with pytest.raises(datasets.DatasetError, match=message):
         datasets.load_battles("mine", folder=folder)
 
 
-@pytest.mark.parametrize(("column", "value", "message"), [
-    ("species_b", "missingno", "unknown species in 1 rows, e.g. abra missingno "),
-    ("move_a", "splosh", "unknown move in 1 rows"),
-    ("species_a", "zubat", "species_a not before species_b in 1 rows"),
-    ("wins_a", 11, "wins_a outside 0 to n_battles in 1 rows"),
-    ("wins_a", -1, "wins_a outside 0 to n_battles in 1 rows"),
-    ("n_battles", 0, "n_battles below 1 in 1 rows"),
-])
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("species_b", "missingno", "unknown species in 1 rows, e.g. abra missingno "),
+        ("move_a", "splosh", "unknown move in 1 rows"),
+        ("species_a", "zubat", "species_a not before species_b in 1 rows"),
+        ("wins_a", 11, "wins_a outside 0 to n_battles in 1 rows"),
+        ("wins_a", -1, "wins_a outside 0 to n_battles in 1 rows"),
+        ("n_battles", 0, "n_battles below 1 in 1 rows"),
+    ],
+)
 def test_impossible_rows_are_refused(tmp_path, column, value, message):
     streams, pairs = tables()
     streams["training"].loc[7, column] = value
-    datasets.write_battles(tmp_path / "mine", streams, pairs, {})
+    build.write_battles(tmp_path / "mine", streams, pairs, {})
     with pytest.raises(datasets.DatasetError, match=f"mine/training.parquet: {message}"):
         datasets.load_battles("mine", folder=tmp_path)
 
@@ -188,7 +202,7 @@ def test_impossible_rows_are_refused(tmp_path, column, value, message):
 def test_a_matchup_twice_is_refused(tmp_path):
     streams, pairs = tables()
     streams["training"] = pd.concat([streams["training"], streams["training"][5:6]])
-    datasets.write_battles(tmp_path / "twice", streams, pairs, {})
+    build.write_battles(tmp_path / "twice", streams, pairs, {})
     with pytest.raises(datasets.DatasetError, match="a matchup twice in 1 rows"):
         datasets.load_battles("twice", folder=tmp_path)
 
@@ -203,7 +217,7 @@ def test_a_negative_number_of_matchups_and_an_unknown_protocol_are_refused():
 def test_battles_that_do_not_repeat_are_named():
     every = tables()[0]["training"]
     other = every.assign(wins_a=every["wins_a"].where(every.index != 3, 4))
-    assert len(datasets.compare(every, every[:6])) == 6
-    assert len(datasets.compare(every.assign(n_battles=11), other)) == 60  # as many battles, or no judgement
+    assert len(build.compare(every, every[:6])) == 6
+    assert len(build.compare(every.assign(n_battles=11), other)) == 60  # as many battles, or no judgement
     with pytest.raises(datasets.DatasetError, match=r"1 of 60 matchups do not .* expected 4, got 3"):
-        datasets.compare(every, other)
+        build.compare(every, other)

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from pokebattle import dex, engine
+from pokebattle import engine
+from pokebattle.game import dex
 
 
 def test_there_are_as_many_species_moves_and_types_as_in_the_game():
@@ -20,7 +21,11 @@ def test_there_are_as_many_species_moves_and_types_as_in_the_game():
 def test_a_species_is_described_as_in_the_game():
     charizard = dex.species().loc["charizardmegax"]
     assert (charizard["type_1"], charizard["type_2"], charizard["attack"], charizard["speed"]) == (
-        "fire", "dragon", 130, 100)
+        "fire",
+        "dragon",
+        130,
+        100,
+    )
     assert dex.species().loc["abra", "type_2"] == ""
 
 
@@ -29,21 +34,24 @@ def test_all_forms_of_a_line_belong_to_its_first_member(member):
     assert dex.species().loc[member, "evolution_line"] == "pikachu"
 
 
-@pytest.mark.parametrize(("move", "power", "pp"), [
-    ("absorb", 40, 15), ("megadrain", 75, 10), ("solarbeam", 200, 10), ("skyattack", 200, 5),
-])
+@pytest.mark.parametrize(
+    ("move", "power", "pp"), [("absorb", 40, 15), ("megadrain", 75, 10), ("solarbeam", 200, 10), ("skyattack", 200, 5)]
+)
 def test_moves_have_the_values_of_lets_go(move, power, pp):
     assert tuple(dex.moves().loc[move, ["base_power", "pp"]]) == (power, pp)
 
 
-@pytest.mark.parametrize(("column", "expected"), [
-    ("ohko", {"fissure", "guillotine", "horndrill"}),
-    ("charge", {"dig", "fly", "razorwind", "skullbash", "skyattack", "solarbeam"}),
-    ("recharge", {"hyperbeam"}),
-    ("self_destruct", {"explosion", "selfdestruct"}),
-    ("needs_sleeping_target", {"dreameater"}),
-    ("locks_in", {"outrage", "petaldance", "thrash"}),
-])
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ("ohko", {"fissure", "guillotine", "horndrill"}),
+        ("charge", {"dig", "fly", "razorwind", "skullbash", "skyattack", "solarbeam"}),
+        ("recharge", {"hyperbeam"}),
+        ("self_destruct", {"explosion", "selfdestruct"}),
+        ("needs_sleeping_target", {"dreameater"}),
+        ("locks_in", {"outrage", "petaldance", "thrash"}),
+    ],
+)
 def test_flags_name_the_moves_with_that_effect(column, expected):
     moves = dex.moves()
     assert set(moves.index[moves[column]]) == expected
@@ -67,10 +75,17 @@ def test_a_mega_form_has_the_moves_of_its_base_species():
     assert known["ditto"] == {"transform"}
 
 
-@pytest.mark.parametrize(("attacking", "defending", "multiplier"), [
-    ("fire", "grass", 2.0), ("water", "grass", 0.5), ("electric", "ground", 0.0), ("fairy", "dragon", 2.0),
-    ("dragon", "fairy", 0.0), ("normal", "rock", 0.5),
-])
+@pytest.mark.parametrize(
+    ("attacking", "defending", "multiplier"),
+    [
+        ("fire", "grass", 2.0),
+        ("water", "grass", 0.5),
+        ("electric", "ground", 0.0),
+        ("fairy", "dragon", 2.0),
+        ("dragon", "fairy", 0.0),
+        ("normal", "rock", 0.5),
+    ],
+)
 def test_types_meet_as_in_the_game(attacking, defending, multiplier):
     assert dex.type_chart().loc[attacking, defending] == multiplier
 

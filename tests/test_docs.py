@@ -83,8 +83,12 @@ def test_every_page_is_reachable_from_the_index(root: Path, pages: dict[Path, st
 
 def test_every_make_target_exists(root: Path, pages: dict[Path, str]) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.MULTILINE))
-    named = {name for text in pages.values() for block in [*FENCE.findall(text), *CODE.findall(FENCE.sub("", text))]
-             for name in re.findall(r"(?:^|`)make (?:[A-Z]+=\S+ )*([a-z-]+)", block, re.MULTILINE)}  # fmt: skip
+    named = {
+        name
+        for text in pages.values()
+        for block in [*FENCE.findall(text), *CODE.findall(FENCE.sub("", text))]
+        for name in re.findall(r"(?:^|`)make (?:[A-Z]+=\S+ )*([a-z-]+)", block, re.MULTILINE)
+    }
     assert {"train", "test", "docs"} <= named
     assert named - targets == set()
 

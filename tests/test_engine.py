@@ -15,9 +15,10 @@ import pandas as pd
 import psutil
 import pytest
 
-from pokebattle import battles, datasets, dex, engine
-from pokebattle.engine import arena, distribution, installation, process
+from pokebattle import datasets, engine
+from pokebattle.engine import dask_workers, installation, process, run_battles
 from pokebattle.engine.process import EngineProcess
+from pokebattle.game import dex, matchups
 
 SWAPPED = {"species_a": "species_b", "species_b": "species_a", "move_a": "move_b", "move_b": "move_a"}
 pytestmark = pytest.mark.usefixtures("installed_engine")
@@ -26,10 +27,16 @@ pytestmark = pytest.mark.usefixtures("installed_engine")
 @pytest.fixture
 def few() -> pd.DataFrame:
     """Return matchups that are open: both sides win some."""
-    pairs = [("beedrillmega", "gyaradosmega"), ("fearow", "seaking"), ("graveleralola", "kabuto"),
-             ("cubone", "flareon"), ("chansey", "ivysaur"), ("golemalola", "marowakalola")]
-    table = battles.matchups().set_index(["species_a", "species_b"]).loc[pairs].reset_index()
-    return table[battles.MATCHUP]
+    pairs = [
+        ("beedrillmega", "gyaradosmega"),
+        ("fearow", "seaking"),
+        ("graveleralola", "kabuto"),
+        ("cubone", "flareon"),
+        ("chansey", "ivysaur"),
+        ("golemalola", "marowakalola"),
+    ]
+    table = matchups.matchups().set_index(["species_a", "species_b"]).loc[pairs].reset_index()
+    return table[matchups.MATCHUP]
 
 
 def fight(table, tmp_path, n_battles=30, **options):
@@ -37,7 +44,7 @@ def fight(table, tmp_path, n_battles=30, **options):
 
 
 def test_the_result_does_not_depend_on_workers_or_order(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(arena, "CHUNK_BATTLES", 30)
+    monkeypatch.setattr(run_battles, "CHUNK_BATTLES", 30)
     alone = fight(few, tmp_path / "1", n_workers=1)
     assert fight(few, tmp_path / "2", n_workers=2).equals(alone)
     mixed = few.sample(frac=1, random_state=1)
@@ -60,7 +67,7 @@ def test_swapped_sides_have_mirrored_chances(few, tmp_path):
 
 
 def test_an_interrupted_run_continues(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(arena, "CHUNK_BATTLES", 30)
+    monkeypatch.setattr(run_battles, "CHUNK_BATTLES", 30)
     whole = fight(few, tmp_path / "whole")
     fight(few[:4], tmp_path / "cache")
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
@@ -71,8 +78,12 @@ def test_an_interrupted_run_continues(few, tmp_path, monkeypatch):
 
 
 def test_another_engine_or_program_does_not_read_the_cache(few, monkeypatch):
-    request = next(arena._requests(few, np.full(len(few), 10), "training"))
-    keys = {arena._key(request), arena._key(request | {"stream": "gate"}), arena._key(request | {"pools": {}})}
+    request = next(run_battles._requests(few, np.full(len(few), 10), "training"))
+    keys = {
+        run_battles._key(request),
+        run_battles._key(request | {"stream": "gate"}),
+        run_battles._key(request | {"pools": {}}),
+    }
     monkeypatch.setattr(process, "VERSION", "0.0.0")
     keys.add(hash_of(request))
     monkeypatch.setattr(process, "PROGRAMS", ("worker.js",))
@@ -83,27 +94,27 @@ def test_another_engine_or_program_does_not_read_the_cache(few, monkeypatch):
 def hash_of(request):
     process.fingerprint.cache_clear()
     try:
-        return arena._key(request)
+        return run_battles._key(request)
     finally:
         process.fingerprint.cache_clear()
 
 
 def every_damaging_move() -> pd.DataFrame:
     """Return a matchup for each: its first user against a side with another one, and for each draw something."""
-    known = battles.damaging_moves()
+    known = matchups.damaging_moves()
     users = {move: species for species in sorted(known, reverse=True) for move in known[species]}
     moves, fighters = sorted(users), sorted(known)
     rng = np.random.default_rng(0)
     others = rng.choice(fighters, len(moves))
     fixed = [(users[move], move, other, rng.choice(known[other])) for move, other in zip(moves, others, strict=True)]
-    drawn = [(*rng.choice(fighters, 1), battles.RANDOM, other, battles.RANDOM) for other in others[:60]]
-    mixed = [(user, battles.RANDOM, *rest) for user, _, *rest in fixed[::4]]
-    return pd.DataFrame([*fixed, *drawn, *mixed], columns=arena.SIDES)
+    drawn = [(*rng.choice(fighters, 1), matchups.RANDOM, other, matchups.RANDOM) for other in others[:60]]
+    mixed = [(user, matchups.RANDOM, *rest) for user, _, *rest in fixed[::4]]
+    return pd.DataFrame([*fixed, *drawn, *mixed], columns=run_battles.SIDES)
 
 
 def test_every_battle_ends_as_in_the_untouched_engine():
     """Winner, turns, HP left on both sides and the generator's last state."""
-    request = arena._request(every_damaging_move(), 2, "test") | {"ends": True}
+    request = run_battles._request(every_damaging_move(), 2, "test") | {"ends": True}
     with EngineProcess() as engine_process:
         quick, plain = engine_process.ask(request), engine_process.ask(request | {"plain": True})
     ends = [tuple(end) for matchup in plain["ends"] for end in matchup]
@@ -115,8 +126,8 @@ def test_every_battle_ends_as_in_the_untouched_engine():
 
 
 def test_a_side_draws_its_usable_damaging_moves_evenly():
-    pool = battles.damaging_moves()["bulbasaur"]
-    logs = engine.watch("bulbasaur", battles.RANDOM, "chansey", "doubleslap", 300)
+    pool = matchups.damaging_moves()["bulbasaur"]
+    logs = engine.watch("bulbasaur", matchups.RANDOM, "chansey", "doubleslap", 300)
     names = dex.moves().loc[pool, "name"].tolist()
     first = Counter(next(line.split("|")[3] for line in log if line.startswith("|move|p1a")) for log in logs)
     assert set(first) == set(names)
@@ -128,7 +139,7 @@ def test_a_side_draws_its_usable_damaging_moves_evenly():
 
 def test_a_charging_move_is_finished_and_a_recharge_waited_for():
     seen = Counter()
-    for log in engine.watch("venusaur", battles.RANDOM, "chansey", "pound", 40):
+    for log in engine.watch("venusaur", matchups.RANDOM, "chansey", "pound", 40):
         own = [line for line in log if line.startswith(("|move|p1a", "|cant|p1a", "|-prepare|p1a"))]
         for before, after in itertools.pairwise(own):
             if before.startswith("|-prepare|"):
@@ -159,9 +170,13 @@ def hits(log: list[str], hp: dict[str, int]):
 
 
 def test_the_damage_formula_tells_every_hit():
-    stats, moves = battles.battle_stats(), dex.moves()
-    pairs = [("lapras", "icebeam", "snorlax", "bodyslam"), ("vileplume", "sludgebomb", "machamp", "brickbreak"),
-             ("arcanine", "flareblitz", "blastoisemega", "surf"), ("pinsir", "xscissor", "golem", "rockslide")]
+    stats, moves = matchups.battle_stats(), dex.moves()
+    pairs = [
+        ("lapras", "icebeam", "snorlax", "bodyslam"),
+        ("vileplume", "sludgebomb", "machamp", "brickbreak"),
+        ("arcanine", "flareblitz", "blastoisemega", "surf"),
+        ("pinsir", "xscissor", "golem", "rockslide"),
+    ]
     seen = 0
     for species_a, move_a, species_b, move_b in pairs:
         possible = {}
@@ -170,11 +185,13 @@ def test_the_damage_formula_tells_every_hit():
             move = moves.loc[name]
             prefix = "special_" if move["category"] == "special" else ""
             attack, defense = stats.loc[attacker, prefix + "attack"], stats.loc[defender, prefix + "defense"]
-            factors = [float(rule([move["type"]], [species])[0]) for rule, species in (
-                (battles.same_type_bonus, attacker), (battles.type_effectiveness, defender))]
+            factors = [
+                float(rule([move["type"]], [species])[0])
+                for rule, species in ((matchups.same_type_bonus, attacker), (matchups.type_effectiveness, defender))
+            ]
             for critical in (False, True):
                 rolls = np.arange(85, 101)
-                points = battles.damage(move["base_power"], attack, defense, *factors, rolls, critical)
+                points = matchups.damage(move["base_power"], attack, defense, *factors, rolls, critical)
                 possible[side, critical] = set(points.tolist())
         for log in engine.watch(species_a, move_a, species_b, move_b, 15):
             if any("|brn" in line for line in log):
@@ -195,33 +212,37 @@ def test_a_side_without_power_points_struggles():
 
 
 def test_who_faints_last_wins_a_double_knock_out(tmp_path):
-    table = pd.DataFrame([["electrode", "explosion", "abra", "psychic"]], columns=arena.SIDES)
+    table = pd.DataFrame([["electrode", "explosion", "abra", "psychic"]], columns=run_battles.SIDES)
     assert fight(table, tmp_path, 20).loc[0, ["wins_a", "turns"]].tolist() == [0, 1]
 
 
 def test_friendship_is_70():
     (log,) = engine.watch("pikachustarter", "pikapapow", "mewtwo", "psychic")
-    stats = battles.battle_stats()
+    stats = matchups.battle_stats()
     attack, defense = stats.loc["pikachustarter", "special_attack"], stats.loc["mewtwo", "special_defense"]
     taken = [hit[1] for hit in hits(log, {"p1": 500, "p2": int(stats.loc["mewtwo", "hp"])}) if hit[0] == "p1"]
     assert taken
-    assert set(taken) <= set(battles.damage(28, attack, defense, 1.5, 1.0, np.arange(85, 101)).tolist())
+    assert set(taken) <= set(matchups.damage(28, attack, defense, 1.5, 1.0, np.arange(85, 101)).tolist())
 
 
-@pytest.mark.parametrize(("column", "value", "message"), [
-    ("move_a", "splosh", "unknown move: splosh"), ("species_b", "Mew", "unknown species: Mew"),
-])
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [("move_a", "splosh", "unknown move: splosh"), ("species_b", "Mew", "unknown species: Mew")],
+)
 def test_what_the_engine_does_not_know_is_named(few, tmp_path, column, value, message):
     with pytest.raises(engine.EngineError, match=message):
         fight(few.assign(**{column: value}), tmp_path, 1)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"stream": "evaluation"}, "stream: unknown, got 'evaluation'; there is training, test, gate"),
-    ({"n_battles": 0}, "n_battles: expected at least 1, got 0"),
-    ({"n_workers": 0}, "n_workers: expected at least 1, got 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stream": "evaluation"}, "stream: unknown, got 'evaluation'; there is training, test, gate"),
+        ({"n_battles": 0}, "n_battles: expected at least 1, got 0"),
+        ({"n_workers": 0}, "n_workers: expected at least 1, got 0"),
+    ],
+)
 def test_impossible_requests_are_refused(few, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         fight(few, tmp_path, **options)
@@ -232,8 +253,13 @@ def cluster():
     """Return the address of a Dask cluster of two worker processes."""
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=None,
-                      silence_logs=logging.CRITICAL) as running:
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        dashboard_address="127.0.0.1:0",
+        memory_limit=None,
+        silence_logs=logging.CRITICAL,
+    ) as running:
         yield running.scheduler_address
 
 
@@ -247,7 +273,7 @@ def engines_of(pid: int) -> list[psutil.Process]:
 
 
 def test_a_cluster_fights_the_same_battles_whoever_is_killed(few, cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(arena, "CHUNK_BATTLES", 100)
+    monkeypatch.setattr(run_battles, "CHUNK_BATTLES", 100)
     killed = []
 
     def kill(n_battles):
@@ -263,7 +289,7 @@ def test_a_cluster_fights_the_same_battles_whoever_is_killed(few, cluster, tmp_p
 
 
 def test_a_local_chunk_is_fought_again_when_its_process_is_killed(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(arena, "CHUNK_BATTLES", 100)
+    monkeypatch.setattr(run_battles, "CHUNK_BATTLES", 100)
     killed = []
 
     def kill(n_battles):
@@ -283,13 +309,13 @@ def test_a_process_that_always_ends_is_an_error(few, tmp_path, monkeypatch):
 
 
 def test_an_unknown_cluster_is_named(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(distribution, "PATIENCE", 0.5)
+    monkeypatch.setattr(dask_workers, "PATIENCE", 0.5)
     with pytest.raises(engine.EngineError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         fight(few, tmp_path, 1, cluster="tcp://127.0.0.1:9")
 
 
 def test_a_worker_with_other_programs_is_refused(few, cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(distribution, "fingerprint", lambda: "other")
+    monkeypatch.setattr(dask_workers, "fingerprint", lambda: "other")
     with pytest.raises(engine.EngineError, match="has another version of pokebattle or of the engine"):
         fight(few, tmp_path, 1, cluster=cluster)
 
@@ -298,31 +324,34 @@ QUIET_RUN = """
 import sys
 from pathlib import Path
 import psutil
-from pokebattle import battles, engine
+from pokebattle import engine
+from pokebattle.game import matchups
 
 listening = []
 
 def look(_):
     listening.extend(one for one in psutil.Process().net_connections() if one.status == "LISTEN")
 
-engine.fight(battles.matchups()[:5], 2, stream="training", cache=Path(sys.argv[1]), n_workers=2, progress=look)
+engine.fight(matchups.matchups()[:5], 2, stream="training", cache=Path(sys.argv[1]), n_workers=2, progress=look)
 print("distributed" in sys.modules, listening)
 """
 
 
 def test_dask_is_loaded_when_it_is_needed_opens_no_port_and_says_nothing(tmp_path):
     for loaded in (True, False):  # the second run finds everything in the cache
-        done = subprocess.run([sys.executable, "-W", "always", "-c", QUIET_RUN, tmp_path], capture_output=True,
-                              text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-W", "always", "-c", QUIET_RUN, tmp_path], capture_output=True, text=True, check=True
+        )
         assert (done.stdout, done.stderr) == (f"{loaded} []\n", "")
 
 
 LONG_RUN = """
 import signal, sys
 from pathlib import Path
-from pokebattle import battles, engine
+from pokebattle import engine
+from pokebattle.game import matchups
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
-engine.fight(battles.matchups()[:2000], 100, stream="training", cache=Path(sys.argv[1]), n_workers=2)
+engine.fight(matchups.matchups()[:2000], 100, stream="training", cache=Path(sys.argv[1]), n_workers=2)
 """
 
 

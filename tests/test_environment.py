@@ -32,8 +32,9 @@ def lock(root):
     joined = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
     entries = [line.split() for line in joined.splitlines() if line.strip()]
     return {
-        Requirement(" ".join(word for word in entry if not word.startswith("--hash="))):
-            [word for word in entry if word.startswith("--hash=")]
+        Requirement(" ".join(word for word in entry if not word.startswith("--hash="))): [
+            word for word in entry if word.startswith("--hash=")
+        ]
         for entry in entries
     }
 
@@ -77,8 +78,13 @@ def test_lock_is_pinned_and_hashed(lock):
 
 def test_lock_serves_linux_and_macos(lock):
     for platform in ("linux", "darwin"):
-        machine = {"sys_platform": platform, "platform_system": platform.title(), "os_name": "posix",
-                   "python_version": "3.11", "python_full_version": "3.11.9"}
+        machine = {
+            "sys_platform": platform,
+            "platform_system": platform.title(),
+            "os_name": "posix",
+            "python_version": "3.11",
+            "python_full_version": "3.11.9",
+        }
         names = [pin.name for pin in lock if pin.marker is None or pin.marker.evaluate(machine)]
         assert len(names) == len(set(names))
         assert ("xgboost-cpu" in names, "xgboost" in names) == (platform == "linux", platform == "darwin")

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 from sklearn import metrics as sklearn_metrics
 
 from pokebattle import evaluation
-from pokebattle.features import mirror
+from pokebattle.learning.features import mirror
 
 
 def fought(n_matchups: int = 1700, n_battles: int = 400, random_state: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
@@ -20,10 +20,17 @@ def fought(n_matchups: int = 1700, n_battles: int = 400, random_state: int = 0) 
     pairs = np.array(list(itertools.combinations([f"species{i:03d}" for i in range(187)], 2)))
     pairs = pairs[rng.choice(len(pairs), n_matchups, replace=False)]
     p = expit(rng.normal(0, 10, n_matchups))
-    table = pd.DataFrame({
-        "species_a": pairs[:, 0], "species_b": pairs[:, 1], "move_a": "tackle", "move_b": "surf",
-        "policy": "best_move", "wins_a": rng.binomial(n_battles, p), "n_battles": n_battles,
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "species_a": pairs[:, 0],
+            "species_b": pairs[:, 1],
+            "move_a": "tackle",
+            "move_b": "surf",
+            "policy": "best_move",
+            "wins_a": rng.binomial(n_battles, p),
+            "n_battles": n_battles,
+        }
+    )
     return table, p
 
 
@@ -113,10 +120,7 @@ def test_orientation_is_drawn_by_the_pair_alone() -> None:
 
 def test_mirrored_battles_mirror_the_figures() -> None:
     matchups, p = fought(n_matchups=300)
-    one, other = (
-        evaluation.figures_of_merit(matchups, p),
-        evaluation.figures_of_merit(mirror(matchups), 1 - p),
-    )
+    one, other = (evaluation.figures_of_merit(matchups, p), evaluation.figures_of_merit(mirror(matchups), 1 - p))
     same = ["accuracy", "roc_auc", "log_loss", "brier", "excess_percent"]
     pd.testing.assert_frame_equal(one[same], other[same])
 
@@ -195,7 +199,7 @@ def test_result_table_and_metrics_name_every_number() -> None:
     assert list(table.index) == ["model", "faster species", "Bayes limit"]
     assert table.loc["faster species", "roc_auc"] == "0.50 [0.50, 0.50]"
     assert table.loc["Bayes limit", "roc_auc"] == ""
-    named = evaluation.metrics(scores, "model")
+    named = evaluation.run_metrics(scores, "model")
     expected = "test_accuracy test_accuracy_low bayes_log_loss bayes_accuracy baseline_faster_species_log_loss"
     assert set(expected.split()) <= set(named)
     assert not [name for name in named if "limit" in name or name == "bayes_excess_percent"]

@@ -5,21 +5,30 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from pokebattle import battles, dex, evaluation, explanation
-from pokebattle.battles import RANDOM
-from pokebattle.features import MARGIN, mirror
+from pokebattle import evaluation
+from pokebattle.evaluation import explanation
+from pokebattle.game import dex, matchups
+from pokebattle.game.matchups import RANDOM
+from pokebattle.learning.features import MARGIN, mirror
 from pokebattle.model import BattleWinner
 
 SETTINGS = {
-    "n_estimators": 20, "max_depth": 4, "learning_rate": 0.2, "subsample": 0.8, "colsample_bytree": 0.8,
-    "min_child_weight": 1.0, "reg_lambda": 1.0, "random_state": 42, "n_jobs": 1,
-}  # fmt: skip
+    "n_estimators": 20,
+    "max_depth": 4,
+    "learning_rate": 0.2,
+    "subsample": 0.8,
+    "colsample_bytree": 0.8,
+    "min_child_weight": 1.0,
+    "reg_lambda": 1.0,
+    "random_state": 42,
+    "n_jobs": 1,
+}
 
 
 @pytest.fixture(scope="module")
 def fought() -> pd.DataFrame:
     """Made-up battles that the faster species tends to win."""
-    table = battles.matchups().sample(300, random_state=3).reset_index(drop=True)
+    table = matchups.matchups().sample(300, random_state=3).reset_index(drop=True)
     speed = dex.species()["speed"]
     p = expit((speed.loc[table["species_a"]].to_numpy() - speed.loc[table["species_b"]].to_numpy()) / 10)
     return table.assign(wins_a=np.random.default_rng(0).binomial(20, p), n_battles=20)
@@ -58,7 +67,7 @@ def test_explain_names_the_strongest_and_accounts_for_all(fitted: BattleWinner, 
     some = fought.tail(3)
     table = explanation.explain(fitted, some, n_features=4)
     contributions = explanation.of_pairs(fitted.contributions(some))
-    speed = battles.battle_stats()["speed"]
+    speed = matchups.battle_stats()["speed"]
     for (matchup, part), row in zip(table.groupby(level="matchup", sort=False), some.itertuples(), strict=True):
         assert matchup == f"{row.species_a} ({row.move_a}) – {row.species_b} ({row.move_b})"
         parts = part.loc[matchup]
@@ -74,22 +83,32 @@ def test_explain_names_the_strongest_and_accounts_for_all(fitted: BattleWinner, 
 
 def test_kinds_are_those_of_the_moves() -> None:
     kinds = explanation.move_kinds()
-    known = {"solarbeam": "takes two turns", "hyperbeam": "takes two turns", "dig": "takes two turns",
-             "explosion": "its user faints", "dreameater": "needs an occasion", RANDOM: "drawn each turn",
-             "thunder": "misses often (accuracy below 90 %)", "surf": "none of these",
-             "counter": "no damage formula", "quickattack": "strikes first or last"}  # fmt: skip
+    known = {
+        "solarbeam": "takes two turns",
+        "hyperbeam": "takes two turns",
+        "dig": "takes two turns",
+        "explosion": "its user faints",
+        "dreameater": "needs an occasion",
+        RANDOM: "drawn each turn",
+        "thunder": "misses often (accuracy below 90 %)",
+        "surf": "none of these",
+        "counter": "no damage formula",
+        "quickattack": "strikes first or last",
+    }
     assert {move: kind for move, kind in known.items() if not kinds.loc[move, kind]} == {}
     assert not kinds.loc["swift", "misses often (accuracy below 90 %)"]
     assert (kinds.sum(axis=1) > 0).all()
 
 
 def test_excess_is_found_where_it_was_put() -> None:
-    table = battles.matchups().sample(600, random_state=5).reset_index(drop=True)
+    table = matchups.matchups().sample(600, random_state=5).reset_index(drop=True)
     truth = np.random.default_rng(1).beta(0.5, 0.5, len(table)).clip(0.02, 0.98)
     table = table.assign(wins_a=np.random.default_rng(2).binomial(400, truth), n_battles=400)
     kinds = explanation.move_kinds()
-    late = (kinds.loc[table["move_a"], "takes two turns"].to_numpy()
-            | kinds.loc[table["move_b"], "takes two turns"].to_numpy())  # fmt: skip
+    late = (
+        kinds.loc[table["move_a"], "takes two turns"].to_numpy()
+        | kinds.loc[table["move_b"], "takes two turns"].to_numpy()
+    )
     p = np.where(late, 0.5, truth)
     costs = explanation.excess_by_kind(table, p)
     assert costs.loc["takes two turns", "share_of_excess"] == pytest.approx(1, abs=0.02)
@@ -102,7 +121,7 @@ def test_excess_is_found_where_it_was_put() -> None:
 
 def test_options_are_the_moves_of_a_against_the_best_of_b() -> None:
     options = explanation.move_options("starmie", "venusaur")
-    known = battles.damaging_moves()
+    known = matchups.damaging_moves()
     assert options["move_a"].unique().tolist() == known["starmie"]
     assert options["move_b"].unique().tolist() == known["venusaur"]
     assert len(options) == len(known["starmie"]) * len(known["venusaur"])
@@ -110,22 +129,32 @@ def test_options_are_the_moves_of_a_against_the_best_of_b() -> None:
 
 
 def test_a_move_is_worth_what_the_strongest_answer_leaves() -> None:
-    options = pd.DataFrame({
-        "species_a": "abra", "species_b": "onix", "move_a": ["x", "x", "y", "y"], "move_b": ["v", "w", "v", "w"],
-        "policy": ["best_move", "best_move", "given_move", "given_move"],
-        "greedy": [0.9, 0.8, 0.1, 0.1], "wise": [0.9, 0.1, 0.6, 0.5], "worth": [1.0, 0.0, 0.7, 0.4],
-    })  # fmt: skip
+    options = pd.DataFrame(
+        {
+            "species_a": "abra",
+            "species_b": "onix",
+            "move_a": ["x", "x", "y", "y"],
+            "move_b": ["v", "w", "v", "w"],
+            "policy": ["best_move", "best_move", "given_move", "given_move"],
+            "greedy": [0.9, 0.8, 0.1, 0.1],
+            "wise": [0.9, 0.1, 0.6, 0.5],
+            "worth": [1.0, 0.0, 0.7, 0.4],
+        }
+    )
     answers = explanation.strongest_answers(options, "worth")
     assert answers[["move_a", "move_b", "worth"]].to_numpy().tolist() == [["x", "w", 0.0], ["y", "w", 0.4]]
     worth = explanation.worth_of_choices(options, ["greedy", "wise"], "worth")
     assert worth.to_dict() == {"greedy": 0.0, "wise": 0.4, "best_move": 0.0, "any": 0.2}
 
 
-@pytest.mark.parametrize(("pair", "said"), [
-    (("starmi", "venusaur"), "species_a: expected .*, got 'starmi'; did you mean starmie[?]"),
-    (("starmie", "ditto"), "species_b: expected .*, got 'ditto'"),
-    (("starmie", "Mr. Mime"), "species_b: expected .*, got 'Mr. Mime'; did you mean mrmime[?]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        (("starmi", "venusaur"), "species_a: expected .*, got 'starmi'; did you mean starmie[?]"),
+        (("starmie", "ditto"), "species_b: expected .*, got 'ditto'"),
+        (("starmie", "Mr. Mime"), "species_b: expected .*, got 'Mr. Mime'; did you mean mrmime[?]"),
+    ],
+)
 def test_an_unknown_species_is_named(pair: tuple[str, str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         explanation.move_options(*pair)

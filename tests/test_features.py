@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from pokebattle import features
-from pokebattle.battles import RANDOM, damaging_moves, matchups
-from pokebattle.features import BLOCKS, FEATURE_SETS, MARGIN, MatchupFeatures, matchup_features, mirror
+from pokebattle.game.matchups import RANDOM, damaging_moves, matchups
+from pokebattle.learning import features
+from pokebattle.learning.features import BLOCKS, FEATURE_SETS, MARGIN, MatchupFeatures, matchup_features, mirror
 
 
 @pytest.fixture(scope="module")
@@ -170,12 +170,17 @@ def test_mirror_turns_the_wins() -> None:
     table = pair("abra", "psychic", "onix", "dig").assign(wins_a=15, n_battles=20)
     turned = mirror(table)
     assert turned.loc[0, ["species_a", "move_a", "species_b", "move_b", "wins_a"]].tolist() == [
-        "onix", "dig", "abra", "psychic", 5]  # fmt: skip
+        "onix",
+        "dig",
+        "abra",
+        "psychic",
+        5,
+    ]
     pd.testing.assert_frame_equal(mirror(turned), table)
 
 
 def test_errors_name_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"species_b: unknown id, got 'squirtel'; did you mean 'squirtle'\?"):
+    with pytest.raises(ValueError, match=r"species_b: unknown id, got 'squirtel'; did you mean squirtle\?"):
         numbers(pair("pikachu", "thunderbolt", "squirtel", "surf"))
     with pytest.raises(ValueError, match=r"move_a: unknown id, got 'nan'"):
         numbers(pair("pikachu", float("nan"), "squirtle", "surf"))  # type: ignore[arg-type]

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from pokebattle import dex, formula
-from pokebattle.datasets import DatasetError, load_battles, open_part
+from pokebattle.datasets import DatasetError, formula, load_battles, open_part
+from pokebattle.datasets.splits import pair_ids
 from pokebattle.evaluation import bayes_limit, evaluate, has_limit, single_orientation
-from pokebattle.splits import pair_ids
+from pokebattle.game import dex
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +44,33 @@ def test_damage_and_score_by_hand():
 
 @pytest.mark.parametrize(
     ("move", "power"),
-    [("thunderbolt", 90), ("pinmissile", 75), ("doublekick", 60), ("solarbeam", 100), ("hyperbeam", 75), ("dig", 80),
-     ("seismictoss", 0), ("thunderwave", 0)],
-)  # fmt: skip
+    [
+        ("thunderbolt", 90),
+        ("pinmissile", 75),
+        ("doublekick", 60),
+        ("solarbeam", 100),
+        ("hyperbeam", 75),
+        ("dig", 80),
+        ("seismictoss", 0),
+        ("thunderwave", 0),
+    ],
+)
 def test_power(move, power):
     assert formula.power()[move] == power
 
 
 @pytest.mark.parametrize(
     ("turns_a", "turns_b", "priority", "speed", "a_wins"),
-    [(1.0, 2.0, 0, -5, True), (2.0, 1.0, 0, 5, False), (1.5, 1.5, 0, 5, True), (1.5, 1.5, 0, -5, False),
-     (1.5, 1.5, 1, -5, True), (1.5, 1.5, -1, 5, False), (1.5, 1.5, 0, 0, True)],
-)  # fmt: skip
+    [
+        (1.0, 2.0, 0, -5, True),
+        (2.0, 1.0, 0, 5, False),
+        (1.5, 1.5, 0, 5, True),
+        (1.5, 1.5, 0, -5, False),
+        (1.5, 1.5, 1, -5, True),
+        (1.5, 1.5, -1, 5, False),
+        (1.5, 1.5, 0, 0, True),
+    ],
+)
 def test_who_moves_first_wins_a_tie(turns_a, turns_b, priority, speed, a_wins):
     decided = formula.decide(*(np.array([value]) for value in (turns_a, turns_b, priority, speed)))
     assert decided.tolist() == [a_wins]
@@ -76,14 +91,22 @@ def test_the_best_move_has_the_highest_score(v1):
     table, row = formula.attacks(), v1.iloc[12_345]
     first = table.first[table.fighters.get_loc(row["species_a"])]
     end = first + table.count[table.fighters.get_loc(row["species_a"])]
-    scores = dict(zip(table.moves["move_id"].iloc[first:end],
-                      table.score[first:end, table.fighters.get_loc(row["species_b"])], strict=True))  # fmt: skip
+    scores = dict(
+        zip(
+            table.moves["move_id"].iloc[first:end],
+            table.score[first:end, table.fighters.get_loc(row["species_b"])],
+            strict=True,
+        )
+    )
     assert scores[row["move_a"]] == max(scores.values())
 
 
 def test_the_scenarios_hold_learned_moves_and_none_twice(v2):
     assert v2["policy"].value_counts().to_dict() == {
-        "best_move": 34_782, "random_move": 170_004, "all_combinations": 688_410}  # fmt: skip
+        "best_move": 34_782,
+        "random_move": 170_004,
+        "all_combinations": 688_410,
+    }
     assert not v2.duplicated(["species_a", "species_b", "move_a", "move_b", "policy"]).any()
     learned = set(dex.learnsets().itertuples(index=False, name=None))
     for side in "ab":

@@ -4,15 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pokebattle import battles, datasets, dex, formula, leaks, splits
-from pokebattle.features import matchup_features, mirror
+from pokebattle import datasets
+from pokebattle.datasets import formula, leaks, splits
+from pokebattle.game import dex, matchups
+from pokebattle.learning.features import matchup_features, mirror
 
 FAMILIES = dex.species()["evolution_line"]
 
 
 def parts(protocol: str) -> dict[str, pd.DataFrame]:
-    table = battles.matchups()
-    part = splits.assign(battles.pairs(), protocol, FAMILIES)
+    table = matchups.matchups()
+    part = splits.assign(matchups.pairs(), protocol, FAMILIES)
     return {name: table[(part == name).to_numpy()] for name in splits.PARTS}
 
 
@@ -56,7 +58,7 @@ def test_a_matchup_twice_is_named():
 def test_a_family_that_was_to_be_unseen_is_named():
     leaking = parts("both_unseen")
     unseen = sorted(splits.unseen_species(FAMILIES))[0]
-    row = battles.matchups().query("species_a == @unseen or species_b == @unseen").head(1)
+    row = matchups.matchups().query("species_a == @unseen or species_b == @unseen").head(1)
     plant(leaking, "train", row[~splits.pair_ids(row).isin(splits.pair_ids(leaking["test"]))])
     with pytest.raises(splits.LeakError, match=f"families that were to be unseen, e.g. {FAMILIES[unseen]}|also teach"):
         leaks.check_parts(leaking, "both_unseen", FAMILIES)

@@ -13,16 +13,25 @@ from scipy.special import expit
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from pokebattle import battles, evaluation, model
-from pokebattle.baselines import RULES, baselines, rule_probability
-from pokebattle.dex import species
-from pokebattle.features import MARGIN, matchup_features, mirror
+from pokebattle import evaluation, model
+from pokebattle.game import matchups as battles
+from pokebattle.game.dex import species
+from pokebattle.learning.baselines import RULES, baselines, rule_probability
+from pokebattle.learning.features import MARGIN, matchup_features, mirror
 from pokebattle.model import BattleWinner
 
 SETTINGS = {
-    "features": "mechanics", "n_estimators": 25, "max_depth": 4, "learning_rate": 0.2, "subsample": 0.8,
-    "colsample_bytree": 0.8, "min_child_weight": 1.0, "reg_lambda": 1.0, "random_state": 42, "n_jobs": 1,
-}  # fmt: skip
+    "features": "mechanics",
+    "n_estimators": 25,
+    "max_depth": 4,
+    "learning_rate": 0.2,
+    "subsample": 0.8,
+    "colsample_bytree": 0.8,
+    "min_child_weight": 1.0,
+    "reg_lambda": 1.0,
+    "random_state": 42,
+    "n_jobs": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +53,17 @@ def test_both_orientations_sum_to_one(fitted: BattleWinner, fought: pd.DataFrame
     forward, backward = fitted.predict_proba(fought), fitted.predict_proba(mirror(fought))
     assert np.abs(forward[:, 1] + backward[:, 1] - 1).max() < 1e-12
     assert (fitted.margin(fought) == -fitted.margin(mirror(fought))).all()
-    assert (fitted.predict_proba(mirror(fought).assign(species_b=fought["species_b"], species_a=fought["species_b"],
-            move_a=fought["move_b"], move_b=fought["move_b"])) == 0.5).all()  # fmt: skip
+    assert (
+        fitted.predict_proba(
+            mirror(fought).assign(
+                species_b=fought["species_b"],
+                species_a=fought["species_b"],
+                move_a=fought["move_b"],
+                move_b=fought["move_b"],
+            )
+        )
+        == 0.5
+    ).all()
 
 
 def test_it_learns(fitted: BattleWinner, fought: pd.DataFrame) -> None:
@@ -160,12 +178,14 @@ def test_the_damage_race_by_hand() -> None:
 
     Pikachu is faster than Snorlax, and its tackle needs many turns where one earthquake is enough.
     """
-    table = pd.DataFrame({
-        "species_a": ["squirtle", "machamp", "pikachu", "pikachu"],
-        "move_a": ["tackle", "tackle", "thunderbolt", "tackle"],
-        "species_b": ["pikachu", "mewtwo", "pikachustarter", "snorlax"],
-        "move_b": ["thunderbolt", "psychic", "thunderbolt", "earthquake"],
-    })
+    table = pd.DataFrame(
+        {
+            "species_a": ["squirtle", "machamp", "pikachu", "pikachu"],
+            "move_a": ["tackle", "tackle", "thunderbolt", "tackle"],
+            "species_b": ["pikachu", "mewtwo", "pikachustarter", "snorlax"],
+            "move_b": ["thunderbolt", "psychic", "thunderbolt", "earthquake"],
+        }
+    )
     assert RULES["damage race"](table).tolist() == [-1, -1, -1, -1]
     assert RULES["damage race"](mirror(table)).tolist() == [1, 1, 1, 1]
 

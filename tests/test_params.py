@@ -78,69 +78,136 @@ def test_sample_registers_nothing_and_is_small():
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("max_depth: 4", "max_depth: ten",
-         "params/v3.yaml, max_depth: expected an integer at least 1 and at most 20, got 'ten'"),
-        ("learning_rate: 0.05", "learning_rate: 1e-3",
-         "params/v3.yaml, learning_rate: expected a number above 0 and at most 1, got '1e-3', "
-         "which YAML reads as text: write it as in 1.0e-3"),
-        ("n_jobs: 1", "n_jobs: on",
-         "params/v3.yaml, n_jobs: expected an integer at least 1 and at most 256, got True, "
-         "as YAML reads on, off, yes and no: quote a word"),
-        ("model_name: battle_winner", "model_name: no",
-         "params/v3.yaml, model_name: expected text matching ^[a-z][a-z0-9_]*$, got False, "
-         "as YAML reads on, off, yes and no: quote a word"),
-        ("n_bootstrap: 1000", "n_bootstrap: 01000",
-         "params/v3.yaml, n_bootstrap: expected a decimal number, got 01000"),
-        ("n_estimators: 100", "n_estimators: 10:00",
-         "params/v3.yaml, n_estimators: expected a decimal number, got 10:00"),
-        ("max_depth: 4 ", "max_depth: 8.0 ",
-         "params/v3.yaml, max_depth: expected an integer at least 1 and at most 20, got 8.0"),
-        ("subsample: 0.8", "subsample: 1.2",
-         "params/v3.yaml, subsample: expected a number above 0 and at most 1, got 1.2"),
+        (
+            "max_depth: 4",
+            "max_depth: ten",
+            "params/v3.yaml, max_depth: expected an integer at least 1 and at most 20, got 'ten'",
+        ),
+        (
+            "learning_rate: 0.05",
+            "learning_rate: 1e-3",
+            "params/v3.yaml, learning_rate: expected a number above 0 and at most 1, got '1e-3', "
+            "which YAML reads as text: write it as in 1.0e-3",
+        ),
+        (
+            "n_jobs: 1",
+            "n_jobs: on",
+            "params/v3.yaml, n_jobs: expected an integer at least 1 and at most 256, got True, "
+            "as YAML reads on, off, yes and no: quote a word",
+        ),
+        (
+            "model_name: battle_winner",
+            "model_name: no",
+            "params/v3.yaml, model_name: expected text matching ^[a-z][a-z0-9_]*$, got False, "
+            "as YAML reads on, off, yes and no: quote a word",
+        ),
+        (
+            "n_bootstrap: 1000",
+            "n_bootstrap: 01000",
+            "params/v3.yaml, n_bootstrap: expected a decimal number, got 01000",
+        ),
+        (
+            "n_estimators: 100",
+            "n_estimators: 10:00",
+            "params/v3.yaml, n_estimators: expected a decimal number, got 10:00",
+        ),
+        (
+            "max_depth: 4 ",
+            "max_depth: 8.0 ",
+            "params/v3.yaml, max_depth: expected an integer at least 1 and at most 20, got 8.0",
+        ),
+        (
+            "subsample: 0.8",
+            "subsample: 1.2",
+            "params/v3.yaml, subsample: expected a number above 0 and at most 1, got 1.2",
+        ),
         ("subsample: 0.8", "subsample: .nan", "params/v3.yaml, subsample: expected a decimal number, got .nan"),
-        ("features: simulation", "features: simulations",
-         "params/v3.yaml, features: expected one of mechanics, raw, simulation, got 'simulations'; "
-         "did you mean simulation?"),
-        ("max_depth:", "max_dept:",
-         "params/v3.yaml, max_dept: unknown parameter, got 4; did you mean max_depth?"),
+        (
+            "features: simulation",
+            "features: simulations",
+            "params/v3.yaml, features: expected one of mechanics, raw, simulation, got 'simulations'; "
+            "did you mean simulation?",
+        ),
+        ("max_depth:", "max_dept:", "params/v3.yaml, max_dept: unknown parameter, got 4; did you mean max_depth?"),
         ("n_jobs: 1", "", "params/v3.yaml, n_jobs: expected an integer at least 1 and at most 256, got none"),
-        ("n_jobs: 1", "n_jobs:",
-         "params/v3.yaml, n_jobs: expected an integer at least 1 and at most 256, got None"),
+        ("n_jobs: 1", "n_jobs:", "params/v3.yaml, n_jobs: expected an integer at least 1 and at most 256, got None"),
         ("n_jobs: 1", "n_jobs: 1\nmax_depth: 3", "params/v3.yaml, max_depth: expected one line, got 2"),
         ("n_jobs: 1", "on: 1", "params/v3.yaml, on: expected a name, got what YAML does not read as text"),
-        ("  max_depth: {low: 2", "  max_dept: {low: 2",
-         "params/v3.yaml, search.max_dept: unknown parameter, got {'low': 2, 'high': 8}; did you mean max_depth?"),
-        ("  calibration_error: 0.015", "  calibration_eror: 0.015",
-         "params/v3.yaml, gates.calibration_eror: unknown key, got 0.015; did you mean calibration_error?"),
-        ("  calibration_error: 0.015", "  calibration_error: 0",
-         "params/v3.yaml, gates.calibration_error: expected a number above 0 and at most 1, got 0"),
-        ("  fresh_battles: 10", "  fresh_battles: 2.5",
-         "params/v3.yaml, gates.fresh_battles: expected an integer at least 0 and at most 1000, got 2.5"),
-        ("  mirror_error: 1.0e-9", "  mirror_error: 1e-9",
-         "params/v3.yaml, gates.mirror_error: expected a number at least 0 and at most 1, got '1e-9', "
-         "which YAML reads as text: write it as in 1.0e-3"),
+        (
+            "  max_depth: {low: 2",
+            "  max_dept: {low: 2",
+            "params/v3.yaml, search.max_dept: unknown parameter, got {'low': 2, 'high': 8}; did you mean max_depth?",
+        ),
+        (
+            "  calibration_error: 0.015",
+            "  calibration_eror: 0.015",
+            "params/v3.yaml, gates.calibration_eror: unknown key, got 0.015; did you mean calibration_error?",
+        ),
+        (
+            "  calibration_error: 0.015",
+            "  calibration_error: 0",
+            "params/v3.yaml, gates.calibration_error: expected a number above 0 and at most 1, got 0",
+        ),
+        (
+            "  fresh_battles: 10",
+            "  fresh_battles: 2.5",
+            "params/v3.yaml, gates.fresh_battles: expected an integer at least 0 and at most 1000, got 2.5",
+        ),
+        (
+            "  mirror_error: 1.0e-9",
+            "  mirror_error: 1e-9",
+            "params/v3.yaml, gates.mirror_error: expected a number at least 0 and at most 1, got '1e-9', "
+            "which YAML reads as text: write it as in 1.0e-3",
+        ),
         ("  memory_mb: 1000", "", "params/v3.yaml, gates.memory_mb: expected a number above 0, got none"),
-        ("gates:  ", "gats:  ",
-         "params/v3.yaml, gats: unknown parameter, got {'fresh_battles': 10, 'ahead_of_baselines': 0, "
-         "'calibration_error': 0.015, 'b...; did you mean gates?"),
-        ("max_depth: {low: 2, high: 8}", "max_depth: {low: 8, high: 2}",
-         "params/v3.yaml, search.max_depth: expected low below high, got low 8 and high 2"),
-        ("max_depth: {low: 2, high: 8}", "max_depth: {low: 2, hihg: 8}",
-         "params/v3.yaml, search.max_depth.hihg: unknown key, got 8; did you mean high?"),
-        ("max_depth: {low: 2, high: 8}", "max_depth: {low: 2}",
-         "params/v3.yaml, search.max_depth.high: expected an integer at least 1 and at most 20, got none"),
-        ("max_depth: {low: 2, high: 8}", "max_depth: {low: 2.5, high: 8}",
-         "params/v3.yaml, search.max_depth.low: expected an integer at least 1 and at most 20, got 2.5"),
-        ("max_depth: {low: 2, high: 8}", "features: {choices: [raw, mechanic]}",
-         "params/v3.yaml, search.features.choices: expected one of mechanics, raw, simulation, got 'mechanic'; "
-         "did you mean mechanics?"),
-        ("max_depth: {low: 2, high: 8}", "max_depth: {choices: [3]}",
-         "params/v3.yaml, search.max_depth.choices: expected two different ones or more, got [3]"),
-        ("min_child_weight: {low: 1, high", "min_child_weight: {low: 0, high",
-         "params/v3.yaml, search.min_child_weight.low: expected a number above 0, as log is true, got 0"),
-        ("max_depth: {low: 2, high: 8}", "max_depth: 8",
-         "params/v3.yaml, search.max_depth: expected a range for each parameter, as in max_depth: {low: 2, high: 8}, "
-         "got 8"),
+        (
+            "gates:  ",
+            "gats:  ",
+            "params/v3.yaml, gats: unknown parameter, got {'fresh_battles': 10, 'ahead_of_baselines': 0, "
+            "'calibration_error': 0.015, 'b...; did you mean gates?",
+        ),
+        (
+            "max_depth: {low: 2, high: 8}",
+            "max_depth: {low: 8, high: 2}",
+            "params/v3.yaml, search.max_depth: expected low below high, got low 8 and high 2",
+        ),
+        (
+            "max_depth: {low: 2, high: 8}",
+            "max_depth: {low: 2, hihg: 8}",
+            "params/v3.yaml, search.max_depth.hihg: unknown key, got 8; did you mean high?",
+        ),
+        (
+            "max_depth: {low: 2, high: 8}",
+            "max_depth: {low: 2}",
+            "params/v3.yaml, search.max_depth.high: expected an integer at least 1 and at most 20, got none",
+        ),
+        (
+            "max_depth: {low: 2, high: 8}",
+            "max_depth: {low: 2.5, high: 8}",
+            "params/v3.yaml, search.max_depth.low: expected an integer at least 1 and at most 20, got 2.5",
+        ),
+        (
+            "max_depth: {low: 2, high: 8}",
+            "features: {choices: [raw, mechanic]}",
+            "params/v3.yaml, search.features.choices: expected one of mechanics, raw, simulation, got 'mechanic'; "
+            "did you mean mechanics?",
+        ),
+        (
+            "max_depth: {low: 2, high: 8}",
+            "max_depth: {choices: [3]}",
+            "params/v3.yaml, search.max_depth.choices: expected two different ones or more, got [3]",
+        ),
+        (
+            "min_child_weight: {low: 1, high",
+            "min_child_weight: {low: 0, high",
+            "params/v3.yaml, search.min_child_weight.low: expected a number above 0, as log is true, got 0",
+        ),
+        (
+            "max_depth: {low: 2, high: 8}",
+            "max_depth: 8",
+            "params/v3.yaml, search.max_depth: expected a range for each parameter, "
+            "as in max_depth: {low: 2, high: 8}, got 8",
+        ),
         ("version: v3", "version: v2", "params/v3.yaml, version: expected v3, the file's name, got v2"),
     ],
 )
@@ -153,8 +220,20 @@ def test_faults_of_a_file_are_named(folder, old, new, expected):
     assert validate("train", CELL, {}).version == "sample"
 
 
-@pytest.mark.parametrize("content", [b"", b"- version", b"version: [", b"a: 1\n---\nb: 2\n", b"\xff\xfe\x00", b"\x00",
-                                     b"v3", b"? [1, 2]\n: 3\n", b"version: !!python/object:os.system x\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"- version",
+        b"version: [",
+        b"a: 1\n---\nb: 2\n",
+        b"\xff\xfe\x00",
+        b"\x00",
+        b"v3",
+        b"? [1, 2]\n: 3\n",
+        b"version: !!python/object:os.system x\n",
+    ],
+)
 def test_an_unreadable_file_is_one_line(folder, content):
     (folder / "v3.yaml").write_bytes(content)
     assert refusal(CELL, {"version": "v3"}).startswith("params/v3.yaml, ")
@@ -194,8 +273,10 @@ def test_an_earlier_execution_has_its_own_values_and_todays_gates(folder):
         ({"register_model": "true"}, "register_model: expected True or False, got 'true'; did you mean True?"),
         ({"register_model": 1}, "register_model: expected True or False, got 1"),
         ({"description": ""}, "description: expected text no shorter than 1, got ''"),
-        ({"protocol": "both-unseen"},
-         "protocol: expected one of pair, one_unseen, both_unseen, got 'both-unseen'; did you mean both_unseen?"),
+        (
+            {"protocol": "both-unseen"},
+            "protocol: expected one of pair, one_unseen, both_unseen, got 'both-unseen'; did you mean both_unseen?",
+        ),
         ({"version": "v33"}, "version: expected one of sample, v3, got 'v33'; did you mean v3?"),
         ({"version": 3}, "version: expected one of sample, v3, got 3; did you mean v3?"),
         ({"version": "../params/v3"}, "version: expected one of sample, v3, got '../params/v3'"),
@@ -313,8 +394,10 @@ def test_setting_up_in_the_parameters_cell_works(shell):
         ([CELL, "version = 'v3'"], 'parameters cell, version: expected version: str = "v3" in this cell'),
         (["version = 'v3'"], 'parameters cell, version: expected version: str = "v3" in this cell'),
         ([CELL, "# Parameters\nmax_dept = 2\n"], "-p max_dept: unknown parameter, got 2; did you mean max_depth?"),
-        ([CELL.replace("20", "0")],
-         "parameters cell, n_workers: expected an integer at least 1 and at most 256, got 0"),
+        (
+            [CELL.replace("20", "0")],
+            "parameters cell, n_workers: expected an integer at least 1 and at most 256, got 0",
+        ),
         ([CELL.replace("sample", "vv3")], "parameters cell, version: expected one of "),
     ],
 )
@@ -346,8 +429,10 @@ def notebook(*cells, parameters=None):
     nb = nbformat.v4.new_notebook()
     nb.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "Python 3"}
     nb.metadata.papermill = {}
-    nb.cells = [nbformat.v4.new_code_cell(source, metadata={"tags": []})
-                for source in (*cells, SETUP, "print(params.model_dump_json())")]
+    nb.cells = [
+        nbformat.v4.new_code_cell(source, metadata={"tags": []})
+        for source in (*cells, SETUP, "print(params.model_dump_json())")
+    ]
     nb.cells[0].metadata.tags.append("parameters")
     return parameterize_notebook(nb, parameters) if parameters else nb
 
@@ -380,10 +465,12 @@ def test_in_a_kernel_a_fault_stops_the_setup_cell(tmp_path, monkeypatch):
 
 def test_import_is_cheap():
     """Besides the standard library only pydantic and PyYAML are loaded."""
-    code = "import sys, pydantic.main, yaml; before = set(sys.modules); import pokebattle.params; " \
-           "print(*{m.partition('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names))"
+    code = (
+        "import sys, pydantic.main, yaml; before = set(sys.modules); import pokebattle.params; "
+        "print(*{m.partition('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert set(loaded.split()) <= {"pokebattle", "pydantic", "annotated_types"}
+    assert set(loaded.split()) <= {"nbtrack", "pokebattle", "pydantic", "annotated_types"}
 
 
 def test_package_folder_is_found_from_anywhere(tmp_path, monkeypatch):

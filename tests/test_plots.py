@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
-from pokebattle import dex, evaluation, plots
+from pokebattle import evaluation
+from pokebattle.evaluation import plots
+from pokebattle.game import dex
 
 
 @pytest.fixture
@@ -39,8 +41,16 @@ def test_importance_shows_the_largest_on_top() -> None:
 
 
 def test_learning_curve_shows_the_table() -> None:
-    table = pd.DataFrame({"n_matchups": [100, 200], "training": [0.1, 0.15], "held_out": [0.3, 0.2],
-                          "low": [0.2, 0.1], "high": [0.4, 0.3], "bayes": 0.12})  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "n_matchups": [100, 200],
+            "training": [0.1, 0.15],
+            "held_out": [0.3, 0.2],
+            "low": [0.2, 0.1],
+            "high": [0.4, 0.3],
+            "bayes": 0.12,
+        }
+    )
     figure = plots.learning_curve(table)
     for label, column in (("learned from", "training"), ("held out", "held_out"), ("Bayes limit, held out", "bayes")):
         assert (line(figure, label) == table[["n_matchups", column]].to_numpy()).all()

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 from scipy.stats import chi2
 
-from pokebattle import attacks, battles, dex, engine
+from pokebattle import engine
+from pokebattle.game import attacks, dex, matchups
 from pokebattle.simulation import estimates, simulate
 from pokebattle.simulation.estimates import SIDES
 
 MIRROR = {"species_a": "species_b", "species_b": "species_a", "move_a": "move_b", "move_b": "move_a"}
-KNOWN = battles.damaging_moves()
+KNOWN = matchups.damaging_moves()
 DAMAGING = dex.moves().query("category != 'status'").index
 FIGHTERS = sorted(KNOWN)
 
@@ -27,8 +28,9 @@ def drawn(n: int, seed: int, policy: str = "any") -> pd.DataFrame:
     """Draw matchups of two species with any of their damaging moves, or with random moves."""
     rng = np.random.default_rng(seed)
     pairs = [rng.choice(FIGHTERS, 2, replace=False).tolist() for _ in range(n)]
-    moves = [[battles.RANDOM] * 2 if policy == "random" else [rng.choice(KNOWN[name]) for name in pair]
-             for pair in pairs]
+    moves = [
+        [matchups.RANDOM] * 2 if policy == "random" else [rng.choice(KNOWN[name]) for name in pair] for pair in pairs
+    ]
     return table(*((a, str(x), b, str(y)) for (a, b), (x, y) in zip(pairs, moves, strict=True)))
 
 
@@ -84,8 +86,8 @@ def test_chances_by_hand(matchup, chance) -> None:
 
 def test_damage_is_the_formula() -> None:
     """The least and the most HP that first hits take, against `attacks.hit_damage`."""
+    from pokebattle.simulation.records import tables
     from pokebattle.simulation.rules import damage
-    from pokebattle.simulation.tables import tables
 
     game, rng = tables(), np.array([7], dtype=np.uint64)
     rows = drawn(24, 3)
@@ -162,8 +164,11 @@ def open_matchups() -> pd.DataFrame:
     """Return a matchup for every damaging move, of some that were drawn the one whose outcome is most open."""
     rng = np.random.default_rng(20)
     users = {move: [name for name in FIGHTERS if move in KNOWN[name]] for move in DAMAGING}
-    rows = [(str(rng.choice(users[move])), move, other, str(rng.choice([*KNOWN[other], battles.RANDOM])))
-            for move in DAMAGING for other in map(str, rng.choice(FIGHTERS, 40))]
+    rows = [
+        (str(rng.choice(users[move])), move, other, str(rng.choice([*KNOWN[other], matchups.RANDOM])))
+        for move in DAMAGING
+        for other in map(str, rng.choice(FIGHTERS, 40))
+    ]
     tried = table(*rows)
     tried["distance"] = (simulate(tried, 64)["win_probability"] - 0.5).abs()
     return tried.loc[tried.groupby("move_a")["distance"].idxmin(), SIDES]

@@ -5,7 +5,8 @@ import itertools
 import pandas as pd
 import pytest
 
-from pokebattle import battles, dex, splits
+from pokebattle.datasets import splits
+from pokebattle.game import dex, matchups
 
 NAMES = {"species_a": "species_b", "species_b": "species_a", "move_a": "move_b", "move_b": "move_a"}
 JUDGING = ("test", "gate")
@@ -28,7 +29,7 @@ def protocol(request) -> str:
 
 @pytest.fixture(scope="module")
 def part(protocol, families) -> pd.Series:
-    return splits.assign(battles.pairs(), protocol, families)
+    return splits.assign(matchups.pairs(), protocol, families)
 
 
 def species(pairs: pd.DataFrame) -> set[str]:
@@ -36,7 +37,7 @@ def species(pairs: pd.DataFrame) -> set[str]:
 
 
 def test_a_pair_has_one_id_in_both_orders():
-    table = battles.matchups()[:500]
+    table = matchups.matchups()[:500]
     assert splits.pair_ids(table).equals(splits.pair_ids(table.rename(columns=NAMES)))
     assert splits.pair_ids(table).iloc[0] == "abra|aerodactyl"
 
@@ -48,18 +49,18 @@ def test_every_protocol_judges_with_enough_pairs(part):
 
 
 def test_the_parts_are_always_the_same():
-    pairs = battles.pairs()
+    pairs = matchups.pairs()
     first = {
         protocol: splits.pair_ids(pairs[splits.assign(pairs, protocol, dex.species()["evolution_line"]) == "test"])
-        .head(2).tolist()
+        .head(2)
+        .tolist()
         for protocol in splits.PROTOCOLS
-    }  # fmt: skip
+    }
     assert first == FIRST
 
 
-
 def test_a_part_does_not_depend_on_the_order_of_rows_and_sides(part, protocol, families):
-    mixed = battles.pairs().rename(columns=NAMES).sample(frac=1, random_state=0)
+    mixed = matchups.pairs().rename(columns=NAMES).sample(frac=1, random_state=0)
     assert splits.assign(mixed, protocol, families).sort_index().equals(part)
 
 
@@ -67,7 +68,7 @@ def test_families_stay_together_and_unseen_ones_never_teach(part, protocol, fami
     held = splits.unseen_species(families)
     for _, members in families.groupby(families).groups.items():
         assert set(members) <= held or not set(members) & held
-    pairs = battles.pairs()
+    pairs = matchups.pairs()
     unseen = pairs["species_a"].isin(held).astype(int) + pairs["species_b"].isin(held)
     if protocol == "pair":
         assert species(pairs[part == "train"]) == species(pairs)
@@ -92,11 +93,11 @@ def test_few_judging_pairs_are_shared_two_to_one():
 
 def test_an_unknown_protocol_is_named(families):
     with pytest.raises(ValueError, match="protocol: unknown, got 'rows'; there is pair, one_unseen, both_unseen"):
-        splits.assign(battles.pairs(), "rows", families)
+        splits.assign(matchups.pairs(), "rows", families)
 
 
 def test_inner_folds_hold_back_what_the_protocol_does(part, protocol, families):
-    training = battles.matchups()[(part == "train").to_numpy()].reset_index(drop=True)
+    training = matchups.matchups()[(part == "train").to_numpy()].reset_index(drop=True)
     validated = 0
     for fit, validate in splits.folds(training, protocol, families, 3):
         assert fit.any() and validate.any() and not (fit & validate).any()
@@ -110,14 +111,14 @@ def test_inner_folds_hold_back_what_the_protocol_does(part, protocol, families):
 
 
 def test_purposes_draw_independently(part, protocol):
-    table = battles.matchups()
+    table = matchups.matchups()
     kept = splits.subset(table, 3000).index
     share = (part == "test").mean()
     assert abs((part[kept] == "test").mean() - share) < 0.02
 
 
 def test_a_smaller_subset_is_part_of_a_larger_one_and_keeps_the_order():
-    table = battles.matchups()
+    table = matchups.matchups()
     small, large = splits.subset(table, 40), splits.subset(table, 400)
     assert len(small) == 40
     assert set(small.index) <= set(large.index)

@@ -11,15 +11,16 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from pokebattle import evaluation, leaks, plots, splits
-from pokebattle.baselines import baselines
-from pokebattle.datasets import DatasetError, load_battles, open_part
-from pokebattle.features import matchup_features, mirror
+from pokebattle import evaluation
+from pokebattle.datasets import DatasetError, leaks, load_battles, open_part, splits
+from pokebattle.datasets.csv_reader import TablesError
+from pokebattle.datasets.own_battles import read
+from pokebattle.evaluation import plots
+from pokebattle.learning.baselines import baselines
+from pokebattle.learning.features import matchup_features, mirror
+from pokebattle.learning.stat_features import StatFeatures
 from pokebattle.model import BattleWinner
 from pokebattle.params import ParamsError, Tables, load_params
-from pokebattle.sheets import TablesError
-from pokebattle.stat_features import StatFeatures
-from pokebattle.tables import read
 
 SPECIES = """\
 Nr,Nomo,Speco,Dua speco,Vivo,Rapido
@@ -36,10 +37,15 @@ Unua,Dua,Venkinto
 1,3,1
 """
 COLUMNS = {
-    "species_columns": {"id": "Nr", "name": "Nomo", "type_1": "Speco", "type_2": "Dua speco",
-                        "stats": {"hp": "Vivo", "speed": "Rapido"}},
+    "species_columns": {
+        "id": "Nr",
+        "name": "Nomo",
+        "type_1": "Speco",
+        "type_2": "Dua speco",
+        "stats": {"hp": "Vivo", "speed": "Rapido"},
+    },
     "battles_columns": {"first": "Unua", "second": "Dua", "winner": "Venkinto"},
-}  # fmt: skip
+}
 SEVERAL = "1 pair fought more than once, 1 with different winners: they count by their shares of wins"
 
 
@@ -52,10 +58,12 @@ def write(tmp_path):
             data = content if isinstance(content, bytes) else content.encode()
             (tmp_path / f"{name}.csv").write_bytes(data)
         return Tables(
-            species_file=str(tmp_path / "species.csv"), battles_file=str(tmp_path / "battles.csv"), encoding=encoding,
+            species_file=str(tmp_path / "species.csv"),
+            battles_file=str(tmp_path / "battles.csv"),
+            encoding=encoding,
             species_columns=COLUMNS["species_columns"] | species_columns,
             battles_columns=COLUMNS["battles_columns"] | (battles_columns or {}),
-        )  # fmt: skip
+        )
 
     return write
 
@@ -92,23 +100,41 @@ def test_two_files_become_species_and_pairs(write, tmp_path):
     assert [facts["rows"] for facts in own.files.values()] == [4, 4]
 
 
-@pytest.mark.parametrize("change", [
-    lambda text: text.replace("\n", "\r\n"),
-    lambda text: text.replace("\n", "\r"),
-    lambda text: "\ufeff" + text,
-    lambda text: text.encode("utf-16"),
-    lambda text: text.replace(",", ";").replace("55.5", "55,5"),
-    lambda text: "sep=;\r\n" + text.replace(",", ";"),
-    lambda text: text.replace(",", "\t"),
-    lambda text: text.replace(",", " | "),
-    lambda text: "\n\n" + text.replace("\n", "\n,,,,,\n" if "Nomo" in text else "\n\n"),
-    lambda text: text.upper().replace("FAJRO", "Fajro").replace("AKVO", "Akvo").replace("ŜTONO", "Ŝtono"),
-    lambda text: re.sub(r"([^,\n]+)", r' "\1"', text),
-    lambda text: text.replace("\n", ",,\n"),
-    lambda text: re.sub(r"\b(\d+)\b(?!\.)", r"\1.0", text) if "Unua" in text else text,
-    lambda text: text.replace(",", ",\xa0"),
-], ids=["CRLF", "CR", "mark", "UTF-16", "semicolons", "sep=", "tabs", "bars", "blank rows", "case", "quotes",
-        "trailing separators", "ids as 1.0", "blanks"])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n", "\r"),
+        lambda text: "\ufeff" + text,
+        lambda text: text.encode("utf-16"),
+        lambda text: text.replace(",", ";").replace("55.5", "55,5"),
+        lambda text: "sep=;\r\n" + text.replace(",", ";"),
+        lambda text: text.replace(",", "\t"),
+        lambda text: text.replace(",", " | "),
+        lambda text: "\n\n" + text.replace("\n", "\n,,,,,\n" if "Nomo" in text else "\n\n"),
+        lambda text: text.upper().replace("FAJRO", "Fajro").replace("AKVO", "Akvo").replace("ŜTONO", "Ŝtono"),
+        lambda text: re.sub(r"([^,\n]+)", r' "\1"', text),
+        lambda text: text.replace("\n", ",,\n"),
+        lambda text: re.sub(r"\b(\d+)\b(?!\.)", r"\1.0", text) if "Unua" in text else text,
+        lambda text: text.replace(",", ",\xa0"),
+    ],
+    ids=[
+        "CRLF",
+        "CR",
+        "mark",
+        "UTF-16",
+        "semicolons",
+        "sep=",
+        "tabs",
+        "bars",
+        "blank rows",
+        "case",
+        "quotes",
+        "trailing separators",
+        "ids as 1.0",
+        "blanks",
+    ],
+)
 def test_the_form_of_a_file_does_not_matter(write, change):
     plain, other = read(write()), read(write(change(SPECIES), change(BATTLES)))
     assert pairs(other) == pairs(plain)
@@ -124,20 +150,25 @@ def test_other_encodings_are_named_by_the_mapping(write, refusal):
     assert read(write(SPECIES.encode("utf-16-le"), encoding="utf-16-le")).species.equals(read(write()).species)
     assert refusal(write(latin)) == (
         "species.csv, row 3: expected utf-8 text, got the byte 0xe9: save it as UTF-8, or say what it is, "
-        "e.g. tables.encoding: cp1252")
+        "e.g. tables.encoding: cp1252"
+    )
     assert refusal(write(encoding="utf-9")) == (
-        "tables.encoding: expected an encoding such as utf-8 or cp1252, got 'utf-9'")
+        "tables.encoding: expected an encoding such as utf-8 or cp1252, got 'utf-9'"
+    )
 
 
-@pytest.mark.parametrize("battles", [
-    "Unua,Dua,Venkinto\nKarlo,mirna,Mirna\nMirna,KARLO,karlo\nzeta,Tovo,Tovo\nKarlo,Tovo,Karlo\n",
-    "Unua,Dua,Venkinto\n1,Mirna,2\n2,1,Karlo\nZeta,3,Tovo\nKarlo,Tovo,1\n",
-    "Unua,Dua,Venkinto\n1,2,0\n2,1,0\n10,3,0\n1,3,1\n",
-    "Unua,Dua,Venkinto\n1,2,0.0\n2,1,0.0\n10,3,0.0\n1,3,1.0\n",
-    "Unua,Dua,Venkinto\n1,2,FALSE\n2,1,False\n10,3,false\n1,3,True\n",
-    "Unua,Dua,Venkinto\n001,2,2\n2,001,1\n10,3,3\n1,3,001\n",
-    "Unua,Dua,Venkinto\n1,2,second\n2,1,Second\n10,3,second\n1,3,first\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "battles",
+    [
+        "Unua,Dua,Venkinto\nKarlo,mirna,Mirna\nMirna,KARLO,karlo\nzeta,Tovo,Tovo\nKarlo,Tovo,Karlo\n",
+        "Unua,Dua,Venkinto\n1,Mirna,2\n2,1,Karlo\nZeta,3,Tovo\nKarlo,Tovo,1\n",
+        "Unua,Dua,Venkinto\n1,2,0\n2,1,0\n10,3,0\n1,3,1\n",
+        "Unua,Dua,Venkinto\n1,2,0.0\n2,1,0.0\n10,3,0.0\n1,3,1.0\n",
+        "Unua,Dua,Venkinto\n1,2,FALSE\n2,1,False\n10,3,false\n1,3,True\n",
+        "Unua,Dua,Venkinto\n001,2,2\n2,001,1\n10,3,3\n1,3,001\n",
+        "Unua,Dua,Venkinto\n1,2,second\n2,1,Second\n10,3,second\n1,3,first\n",
+    ],
+)
 def test_who_fights_and_who_wins_may_be_told_in_many_ways(write, battles):
     assert pairs(read(write(battles=battles))) == [("1", "2", 1, 2), ("1", "3", 1, 1), ("10", "3", 0, 1)]
 
@@ -202,55 +233,81 @@ def test_true_and_false_are_a_stat(write):
 
 
 QUOTES = "expected a quote at both ends of a cell or at none, got "
-WINNER = ("expected one of the two that fight in this row (Zeta, 10, Tovo, 3), or in all rows whether the first one "
-          "won (1 and 0, TRUE and FALSE)")
+WINNER = (
+    "expected one of the two that fight in this row (Zeta, 10, Tovo, 3), or in all rows whether the first one "
+    "won (1 and 0, TRUE and FALSE)"
+)
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (("Vivo", "Viva"), ", row 1: expected the header 'Vivo' (species_columns.stats.hp), got Nr, Nomo, Speco, Dua "
-                       "speco, Viva, Rapido; did you mean Viva?"),
-    (("Rapido", "vivo"), ", row 1: expected the header 'Vivo' (species_columns.stats.hp) once, got it 2 times"),
-    ((",40,", ",,"), ", row 2, column Vivo: expected a number, got nothing"),
-    ((",40,", ",forty,"), ", row 2, column Vivo: expected a number, got 'forty'"),
-    ((",40,", ",nan,"), ", row 2, column Vivo: expected a number, got 'nan'"),
-    ((",40,", ",40 kg,"), ", row 2, column Vivo: expected a number, got '40 kg'"),
-    ((",40,", ",1e39,"), ", row 2, column Vivo: expected a number below 3e38, got '1e39'"),
-    ((",40,", ',"40,5",'), ", row 3, column Vivo: expected a number with a decimal comma, as elsewhere in this file, "
-                           "got '55.5'"),
-    ((",40,", ',"1,234",'), ", row 2, column Vivo: expected a number that tells whether the comma is of thousands or "
-                            "of decimals, got '1,234'"),
-    (("\n3,", "\n,"), ", row 4, column Nr: expected an id, got nothing"),
-    (("\n3,", "\na|b,"), ", row 4, column Nr: expected an id without |, got 'a|b'"),
-    (("\n3,", "\n002,"), ", row 4, column Nr: expected an id of its own (row 3 has it with other values), got '002'"),
-    (("Tovo", "10"), ", row 4, column Nomo: expected a name that is not another species' id, got '10'"),
-    ((",Ŝtono,,", ",Ŝto[no],,"), ", row 4, column Speco: expected a type without [, ] and <, got 'Ŝto[no]'"),
-    (("3,Tovo", "3"), ", row 4: expected 6 cells, as there are headers, got 5"),
-    (("3,Tovo", "3,To,vo"), ", row 4: expected 6 cells, as there are headers, got 7"),
-    (("Tovo", '"To"vo'), f", row 4: {QUOTES}',' expected after '\"'"),
-    (("Tovo", '"Tovo'), f", row 4: {QUOTES}unexpected end of data"),
-    (("Karlo", '"Kar\nlo",,,,\n\n5,"x'), f", row 4: {QUOTES}unexpected end of data"),
-    ((SPECIES, ""), ": expected headers and rows below them, got no rows"),
-    ((SPECIES[34:], ""), ": expected headers and rows below them, got 1 rows"),
-    ((SPECIES, "PK\x03\x04\x00"), ": expected a CSV file, got a workbook: save its sheet as CSV UTF-8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            ("Vivo", "Viva"),
+            ", row 1: expected the header 'Vivo' (species_columns.stats.hp), got Nr, Nomo, Speco, Dua "
+            "speco, Viva, Rapido; did you mean Viva?",
+        ),
+        (("Rapido", "vivo"), ", row 1: expected the header 'Vivo' (species_columns.stats.hp) once, got it 2 times"),
+        ((",40,", ",,"), ", row 2, column Vivo: expected a number, got nothing"),
+        ((",40,", ",forty,"), ", row 2, column Vivo: expected a number, got 'forty'"),
+        ((",40,", ",nan,"), ", row 2, column Vivo: expected a number, got 'nan'"),
+        ((",40,", ",40 kg,"), ", row 2, column Vivo: expected a number, got '40 kg'"),
+        ((",40,", ",1e39,"), ", row 2, column Vivo: expected a number below 3e38, got '1e39'"),
+        (
+            (",40,", ',"40,5",'),
+            ", row 3, column Vivo: expected a number with a decimal comma, as elsewhere in this file, got '55.5'",
+        ),
+        (
+            (",40,", ',"1,234",'),
+            ", row 2, column Vivo: expected a number that tells whether the comma is of thousands or "
+            "of decimals, got '1,234'",
+        ),
+        (("\n3,", "\n,"), ", row 4, column Nr: expected an id, got nothing"),
+        (("\n3,", "\na|b,"), ", row 4, column Nr: expected an id without |, got 'a|b'"),
+        (
+            ("\n3,", "\n002,"),
+            ", row 4, column Nr: expected an id of its own (row 3 has it with other values), got '002'",
+        ),
+        (("Tovo", "10"), ", row 4, column Nomo: expected a name that is not another species' id, got '10'"),
+        ((",Ŝtono,,", ",Ŝto[no],,"), ", row 4, column Speco: expected a type without [, ] and <, got 'Ŝto[no]'"),
+        (("3,Tovo", "3"), ", row 4: expected 6 cells, as there are headers, got 5"),
+        (("3,Tovo", "3,To,vo"), ", row 4: expected 6 cells, as there are headers, got 7"),
+        (("Tovo", '"To"vo'), f", row 4: {QUOTES}',' expected after '\"'"),
+        (("Tovo", '"Tovo'), f", row 4: {QUOTES}unexpected end of data"),
+        (("Karlo", '"Kar\nlo",,,,\n\n5,"x'), f", row 4: {QUOTES}unexpected end of data"),
+        ((SPECIES, ""), ": expected headers and rows below them, got no rows"),
+        ((SPECIES[34:], ""), ": expected headers and rows below them, got 1 rows"),
+        ((SPECIES, "PK\x03\x04\x00"), ": expected a CSV file, got a workbook: save its sheet as CSV UTF-8"),
+    ],
+)
 def test_a_file_of_species_that_cannot_be_used_is_named(write, refusal, spoil, message):
     assert spoil[0] in SPECIES
     assert refusal(write(SPECIES.replace(*spoil, 1))) == f"species.csv{message}"
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (("10,3,3", "11,3,3"), ", row 4, column Unua: expected an id or a name in species.csv, got '11'"),
-    (("10,3,3", "Karla,3,3"), ", row 4, column Unua: expected an id or a name in species.csv, got 'Karla'; did you "
-                              "mean Karlo?"),
-    (("1,2,2\n2,1,1", "7,2,2\n7,1,1"), ", row 2, column Unua: expected an id or a name in species.csv, got '7' (1 more "
-                                       "like it)"),
-    (("10,3,3", "10,,3"), ", row 4, column Dua: expected an id or a name in species.csv, got nothing"),
-    (("10,3,3", "10,3,2"), f", row 4, column Venkinto: {WINNER}, got '2'"),
-    (("10,3,3", "10,3,Tova"), f", row 4, column Venkinto: {WINNER}, got 'Tova'; did you mean Tovo?"),
-    ((BATTLES[18:], "3,3,3\n"), ": expected battles of two species that have a winner, got none"),
-    (("Venkinto", "Venkonto"), ", row 1: expected the header 'Venkinto' (battles_columns.winner), got Unua, Dua, "
-                               "Venkonto; did you mean Venkonto?"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (("10,3,3", "11,3,3"), ", row 4, column Unua: expected an id or a name in species.csv, got '11'"),
+        (
+            ("10,3,3", "Karla,3,3"),
+            ", row 4, column Unua: expected an id or a name in species.csv, got 'Karla'; did you mean Karlo?",
+        ),
+        (
+            ("1,2,2\n2,1,1", "7,2,2\n7,1,1"),
+            ", row 2, column Unua: expected an id or a name in species.csv, got '7' (1 more like it)",
+        ),
+        (("10,3,3", "10,,3"), ", row 4, column Dua: expected an id or a name in species.csv, got nothing"),
+        (("10,3,3", "10,3,2"), f", row 4, column Venkinto: {WINNER}, got '2'"),
+        (("10,3,3", "10,3,Tova"), f", row 4, column Venkinto: {WINNER}, got 'Tova'; did you mean Tovo?"),
+        ((BATTLES[18:], "3,3,3\n"), ": expected battles of two species that have a winner, got none"),
+        (
+            ("Venkinto", "Venkonto"),
+            ", row 1: expected the header 'Venkinto' (battles_columns.winner), got Unua, Dua, "
+            "Venkonto; did you mean Venkonto?",
+        ),
+    ],
+)
 def test_battles_that_cannot_be_used_are_named(write, refusal, spoil, message):
     assert spoil[0] in BATTLES
     assert refusal(write(battles=BATTLES.replace(*spoil, 1))) == f"battles.csv{message}"
@@ -260,23 +317,26 @@ def test_a_name_of_two_species_names_neither(write, refusal):
     twins = SPECIES.replace("Tovo", "Karlo")
     assert pairs(read(write(twins))) == pairs(read(write()))
     assert refusal(write(twins, BATTLES + "Karlo,2,2\n")) == (
-        "battles.csv, row 6, column Unua: expected an id, as several species of species.csv have this name, "
-        "got 'Karlo'")
+        "battles.csv, row 6, column Unua: expected an id, as several species of species.csv have this name, got 'Karlo'"
+    )
     assert refusal(write(twins, BATTLES + "1,3,Karlo\n")) == (
         "battles.csv, row 6, column Venkinto: expected an id, as both species of this battle have this name, "
-        "got 'Karlo'")
+        "got 'Karlo'"
+    )
 
 
 def test_the_word_for_the_first_ones_win_must_be_there(write, refusal):
     tables = write(battles=BATTLES.replace(",2,2", ",2,ja"), battles_columns={"first_won": "si"})
     assert refusal(tables) == (
-        "battles.csv, column Venkinto: expected 'si' (battles_columns.first_won) and one other word, got ja, 1, 3")
+        "battles.csv, column Venkinto: expected 'si' (battles_columns.first_won) and one other word, got ja, 1, 3"
+    )
 
 
 def test_a_stat_may_not_have_a_name_that_is_taken(write, refusal):
     for name in ("name", "family"):
         assert refusal(write(stats={name: "Vivo"})) == (
-            f"species_columns.stats: expected another name for {name}, which is taken")
+            f"species_columns.stats: expected another name for {name}, which is taken"
+        )
     assert "is_akvo" in read(write(stats={"is_akvo": "Vivo"})).species, "a type's feature is is_Akvo"
     low = SPECIES.replace("Akvo", "akvo")
     assert "is_akvo, which is taken" in refusal(write(low, stats={"is_akvo": "Vivo"}))
@@ -286,7 +346,8 @@ def test_a_missing_file_is_named_with_the_nearest(write, refusal):
     tables = write()
     misspelt = tables.model_copy(update={"species_file": tables.species_file.replace("species", "specie")})
     assert refusal(misspelt) == (
-        "specie.csv: expected a CSV file, got No such file or directory; did you mean species.csv?")
+        "specie.csv: expected a CSV file, got No such file or directory; did you mean species.csv?"
+    )
 
 
 def test_paths_are_relative_to_the_project(write, root):
@@ -295,15 +356,18 @@ def test_paths_are_relative_to_the_project(write, root):
         read(tables)
 
 
-@pytest.mark.parametrize("change", [
-    {"species_columns": {"id": "Nr", "stats": {}}},
-    {"species_columns": {"id": "Nr", "stats": {"HP": "Vivo"}}},
-    {"species_columns": {"id": "Nr", "stats": {"hp": "Vivo"}, "typ_1": "x"}},
-    {"species_columns": {"id": 1, "stats": {"hp": "Vivo"}}},
-    {"species_columns": {"stats": {"hp": "Vivo"}}},
-    {"battles_columns": {"first": "a", "second": "b"}},
-    {"species_file": ""},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"species_columns": {"id": "Nr", "stats": {}}},
+        {"species_columns": {"id": "Nr", "stats": {"HP": "Vivo"}}},
+        {"species_columns": {"id": "Nr", "stats": {"hp": "Vivo"}, "typ_1": "x"}},
+        {"species_columns": {"id": 1, "stats": {"hp": "Vivo"}}},
+        {"species_columns": {"stats": {"hp": "Vivo"}}},
+        {"battles_columns": {"first": "a", "second": "b"}},
+        {"species_file": ""},
+    ],
+)
 def test_the_mapping_is_strict(change):
     whole = {"species_file": "a", "battles_file": "b", **COLUMNS}
     Tables(**whole)
@@ -337,22 +401,32 @@ def test_a_stat_that_tells_the_results_is_refused(write, refusal, column):
     message = refusal(write(*files, **mapping, stats={"strength": "Forto", "result": column}))
     assert message == (
         f"species.csv, column {column}: expected what is known before a battle, got the order of the species' shares "
-        "of wins in these battles, luck included: leave result out")
+        "of wins in these battles, luck included: leave result out"
+    )
 
 
 # A format that many know
 
 
 def test_the_well_known_pair_of_files_is_read_by_a_mapping(write):
-    species = ('#,Name,Type 1,Type 2,HP,Attack,Sp. Atk,Speed,Generation,Legendary\n'
-               '1,Leafling,Grass,Poison,45,49,65,45,1,False\n2,"Leafling, Mega",Grass,,60,62,80,60,1,False\n'
-               '63,,Fighting,,65,105,60,95,1,False\n800,Titan,Rock,Fairy,50,100,100,50,6,True\n')
+    species = (
+        "#,Name,Type 1,Type 2,HP,Attack,Sp. Atk,Speed,Generation,Legendary\n"
+        '1,Leafling,Grass,Poison,45,49,65,45,1,False\n2,"Leafling, Mega",Grass,,60,62,80,60,1,False\n'
+        "63,,Fighting,,65,105,60,95,1,False\n800,Titan,Rock,Fairy,50,100,100,50,6,True\n"
+    )
     battles = "First_pokemon,Second_pokemon,Winner\n800,1,800\n63,2,63\n2,1,2\n63,800,63\n"
-    own = read(write(
-        species, battles, id="#", name="Name", type_1="Type 1", type_2="Type 2",
-        stats={"hp": "HP", "special_attack": "Sp. Atk", "speed": "Speed", "is_legendary": "legendary"},
-        battles_columns={"first": "First_pokemon", "second": "Second_pokemon", "winner": "Winner"},
-    ))  # fmt: skip
+    own = read(
+        write(
+            species,
+            battles,
+            id="#",
+            name="Name",
+            type_1="Type 1",
+            type_2="Type 2",
+            stats={"hp": "HP", "special_attack": "Sp. Atk", "speed": "Speed", "is_legendary": "legendary"},
+            battles_columns={"first": "First_pokemon", "second": "Second_pokemon", "winner": "Winner"},
+        )
+    )
     assert own.species["name"].tolist() == ["Leafling", "Leafling, Mega", "63", "Titan"]
     assert own.species.loc["800", ["hp", "special_attack", "speed", "is_legendary"]].tolist() == [50, 100, 50, 1]
     assert pairs(own) == [("1", "2", 0, 1), ("1", "800", 0, 1), ("2", "63", 0, 1), ("63", "800", 1, 1)]
@@ -373,7 +447,8 @@ def own():
 def model(own):
     params = load_params({"version": "own"})
     return BattleWinner.from_params(params).fit(
-        own.training, own.training["wins_a"], own.training["n_battles"], own.species)
+        own.training, own.training["wins_a"], own.training["n_battles"], own.species
+    )
 
 
 def test_the_committed_example_is_what_its_script_writes(root, tmp_path, own):
@@ -434,8 +509,11 @@ def test_what_is_no_battle_set_is_refused(write):
         load_battles("tables")
     with pytest.raises(DatasetError, match=r"as in v3, got 'tables', which files of one's own tell$"):
         load_battles("tables", by_engine=True, tables=write())
-    with pytest.raises(DatasetError, match=r"battles.csv: expected at least 20 pairs of species in the train part "
-                                           r"under the protocol pair, got 3 of 3$"):
+    with pytest.raises(
+        DatasetError,
+        match=r"battles.csv: expected at least 20 pairs of species in the train part "
+        r"under the protocol pair, got 3 of 3$",
+    ):
         load_battles("tables", tables=write())
 
 
@@ -470,12 +548,14 @@ def test_a_saved_model_predicts_the_same_from_ids_alone(own, model, tmp_path):
     loaded = BattleWinner.load(model.save(tmp_path))
     test = open_part(own, "test")[["species_a", "species_b"]]
     assert (loaded.predict_proba(test) == model.predict_proba(test)).all()
-    assert loaded.save(tmp_path / "again").joinpath("features.json").read_text() == (
-        tmp_path / "features.json").read_text()
+    assert (
+        loaded.save(tmp_path / "again").joinpath("features.json").read_text()
+        == (tmp_path / "features.json").read_text()
+    )
     assert "Bradino" not in (tmp_path / "features.json").read_text()
     idle = pd.DataFrame({"species_a": ["K40"], "species_b": ["K01"]})
     assert 0 < loaded.predict_proba(idle)[0, 1] < 1, "a species that never fought is known by its stats"
-    with pytest.raises(ValueError, match=r"^species_b: unknown id, got 'K99'; did you mean 'K"):
+    with pytest.raises(ValueError, match=r"^species_b: unknown id, got 'K99'; did you mean K"):
         loaded.predict_proba(pd.DataFrame({"species_a": ["K01"], "species_b": ["K99"]}))
     with pytest.raises(ValueError, match=r"^matchups: column species_b is missing, got species_a$"):
         loaded.predict_proba(pd.DataFrame({"species_a": ["K01"]}))
@@ -518,28 +598,53 @@ def test_a_stat_that_decides_every_battle_is_refused_by_the_leak_check(write):
     own = load_battles("tables", tables=tables)
     features = matchup_features("raw", own.species)
     with pytest.raises(splits.LeakError, match="strength"):
-        leaks.check_columns(features.transform(own.training), features.get_feature_names_out(), own.training["wins_a"],
-                            own.training["n_battles"])
+        leaks.check_columns(
+            features.transform(own.training),
+            features.get_feature_names_out(),
+            own.training["wins_a"],
+            own.training["n_battles"],
+        )
 
 
 # What a version may say
 
 
-@pytest.mark.parametrize(("old", "new", "expected"), [
-    ("    id: Nr", "    idd: Nr", "tables.species_columns.idd: unknown parameter, got 'Nr'; did you mean id?"),
-    ("    id: Nr", "    id: #", "tables.species_columns.id: expected text, got none: what begins with # needs quotes"),
-    ("    id: Nr", "    id: 5", "tables.species_columns.id: expected text, got 5: put it in quotes"),
-    ("    id: Nr", "    typo: Nr", "tables.species_columns.typo: unknown parameter, got 'Nr'; did you mean type_2?"),
-    ("hp: Vivo", "HP: Vivo", "tables.species_columns.stats.HP: expected a name of a-z, 0-9 and _ that begins with a "
-                             "letter, got 'HP'"),
-    ("attack:", "hp:", "tables.species_columns.stats.hp: expected one line, got 2"),
-    ("    winner: Venkinto", "    ", "tables.battles_columns.winner: expected text, got none"),
-    ("  battles_file", "  battle_file", "tables.battle_file: unknown parameter, got 'docs/own-battles/battles.csv'; "
-                                        "did you mean battles_file?"),
-    ("features: raw", "features: mechanics", "features: expected raw, as dataset is tables, got 'mechanics', which "
-                                             "needs the game's own species and moves"),
-    ("dataset: tables", "dataset: v3", "dataset: expected tables, whose files are named, got 'v3'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("    id: Nr", "    idd: Nr", "tables.species_columns.idd: unknown parameter, got 'Nr'; did you mean id?"),
+        (
+            "    id: Nr",
+            "    id: #",
+            "tables.species_columns.id: expected text, got none: what begins with # needs quotes",
+        ),
+        ("    id: Nr", "    id: 5", "tables.species_columns.id: expected text, got 5: put it in quotes"),
+        (
+            "    id: Nr",
+            "    typo: Nr",
+            "tables.species_columns.typo: unknown parameter, got 'Nr'; did you mean type_2?",
+        ),
+        (
+            "hp: Vivo",
+            "HP: Vivo",
+            "tables.species_columns.stats.HP: expected a name of a-z, 0-9 and _ that begins with a letter, got 'HP'",
+        ),
+        ("attack:", "hp:", "tables.species_columns.stats.hp: expected one line, got 2"),
+        ("    winner: Venkinto", "    ", "tables.battles_columns.winner: expected text, got none"),
+        (
+            "  battles_file",
+            "  battle_file",
+            "tables.battle_file: unknown parameter, got 'docs/own-battles/battles.csv'; did you mean battles_file?",
+        ),
+        (
+            "features: raw",
+            "features: mechanics",
+            "features: expected raw, as dataset is tables, got 'mechanics', which "
+            "needs the game's own species and moves",
+        ),
+        ("dataset: tables", "dataset: v3", "dataset: expected tables, whose files are named, got 'v3'"),
+    ],
+)
 def test_faults_of_a_mapping_are_named(tmp_path, monkeypatch, root, old, new, expected):
     text = (root / "params" / "own.yaml").read_text()
     assert old in text

@@ -23,10 +23,10 @@ from guard import guarded
 from optuna.storages import _cached_storage
 from optuna.trial import TrialState
 
+from nbtrack import processes
 from pokebattle.datasets import load_battles
 from pokebattle.evaluation import figures_of_merit
 from pokebattle.params import ParamsError, Range, load_params
-from pokebattle.tracking import processes
 from pokebattle.tuning import search as searches
 from pokebattle.tuning import storage
 from pokebattle.tuning.objective import Objective
@@ -98,8 +98,10 @@ def states(search: Search) -> Counter[str]:
 
 
 def values(search: Search) -> list[Any]:
-    return [(trial.number, trial.params, trial.state, trial.value, trial.intermediate_values)
-            for trial in search.study.trials]  # fmt: skip
+    return [
+        (trial.number, trial.params, trial.state, trial.value, trial.intermediate_values)
+        for trial in search.study.trials
+    ]
 
 
 def in_background(search: Search, *args: Any, **kwargs: Any) -> threading.Thread:
@@ -161,8 +163,12 @@ def test_a_trial_is_the_mean_loss_of_the_versions_model_on_inner_folds_of_the_tr
 
 def test_boosting_stops_where_it_does_not_help_and_a_trial_that_lags_is_pruned(small: Any) -> None:
     params, battles = small
-    many = {"n_estimators": 400, "early_stopping_rounds": 3, "learning_rate": 1.0,
-            "search": {"max_depth": Range(low=2, high=3)}}  # fmt: skip
+    many = {
+        "n_estimators": 400,
+        "early_stopping_rounds": 3,
+        "learning_rate": 1.0,
+        "search": {"max_depth": Range(low=2, high=3)},
+    }
     objective = Objective(params.model_copy(update=many), battles)
     study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=0.0, n_warmup_steps=41))
     study.optimize(objective, n_trials=1)
@@ -206,11 +212,14 @@ def test_a_study_of_another_search_is_refused(quick: Any, file: str) -> None:
         open_search(PARAMS, BATTLES, file, "samle")
 
 
-@pytest.mark.parametrize(("url", "reason"), [
-    ("postgresql+psycopg2://me:" "secret" "@127.0.0.1:9/x", "postgresql.psycopg2://me:" "[*]{3}" "@127.*refused"),
-    ("sqlite:////no/such/folder/x.db", "unable to open"),
-    ("studies", "parse"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("postgresql+psycopg2://me:secret@127.0.0.1:9/x", "postgresql.psycopg2://me:[*]{3}@127.*refused"),
+        ("sqlite:////no/such/folder/x.db", "unable to open"),
+        ("studies", "parse"),
+    ],
+)
 def test_a_storage_out_of_reach_is_one_line(quick: Any, url: str, reason: str) -> None:
     with pytest.raises(ParamsError, match=f"^storage: expected a database that answers.*{reason}") as error:
         open_search(PARAMS, BATTLES, url)

@@ -16,9 +16,17 @@ import yaml
 
 from pokebattle.registry import retraining
 
-SAMPLE = {"log_loss": 0.15, "test_accuracy": 0.93, "excess_percent": 5.0, "bayes_log_loss": 0.143,
-          "bayes_accuracy": 0.94, "baseline_damage_race_log_loss": 0.39, "baseline_damage_race_excess_percent": 173.8,
-          "best_move_excess_percent": 4.0, "random_move_excess_percent": 1.5}  # fmt: skip
+SAMPLE = {
+    "log_loss": 0.15,
+    "test_accuracy": 0.93,
+    "excess_percent": 5.0,
+    "bayes_log_loss": 0.143,
+    "bayes_accuracy": 0.94,
+    "baseline_damage_race_log_loss": 0.39,
+    "baseline_damage_race_excess_percent": 173.8,
+    "best_move_excess_percent": 4.0,
+    "random_move_excess_percent": 1.5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +37,13 @@ def workflows(root: Path) -> dict[str, Any]:
 
 def test_every_step_is_a_make_target_or_the_ci_script(root: Path, workflows: dict[str, Any]) -> None:
     targets = set(re.findall(r"^([a-z-]+):.*##", (root / "Makefile").read_text(), re.MULTILINE))
-    commands = [step["run"] for flow in workflows.values() for job in flow["jobs"].values() for step in job["steps"]
-                if "run" in step]  # fmt: skip
+    commands = [
+        step["run"]
+        for flow in workflows.values()
+        for job in flow["jobs"].values()
+        for step in job["steps"]
+        if "run" in step
+    ]
     assert set(workflows) == {"checks", "docs", "retrain"}
     assert {"make check", ".ci/run", "make docs", "make retrain"} <= set(commands)
     for command in commands:
@@ -44,8 +57,10 @@ def test_rights_are_the_least_and_actions_are_pinned(root: Path, workflows: dict
         assert flow["permissions"] == {"contents": "read"}
         assert "concurrency" in flow
         text = (root / ".github" / "workflows" / f"{name}.yml").read_text()
-        assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used)
-                   for used in re.findall(r"uses: (.*)", text))  # fmt: skip
+        assert all(
+            re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used)
+            for used in re.findall(r"uses: (.*)", text)
+        )
         for title, job in flow["jobs"].items():
             publishes = (name, title) == ("docs", "publish")
             assert job["timeout-minutes"]
@@ -56,10 +71,15 @@ def test_rights_are_the_least_and_actions_are_pinned(root: Path, workflows: dict
             assert all("run" in step for step in secret) and "secrets." not in json.dumps(job.get("env", {}))
 
 
-@pytest.mark.parametrize("words", [
-    ["actionlint", "-pyflakes", ""], ["zizmor", "--quiet", "--offline", ".github/workflows"],
-    ["shellcheck", ".ci/run", ".ci/environment"],
-], ids=lambda words: words[0])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["actionlint", "-pyflakes", ""],
+        ["zizmor", "--quiet", "--offline", ".github/workflows"],
+        ["shellcheck", ".ci/run", ".ci/environment"],
+    ],
+    ids=lambda words: words[0],
+)
 def test_linters_find_nothing(root: Path, require: Callable[[str], str], words: list[str]) -> None:
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run([require(words[0]), *words[1:]], cwd=root, env=env, capture_output=True, text=True)
@@ -98,9 +118,14 @@ def clean_environment(folder: Path) -> dict[str, str]:
     """Return the environment of a job: secrets that the repository does not have are empty."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "POKEBATTLE_", "MAKE"))}
     path = os.pathsep.join([str(folder), own["PYTHONPATH"]])
-    own |= {"PYTHONPATH": path, "GITHUB_STEP_SUMMARY": str(folder.parent / "summary.md"),
-            "POKEBATTLE_STATE": str(folder / ".pokebattle"), "MLFLOW_TRACKING_URI": "", "MLFLOW_TRACKING_USERNAME": "",
-            "MLFLOW_TRACKING_PASSWORD": ""}  # fmt: skip
+    own |= {
+        "PYTHONPATH": path,
+        "GITHUB_STEP_SUMMARY": str(folder.parent / "summary.md"),
+        "POKEBATTLE_STATE": str(folder / ".pokebattle"),
+        "MLFLOW_TRACKING_URI": "",
+        "MLFLOW_TRACKING_USERNAME": "",
+        "MLFLOW_TRACKING_PASSWORD": "",
+    }
     own.pop("PYTEST_CURRENT_TEST", None)
     return own
 
@@ -109,8 +134,9 @@ def clean_environment(folder: Path) -> dict[str, str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Path]:
     """A clone whose only commit is what lies here now, with this environment; its server ends with the tests."""
     folder = tmp_path_factory.mktemp("retrain") / "checkout"
-    listed = subprocess.run(["git", "-C", root, "ls-files", "-co", "--exclude-standard", "-z"], check=True,
-                            capture_output=True, text=True).stdout  # fmt: skip
+    listed = subprocess.run(
+        ["git", "-C", root, "ls-files", "-co", "--exclude-standard", "-z"], check=True, capture_output=True, text=True
+    ).stdout
     for name in filter(None, listed.split("\0")):
         if (root / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -126,8 +152,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[P
     for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "all"]):
         subprocess.run([*git, *words], check=True)
     stop = f"read -r _; exec {sys.executable} -m pokebattle server stop >/dev/null"  # also when pytest is killed
-    guard = subprocess.Popen(["sh", "-c", stop], cwd=folder, env=clean_environment(folder), stdin=subprocess.PIPE,
-                             start_new_session=True)  # fmt: skip
+    guard = subprocess.Popen(
+        ["sh", "-c", stop], cwd=folder, env=clean_environment(folder), stdin=subprocess.PIPE, start_new_session=True
+    )
     yield folder
     guard.communicate()
 

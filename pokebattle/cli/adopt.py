@@ -4,8 +4,7 @@ import argparse
 import os
 import sys
 
-from pokebattle.params import ParamsError
-from pokebattle.tuning.handover import LATEST, find, write_version
+from pokebattle.tuning.best_params import LATEST, find, write_version
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,12 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the file and say what differs; 1 when there is nothing to write, or the name is taken."""
-    try:
-        tuned = find(arguments.tuned_from, arguments.version)
-        file = write_version(arguments.new, tuned, arguments.version)
-    except ParamsError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return 1
+    tuned = find(arguments.tuned_from, arguments.version)
+    file = write_version(arguments.new, tuned, arguments.version)
     values = ", ".join(f"{name} {value}" for name, value in tuned.values.items())
     sys.stdout.write(f"{os.path.relpath(file)}: {values}\nfrom {tuned.link}\n")
     return 0

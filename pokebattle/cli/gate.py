@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from pokebattle.cli.promote import say
-from pokebattle.registry import gates, promotion, stages
+from pokebattle.registry import gates, promotion
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,12 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write a line for each gate and the verdict; 1 when the version is refused."""
-    try:
-        with promotion.connected(arguments.model_name) as rest:
-            report = gates.judge(rest, arguments.version, arguments.model_name, tell=say)
-    except (stages.RegistryError, OSError) as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return 1
+    with promotion.connected(arguments.model_name) as rest:
+        report = gates.judge(rest, arguments.version, arguments.model_name, tell=say)
     for line in (*report.notes, report.battles, f"{report.name} version {report.version}: {report.verdict}"):
         sys.stdout.write(f"{line}\n" if line else "")
     return 0 if report.passed else 1

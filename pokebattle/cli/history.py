@@ -14,12 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write a line a move, oldest first, the stages, and where stage, alias and tag disagree; 1 when they do."""
     name = arguments.model_name
-    try:
-        with promotion.connected(name) as rest:
-            model = stages.read(rest, name)
-    except (stages.RegistryError, OSError) as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return 1
+    with promotion.connected(name) as rest:
+        model = stages.read(rest, name)
     say = sys.stdout.write
     for event in model.events():
         back = " (rollback)" if event["kind"] == "rollback" else ""

@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from pokebattle.registry import promotion
-from pokebattle.registry.report import Gate
-from pokebattle.registry.stages import PRODUCTION, STAGING, RegistryError
+from pokebattle.registry.gate_report import Gate
+from pokebattle.registry.stages import PRODUCTION, STAGING
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,12 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write a line for each gate and what was done; 1 when the version is refused or cannot be moved."""
-    try:
-        outcome = promotion.promote(arguments.model_name, arguments.version, arguments.to, arguments.why,
-                                    arguments.dry_run, tell=say)  # fmt: skip
-    except (RegistryError, OSError) as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return 1
+    outcome = promotion.promote(
+        arguments.model_name, arguments.version, arguments.to, arguments.why, arguments.dry_run, tell=say
+    )
     notes = [f"mended: {line}" for line in outcome.mended]
     sys.stdout.write("\n".join([*notes, outcome.text]) + "\n")
     return 0 if outcome.report is None or outcome.report.passed else 1

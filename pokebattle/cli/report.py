@@ -3,15 +3,10 @@
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking.journal import execution_folder, read_json, run_address
-from pokebattle.tracking.settings import server_is_starting
-
-PATIENCE = 200.0  # seconds to wait for the sender while the server starts
-AWAY = 10.0  # seconds to wait for a server that does not answer
+from nbtrack.executions import closed_run, run_address
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     if (execution := own.get("execution")) is None:
         sys.stdout.write("run: none, this execution was not tracked\n")
         return 0
-    record = closed_run(execution_folder(execution))
+    record = closed_run(execution)
     if "status" not in record:
         reason = record.get("away") or "the server has not answered yet"
         sys.stdout.write(f"run: not on the server ({reason})\n")
@@ -51,14 +46,3 @@ def _texts(cell: dict[str, Any]) -> list[str]:
         text = output.get("text") or output.get("data", {}).get("text/plain", "")
         found.append("".join(text).rstrip("\n") + "\n")
     return found
-
-
-def closed_run(folder: Path) -> dict[str, Any]:
-    """Wait until the run of an execution's folder is closed; return what is known of it then, or when it takes long."""
-    began = time.monotonic()
-    while True:
-        record = read_json(folder / "run.json")
-        away = record.get("away") and not server_is_starting(record["uri"])
-        if "status" in record or time.monotonic() - began > (AWAY if away else PATIENCE):
-            return record
-        time.sleep(0.1)

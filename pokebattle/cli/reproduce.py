@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from pokebattle.registry import promotion, reproduction, stages
-from pokebattle.tracking.journal import run_address
+from nbtrack.executions import run_address
+from pokebattle.registry import promotion, reproduction
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,13 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the verdict, every difference and what drifted; 1 when the figures are others or cannot be had."""
-    try:
-        with promotion.connected("its runs") as rest:
-            found = reproduction.reproduce(arguments.run, rest)
-            experiment = rest.call("GET", "runs/get", run_id=found.again)["run"]["info"] if found.again else {}
-    except (stages.RegistryError, OSError) as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return 1
+    with promotion.connected("its runs") as rest:
+        found = reproduction.reproduce(arguments.run, rest)
+        experiment = rest.call("GET", "runs/get", run_id=found.again)["run"]["info"] if found.again else {}
     say = sys.stdout.write
     say(f"{found.verdict}: {found.compared} metrics compared\n")
     for line in found.differences:

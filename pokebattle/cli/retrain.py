@@ -6,21 +6,29 @@ import sys
 import traceback
 from pathlib import Path
 
-from pokebattle.cli import report, train
+from nbtrack import server
+from nbtrack.executions import closed_run
+from nbtrack.files import read_json
+from nbtrack.provenance import code_version
+from nbtrack.settings import tracking_uri
+from pokebattle.cli import train
 from pokebattle.cli.promote import say
-from pokebattle.places import project
+from pokebattle.paths import project
 from pokebattle.registry import retraining
-from pokebattle.tracking import server
-from pokebattle.tracking.git import code_version
-from pokebattle.tracking.journal import execution_folder, read_json
-from pokebattle.tracking.settings import tracking_uri
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("--version", default="v3", help="a file in params/ (v3)")
-    parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"),
-                        help="any setting of params/*.yaml or of train.ipynb, as papermill takes it")  # fmt: skip
+    parser.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        dest="parameters",
+        metavar=("NAME", "VALUE"),
+        help="any setting of params/*.yaml or of train.ipynb, as papermill takes it",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,7 +70,7 @@ def _retrain(told: retraining.Retraining, parameters: list[list[str]]) -> None:
     output.unlink(missing_ok=True)
     code = train.execute(output, [["version", told.params], ["register_model", "True"], *parameters])
     executed = read_json(output).get("metadata", {}).get("pokebattle", {}).get("execution", "")
-    told.run = report.closed_run(execution_folder(executed)) if executed else {}
+    told.run = closed_run(executed) if executed else {}
     if code or told.run.get("status") != "FINISHED":
         run = f"its run is {told.run.get('status') or told.run.get('away') or 'open'}" if told.run else "it has no run"
         told.reason = f"train.ipynb ended with exit code {code}; {run}."

@@ -3,9 +3,7 @@
 import argparse
 import sys
 
-from pokebattle.params import ParamsError
 from pokebattle.registry import promotion
-from pokebattle.registry.stages import RegistryError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,11 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write what was done; 1 when there is no version before, or its files are not what they were."""
-    try:
-        outcome = promotion.rollback(arguments.model_name, arguments.why, arguments.dry_run)
-    except (RegistryError, ParamsError, OSError) as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return 1
+    outcome = promotion.rollback(arguments.model_name, arguments.why, arguments.dry_run)
     notes = [f"mended: {line}" for line in outcome.mended]
     sys.stdout.write("\n".join([*notes, outcome.text]) + "\n")
     return 0

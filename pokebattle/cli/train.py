@@ -10,9 +10,9 @@ from pathlib import Path
 from papermill.cli import papermill
 from papermill.exceptions import PapermillExecutionError
 
+from nbtrack import server
 from pokebattle.cli import report
-from pokebattle.places import project
-from pokebattle.tracking import server
+from pokebattle.paths import project
 
 MODEL_TYPES = ["xgboost"]
 
@@ -21,12 +21,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("--model-type", choices=MODEL_TYPES, default=MODEL_TYPES[0], help="what is fitted (xgboost)")
     parser.add_argument("--version", default="v3", help="a file in params/ (v3)")
-    parser.add_argument("--mlflow-tracking", action="store_true",
-                        help="make it a run; else its model is saved under build/models")  # fmt: skip
-    parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"),
-                        help="any setting of params/*.yaml or of train.ipynb, as papermill takes it")  # fmt: skip
-    parser.add_argument("--output", type=Path, default=Path("out.ipynb"), metavar="FILE",
-                        help="the executed notebook (out.ipynb)")  # fmt: skip
+    parser.add_argument(
+        "--mlflow-tracking", action="store_true", help="make it a run; else its model is saved under build/models"
+    )
+    parser.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        dest="parameters",
+        metavar=("NAME", "VALUE"),
+        help="any setting of params/*.yaml or of train.ipynb, as papermill takes it",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("out.ipynb"), metavar="FILE", help="the executed notebook (out.ipynb)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

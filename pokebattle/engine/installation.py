@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pokebattle.places import state_dir
+from pokebattle.errors import UserError
+from pokebattle.paths import state_dir
 
 SOURCES = Path(__file__).parent
 MANIFESTS = ("package.json", "package-lock.json")
@@ -21,7 +22,7 @@ MOD = "gen7letsgo"
 TABLES = SOURCES.parent / "data" / "dex"
 
 
-class EngineError(RuntimeError):
+class EngineError(UserError):
     """The engine cannot be installed or started, stopped, or refused a request."""
 
 
@@ -116,8 +117,14 @@ def write_tables(folder: Path = TABLES) -> dict[str, int]:
     EngineError
         If the engine cannot be installed or its tables cannot be read.
     """
-    done = subprocess.run([node(), str(SOURCES / "tables.js"), MOD], cwd=install(), capture_output=True, check=False,
-                          text=True, env=os.environ | {"NODE_OPTIONS": ""})
+    done = subprocess.run(
+        [node(), str(SOURCES / "tables.js"), MOD],
+        cwd=install(),
+        capture_output=True,
+        check=False,
+        text=True,
+        env=os.environ | {"NODE_OPTIONS": ""},
+    )
     if done.returncode:
         raise EngineError(f"the game tables could not be read from {PACKAGE} {VERSION}: {done.stderr[-1500:]}")
     tables = {f"{name}.csv": pd.DataFrame(rows) for name, rows in json.loads(done.stdout).items()}
@@ -125,7 +132,14 @@ def write_tables(folder: Path = TABLES) -> dict[str, int]:
     for name, table in tables.items():
         table.to_csv(folder / name, index=False, lineterminator="\n")
     rows = {name: len(table) for name, table in tables.items()}
-    source = {"package": PACKAGE, "version": VERSION, "mod": MOD, "licence": "MIT",
-              "copyright": "2011-2026 Guangcong Luo and other contributors", "made_by": "make dex", "rows": rows}
+    source = {
+        "package": PACKAGE,
+        "version": VERSION,
+        "mod": MOD,
+        "licence": "MIT",
+        "copyright": "2011-2026 Guangcong Luo and other contributors",
+        "made_by": "make dex",
+        "rows": rows,
+    }
     (folder / "SOURCE.json").write_text(json.dumps(source, indent=2) + "\n")
     return rows

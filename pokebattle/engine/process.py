@@ -26,15 +26,21 @@ class EngineProcess:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [node(), str(SOURCES / PROGRAMS[0]), MOD], cwd=install(), text=True, start_new_session=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"NODE_OPTIONS": ""},
+            [node(), str(SOURCES / PROGRAMS[0]), MOD],
+            cwd=install(),
+            text=True,
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"NODE_OPTIONS": ""},
         )  # in a new session, so that Ctrl-C reaches only the caller
 
     def __enter__(self) -> "EngineProcess":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def stop(self) -> None:

@@ -10,8 +10,16 @@ if TYPE_CHECKING:
     from pokebattle.registry.loading import load_registered, registered_versions
     from pokebattle.registry.publication import Published, keep, log_model, metadata, publish, requirements
 
-__all__ = ["Published", "keep", "load_registered", "log_model", "metadata", "publish", "registered_versions",
-           "requirements"]  # fmt: skip
+__all__ = [
+    "Published",
+    "keep",
+    "load_registered",
+    "log_model",
+    "metadata",
+    "publish",
+    "registered_versions",
+    "requirements",
+]
 LOADING = {"load_registered", "registered_versions"}
 
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pokebattle.tracking.shipping.rest import MlflowRest
+from nbtrack.mlflow_rest import MlflowRest
 
 
 def read(rest: MlflowRest, run: dict[str, Any], path: str) -> bytes:

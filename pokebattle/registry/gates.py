@@ -13,10 +13,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pokebattle.registry import page, stages
-from pokebattle.registry.moves import Writer
-from pokebattle.registry.report import Gate, Report
-from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+from nbtrack.mlflow_rest import MlflowRest, ServerError
+from pokebattle.registry import description, stages
+from pokebattle.registry.gate_report import Gate, Report
+from pokebattle.registry.transitions import Writer
 
 FOLDER = "gates"  # artifact folder for reports on the version's run
 
@@ -47,11 +47,11 @@ def judge(
     ServerError, OSError
         If the server does not answer, or refuses a request of this account.
     """
-    from pokebattle.registry.bench import Bench
+    from pokebattle.registry.gate_checks import GateChecks
 
     model = stages.read_with(rest, name, version)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(rest, model, model.version(version), Path(folder))
+        bench = GateChecks(rest, model, model.version(version), Path(folder))
         gates = []
         for gate in bench.measured():
             gates.append(gate)
@@ -70,12 +70,15 @@ def _recorded(report: Report, rest: MlflowRest, run: dict[str, Any]) -> Report:
     writer = Writer(rest, report.name, lambda: None)
     try:
         version = stages.read(rest, report.name).version(report.version)
-        text = page.of_version(version.description, version.events, report.markdown())
+        text = description.of_version(version.description, version.events, report.markdown())
         writer.tag(report.version, "gates", f"{report.when}: {report.verdict}")
         writer.describe(report.version, text)
     except ServerError as error:
         if not error.denied:
             raise
-        return replace(report, file=file, notes=(f"the version's page was not changed: this account may not "
-                                                 f"(HTTP {error.status})",))  # fmt: skip
+        return replace(
+            report,
+            file=file,
+            notes=(f"the version's page was not changed: this account may not (HTTP {error.status})",),
+        )
     return replace(report, file=file)

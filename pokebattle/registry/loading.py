@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from nbtrack.mlflow_rest import MlflowRest, ServerError
+from nbtrack.server import answers
+from nbtrack.settings import enabled, tracking_uri
 from pokebattle.model import BattleWinner
 from pokebattle.params import ParamsError
 from pokebattle.registry import stages
-from pokebattle.registry.files import fetch
-from pokebattle.tracking.server import answers
-from pokebattle.tracking.settings import enabled, tracking_uri
-from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+from pokebattle.registry.model_files import fetch
 
 if TYPE_CHECKING:
     from pokebattle.datasets import BattleSet
@@ -39,8 +39,8 @@ def load_registered(model: str, battles: BattleSet) -> BattleWinner:
     Raises
     ------
     ParamsError
-        If no server answers, there is no such version, this package did not publish it (`files.ForeignModelError`), or
-        it was trained on other battles.
+        If no server answers, there is no such version, this package did not publish it
+        (`model_files.ForeignModelError`), or it was trained on other battles.
     """
     name, _, number = model.partition("/")
     if not number.isdigit():

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.error import URLError
 
+from nbtrack.mlflow_rest import MlflowRest, ServerError
+from nbtrack.provenance import user_name
 from pokebattle.registry import stages
-from pokebattle.registry.claim import claim
-from pokebattle.registry.moves import Writer, mend
+from pokebattle.registry.promotion_lock import hold_lock
 from pokebattle.registry.stages import ARCHIVED, NONE, PENDING, PRODUCTION, STAGING, Model, RegistryError
-from pokebattle.tracking.context import user_name
-from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+from pokebattle.registry.transitions import Writer, mend
 
 if TYPE_CHECKING:
-    from pokebattle.registry.report import Gate, Report
+    from pokebattle.registry.gate_report import Gate, Report
 
 NAME = "battle_winner"
 FROM = {STAGING: (NONE, ARCHIVED), PRODUCTION: (STAGING,)}  # stages from which a version can be promoted
@@ -97,9 +97,14 @@ class Outcome:
 
 
 def promote(
-    name: str, version: int, stage: str, why: str = "", dry_run: bool = False, *,
+    name: str,
+    version: int,
+    stage: str,
+    why: str = "",
+    dry_run: bool = False,
+    *,
     tell: Callable[[Gate], object] | None = None,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """Judge a version and move it to the next stage.
 
     Parameters
@@ -123,8 +128,8 @@ def promote(
     ------
     RegistryError
         If the order of the stages does not allow the move, the gates refuse the version (`RefusedError`), another
-        promotion is running (`claim.BusyError`) or has finished in the meantime (`MeanwhileError`), the server does
-        not answer, or this account lacks the permission.
+        promotion is running (`promotion_lock.BusyError`) or has finished in the meantime (`MeanwhileError`), the
+        server does not answer, or this account lacks the permission.
     """
     from pokebattle.registry.gates import judge
 
@@ -171,14 +176,14 @@ def rollback(name: str, why: str, dry_run: bool = False) -> Outcome:
     ForeignModelError
         If the previous version's files are not the registered ones.
     """
-    from pokebattle.registry import files
+    from pokebattle.registry import model_files
 
     with connected(name) as rest:
         model = stages.read(rest, name)
         if not dry_run:
             check_permission(rest, name)
         planned = plan_back(model)
-        files.check(rest, model.version(planned.version), name)
+        model_files.check(rest, model.version(planned.version), name)
         if dry_run:
             return Outcome(False, f"{planned} (dry run: nothing was changed)")
         mended = move(rest, planned, why)
@@ -206,8 +211,10 @@ def plan(model: Model, version: int, stage: str) -> Plan:
             (ARCHIVED, PRODUCTION): "Staging comes before Production; `rollback` goes back to the version before",
             (PRODUCTION, STAGING): "another version is promoted in its place, or `rollback` goes back",
         }
-        raise RegistryError(f"{model.name} version {version} is in {was} and cannot go to {stage}: "
-                            f"{orders.get((was, stage), 'the order is None, Staging, Production')}")  # fmt: skip
+        raise RegistryError(
+            f"{model.name} version {version} is in {was} and cannot go to {stage}: "
+            f"{orders.get((was, stage), 'the order is None, Staging, Production')}"
+        )
     return Plan(model.name, version, stage, was, _holders(model))
 
 
@@ -271,22 +278,38 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
         If the server does not answer, or refuses a change.
     """
     who = who or user_name()
-    with claim(rest, planned.name, who) as allowed:
+    with hold_lock(rest, planned.name, who) as allowed:
         writer = Writer(rest, planned.name, allowed)
         mended = mend(writer)
         model = stages.read(rest, planned.name)
-        now = Plan(planned.name, planned.version, planned.stage, model.version(planned.version).stage,
-                   _holders(model), planned.kind)  # fmt: skip
+        now = Plan(
+            planned.name,
+            planned.version,
+            planned.stage,
+            model.version(planned.version).stage,
+            _holders(model),
+            planned.kind,
+        )
         if now != planned:
             last = model.events()[-1:]
             whose = f" by {last[0]['by']} at {last[0]['when']}" if last else ""
-            raise MeanwhileError(f"the stages of {planned.name} were changed meanwhile{whose}: {_shown(now.holders)}, "
-                                 f"and not {_shown(planned.holders)} as when version {planned.version} was judged; "
-                                 "judge it again")  # fmt: skip
+            raise MeanwhileError(
+                f"the stages of {planned.name} were changed meanwhile{whose}: {_shown(now.holders)}, "
+                f"and not {_shown(planned.holders)} as when version {planned.version} was judged; "
+                "judge it again"
+            )
         archived = [version.number for version in model.within(planned.stage) if version.number != planned.version]
-        event = {"version": planned.version, "from": planned.was, "to": planned.stage, "by": who,
-                 "when": stages.moment(), "why": why, "kind": planned.kind, "archived": archived,
-                 "report": report}  # fmt: skip
+        event = {
+            "version": planned.version,
+            "from": planned.was,
+            "to": planned.stage,
+            "by": who,
+            "when": stages.moment(),
+            "why": why,
+            "kind": planned.kind,
+            "archived": archived,
+            "report": report,
+        }
         writer.tag(planned.version, PENDING, json.dumps(event, ensure_ascii=False))
         writer.transition(planned.version, planned.stage)
         mend(writer)
@@ -316,7 +339,7 @@ def complete(rest: MlflowRest, name: str, dry_run: bool = False) -> list[str]:
     """
     said = stages.read(rest, name).disagreements()
     if said and not dry_run:
-        with claim(rest, name, user_name()) as allowed:
+        with hold_lock(rest, name, user_name()) as allowed:
             mend(Writer(rest, name, allowed))
     return said
 
@@ -364,17 +387,22 @@ def connected(name: str) -> Iterator[MlflowRest]:
     except ServerError as error:
         raise _explained(error, rest, name) from None
     except (ConnectionError, TimeoutError, URLError) as error:
-        raise RegistryError(f"{rest.uri} does not answer any more ({error}): once it does, the same command goes on "
-                            "from where the registry is") from None  # fmt: skip
+        raise RegistryError(
+            f"{rest.uri} does not answer any more ({error}): once it does, the same command goes on "
+            "from where the registry is"
+        ) from None
 
 
 def _explained(error: ServerError, rest: MlflowRest, name: str) -> RegistryError:
     if error.status == 401:
-        return RegistryError(f"{rest.uri} wants a name and a password: set MLFLOW_TRACKING_USERNAME and "
-                             "MLFLOW_TRACKING_PASSWORD")  # fmt: skip
+        return RegistryError(
+            f"{rest.uri} wants a name and a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
     if error.denied:
-        return RegistryError(f"{user_name()} may not change the stages of {name} at {rest.uri}: that needs the role of "
-                             f"a promoter (HTTP {error.status})")  # fmt: skip
+        return RegistryError(
+            f"{user_name()} may not change the stages of {name} at {rest.uri}: that needs the role of "
+            f"a promoter (HTTP {error.status})"
+        )
     return RegistryError(f"{rest.uri}: {' '.join(str(error).split())}")
 
 
@@ -383,5 +411,6 @@ def _holders(model: Model) -> dict[str, int | None]:
 
 
 def _shown(holders: Mapping[str, int | None]) -> str:
-    return ", ".join(f"{stage} {'holds none' if number is None else f'holds version {number}'}"
-                     for stage, number in holders.items())  # fmt: skip
+    return ", ".join(
+        f"{stage} {'holds none' if number is None else f'holds version {number}'}" for stage, number in holders.items()
+    )

@@ -14,11 +14,10 @@ from unittest.mock import patch
 
 import pandas as pd
 
-from pokebattle.battles import MATCHUP
-from pokebattle.places import project
-from pokebattle.registry import files
-from pokebattle.tracking.ids import LOCAL
-from pokebattle.tracking.kernel.extension import current
+from nbtrack import is_local_id, run
+from pokebattle.game.matchups import MATCHUP
+from pokebattle.paths import project
+from pokebattle.registry import model_files
 
 if TYPE_CHECKING:
     from pokebattle.datasets import BattleSet
@@ -26,9 +25,13 @@ if TYPE_CHECKING:
     from pokebattle.params import Params
 
 NEEDED = ["xgboost-cpu", "xgboost", "scikit-learn", "scipy", "pandas", "numpy", "numba"]  # needed to predict
-SAID = {"excess_percent": ("excess", ".1f", " %"), "log_loss": ("log-loss", ".3f", ""),
-        "calibration_error": ("calibration error", ".4f", ""), "test_accuracy": ("accuracy", ".3f", "")}  # fmt: skip
-NOT_SERVED = ("battles", "node_modules", "tracking", "registry", "shared", "cli", "engine", "tuning")  # omitted folders
+SAID = {
+    "excess_percent": ("excess", ".1f", " %"),
+    "log_loss": ("log-loss", ".3f", ""),
+    "calibration_error": ("calibration error", ".4f", ""),
+    "test_accuracy": ("accuracy", ".3f", ""),
+}
+NOT_SERVED = ("battles", "node_modules", "tracking.py", "registry", "cli", "engine", "tuning")  # omitted folders
 
 
 @dataclass(frozen=True)
@@ -72,21 +75,20 @@ def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float
     -------
     Published
     """
-    execution = current()
-    if execution is None:
+    current = run()
+    if current is None:
         return _save(model, params, "tracking is off" if params.register_model else "register_model is false")
     facts, model_id = metadata(model, params, battles), ""
-    execution.emit("params", values=facts | {files.DIGEST: _digest(model)})
-    execution.describe("result", _in_words(metrics, battles.protocol))
+    current.log_params(facts | {model_files.DIGEST: _digest(model)})
+    current.describe("result", _in_words(metrics, battles.protocol))
     try:
         if not params.register_model:
             return _save(model, params, "register_model is false")
         known = [name for name in MATCHUP if name in battles.training]
-        published, model_id = _register(model, params, battles.training[known].head(3), facts, execution.uri)
+        published, model_id = _register(model, params, battles.training[known].head(3), facts, current.uri)
         return published
     finally:  # after the model: MLflow asks for the history of each metric of the run to link it to the model
-        linked = {} if LOCAL.search(model_id) or not model_id else {"model": model_id}
-        execution.emit("metrics", values=dict(metrics), **linked)
+        current.log_metrics(metrics, model_id)
 
 
 def _in_words(metrics: Mapping[str, float], protocol: str) -> str:
@@ -117,13 +119,12 @@ def keep(model: "BattleWinner", params: "Params") -> str:
     str
         A sentence that says where the model is.
     """
-    execution = current()
-    if execution is None:
+    current = run()
+    if current is None:
         return _save(model, params, "tracking is off").text
     with tempfile.TemporaryDirectory() as folder:
         for file in sorted(model.save(folder).iterdir()):
-            if staged := execution.journal.stage(file.read_bytes()):
-                execution.emit("artifact", path=f"{execution.start['root']}/best_model/{file.name}", file=staged)
+            current.log_file(f"best_model/{file.name}", file.read_bytes())
     return "The best model is kept with the run, as best_model; train.ipynb registers."
 
 
@@ -174,11 +175,14 @@ def _register(
         mlflow.set_tags({})  # starts the execution's run, to which the model shall belong
     with contextlib.redirect_stderr(io.StringIO()):  # hides MLflow's log lines; errors are raised
         logged = log_model(
-            model, [str(name) for name in example], input_example=example, registered_model_name=params.model_name,
+            model,
+            [str(name) for name in example],
+            input_example=example,
+            registered_model_name=params.model_name,
             metadata={key: str(value) for key, value in facts.items()} | {"version": params.version},
-        )  # fmt: skip
+        )
     page, number = f"{uri}/#/models/{params.model_name}", str(logged.registered_model_version)
-    if LOCAL.fullmatch(number):  # the server is slow or away, and has not registered the version yet
+    if is_local_id(number):  # the server is slow or away, and has not registered the version yet
         published = Published(f"{params.model_name} will be registered as soon as the server has taken it.", page)
     else:
         published = Published(f"{params.model_name} is registered as version {number}.", f"{page}/versions/{number}")
@@ -193,7 +197,7 @@ def log_model(model: "BattleWinner", columns: Sequence[str] = (), name: str = "m
     model : BattleWinner
         A fitted model.
     columns : sequence of str
-        The columns of the model's signature. By default those of `battles.MATCHUP`, or only the species if the model
+        The columns of the model's signature. By default those of `matchups.MATCHUP`, or only the species if the model
         was fitted on your own species.
     name : str, default "model"
         The model's name on the run.
@@ -224,9 +228,12 @@ def log_model(model: "BattleWinner", columns: Sequence[str] = (), name: str = "m
             for module in (environment, mlflow.pyfunc):
                 stack.enter_context(patch.object(module, "warn_dependency_requirement_mismatches"))
             return mlflow.pyfunc.log_model(
-                name=name, loader_module="pokebattle.model", data_path=str(data), code_paths=[str(code)],
+                name=name,
+                loader_module="pokebattle.model",
+                data_path=str(data),
+                code_paths=[str(code)],
                 **{"signature": signature, "pip_requirements": requirements()} | options,
-            )  # fmt: skip
+            )
 
 
 def requirements() -> list[str]:
@@ -242,7 +249,7 @@ def requirements() -> list[str]:
 
 def _digest(model: "BattleWinner") -> str:
     with tempfile.TemporaryDirectory() as folder:
-        return files.digest(model.save(folder))
+        return model_files.digest(model.save(folder))
 
 
 def _copy_code(target: Path) -> None:

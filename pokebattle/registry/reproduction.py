@@ -19,15 +19,15 @@ from typing import Any
 
 import yaml
 
-from pokebattle.places import project, state_dir
+from nbtrack import trials
+from nbtrack.cells import cell_source, is_untracked
+from nbtrack.mlflow_rest import MlflowRest, ServerError, params_of, tags_of
+from nbtrack.provenance import lock_digest
+from nbtrack.secrets import MASK
+from pokebattle.paths import project, state_dir
 from pokebattle.registry import artifacts
 from pokebattle.registry.stages import RegistryError, moment
 from pokebattle.registry.worktree import WorktreeError, apply_patch, worktree
-from pokebattle.tracking import trials
-from pokebattle.tracking.cells import cell_source, is_untracked
-from pokebattle.tracking.git import lock_digest
-from pokebattle.tracking.secrets import MASK
-from pokebattle.tracking.shipping.rest import MlflowRest, ServerError, params_of, tags_of
 
 REPRODUCES, REPRODUCED, DRIFT = "pokebattle.reproduces", "pokebattle.reproduced", "pokebattle.drift"
 SAME, DIFFERENT, IMPOSSIBLE = "same", "different", "impossible"
@@ -183,8 +183,10 @@ def _differs(executed: Mapping[str, Any], notebook: Path) -> bool:
     if not notebook.is_file():
         return True
     stored = json.loads(notebook.read_text("utf-8"))
-    ran, has = ([cell_source(cell).strip() for cell in document["cells"] if cell["cell_type"] == "code"]
-                for document in (_clean(executed), stored))  # fmt: skip
+    ran, has = (
+        [cell_source(cell).strip() for cell in document["cells"] if cell["cell_type"] == "code"]
+        for document in (_clean(executed), stored)
+    )
     return len(ran) != len(has) or any(a != b and not is_untracked(a) for a, b in zip(ran, has, strict=True))
 
 
@@ -220,17 +222,29 @@ def _run(folder: Path, notebook: Path, given: Mapping[str, Any], run: dict[str, 
     state.mkdir(mode=0o700)
     if (engine := state_dir() / "engine").is_dir():  # so that the engine is not installed again
         (state / "engine").symlink_to(engine)
-    own = {key: value for key, value in os.environ.items()
-           if not key.startswith(("POKEBATTLE_", "MLFLOW_RUN", "MLFLOW_EXPERIMENT", "GIT_", "PYTEST_"))}  # fmt: skip
+    own = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("POKEBATTLE_", "MLFLOW_RUN", "MLFLOW_EXPERIMENT", "GIT_", "PYTEST_"))
+    }
     path = os.pathsep.join(filter(None, [str(folder), own.get("PYTHONPATH")]))
     own |= {"PYTHONPATH": path, "POKEBATTLE_STATE": str(state), "MLFLOW_TRACKING_URI": uri}
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), str(out), "-y",
-               yaml.safe_dump(dict(given))]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "--no-progress-bar",
+        str(notebook),
+        str(out),
+        "-y",
+        yaml.safe_dump(dict(given)),
+    ]
     info = run["info"]
     took = (int(info.get("end_time") or 0) - int(info["start_time"])) / 1000
     try:
-        done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, check=False,
-                              timeout=max(LONGEST, 10 * took))  # fmt: skip
+        done = subprocess.run(
+            command, cwd=folder, env=own, capture_output=True, text=True, check=False, timeout=max(LONGEST, 10 * took)
+        )
     except subprocess.TimeoutExpired as error:
         raise WorktreeError(f"its notebook was stopped after {error.timeout:.0f} s") from None
     if done.returncode:
@@ -257,15 +271,19 @@ def _closed(rest: MlflowRest, execution: str) -> dict[str, Any]:
 def _compared(run: dict[str, Any], again: dict[str, Any]) -> tuple[str, int, list[str]]:
     """Return the verdict, the number of compared metrics and digests, and those that differ."""
     before, after = (_figures(one) for one in (run, again))
-    differences = [f"{name} {before.get(name, 'missing')} → {after.get(name, 'missing')}"
-                   for name in sorted({*before, *after}) if before.get(name) != after.get(name)]  # fmt: skip
+    differences = [
+        f"{name} {before.get(name, 'missing')} → {after.get(name, 'missing')}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
     return DIFFERENT if differences or not before else SAME, len({*before, *after}), differences
 
 
 def _figures(run: dict[str, Any]) -> dict[str, Any]:
     """Return a run's metrics except times, and the digests of its data and its model."""
-    figures: dict[str, Any] = {one["key"]: one["value"] for one in run["data"].get("metrics", [])
-                               if not one["key"].endswith(TIMES)}  # fmt: skip
+    figures: dict[str, Any] = {
+        one["key"]: one["value"] for one in run["data"].get("metrics", []) if not one["key"].endswith(TIMES)
+    }
     return figures | {key: value for key, value in params_of(run).items() if key in FACTS}
 
 
@@ -290,12 +308,17 @@ def _environment_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowR
 
 def _package_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowRest) -> list[str]:
     try:
-        before, after = (dict(line.split("==") for line in artifacts.read(rest, one, "packages.txt").decode().split())
-                         for one in (run, again))  # fmt: skip
+        before, after = (
+            dict(line.split("==") for line in artifacts.read(rest, one, "packages.txt").decode().split())
+            for one in (run, again)
+        )
     except FileNotFoundError:  # the run is older than this record
         return []
-    return [f"{name}: {before.get(name, 'missing')} → {after.get(name, 'missing')}"
-            for name in sorted({*before, *after} - {"pokebattle"}) if before.get(name) != after.get(name)]  # fmt: skip
+    return [
+        f"{name}: {before.get(name, 'missing')} → {after.get(name, 'missing')}"
+        for name in sorted({*before, *after} - {"pokebattle"})
+        if before.get(name) != after.get(name)
+    ]
 
 
 def _shown(lines: tuple[str, ...]) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pokebattle.registry import gates, page, promotion, stages
-from pokebattle.registry.report import Gate, Report
+from nbtrack.executions import run_address
+from pokebattle.registry import description, gates, promotion, stages
+from pokebattle.registry.gate_report import Gate, Report
 from pokebattle.registry.stages import PRODUCTION, STAGING, RegistryError
-from pokebattle.tracking.journal import run_address
 
 PROMOTED, STOPPED, REFUSED, BROKEN = "promoted", "stopped after the gate", "refused by a gate", "broken"
 EXIT_CODES = {PROMOTED: 0, STOPPED: 0, REFUSED: 1, BROKEN: 2}
@@ -93,8 +93,11 @@ def advance(told: Retraining, shared: bool, why: str, tell: Callable[[Gate], obj
             with promotion.connected(told.name) as rest:
                 report = gates.judge(rest, told.version, told.name, tell=tell)
             told.reports.append(("Gates", report))
-            told.outcome, told.reason = (STOPPED, "There is no shared server, so nothing was promoted.") \
-                if report.passed else (REFUSED, str(promotion.RefusedError(report)))
+            told.outcome, told.reason = (
+                (STOPPED, "There is no shared server, so nothing was promoted.")
+                if report.passed
+                else (REFUSED, str(promotion.RefusedError(report)))
+            )
             return
         for stage in (STAGING, PRODUCTION):
             _promote(told, stage, why, tell)
@@ -120,8 +123,9 @@ def _registered(run: Mapping[str, Any]) -> tuple[str, int]:
     """Return name and number of the newest version that a run has registered."""
     name = str(run["params"]["model_name"])
     with promotion.connected(name) as rest:
-        found = [version.number for version in stages.read(rest, name).versions.values()
-                 if version.run_id == run["run_id"]]  # fmt: skip
+        found = [
+            version.number for version in stages.read(rest, name).versions.values() if version.run_id == run["run_id"]
+        ]
     if not found:
         raise RegistryError(f"run {run['run_id']} has registered no version of {name}: `python -m pokebattle doctor`")
     return name, max(found)
@@ -129,22 +133,37 @@ def _registered(run: Mapping[str, Any]) -> tuple[str, int]:
 
 def _results(metrics: Mapping[str, float]) -> list[str]:
     """Return a table of the metrics of the model, the baselines and the Bayes limit, and charts of them."""
-    names = sorted({key.removeprefix("baseline_").removesuffix("_log_loss") for key in metrics
-                    if key.startswith("baseline_") and key.endswith("_log_loss")})  # fmt: skip
+    names = sorted(
+        {
+            key.removeprefix("baseline_").removesuffix("_log_loss")
+            for key in metrics
+            if key.startswith("baseline_") and key.endswith("_log_loss")
+        }
+    )
     keys = {"model": {"accuracy": "test_accuracy"} | {name: name for name in ("log_loss", "excess_percent")}}
     keys |= {name.replace("_", " "): {figure: f"baseline_{name}_{figure}" for figure in FIGURES} for name in names}
     keys["Bayes limit"] = {"log_loss": "bayes_log_loss", "accuracy": "bayes_accuracy"}
     named = {who: {figure: metrics[key] for figure, key in of.items() if key in metrics} for who, of in keys.items()}
     named = {who: found for who, found in named.items() if found}
-    rows = [[who, *(format(found[figure], form) if figure in found else "" for figure, (_, form) in FIGURES.items())]
-            for who, found in named.items()]  # fmt: skip
-    parts = ["## Result on the test part", page.table(("predictor", *(title for title, _ in FIGURES.values())), rows)]
+    rows = [
+        [who, *(format(found[figure], form) if figure in found else "" for figure, (_, form) in FIGURES.items())]
+        for who, found in named.items()
+    ]
+    parts = [
+        "## Result on the test part",
+        description.table(("predictor", *(title for title, _ in FIGURES.values())), rows),
+    ]
     losses = {who: found["log_loss"] for who, found in named.items() if "log_loss" in found}
     parts.append(chart("Log-loss, nats a battle", losses))
-    excess = {found[1].replace("_", " "): value for key, value in metrics.items()
-              if (found := POLICY.fullmatch(key)) and not key.startswith("baseline_")}  # fmt: skip
+    excess = {
+        found[1].replace("_", " "): value
+        for key, value in metrics.items()
+        if (found := POLICY.fullmatch(key)) and not key.startswith("baseline_")
+    }
     if excess:
-        parts.append(page.table(("policy", "excess of the model, %"), [(n, f"{v:.1f}") for n, v in excess.items()]))
+        parts.append(
+            description.table(("policy", "excess of the model, %"), [(n, f"{v:.1f}") for n, v in excess.items()])
+        )
         parts.append(chart("Excess of the model by policy, %", excess))
     return parts
 
@@ -160,9 +179,14 @@ def chart(title: str, bars: Mapping[str, float]) -> str:
     """
     values = [max(value, 0.0) for value in bars.values()]
     labels = ", ".join(f'"{name}"' for name in bars)
-    lines = [COLOUR, "xychart-beta horizontal", f'    title "{title}"', f"    x-axis [{labels}]",
-             f"    y-axis 0 --> {max(values) * 1.05 or 1.0:.4g}",
-             f"    bar [{', '.join(f'{value:.4g}' for value in values)}]"]  # fmt: skip
+    lines = [
+        COLOUR,
+        "xychart-beta horizontal",
+        f'    title "{title}"',
+        f"    x-axis [{labels}]",
+        f"    y-axis 0 --> {max(values) * 1.05 or 1.0:.4g}",
+        f"    bar [{', '.join(f'{value:.4g}' for value in values)}]",
+    ]
     return "\n".join(["```mermaid", *lines, "```"])
 
 
@@ -177,4 +201,3 @@ def reason(commit: str) -> str:
     found = [os.environ.get(name, "") for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")]
     where = ", {}/{}/actions/runs/{}".format(*found) if all(found) else ""
     return f"retrained from commit {commit[:10] or 'unknown'}{where}"
-

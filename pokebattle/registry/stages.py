@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pokebattle.tracking.server import answers
-from pokebattle.tracking.settings import tracking_uri
-from pokebattle.tracking.shipping import spool
-from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+from nbtrack import is_delivering
+from nbtrack.mlflow_rest import MlflowRest, ServerError
+from nbtrack.server import answers
+from nbtrack.settings import tracking_uri
+from pokebattle.errors import UserError
 
 NONE, STAGING, PRODUCTION, ARCHIVED = "None", "Staging", "Production", "Archived"
 ALIASES = {STAGING: "staging", PRODUCTION: "production"}
@@ -26,7 +27,7 @@ TIMEOUT = 10.0  # seconds for one request
 ARRIVAL = 30.0  # seconds to wait for a version that an execution on this machine is still registering
 
 
-class RegistryError(Exception):
+class RegistryError(UserError):
     """The registry or its server does not allow something. The message is one line."""
 
 
@@ -139,8 +140,10 @@ class Model:
                     said.append(f"version {number} is in {version.stage} and {has} the alias {alias}")
             if PENDING in version.tags:
                 move = json.loads(version.tags[PENDING])
-                said.append(f"version {number}: the move to {move['to']} that {move['by']} began at {move['when']} was "
-                            "not completed")  # fmt: skip
+                said.append(
+                    f"version {number}: the move to {move['to']} that {move['by']} began at {move['when']} was "
+                    "not completed"
+                )
         for stage in ALIASES:
             if len(holders := self.within(stage)) > 1:
                 numbers = " and ".join(str(version.number) for version in holders)
@@ -163,8 +166,9 @@ def connect(uri: str = "") -> MlflowRest:
     """
     uri = uri or tracking_uri()
     if not answers(uri):
-        raise RegistryError(f"no MLflow server answers at {uri}: `make server` starts one, MLFLOW_TRACKING_URI names "
-                            "another")  # fmt: skip
+        raise RegistryError(
+            f"no MLflow server answers at {uri}: `make server` starts one, MLFLOW_TRACKING_URI names another"
+        )
     return MlflowRest(uri, TIMEOUT)
 
 
@@ -188,8 +192,10 @@ def read(rest: MlflowRest, name: str) -> Model:
     except ServerError as error:
         if error.code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise RegistryError(f"{rest.uri} has no registered model {name}: train.ipynb registers one of every "
-                            "version whose register_model is true, and of others with -p register_model True") from None
+        raise RegistryError(
+            f"{rest.uri} has no registered model {name}: train.ipynb registers one of every "
+            "version whose register_model is true, and of others with -p register_model True"
+        ) from None
     aliases: dict[int, list[str]] = {}
     for one in found.get("aliases", []):
         aliases.setdefault(int(one["version"]), []).append(one["alias"])
@@ -200,10 +206,15 @@ def read(rest: MlflowRest, name: str) -> Model:
         for one in answer.get("model_versions", []):
             number = int(one["version"])
             versions[number] = Version(
-                number, one.get("current_stage", NONE), tuple(aliases.get(number, ())),
-                {tag["key"]: tag.get("value", "") for tag in one.get("tags", [])}, one.get("run_id", ""),
-                one.get("source", ""), one.get("description", ""), int(one.get("last_updated_timestamp", 0)),
-            )  # fmt: skip
+                number,
+                one.get("current_stage", NONE),
+                tuple(aliases.get(number, ())),
+                {tag["key"]: tag.get("value", "") for tag in one.get("tags", [])},
+                one.get("run_id", ""),
+                one.get("source", ""),
+                one.get("description", ""),
+                int(one.get("last_updated_timestamp", 0)),
+            )
         if not answer.get("next_page_token"):
             return Model(name, found.get("description", ""), dict(sorted(versions.items())))
         asked["page_token"] = answer["next_page_token"]
@@ -240,7 +251,7 @@ def read_with(rest: MlflowRest, name: str, number: int) -> Model:
         else:
             if number in model.versions or not coming:
                 return model
-        coming = spool.on_their_way(rest.uri) and time.monotonic() < deadline  # else read once more
+        coming = is_delivering(rest.uri) and time.monotonic() < deadline  # else read once more
         if coming:
             time.sleep(0.2)
 

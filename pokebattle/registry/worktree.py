@@ -9,10 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pokebattle.places import checkout
+from pokebattle.errors import UserError
+from pokebattle.paths import checkout
 
 
-class WorktreeError(Exception):
+class WorktreeError(UserError):
     """A commit or its changes cannot be restored. The message is one line."""
 
 
@@ -81,14 +82,21 @@ def apply_patch(folder: Path, patch: str) -> list[str]:
 
 
 def _apply(folder: Path, text: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), "apply", "--whitespace=nowarn"], input=text, text=True,
-                          capture_output=True, check=False, env=_environment())  # fmt: skip
+    done = subprocess.run(
+        ["git", "-C", str(folder), "apply", "--whitespace=nowarn"],
+        input=text,
+        text=True,
+        capture_output=True,
+        check=False,
+        env=_environment(),
+    )
     return " ".join(done.stderr.split())[:200] if done.returncode else ""
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False,
-                          env=_environment())  # fmt: skip
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False, env=_environment()
+    )
     return done.stdout if done.returncode == 0 else None
 
 

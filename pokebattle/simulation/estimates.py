@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pokebattle.battles import RANDOM, damaging_moves
+from pokebattle.game.matchups import RANDOM, damaging_moves
 
 if TYPE_CHECKING:
-    from pokebattle.simulation.tables import Tables
+    from pokebattle.simulation.records import Tables
 
 N_SIMULATIONS = 2048  # the standard error of a win probability is at most 0.011
 TURN = 256  # matchups per task of a thread, about a quarter of a second
@@ -31,7 +31,7 @@ def simulate(matchups: pd.DataFrame, n_simulations: int = N_SIMULATIONS, random_
     Parameters
     ----------
     matchups : DataFrame
-        Columns species_a, species_b, move_a, move_b; a move is an id or `battles.RANDOM`.
+        Columns species_a, species_b, move_a, move_b; a move is an id or `matchups.RANDOM`.
     n_simulations : int, default `N_SIMULATIONS`
         Battles per distinct matchup, at least 1. A matchup and the same matchup with swapped sides share their battles.
     random_state : int, default 0
@@ -51,7 +51,7 @@ def simulate(matchups: pd.DataFrame, n_simulations: int = N_SIMULATIONS, random_
     """
     if n_simulations < 1:
         raise ValueError(f"n_simulations: expected at least 1, got {n_simulations}")
-    from pokebattle.simulation.tables import tables  # here, because importing numba takes half a second
+    from pokebattle.simulation.records import tables  # here, because importing numba takes half a second
 
     sides = matchups[SIDES].astype(object).to_numpy()
     mirrored = matchups[MIRRORED].astype(object).to_numpy()
@@ -75,8 +75,13 @@ def simulate(matchups: pd.DataFrame, n_simulations: int = N_SIMULATIONS, random_
 
 
 def _fight(
-    species: NDArray[np.int64], pools: NDArray[np.int64], starts: NDArray[np.int64], sizes: NDArray[np.int64],
-    seeds: NDArray[np.uint64], n_battles: int, game: Tables,
+    species: NDArray[np.int64],
+    pools: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    seeds: NDArray[np.uint64],
+    n_battles: int,
+    game: Tables,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Call `rules.fight` on parts of `TURN` matchups, in as many threads as numba is configured for."""
     from numba import config

@@ -2,10 +2,10 @@
 
 All rules are the engine's (pokemon-showdown, mod gen7letsgo): `battle-actions.ts` for the use of a move and its
 damage, `battle.ts` for turns and the winner, `conditions.ts` for lasting effects, `moves.ts` for single moves. The
-functions change records of `tables.FIGHTER` in place; the sides are 0 and 1.
+functions change records of `records.FIGHTER` in place; the sides are 0 and 1.
 
 numba's cache notices changes of this file only. Therefore all compiled code and all constants that it uses must be
-defined here. (The exception is `battles.LEVEL`, which is compiled in: after changing it, delete numba's cache.)
+defined here. (The exception is `matchups.LEVEL`, which is compiled in: after changing it, delete numba's cache.)
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pokebattle.battles import LEVEL
+from pokebattle.game.matchups import LEVEL
 
 NONE, BURN, PARALYSIS, FREEZE, POISON = range(5)  # lasting conditions; a species has at most one of them
 REFLECT, LIGHT_SCREEN = 1, 2
@@ -86,9 +86,9 @@ def staged(fighter: Record, stat: int, stage: int) -> int:
 
     Parameters
     ----------
-    fighter : record of `tables.FIGHTER`
+    fighter : record of `records.FIGHTER`
     stat : int
-        Position in `battles.STATS`.
+        Position in `matchups.STATS`.
     stage : int
         -6 to 6, for factors of 2/8 to 8/2.
     """
@@ -103,7 +103,7 @@ def speed(fighter: Record) -> int:
 
     Parameters
     ----------
-    fighter : record of `tables.FIGHTER`
+    fighter : record of `records.FIGHTER`
     """
     now = staged(fighter, SPEED, fighter.stages[SPEED])
     return now // 2 if fighter.status == PARALYSIS else now
@@ -111,7 +111,7 @@ def speed(fighter: Record) -> int:
 
 @compiled
 def base_damage(power: int, attack: int, defense: int) -> int:
-    """Return the damage in HP before critical hits, random factor and types; the same formula as `battles.damage`.
+    """Return the damage in HP before critical hits, random factor and types; the same formula as `matchups.damage`.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def damage(user: Record, target: Record, move: Record, effectiveness: float, rng
 
     Parameters
     ----------
-    user, target : record of `tables.FIGHTER`
+    user, target : record of `records.FIGHTER`
     move : record of `tables.MOVE`
     effectiveness : float
         Type multiplier of the move against the target.
@@ -191,7 +191,7 @@ def hurt(fighter: Record, points: int) -> int:
 
     Parameters
     ----------
-    fighter : record of `tables.FIGHTER`
+    fighter : record of `records.FIGHTER`
     points : int
         HP; below 1 counts as 1. No more than the remaining HP are lost.
     """
@@ -206,7 +206,7 @@ def heal(fighter: Record, points: int) -> None:
 
     Parameters
     ----------
-    fighter : record of `tables.FIGHTER`
+    fighter : record of `records.FIGHTER`
     points : int
         HP; below 1 counts as 1. The sum is at most the full HP.
     """
@@ -220,7 +220,7 @@ def strike(target: Record, points: int, physical: bool) -> int:
 
     Parameters
     ----------
-    target : record of `tables.FIGHTER`
+    target : record of `records.FIGHTER`
     points : int
         Damage in HP.
     physical : bool
@@ -242,9 +242,9 @@ def boost(fighter: Record, stat: int, stages: int) -> None:
 
     Parameters
     ----------
-    fighter : record of `tables.FIGHTER`
+    fighter : record of `records.FIGHTER`
     stat : int
-        Position in `battles.STATS`.
+        Position in `matchups.STATS`.
     stages : int
     """
     fighter.stages[stat] = min(max(fighter.stages[stat] + stages, -6), 6)
@@ -258,7 +258,7 @@ def confuse(fighter: Record, rng: Generator) -> None:
 
     Parameters
     ----------
-    fighter : record of `tables.FIGHTER`
+    fighter : record of `records.FIGHTER`
     rng : ndarray of uint64, shape (1,)
     """
     if fighter.confusion == 0:
@@ -271,7 +271,7 @@ def choose(fighter: Record, pp: NDArray[np.int64], pool: NDArray[np.int64], stru
 
     Parameters
     ----------
-    fighter : record of `tables.FIGHTER`
+    fighter : record of `records.FIGHTER`
     pp : ndarray of int
         PP left of the moves in `pool`.
     pool : ndarray of int
@@ -297,7 +297,7 @@ def goes_first(one: Record, other: Record, moves: Records, rng: Generator) -> bo
 
     Parameters
     ----------
-    one, other : record of `tables.FIGHTER`
+    one, other : record of `records.FIGHTER`
     moves : ndarray of `tables.MOVE`
     rng : ndarray of uint64, shape (1,)
     """
@@ -315,7 +315,7 @@ def is_able(user: Record, move: Record, rng: Generator) -> bool:
 
     Parameters
     ----------
-    user : record of `tables.FIGHTER`
+    user : record of `records.FIGHTER`
     move : record of `tables.MOVE`
     rng : ndarray of uint64, shape (1,)
     """
@@ -343,7 +343,7 @@ def lands(user: Record, target: Record, move: Record, effectiveness: float, is_f
 
     Parameters
     ----------
-    user, target : record of `tables.FIGHTER`
+    user, target : record of `records.FIGHTER`
     move : record of `tables.MOVE`
     effectiveness : float
         Type multiplier of the move against the target.
@@ -372,7 +372,7 @@ def hit(user: Record, target: Record, move: Record, effectiveness: float, rng: G
 
     Parameters
     ----------
-    user, target : record of `tables.FIGHTER`
+    user, target : record of `records.FIGHTER`
     move : record of `tables.MOVE`
     effectiveness : float
         Type multiplier of the move against the target.
@@ -406,7 +406,7 @@ def affect(user: Record, target: Record, move: Record, rng: Generator) -> None:
 
     Parameters
     ----------
-    user, target : record of `tables.FIGHTER`
+    user, target : record of `records.FIGHTER`
     move : record of `tables.MOVE`
     rng : ndarray of uint64, shape (1,)
     """
@@ -452,9 +452,9 @@ def boost_all(fighter: Record, stages: NDArray[np.int64]) -> None:
 
     Parameters
     ----------
-    fighter : record of `tables.FIGHTER`
+    fighter : record of `records.FIGHTER`
     stages : ndarray of int
-        Change of each stat, in the order of `battles.STATS`; 0 for none.
+        Change of each stat, in the order of `matchups.STATS`; 0 for none.
     """
     for stat in range(len(stages)):
         if stages[stat] != 0:
@@ -489,7 +489,7 @@ def lock_in(user: Record, rng: Generator) -> None:
 
     Parameters
     ----------
-    user : record of `tables.FIGHTER`
+    user : record of `records.FIGHTER`
     rng : ndarray of uint64, shape (1,)
     """
     if user.lock == 0:
@@ -504,7 +504,7 @@ def unlock(user: Record, rng: Generator) -> None:
 
     Parameters
     ----------
-    user : record of `tables.FIGHTER`
+    user : record of `records.FIGHTER`
     rng : ndarray of uint64, shape (1,)
     """
     user.lock = 0
@@ -514,14 +514,19 @@ def unlock(user: Record, rng: Generator) -> None:
 
 @compiled
 def act(
-    user: Record, target: Record, is_first: bool, pp: NDArray[np.int64], moves: Records,
-    effectiveness: NDArray[np.float64], rng: Generator,
+    user: Record,
+    target: Record,
+    is_first: bool,
+    pp: NDArray[np.int64],
+    moves: Records,
+    effectiveness: NDArray[np.float64],
+    rng: Generator,
 ) -> None:
     """Carry out one side's action in this turn (runMove).
 
     Parameters
     ----------
-    user, target : record of `tables.FIGHTER`
+    user, target : record of `records.FIGHTER`
     is_first : bool
         Whether the user acts first in this turn.
     pp : ndarray of int
@@ -573,7 +578,7 @@ def release(user: Record, target: Record, physical: bool) -> None:
 
     Parameters
     ----------
-    user, target : record of `tables.FIGHTER`
+    user, target : record of `records.FIGHTER`
     physical : bool
         Whether the move is physical.
     """
@@ -590,7 +595,7 @@ def winner_after(side: int, fighters: Records, moves: Records) -> int:
     ----------
     side : int
         The side that acted.
-    fighters : ndarray of `tables.FIGHTER`, shape (2,)
+    fighters : ndarray of `records.FIGHTER`, shape (2,)
     moves : ndarray of `tables.MOVE`
     """
     user, target = fighters[side], fighters[1 - side]
@@ -605,7 +610,7 @@ def end_turn(fighters: Records, rng: Generator) -> int:
 
     Parameters
     ----------
-    fighters : ndarray of `tables.FIGHTER`, shape (2,)
+    fighters : ndarray of `records.FIGHTER`, shape (2,)
     rng : ndarray of uint64, shape (1,)
     """
     if suffers(fighters[0]) or suffers(fighters[1]):
@@ -636,7 +641,7 @@ def suffers(fighter: Record) -> bool:
 
     Parameters
     ----------
-    fighter : record of `tables.FIGHTER`
+    fighter : record of `records.FIGHTER`
     """
     return fighter.seeded or fighter.trapped > 0 or fighter.status == BURN or fighter.status == POISON
 
@@ -649,7 +654,7 @@ def suffer(cause: int, fighter: Record, opponent: Record) -> None:
     ----------
     cause : int
         0 seed, 1 poison, 2 burn, 3 trap: the order in which they apply.
-    fighter, opponent : record of `tables.FIGHTER`
+    fighter, opponent : record of `records.FIGHTER`
         A seed heals the opponent.
     """
     whole = fighter.stats[HP]
@@ -667,8 +672,12 @@ def suffer(cause: int, fighter: Record, opponent: Record) -> None:
 
 @compiled
 def battle(
-    fighters: Records, pp: NDArray[np.int64], pools: tuple[NDArray[np.int64], NDArray[np.int64]], moves: Records,
-    effectiveness: NDArray[np.float64], rng: Generator,
+    fighters: Records,
+    pp: NDArray[np.int64],
+    pools: tuple[NDArray[np.int64], NDArray[np.int64]],
+    moves: Records,
+    effectiveness: NDArray[np.float64],
+    rng: Generator,
 ) -> tuple[int, int]:
     """Fight until one side has fainted; return the winning side and the number of turns.
 
@@ -676,7 +685,7 @@ def battle(
 
     Parameters
     ----------
-    fighters : ndarray of `tables.FIGHTER`, shape (2,)
+    fighters : ndarray of `records.FIGHTER`, shape (2,)
     pp : ndarray of int, shape (2, n)
         PP left of the moves in each pool, changed in place.
     pools : tuple of two ndarrays of int
@@ -705,8 +714,15 @@ def battle(
 
 @njit(nogil=True, error_model="numpy", cache=True)
 def fight(
-    species: NDArray[np.int64], pools: NDArray[np.int64], starts: NDArray[np.int64], sizes: NDArray[np.int64],
-    seeds: NDArray[np.uint64], n_battles: int, moves: Records, rested: Records, effectiveness: NDArray[np.float64],
+    species: NDArray[np.int64],
+    pools: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    seeds: NDArray[np.uint64],
+    n_battles: int,
+    moves: Records,
+    rested: Records,
+    effectiveness: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Fight every matchup `n_battles` times. Each matchup has its own random number generator.
 

@@ -10,9 +10,8 @@ import optuna
 import xgboost
 from optuna.trial import Trial
 
-from pokebattle import splits
-from pokebattle.datasets import BattleSet
-from pokebattle.features import matchup_features
+from pokebattle.datasets import BattleSet, splits
+from pokebattle.learning.features import matchup_features
 from pokebattle.model import BattleWinner
 from pokebattle.params import Params
 
@@ -62,8 +61,10 @@ class Objective:
         self.wins, self.n = training["wins_a"].to_numpy(float), training["n_battles"].to_numpy(float)
         self.folds = list(splits.folds(training, params.protocol, battles.families, params.n_folds))
         searched = params.search.get("features")
-        self.features = {name: matchup_features(name, battles.species).fit(training)
-                         for name in (searched and searched.choices) or [params.features]}  # fmt: skip
+        self.features = {
+            name: matchup_features(name, battles.species).fit(training)
+            for name in (searched and searched.choices) or [params.features]
+        }
         self.numbers = {name: features.both_orientations(training) for name, features in self.features.items()}
         highest = params.search["n_estimators"].high if "n_estimators" in params.search else params.n_estimators
         self.interval = max(1, highest // N_REPORTS)
@@ -140,8 +141,13 @@ class Objective:
                 pruned = trial.should_prune()
             if pruned or number - rounds >= self.params.early_stopping_rounds:
                 break
-        told = {"rounds": rounds, "steps": rounds * model.max_depth, "predict_us": _predict_us(boosters, folds, rounds),
-                "log_loss": best, "fit_seconds": round(time.perf_counter() - began, 3)}  # fmt: skip
+        told = {
+            "rounds": rounds,
+            "steps": rounds * model.max_depth,
+            "predict_us": _predict_us(boosters, folds, rounds),
+            "log_loss": best,
+            "fit_seconds": round(time.perf_counter() - began, 3),
+        }
         for name, value in told.items():
             trial.set_user_attr(name, value)
         if pruned:
@@ -156,10 +162,12 @@ class Objective:
                 Fold(
                     model.rows(numbers[:, fit], self.wins[fit], self.n[fit]),
                     model.rows(numbers[:, judge], self.wins[judge], self.n[judge], xgboost.DMatrix),
-                    numbers[:, judge].reshape(-1, numbers.shape[-1]), self.wins[judge], self.n[judge],
+                    numbers[:, judge].reshape(-1, numbers.shape[-1]),
+                    self.wins[judge],
+                    self.n[judge],
                 )
                 for fit, judge in self.folds
-            ]  # fmt: skip
+            ]
         return self._prepared[model.features]
 
 

@@ -23,21 +23,21 @@ import pandas as pd
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from nbtrack import processes, run
 from pokebattle import registry
 from pokebattle.datasets import BattleSet
+from pokebattle.errors import UserError
 from pokebattle.params import SEARCHABLE, Params, ParamsError
 from pokebattle.registry import Published
-from pokebattle.tracking import processes
-from pokebattle.tracking.kernel.extension import current
 from pokebattle.tuning import storage
 from pokebattle.tuning.objective import Objective
-from pokebattle.tuning.projection import STATES, Projection
+from pokebattle.tuning.trial_runs import STATES, TrialRuns
 
 POLL = 0.5  # seconds between two checks of the workers
 FAILURES = 5  # consecutive failed trials that end a search
 
 
-class TuningError(RuntimeError):
+class TuningError(UserError):
     """A search cannot continue."""
 
 
@@ -171,9 +171,9 @@ class Search:
         TuningError
             If the last `FAILURES` trials have failed, or too many workers have crashed.
         """
-        execution = current()
-        goal, projection = Goal(n_trials, stop_after), Projection(self.study)
-        task = Task(self.objective, execution.id if execution else "")
+        current = run()
+        goal, projection = Goal(n_trials, stop_after), TrialRuns(self.study)
+        task = Task(self.objective, current.execution_id if current else "")
         deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
         storage.release(self.study)
         projection.repair()
@@ -255,10 +255,13 @@ class Search:
             matchup), and one for each searched parameter.
         """
         rows = {
-            trial.number: {"state": STATES[trial.state], **{name: trial.user_attrs.get(name) for name in
-                           ("log_loss", "rounds", "steps", "predict_us")}, **trial.params}
+            trial.number: {
+                "state": STATES[trial.state],
+                **{name: trial.user_attrs.get(name) for name in ("log_loss", "rounds", "steps", "predict_us")},
+                **trial.params,
+            }
             for trial in self.study.get_trials(deepcopy=False, states=tuple(STATES))
-        }  # fmt: skip
+        }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
 
     def best(self) -> dict[str, Any]:
@@ -267,8 +270,9 @@ class Search:
         `n_estimators` is the number of trees in the best round.
         """
         best = self.study.best_trial
-        values = {name: float(f"{value:.4g}") if isinstance(value, float) else value
-                  for name, value in best.params.items()}  # fmt: skip
+        values = {
+            name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in best.params.items()
+        }
         return values | {"n_estimators": best.user_attrs["rounds"]}
 
     def compared(self) -> pd.DataFrame:
@@ -281,8 +285,11 @@ class Search:
             best.
         """
         best, own = self.best(), self.objective.defaults()
-        reached = [trial.value for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-                   if trial.params == own]  # fmt: skip
+        reached = [
+            trial.value
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if trial.params == own
+        ]
         columns = {
             "own": {"n_estimators": self.objective.params.n_estimators, **own, "log_loss": [*reached, np.nan][0]},
             "best": best | {"log_loss": self.study.best_value},
@@ -299,7 +306,7 @@ class Search:
         """
         model = self.objective.fit(self.best())
         kept = registry.keep(model, self.objective.params)
-        projection = Projection(self.study)
+        projection = TrialRuns(self.study)
         return Published(kept, projection.publish(self.best(), dict(self.compared()["own"])["log_loss"]))
 
 
@@ -337,8 +344,10 @@ def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "
         near = ", ".join(get_close_matches(name, known, 3, 0.3) or list(known)[-3:]) or "none"
         raise ParamsError(f"study: expected one that is in the storage, got {name!r}; there is {near}")
     if name and (other := _difference(known[name].user_attrs.get("identity", {}), identity)):
-        raise ParamsError(f"study: expected one of the same search as {params.version}, got {name!r}, whose {other} "
-                          f"differs; without a name the study is {own_name}")
+        raise ParamsError(
+            f"study: expected one of the same search as {params.version}, got {name!r}, whose {other} "
+            f"differs; without a name the study is {own_name}"
+        )
     name, notes = name or own_name, []
     if name in known:
         notes.append(f"study {name} goes on with {known[name].n_trials} trials")
@@ -432,8 +441,9 @@ def _worker(url: str, name: str, task: Task, goal: Goal, left: float) -> None:
     objective = task.objective
     kept = storage.connect(url)
     kept.owner = task.owner()
-    study = optuna.load_study(storage=kept, study_name=name, pruner=_pruner(objective),
-                              sampler=NumberedSampler(objective.params.random_state))  # fmt: skip
+    study = optuna.load_study(
+        storage=kept, study_name=name, pruner=_pruner(objective), sampler=NumberedSampler(objective.params.random_state)
+    )
     if not goal.reached(study):
         _optimize(study, task, goal, left)
 

@@ -26,9 +26,9 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
+from nbtrack import processes
 from pokebattle.params import ParamsError
-from pokebattle.places import state_dir, studies_file
-from pokebattle.tracking import processes
+from pokebattle.paths import state_dir, studies_file
 
 HEARTBEAT, GRACE = 30, 180  # seconds between two heartbeats of a trial; seconds without one until it counts as lost
 PATIENCE = 600.0  # seconds to wait for a database that does not answer
@@ -74,8 +74,9 @@ def connect(url: str) -> PatientStorage:
         return _opened(url, engine)
     except (SQLAlchemyError, ImportError, RuntimeError, TypeError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise ParamsError("storage: expected a database that answers, as in postgresql+psycopg2://host/name, got "
-                          f"{shown} ({reason})") from None
+        raise ParamsError(
+            f"storage: expected a database that answers, as in postgresql+psycopg2://host/name, got {shown} ({reason})"
+        ) from None
 
 
 def _opened(url: str, engine: dict[str, Any], attempts: int = 5) -> PatientStorage:
@@ -85,8 +86,13 @@ def _opened(url: str, engine: dict[str, Any], attempts: int = 5) -> PatientStora
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                return PatientStorage(url, engine_kwargs=engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE,
-                                      heartbeat_stale_trial_callback=retry)  # fmt: skip
+                return PatientStorage(
+                    url,
+                    engine_kwargs=engine,
+                    heartbeat_interval=HEARTBEAT,
+                    grace_period=GRACE,
+                    heartbeat_stale_trial_callback=retry,
+                )
         except SQLAlchemyError:
             if not attempts:
                 raise
@@ -215,8 +221,13 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _OTHERS = (  # not abstract, but called by Optuna's cache
-    "_create_new_trial", "_get_trials", "_get_best_trial_id", "_set_trial_param", "record_heartbeat",
-    "_get_stale_trial_ids", "get_trial_id_from_study_id_trial_number",
-)  # fmt: skip
+    "_create_new_trial",
+    "_get_trials",
+    "_get_best_trial_id",
+    "_set_trial_param",
+    "record_heartbeat",
+    "_get_stale_trial_ids",
+    "get_trial_id_from_study_id_trial_number",
+)
 for _name in (*BaseStorage.__abstractmethods__, *_OTHERS):
     setattr(PatientStorage, _name, _patient(getattr(PatientStorage, _name)))

@@ -31,8 +31,10 @@ NO_DEFAULT = f"No Experiment with id={DEFAULT} exists"  # the notebook's experim
 
 OWN_KEYS = re.compile(r"(pokebattle\.|cell/|fit/|LinearRegression(_[0-9]+)?\.|xgboost(_[0-9]+)?\.)")
 OWN_TAGS = {"mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", "mlflow.runName", "mlflow.user"}
-OWN_FILES = re.compile(r"Default.*\.ipynb|cells\.json|fits\.json|packages\.txt|parameters\.json|code\.patch"
-                       r"|traceback\.txt|figures/.*")  # fmt: skip
+OWN_FILES = re.compile(
+    r"Default.*\.ipynb|cells\.json|fits\.json|packages\.txt|parameters\.json|code\.patch"
+    r"|traceback\.txt|figures/.*"
+)
 OWN_FIELDS = {"run_name", "name", "start_time", "user_id", "source_name", "source_type"}
 
 
@@ -160,13 +162,16 @@ class _Comparison:
 
     def _levelled(self, side: Side) -> dict[str, Any]:
         words = sorted((side.words | {side.tag: "TAG"}).items(), key=lambda pair: -len(pair[0]))
-        return dict(self._level({"records": side.records, "entities": side.entities, "ends": side.ends},
-                                words, side.experiment))  # fmt: skip
+        return dict(
+            self._level({"records": side.records, "entities": side.entities, "ends": side.ends}, words, side.experiment)
+        )
 
     def _level(self, value: Any, words: list[tuple[str, str]], stand_in: str, key: str = "") -> Any:
         if isinstance(value, dict):
-            level = {self._level(name, words, stand_in): self._level(item, words, stand_in, name)
-                     for name, item in value.items()}  # fmt: skip
+            level = {
+                self._level(name, words, stand_in): self._level(item, words, stand_in, name)
+                for name, item in value.items()
+            }
             return _without_shared_tags(level)
         if isinstance(value, list):
             return [self._level(item, words, stand_in, key) for item in value]
@@ -317,8 +322,10 @@ class _Comparison:
         )
         if not found:
             return plain, tracked
-        return ([found[0], *(item for item in plain if item is not found[0])],
-                [own, *(item for item in tracked if item is not own)])  # fmt: skip
+        return (
+            [found[0], *(item for item in plain if item is not found[0])],
+            [own, *(item for item in tracked if item is not own)],
+        )
 
     def _same_text(self, plain: str, tracked: str) -> bool:
         if plain == tracked:
@@ -361,8 +368,10 @@ class _Comparison:
         plain, tracked = dict(plain), dict(tracked)
         if "metrics" in plain and isinstance(plain["metrics"], dict):
             plain["metrics"] = {key: sorted(points, key=str) for key, points in plain["metrics"].items()}
-            tracked["metrics"] = {key: points if isinstance(points, _Own) else sorted(points, key=str)
-                                  for key, points in tracked["metrics"].items()}  # fmt: skip
+            tracked["metrics"] = {
+                key: points if isinstance(points, _Own) else sorted(points, key=str)
+                for key, points in tracked["metrics"].items()
+            }
         if plain.get("status") == "RUNNING" and tracked.get("status") in {"FINISHED", "FAILED"}:
             for part in ("status", "end_time"):  # what is left open is closed
                 plain.pop(part), tracked.pop(part)
@@ -446,10 +455,18 @@ def _repeated(plain: list[str], tracked: list[str]) -> bool:
 def _likeness(plain: dict[str, Any], tracked: dict[str, Any]) -> int:
     """Return how much two rows have in common."""
     parts = [(plain.get(part), tracked.get(part)) for part in ("params", "metrics", "tags", "artifacts")]
-    same = sum(one[key] == other.get(key) for one, other in parts if isinstance(one, dict) and isinstance(other, dict)
-               for key in one if key not in OWN_TAGS)  # fmt: skip
-    children = [PARENT in row["tags"] and not isinstance(row["tags"][PARENT], _Own) for row in (plain, tracked)
-                if isinstance(row.get("tags"), dict)]  # fmt: skip
+    same = sum(
+        one[key] == other.get(key)
+        for one, other in parts
+        if isinstance(one, dict) and isinstance(other, dict)
+        for key in one
+        if key not in OWN_TAGS
+    )
+    children = [
+        PARENT in row["tags"] and not isinstance(row["tags"][PARENT], _Own)
+        for row in (plain, tracked)
+        if isinstance(row.get("tags"), dict)
+    ]
     return same + (len(set(children)) == 1)
 
 
@@ -457,8 +474,11 @@ def _logged(run: dict[str, Any]) -> set[tuple[str, str]]:
     """Return the metrics and parameters of a run, of an object or a row of a frame, that its cells have logged."""
     parts = run.get("data") if isinstance(run.get("data"), dict) else {}
     rows = {f"{part}.{key}": value for part in ("metrics", "params") for key, value in (parts.get(part) or {}).items()}
-    return {(key, str(value)) for key, value in (run | rows).items()
-            if key.startswith(("metrics.", "params.")) and not isinstance(value, _Own)}  # fmt: skip
+    return {
+        (key, str(value))
+        for key, value in (run | rows).items()
+        if key.startswith(("metrics.", "params.")) and not isinstance(value, _Own)
+    }
 
 
 def _status(run: dict[str, Any]) -> Any:
@@ -506,8 +526,11 @@ def _brief(value: Any) -> Any:
         return value
     if "info" in value:
         value = value["info"] if isinstance(value["info"], dict) else value
-    return {key: str(getattr(item, "value", item))[:80] for key, item in value.items()
-            if key in {"name", "run_name", "status", "lifecycle_stage", "path", "version", "params"}}  # fmt: skip
+    return {
+        key: str(getattr(item, "value", item))[:80]
+        for key, item in value.items()
+        if key in {"name", "run_name", "status", "lifecycle_stage", "path", "version", "params"}
+    }
 
 
 def _short(value: Any) -> str:

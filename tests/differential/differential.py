@@ -44,9 +44,14 @@ def chunks(total: int, wanted: list[str]) -> list[tuple[str, int]]:
 
 
 def spread(
-    work: list[tuple[str, int]], workers: int, folder: Path, nursery: Path, found: dict[str, Place], number: int,
+    work: list[tuple[str, int]],
+    workers: int,
+    folder: Path,
+    nursery: Path,
+    found: dict[str, Place],
+    number: int,
     until: float,
-) -> Found:  # fmt: skip
+) -> Found:
     """Let workers do all pieces of work; what one has shown the others do not make small again."""
     whole, busy, known = Found(), set[Future[Found]](), set[str]()
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:

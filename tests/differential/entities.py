@@ -72,8 +72,10 @@ def number_experiments(store: Store, first: int = FIRST_ID) -> None:
     """Let the ids of experiments begin so high that no other number in a text is taken for one."""
     if not store.database.startswith("postgresql"):
         with contextlib.closing(sqlite3.connect(store.database, timeout=60)) as connection, connection:
-            connection.execute("INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage) "
-                               f"VALUES ({first}, 'first', '', 'deleted')")  # fmt: skip
+            connection.execute(
+                "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage) "
+                f"VALUES ({first}, 'first', '', 'deleted')"
+            )
         return
     with contextlib.closing(store.connect()) as connection, connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_get_serial_sequence('experiments', 'experiment_id')")
@@ -99,15 +101,18 @@ def _read(store: Store, ask: Callable[..., Rows], like: str) -> dict[str, Any]:
     runs = ask(
         "SELECT * FROM runs WHERE experiment_id IN (??) OR run_uuid IN "
         "(SELECT run_uuid FROM tags WHERE key = 'mlflow.source.name' AND value LIKE ?) ORDER BY start_time, run_uuid",
-        ids, like,
-    )  # fmt: skip
+        ids,
+        like,
+    )
     uuids = [row["run_uuid"] for row in runs]
     models = ask(
         "SELECT * FROM logged_models WHERE experiment_id IN (??) OR source_run_id IN (??) OR model_id IN "
         "(SELECT model_id FROM logged_model_tags WHERE tag_key = 'mlflow.source.name' AND tag_value LIKE ?) "
         "ORDER BY creation_timestamp_ms, model_id",
-        ids, uuids, like,
-    )  # fmt: skip
+        ids,
+        uuids,
+        like,
+    )
     tags = ask("SELECT * FROM experiment_tags WHERE experiment_id IN (??)", ids)
     for row in experiments:
         row["tags"] = {tag["key"]: tag["value"] for tag in tags if tag["experiment_id"] == row["experiment_id"]}
@@ -127,8 +132,10 @@ def _runs(store: Store, ask: Callable[..., Rows], runs: Rows, uuids: list[str]) 
     latest = ask("SELECT * FROM latest_metrics WHERE run_uuid IN (??)", uuids)
     inputs = ask(
         "SELECT * FROM inputs LEFT JOIN datasets ON source_id = dataset_uuid WHERE inputs.destination_id IN (??) "
-        "OR inputs.source_id IN (??)", uuids, uuids,
-    )  # fmt: skip
+        "OR inputs.source_id IN (??)",
+        uuids,
+        uuids,
+    )
     input_tags = ask("SELECT * FROM input_tags WHERE input_uuid IN (??)", [row["input_uuid"] for row in inputs])
     for row in inputs:
         row["tags"] = {tag["name"]: tag["value"] for tag in input_tags if tag["input_uuid"] == row["input_uuid"]}
@@ -142,11 +149,27 @@ def _runs(store: Store, ask: Callable[..., Rows], runs: Rows, uuids: list[str]) 
             row["metrics"].setdefault(one["key"], []).append(_point(one))
         row["latest"] = {one["key"]: _point(one) for one in latest if one["run_uuid"] == uuid}
         row["links"] = sorted(
-            ({key: one[key] for key in ("source_type", "destination_type", "name", "digest", "dataset_source_type",
-                                        "dataset_source", "dataset_schema", "dataset_profile", "step", "tags")}
-             for one in inputs if uuid in {one["source_id"], one["destination_id"]}),
+            (
+                {
+                    key: one[key]
+                    for key in (
+                        "source_type",
+                        "destination_type",
+                        "name",
+                        "digest",
+                        "dataset_source_type",
+                        "dataset_source",
+                        "dataset_schema",
+                        "dataset_profile",
+                        "step",
+                        "tags",
+                    )
+                }
+                for one in inputs
+                if uuid in {one["source_id"], one["destination_id"]}
+            ),
             key=str,
-        )  # fmt: skip
+        )
         row["artifacts"] = _files(store, row["artifact_uri"])
     return runs
 
@@ -166,10 +189,13 @@ def _models(store: Store, ask: Callable[..., Rows], models: Rows) -> Rows:
         row["params"] = {one["param_key"]: one["param_value"] for one in params if one["model_id"] == own}
         row["tags"] = {one["tag_key"]: one["tag_value"] for one in tags if one["model_id"] == own}
         row["metrics"] = sorted(
-            ([one["metric_name"], one["metric_step"], one["metric_value"], one["run_id"], one["dataset_name"]]
-             for one in metrics if one["model_id"] == own),
+            (
+                [one["metric_name"], one["metric_step"], one["metric_value"], one["run_id"], one["dataset_name"]]
+                for one in metrics
+                if one["model_id"] == own
+            ),
             key=str,
-        )  # fmt: skip
+        )
         row["artifacts"] = _files(store, row["artifact_location"])
     return models
 
@@ -181,15 +207,17 @@ def _registered(ask: Callable[..., Rows], like: str) -> dict[str, Any]:
         versions = ask("SELECT * FROM model_versions WHERE name = ?", name)
         version_tags = ask("SELECT * FROM model_version_tags WHERE name = ?", name)
         for version in versions:
-            version["tags"] = {one["key"]: one["value"] for one in version_tags
-                               if one["version"] == version["version"]}  # fmt: skip
+            version["tags"] = {one["key"]: one["value"] for one in version_tags if one["version"] == version["version"]}
         found[name] = row | {
-            "tags": {one["key"]: one["value"] for one in
-                     ask("SELECT * FROM registered_model_tags WHERE name = ?", name)},
-            "aliases": {one["alias"]: one["version"] for one in
-                        ask("SELECT * FROM registered_model_aliases WHERE name = ?", name)},
+            "tags": {
+                one["key"]: one["value"] for one in ask("SELECT * FROM registered_model_tags WHERE name = ?", name)
+            },
+            "aliases": {
+                one["alias"]: one["version"]
+                for one in ask("SELECT * FROM registered_model_aliases WHERE name = ?", name)
+            },
             "versions": {str(version["version"]): version for version in versions},
-        }  # fmt: skip
+        }
     return found
 
 

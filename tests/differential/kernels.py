@@ -26,17 +26,53 @@ from jupyter_client.connect import write_connection_file
 from mlflow.utils import requirements_utils
 
 HERE = Path(__file__).parent
-IMPORTS = ("mlflow", "mlflow.sklearn", "mlflow.xgboost", "mlflow.pyfunc", "mlflow.artifacts", "sklearn.linear_model",
-           "xgboost", "pandas", "numpy", "matplotlib.figure", "PIL.Image", "ipykernel.ipkernel", "ipykernel.zmqshell",
-           "ipykernel.kernelapp", "IPython.core.completer", "mlflow.store.artifact.mlflow_artifacts_repo",
-           "mlflow.store.tracking.rest_store", "mlflow.store.model_registry.rest_store", "mlflow.data.pandas_dataset",
-           "mlflow.tracking.client", "mlflow.models.model", "skops.io", "sqlalchemy", "requests", "debugpy.server.api",
-           "mlflow.tracing.client", "psutil", "jedi", "git", "netrc", "mlflow.tracking.request_header.registry",
-           "pandas.core.methods.to_dict", "pyarrow.pandas_compat", "matplotlib.backends.backend_agg",
-           "PIL.PpmImagePlugin",
-           "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store", "alembic.command",
-           "mlflow.sklearn.utils", "mlflow.xgboost._autolog", "mlflow.models.display_utils", "sklearn.utils._pprint",
-           "pygments.formatters.html", "mlflow.lightgbm", "pokebattle.tracking.kernel.extension")  # fmt: skip
+IMPORTS = (
+    "mlflow",
+    "mlflow.sklearn",
+    "mlflow.xgboost",
+    "mlflow.pyfunc",
+    "mlflow.artifacts",
+    "sklearn.linear_model",
+    "xgboost",
+    "pandas",
+    "numpy",
+    "matplotlib.figure",
+    "PIL.Image",
+    "ipykernel.ipkernel",
+    "ipykernel.zmqshell",
+    "ipykernel.kernelapp",
+    "IPython.core.completer",
+    "mlflow.store.artifact.mlflow_artifacts_repo",
+    "mlflow.store.tracking.rest_store",
+    "mlflow.store.model_registry.rest_store",
+    "mlflow.data.pandas_dataset",
+    "mlflow.tracking.client",
+    "mlflow.models.model",
+    "skops.io",
+    "sqlalchemy",
+    "requests",
+    "debugpy.server.api",
+    "mlflow.tracing.client",
+    "psutil",
+    "jedi",
+    "git",
+    "netrc",
+    "mlflow.tracking.request_header.registry",
+    "pandas.core.methods.to_dict",
+    "pyarrow.pandas_compat",
+    "matplotlib.backends.backend_agg",
+    "PIL.PpmImagePlugin",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "alembic.command",
+    "mlflow.sklearn.utils",
+    "mlflow.xgboost._autolog",
+    "mlflow.models.display_utils",
+    "sklearn.utils._pprint",
+    "pygments.formatters.html",
+    "mlflow.lightgbm",
+    "nbtrack.kernel.extension",
+)
 STARTED = 60.0  # seconds that a kernel may take to answer
 PARTING = 5.0  # seconds that a kernel has to end
 SILENT = 300.0  # seconds after which a cell hangs
@@ -53,13 +89,20 @@ class Nursery:
     def __enter__(self) -> Self:
         hidden = ("MLFLOW_", "POKEBATTLE_", "PYTEST_", "JPY_")
         env = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
-        env |= {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-                "MPLBACKEND": "agg"}  # fmt: skip
+        env |= {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MPLBACKEND": "agg",
+        }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(HERE / "kernels.py"), str(self.address)], env=env, stdin=subprocess.PIPE,
-                stdout=log, stderr=log,
-            )  # fmt: skip
+                [sys.executable, str(HERE / "kernels.py"), str(self.address)],
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+            )
         deadline = time.monotonic() + 120
         while not self.address.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -97,8 +140,14 @@ class Kernel:
     def __init__(self, nursery: Path, folder: Path, env: dict[str, str]) -> None:
         file = folder / "kernel.json"
         write_connection_file(str(file), transport="ipc", ip=str(folder / "s"))
-        self.pid = launch(nursery, env=env, cwd=str(folder), connection=str(file), log=str(folder / "kernel.log"),
-                          program=str(folder / "ipykernel_launcher.py"))  # fmt: skip
+        self.pid = launch(
+            nursery,
+            env=env,
+            cwd=str(folder),
+            connection=str(file),
+            log=str(folder / "kernel.log"),
+            program=str(folder / "ipykernel_launcher.py"),
+        )
         self.ended = os.pidfd_open(self.pid)
         self.client = BlockingKernelClient(connection_file=str(file))
         self.client.load_connection_file()
@@ -115,8 +164,14 @@ class Kernel:
 
     def run(self, source: str, cell_id: str) -> dict[str, Any]:
         """Execute one cell and return the reply."""
-        content = {"code": source, "silent": False, "store_history": True, "user_expressions": {},
-                   "allow_stdin": False, "stop_on_error": True}  # fmt: skip
+        content = {
+            "code": source,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": True,
+        }
         message = self.client.session.msg("execute_request", content, metadata={"cellId": cell_id})
         self.client.shell_channel.send(message)
         deadline = time.monotonic() + SILENT

@@ -75,8 +75,14 @@ def on_postgres(folder: Path) -> Iterator[Place]:
         store = entities.Store(uri, server.state / "shared/artifacts")
         entities.number_experiments(store)
         login = server.login("TEAM")
-        server.account("ADMIN").call("POST", "/api/3.0/mlflow/users/permissions/grant", username=login.name,
-                                     resource_type="experiment", resource_id="0", permission="MANAGE")  # as of its own
+        server.account("ADMIN").call(
+            "POST",
+            "/api/3.0/mlflow/users/permissions/grant",
+            username=login.name,
+            resource_type="experiment",
+            resource_id="0",
+            permission="MANAGE",
+        )  # as of its own
         env = {"MLFLOW_TRACKING_USERNAME": login.name, "MLFLOW_TRACKING_PASSWORD": login.password}
         yield Place("PostgreSQL", server.uri, store, env)
 
@@ -143,9 +149,14 @@ class Machine:
             left["side"] = entities.read(entities.Store(str(folder / "side.db"), folder), tag)
         lines = record.read_text().splitlines() if record.exists() else []
         return Side(
-            [json.loads(line) for line in lines], left, tag, {NOTEBOOK: "Default"}, own,
-            self._stand_in() if tracked else "", ends,
-        )  # fmt: skip
+            [json.loads(line) for line in lines],
+            left,
+            tag,
+            {NOTEBOOK: "Default"},
+            own,
+            self._stand_in() if tracked else "",
+            ends,
+        )
 
     def _furnish(self, folder: Path, cells: list[str]) -> None:
         notebook = nbformat.v4.new_notebook(
@@ -177,14 +188,24 @@ class Machine:
         hidden = ("MLFLOW_", "POKEBATTLE_", "PYTEST_", "JPY_", "COV_")
         env = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
         env |= self.place.env | {
-            "MLFLOW_TRACKING_URI": self.place.uri, "SERVER": self.place.uri, "MLFLOW_DISABLE_TELEMETRY": "true",
-            "POKEBATTLE_TRACKING": "on" if tracked else "off", "POKEBATTLE_STATE": str(folder / "state"),
-            "POKEBATTLE_LINGER": "0", "JPY_SESSION_NAME": str(folder / f"{NOTEBOOK}.ipynb"),
-            "DIFFERENTIAL_RECORD": str(folder / "record.jsonl"), "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1",
-            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-            "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0", "HOME": str(self.folder), "MPLBACKEND": "agg",
-            "IPYTHONDIR": str(self.folder / "ipython"), "TMPDIR": str(folder),
-        }  # fmt: skip
+            "MLFLOW_TRACKING_URI": self.place.uri,
+            "SERVER": self.place.uri,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "POKEBATTLE_TRACKING": "on" if tracked else "off",
+            "POKEBATTLE_STATE": str(folder / "state"),
+            "POKEBATTLE_LINGER": "0",
+            "JPY_SESSION_NAME": str(folder / f"{NOTEBOOK}.ipynb"),
+            "DIFFERENTIAL_RECORD": str(folder / "record.jsonl"),
+            "PYTHONPATH": str(HERE),
+            "OMP_NUM_THREADS": "1",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+            "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+            "HOME": str(self.folder),
+            "MPLBACKEND": "agg",
+            "IPYTHONDIR": str(self.folder / "ipython"),
+            "TMPDIR": str(folder),
+        }
         for name, value in sequence.env:
             env[name] = self._started_before(folder.name) if value == "RUN" else value.replace(TAG, folder.name)
             if name == "MLFLOW_EXPERIMENT_NAME":  # the notebook's run creates it on purpose, where it is missing

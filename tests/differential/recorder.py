@@ -84,14 +84,17 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item, depth + 1) for item in value]
     if name == "DataFrame":
-        rows = [{key: cell for key, cell in row.items() if cell is not None and cell == cell}
-                for row in value.to_dict("records")]  # fmt: skip
+        rows = [
+            {key: cell for key, cell in row.items() if cell is not None and cell == cell}
+            for row in value.to_dict("records")
+        ]
         return {"frame": plain(rows, depth + 1)}
     if hasattr(value, "tolist"):  # of numpy
         return plain(value.tolist(), depth + 1)
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if module.startswith("mlflow.") and not module.startswith(OPAQUE) and hasattr(value, "__dict__"):
-        return {"class": name} | {key.strip("_"): plain(item, depth + 1) for key, item in vars(value).items()
-                                   if key != "of_execution"}  # fmt: skip
+        return {"class": name} | {
+            key.strip("_"): plain(item, depth + 1) for key, item in vars(value).items() if key != "of_execution"
+        }
     return f"<{name}>"

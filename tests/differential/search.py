@@ -15,14 +15,18 @@ from sequences import Sequence, keeping, pasted, paths, sequences
 ENOUGH = 1  # new kinds of differences after which others should hear of them
 TRIES = 24  # executions that making one failing sequence smaller may cost
 PLACES = {  # share of the sequences
-    "sqlite": 0.45, "sqlite 0": 0.05, "sqlite 90": 0.13, "sqlite 400": 0.04,
-    "postgres": 0.18, "postgres 0": 0.03, "postgres 90": 0.09, "postgres 400": 0.03,
-}  # fmt: skip
+    "sqlite": 0.45,
+    "sqlite 0": 0.05,
+    "sqlite 90": 0.13,
+    "sqlite 400": 0.04,
+    "postgres": 0.18,
+    "postgres 0": 0.03,
+    "postgres 90": 0.09,
+    "postgres 400": 0.03,
+}
 
 
-def shrink(
-    machine: Machine, sequence: Sequence, kind: str, tries: int = TRIES
-) -> tuple[Sequence, Verdict | None]:
+def shrink(machine: Machine, sequence: Sequence, kind: str, tries: int = TRIES) -> tuple[Sequence, Verdict | None]:
     """Return a small sequence that still shows this kind of difference, and what it shows.
 
     Calls are taken out by halves, quarters, and so on, down to single ones.
@@ -92,16 +96,19 @@ def report(place: Place, sequence: Sequence, differences: list[Difference]) -> s
     return f"{place.name}: {len(differences)} differences\n{text}\n{pasted(sequence)}"
 
 
-def search(
-    folder: Path, nursery: Path, place: Place, count: int, number: int, until: float, known: set[str]
-) -> Found:
+def search(folder: Path, nursery: Path, place: Place, count: int, number: int, until: float, known: set[str]) -> Found:
     """Execute so many sequences on a place, or as many as there is time for until ``until`` of `time.time`."""
     folder.mkdir(exist_ok=True)
     found, machine = Found(), Machine(folder, nursery, place)
 
     @seed(number)
-    @settings(max_examples=count, deadline=None, database=None, phases=[Phase.generate],
-              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
     @given(sequences())
     def each(sequence: Sequence) -> None:
         if time.time() < until and len(found.shown) < ENOUGH:
@@ -126,5 +133,3 @@ def places(folder: Path, wanted: list[str], stack: contextlib.ExitStack) -> dict
             proxy = stack.enter_context(FaultProxy(real[kind].uri))
             found[name] = real[kind].by(proxy, int(delay) / 1000)
     return found
-
-

@@ -14,10 +14,13 @@ from typing import Any
 from hypothesis import strategies as st
 
 TAG = "TAGTAG"  # stands in every name for what tells one execution of a sequence from another
-NOWHERE = {"run": '"0123456789abcdef0123456789abcdef"', "logged": '"m-0123456789abcdef0123456789abcdef"',
-           "expid": '"12345678"', "fit": "LinearRegression().fit([[0], [1]], [0, 1])"}  # fmt: skip
-SUFFIX = {"run": ".info.run_id", "logged": ".model_id", "expid": ".experiment_id", "fit": "",
-          "version": ".version"}  # fmt: skip
+NOWHERE = {
+    "run": '"0123456789abcdef0123456789abcdef"',
+    "logged": '"m-0123456789abcdef0123456789abcdef"',
+    "expid": '"12345678"',
+    "fit": "LinearRegression().fit([[0], [1]], [0, 1])",
+}
+SUFFIX = {"run": ".info.run_id", "logged": ".model_id", "expid": ".experiment_id", "fit": "", "version": ".version"}
 PREAMBLE = """\
 import json, os, threading, mlflow, numpy as np, pandas as pd
 from mlflow import MlflowClient
@@ -77,7 +80,10 @@ class Sequence:
 
 REFERENCE = st.integers(0, 3)
 PLACES: dict[str, st.SearchStrategy[Any]] = {
-    "run": REFERENCE, "logged": REFERENCE, "expid": REFERENCE, "fit": REFERENCE,
+    "run": REFERENCE,
+    "logged": REFERENCE,
+    "expid": REFERENCE,
+    "fit": REFERENCE,
     "exp": st.sampled_from([f"exp-{TAG}-a", f"exp-{TAG}-b"]),
     "model": st.sampled_from([f"mod-{TAG}-a", f"mod-{TAG}-b"]),
     "key": st.sampled_from(["a", "b", "a/b c", "loss"]),
@@ -98,7 +104,7 @@ PLACES: dict[str, st.SearchStrategy[Any]] = {
     "file": st.sampled_from(["'note.txt'", "'deep/er/note.txt'", "'data.json'", "'note'"]),
     "flavour": st.sampled_from(["sklearn", "xgboost", "pyfunc"]),
     "uri": st.sampled_from(["1", "2", "latest", "@best", "Production"]),
-}  # fmt: skip
+}
 SEARCH = "filter_string=\"tags.mlflow.source.name LIKE '%" + TAG + "%'\""
 
 # -- calls: weight, template, what its result is -----------------------------------------------------
@@ -153,8 +159,11 @@ CALLS: list[tuple[int, str, str]] = [
     (1, "mlflow.log_artifact('missing.txt')", ""),
     (1, "mlflow.log_artifacts('folder', 'sub')", ""),
     (1, "mlflow.log_artifacts('folder')", ""),
-    (2, "mlflow.log_input(mlflow.data.from_pandas(frame, name='frame-" + TAG + "', targets='y'), "
-        "context='training')", ""),
+    (
+        2,
+        "mlflow.log_input(mlflow.data.from_pandas(frame, name='frame-" + TAG + "', targets='y'), context='training')",
+        "",
+    ),
     (1, "mlflow.get_artifact_uri()", ""),
     (1, "mlflow.get_artifact_uri({file})", ""),
     (2, "mlflow.artifacts.list_artifacts(run_id={run})", ""),
@@ -181,8 +190,11 @@ CALLS: list[tuple[int, str, str]] = [
     (1, "client.search_runs([{expid}], \"params.a = 'one'\")", ""),
     (1, "client.search_runs([{expid}], 'attributes.status = \\'FINISHED\\'', max_results=2)", ""),
     (1, "client.search_runs([{expid}], 'nonsense')", ""),
-    (2, "mlflow.search_experiments(filter_string=\"name LIKE '%" + TAG + "%'\", view_type={view}, "
-        "order_by=['name'])", ""),
+    (
+        2,
+        "mlflow.search_experiments(filter_string=\"name LIKE '%" + TAG + "%'\", view_type={view}, order_by=['name'])",
+        "",
+    ),
     # experiments
     (6, "mlflow.set_experiment({exp!r})", "expid"),
     (2, "mlflow.set_experiment(experiment_id={expid})", "expid"),
@@ -199,13 +211,24 @@ CALLS: list[tuple[int, str, str]] = [
     (1, "client.rename_experiment({expid}, {exp!r})", ""),
     # models
     (3, "LinearRegression().fit([[0], [1], [2]], [0, 1, {number}])", "fit"),
-    (4, "mlflow.sklearn.log_model({fit}, name='m', pip_requirements=['scikit-learn'], serialization_format='pickle')",
-     "logged"),
-    (2, "mlflow.sklearn.log_model({fit}, name='m', pip_requirements=['scikit-learn'], serialization_format='pickle', "
-        "registered_model_name={model!r})", "logged"),
+    (
+        4,
+        "mlflow.sklearn.log_model({fit}, name='m', pip_requirements=['scikit-learn'], serialization_format='pickle')",
+        "logged",
+    ),
+    (
+        2,
+        "mlflow.sklearn.log_model({fit}, name='m', pip_requirements=['scikit-learn'], serialization_format='pickle', "
+        "registered_model_name={model!r})",
+        "logged",
+    ),
     (1, "mlflow.pyfunc.log_model(name='echo', python_model=Echo(), pip_requirements=['mlflow'])", "logged"),
-    (1, "mlflow.xgboost.log_model(__import__('xgboost').XGBRegressor(n_estimators=1, n_jobs=1).fit([[0], [1]], [0, 1]),"
-        " name='trees', pip_requirements=['xgboost'], registered_model_name={model!r})", "logged"),
+    (
+        1,
+        "mlflow.xgboost.log_model(__import__('xgboost').XGBRegressor(n_estimators=1, n_jobs=1).fit([[0], [1]], [0, 1]),"
+        " name='trees', pip_requirements=['xgboost'], registered_model_name={model!r})",
+        "logged",
+    ),
     (2, "mlflow.sklearn.load_model(f'models:/{{{logged}}}').predict([[3]])", ""),
     (1, "mlflow.pyfunc.load_model(f'runs:/{{{run}}}/m').predict([[3]])", ""),
     (2, "mlflow.pyfunc.load_model('models:/' + {model!r} + '/1').predict([[3]])", ""),
@@ -235,10 +258,13 @@ CALLS: list[tuple[int, str, str]] = [
     (1, "client.get_latest_versions({model!r})", ""),
     (1, "client.get_model_version_download_uri({model!r}, {version})", ""),
     (2, "client.search_registered_models(\"name LIKE '%" + TAG + "%'\")", ""),
-    (2, "client.search_model_versions(\"name = '\" + {model!r} + \"'\")", ""),
+    (2, 'client.search_model_versions("name = \'" + {model!r} + "\'")', ""),
     (1, "mlflow.search_registered_models(filter_string=\"name LIKE '%" + TAG + "%'\", order_by=['name DESC'])", ""),
-    (1, "mlflow.search_model_versions(filter_string=\"name LIKE '%" + TAG + "%'\", "
-        "order_by=['version_number ASC'])", ""),
+    (
+        1,
+        "mlflow.search_model_versions(filter_string=\"name LIKE '%" + TAG + "%'\", order_by=['version_number ASC'])",
+        "",
+    ),
     (1, "client.update_registered_model({model!r}, {text})", ""),
     (1, "client.rename_registered_model({model!r}, {model!r})", ""),
     (1, "client.delete_registered_model({model!r})", ""),
@@ -265,10 +291,14 @@ CALLS: list[tuple[int, str, str]] = [
     (2, "mlflow.sklearn.autolog(log_models=False, log_post_training_metrics=False)", ""),
     (1, "mlflow.xgboost.autolog(log_models=False, importance_types=[])", ""),
     (1, "mlflow.autolog(disable=True)", ""),
-    (1, "__import__('xgboost').train({{'nthread': 1}}, __import__('xgboost').DMatrix([[0], [1]], [0, 1]), 2)"
-        ".num_boosted_rounds()", ""),
+    (
+        1,
+        "__import__('xgboost').train({{'nthread': 1}}, __import__('xgboost').DMatrix([[0], [1]], [0, 1]), 2)"
+        ".num_boosted_rounds()",
+        "",
+    ),
     (1, "mlflow.flush_async_logging()", ""),
-]  # fmt: skip
+]
 
 BLOCKS: list[tuple[int, str]] = [
     (6, "with mlflow.start_run() as {it}:"),
@@ -280,9 +310,15 @@ BLOCKS: list[tuple[int, str]] = [
     (2, "threads one by one"),
 ]
 AT_ONCE = (  # calls of threads that do not disturb each other's
-    "mlflow.log_", "mlflow.set_tag", "mlflow.delete_tag", "mlflow.start_run", "mlflow.end_run", "mlflow.active_run",
-    "mlflow.get_artifact_uri", "with mlflow.start_run",
-)  # fmt: skip
+    "mlflow.log_",
+    "mlflow.set_tag",
+    "mlflow.delete_tag",
+    "mlflow.start_run",
+    "mlflow.end_run",
+    "mlflow.active_run",
+    "mlflow.get_artifact_uri",
+    "with mlflow.start_run",
+)
 RAISES = Op("[][1]")
 CLOSING = Op("sum(1 for _ in range(9) if mlflow.active_run() and not mlflow.end_run())")
 
@@ -296,8 +332,9 @@ def _op(template: str, binds: str, body: st.SearchStrategy[Any] | None = None) -
     values = st.tuples(*(PLACES[name] for name in names))
     return st.builds(
         lambda values, body: Op(template, tuple(zip(names, values, strict=True)), binds, tuple(body)),
-        values, body if body is not None else st.just(()),
-    )  # fmt: skip
+        values,
+        body if body is not None else st.just(()),
+    )
 
 
 def _weighted(choices: list[tuple[int, st.SearchStrategy[Op]]]) -> st.SearchStrategy[Op]:
@@ -309,9 +346,7 @@ CALL = _weighted([(weight, _op(template, binds)) for weight, template, binds in 
 
 
 def _blocks(inner: st.SearchStrategy[Op]) -> st.SearchStrategy[Op]:
-    body = st.lists(inner, min_size=1, max_size=4).flatmap(
-        lambda ops: st.sampled_from([ops] * 5 + [[*ops, RAISES]])
-    )
+    body = st.lists(inner, min_size=1, max_size=4).flatmap(lambda ops: st.sampled_from([ops] * 5 + [[*ops, RAISES]]))
     return _weighted([(weight, _op(template, "", body)) for weight, template in BLOCKS])
 
 
@@ -323,9 +358,20 @@ def _apart(templates: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
 
 LEAF = _blocks(CALL)
 LONE_CALL = _weighted([(weight, _op(template, binds)) for weight, template, binds in _apart(CALLS)])
-LONE = _weighted([(3, LONE_CALL), (2, _weighted([
-    (weight, _op(template, "", st.lists(LONE_CALL, min_size=1, max_size=3))) for weight, template in _apart(BLOCKS)
-]))])  # fmt: skip
+LONE = _weighted(
+    [
+        (3, LONE_CALL),
+        (
+            2,
+            _weighted(
+                [
+                    (weight, _op(template, "", st.lists(LONE_CALL, min_size=1, max_size=3)))
+                    for weight, template in _apart(BLOCKS)
+                ]
+            ),
+        ),
+    ]
+)
 THREADS = _op("threads at once", "", st.lists(LONE, min_size=1, max_size=4))
 ANY = _weighted([(30, CALL), (6, _blocks(_weighted([(4, CALL), (1, LEAF)]))), (1, THREADS)])
 ENV = st.sampled_from(
@@ -358,9 +404,12 @@ def sequences(calls: int = 6, cells: int = 4) -> st.SearchStrategy[Sequence]:
     """Return the strategy: up to so many calls a cell, and cells."""
     cell = st.lists(ANY, min_size=1, max_size=calls).map(tuple)
     return st.builds(
-        _comparable, st.lists(cell, min_size=1, max_size=cells).map(tuple), ENV, st.booleans(),
+        _comparable,
+        st.lists(cell, min_size=1, max_size=cells).map(tuple),
+        ENV,
+        st.booleans(),
         st.sampled_from([True, True, False]),
-    )  # fmt: skip
+    )
 
 
 # -- written out -----------------------------------------------------------------------------------
@@ -403,9 +452,11 @@ class _Writer:
             at_once = line.endswith("at once")
             start = "    thread.start()" + ("" if at_once else "\n    thread.join()")
             join = f"\nfor thread in threads{number}:\n    thread.join()" if at_once else ""
-            return (f"def work{number}(turn):\n{body}\n"
-                    f"threads{number} = [threading.Thread(target=work{number}, args=(n,)) for n in ('t1', 't2')]\n"
-                    f"for thread in threads{number}:\n{start}{join}")  # fmt: skip
+            return (
+                f"def work{number}(turn):\n{body}\n"
+                f"threads{number} = [threading.Thread(target=work{number}, args=(n,)) for n in ('t1', 't2')]\n"
+                f"for thread in threads{number}:\n{start}{join}"
+            )
         if not self.recorded or loops:
             return f"{line}\n{body}"
         whole = f"{line}\n    s{number}.value = {it}\n{body}"

@@ -38,7 +38,7 @@ def without_product(folder: Path) -> Path:
 def _copy_script(script: Path, to: Path, here: Path, prefix: Path) -> None:
     start = f"#!{here}/bin/python".encode()
     text = script.read_bytes()
-    if text.startswith(start) and b"pokebattle" not in text:
+    if text.startswith(start) and not (b"pokebattle" in text or b"nbtrack" in text):
         to.write_bytes(text.replace(start, f"#!{prefix}/bin/python".encode(), 1))
         shutil.copymode(script, to)
 
@@ -60,8 +60,15 @@ def variables(prefix: Path, state: Path, uri: str, *modules: Path) -> dict[str, 
     own = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     programs = os.pathsep.join([str(prefix / "bin"), own.get("PATH", os.defpath)])
     found = os.pathsep.join(filter(None, [*map(str, modules), own.get("PYTHONPATH", "")]))
-    return own | {"PATH": programs, "PYTHONPATH": found, "MLFLOW_TRACKING_URI": uri, "POKEBATTLE_STATE": str(state),
-                  "POKEBATTLE_LINGER": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # fmt: skip
+    return own | {
+        "PATH": programs,
+        "PYTHONPATH": found,
+        "MLFLOW_TRACKING_URI": uri,
+        "POKEBATTLE_STATE": str(state),
+        "POKEBATTLE_LINGER": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+    }
 
 
 @contextlib.contextmanager
@@ -69,8 +76,8 @@ def served() -> Iterator[tuple[Path, str]]:
     """Run an MLflow server on a store of its own; give a folder for the state and the server's address."""
     from guard import guarded
 
-    from pokebattle.tracking import server
-    from pokebattle.tracking.settings import server_record
+    from nbtrack import server
+    from nbtrack.settings import server_record
 
     with tempfile.TemporaryDirectory(prefix="foreign-") as folder:
         os.environ["POKEBATTLE_STATE"] = folder

@@ -69,8 +69,9 @@ class Place:
         """Run a program of the environment in a folder; return its exit code."""
         words = [str(self.prefix / "bin" / command[0]), *command[1:]]
         with (folder.parent / "log.txt").open("w") as log:
-            done = subprocess.run(words, cwd=folder, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                  timeout=LONGEST)  # fmt: skip
+            done = subprocess.run(
+                words, cwd=folder, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=LONGEST
+            )
         return done.returncode
 
 
@@ -83,8 +84,9 @@ def papermill(place: Place, folder: Path, path: Path) -> dict[str, str]:
 
 def nbconvert(place: Place, folder: Path, path: Path) -> dict[str, str]:
     """Execute a notebook by nbconvert."""
-    return _left(folder, place.run(folder, "jupyter-nbconvert", "--to", "notebook", "--execute", "--output=out.ipynb",
-                                   path.name))  # fmt: skip
+    return _left(
+        folder, place.run(folder, "jupyter-nbconvert", "--to", "notebook", "--execute", "--output=out.ipynb", path.name)
+    )
 
 
 def jupyter_execute(place: Place, folder: Path, path: Path) -> dict[str, str]:
@@ -96,8 +98,18 @@ def nbval(place: Place, folder: Path, path: Path) -> dict[str, str]:
     """Compare a notebook, of which ``reference.ipynb`` is an execution, with what its cells give now."""
     if (reference := folder.parent / "reference.ipynb").is_file():
         shutil.copy(reference, path)
-    code = place.run(folder, "pytest", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env",
-                     "--junitxml=said.xml", "--nbval-cell-timeout=60", "--rootdir=.", path.name)  # fmt: skip
+    code = place.run(
+        folder,
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--nbval",
+        "--nbval-current-env",
+        "--junitxml=said.xml",
+        "--nbval-cell-timeout=60",
+        "--rootdir=.",
+        path.name,
+    )
     said = {}
     for case in ElementTree.parse(folder / "said.xml").iter("testcase"):
         faults = [f"{child.tag}: {child.get('message')} {child.text}" for child in case]
@@ -107,8 +119,11 @@ def nbval(place: Place, folder: Path, path: Path) -> dict[str, str]:
 
 
 EXECUTORS: dict[str, Callable[[Place, Path, Path], dict[str, str]]] = {
-    "papermill": papermill, "nbconvert": nbconvert, "jupyter-execute": jupyter_execute, "nbval": nbval,
-}  # fmt: skip
+    "papermill": papermill,
+    "nbconvert": nbconvert,
+    "jupyter-execute": jupyter_execute,
+    "nbval": nbval,
+}
 
 
 def _left(folder: Path, code: int) -> dict[str, str]:

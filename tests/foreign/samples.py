@@ -39,7 +39,9 @@ SAMPLES: dict[str, list[Any]] = {
         tagged("int('one')", "raises-exception"),
         tagged("if True:\nx = 1", "raises-exception"),
         tagged("(", "raises-exception"),
-        tagged("try:\n    {}['a']\nexcept KeyError as e:\n    raise RuntimeError('chained') from e", "raises-exception"),
+        tagged(
+            "try:\n    {}['a']\nexcept KeyError as e:\n    raise RuntimeError('chained') from e", "raises-exception"
+        ),
         tagged("def f(n):\n    return f(n + 1)\nf(0)", "raises-exception"),
         tagged("raise ExceptionGroup('two', [ValueError(1), TypeError('x')])", "raises-exception"),
         tagged("raise KeyboardInterrupt", "raises-exception"),
@@ -84,7 +86,7 @@ SAMPLES: dict[str, list[Any]] = {
         "slider.value = 4\nw.HBox([slider, w.Button(description='go')])",
     ],
     "comms": [
-        "from comm import create_comm\nc = create_comm(target_name='nobody', data={'a': 1})\nc.send({'b': 2})\nc.close()",
+        "from comm import create_comm\nc = create_comm(target_name='nobody', data={'a': 1})\nc.send({'b': 2})\nc.close()"
     ],
     "tasks": [
         "import asyncio\nasync def later(n):\n    for i in range(n):\n        await asyncio.sleep(0.02)\n        print('task', i)\n"
@@ -209,7 +211,9 @@ SAMPLES: dict[str, list[Any]] = {
         tagged("import mlflow\nmlflow.get_run('0' * 32)", "raises-exception"),
         "print(mlflow.get_experiment_by_name('none of that name'))",
         tagged("with mlflow.start_run():\n    mlflow.log_metric('m', 'text')", "raises-exception"),
-        tagged("with mlflow.start_run():\n    mlflow.log_param('p', 1)\n    raise LookupError('mine')", "raises-exception"),
+        tagged(
+            "with mlflow.start_run():\n    mlflow.log_param('p', 1)\n    raise LookupError('mine')", "raises-exception"
+        ),
         "while mlflow.active_run():\n    mlflow.end_run()\nprint('ended')",
     ],
     "learning": [
@@ -241,7 +245,13 @@ SAMPLES: dict[str, list[Any]] = {
         "%reset -f\n'before' in globals()",
         "sorted(name for name in globals() if name[:1] != '_')",
     ],
-    "introspection": ["len?", "def f(a, b=1):\n    'Doc.'\nf??", "help(len)", "%pdoc f", "get_ipython().set_next_input('2')"],
+    "introspection": [
+        "len?",
+        "def f(a, b=1):\n    'Doc.'\nf??",
+        "help(len)",
+        "%pdoc f",
+        "get_ipython().set_next_input('2')",
+    ],
     "events": [
         "ip = get_ipython()\ncount = []\nip.events.register('pre_run_cell', lambda info: count.append(info.raw_cell[:5]))\n"
         "ip.events.register('post_run_cell', lambda result: print('after', result.execution_count))",
@@ -262,10 +272,16 @@ SAMPLES: dict[str, list[Any]] = {
         "class Held:\n    def __del__(self):\n        print('deleted')\nheld = Held()\ndel held",
     ],
     "interrupts": [
-        tagged("import signal, os, time\nsignal.alarm(0)\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)", "raises-exception"),
+        tagged(
+            "import signal, os, time\nsignal.alarm(0)\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)",
+            "raises-exception",
+        ),
         "print('goes on')",
-        tagged("def handler(*_):\n    raise TimeoutError('too long')\nsignal.signal(signal.SIGALRM, handler)\n"
-               "signal.setitimer(signal.ITIMER_REAL, 0.05)\ntime.sleep(5)", "raises-exception"),
+        tagged(
+            "def handler(*_):\n    raise TimeoutError('too long')\nsignal.signal(signal.SIGALRM, handler)\n"
+            "signal.setitimer(signal.ITIMER_REAL, 0.05)\ntime.sleep(5)",
+            "raises-exception",
+        ),
     ],
     "streams": [
         "import sys\nprint('out'); print('err', file=sys.stderr); print('out again')",
@@ -275,7 +291,7 @@ SAMPLES: dict[str, list[Any]] = {
         "sys.stderr.write('x' * 10)",
     ],
     "quit": ["print('before')\nquit()", "print('after')"],
-}  # fmt: skip
+}
 
 
 def notebook(name: str) -> Any:

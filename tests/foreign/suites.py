@@ -100,8 +100,19 @@ def sources(suite: Suite) -> Path:
     folder = BUILD / "sources"
     if not (folder / release).is_dir():
         python = getattr(sys, "_base_executable", sys.executable)  # has pip
-        command = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", suite.name, "--dest",
-                   str(folder), release.replace("-", "==")]  # fmt: skip
+        command = [
+            python,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-binary",
+            suite.name,
+            "--dest",
+            str(folder),
+            release.replace("-", "=="),
+        ]
         subprocess.run(command, check=True)
         with tarfile.open(folder / f"{release}.tar.gz") as archive:
             archive.extractall(folder, filter="data")
@@ -119,8 +130,19 @@ def extras() -> Path:
     folder, wanted = BUILD / "extras", ROOT / "tests" / "foreign" / "requirements.txt"
     if not (folder / "done").is_file() or (folder / "done").read_text() != wanted.read_text():
         python = getattr(sys, "_base_executable", sys.executable)
-        command = [python, "-m", "pip", "install", "--quiet", "--upgrade", "--no-deps", "--target", str(folder), "-r",
-                   str(wanted)]  # fmt: skip
+        command = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--upgrade",
+            "--no-deps",
+            "--target",
+            str(folder),
+            "-r",
+            str(wanted),
+        ]
         subprocess.run(command, check=True)
         (folder / "done").write_text(wanted.read_text())
     return folder
@@ -139,8 +161,9 @@ def outcomes(suite: Suite, prefix: Path, env: dict[str, str], folder: Path) -> d
                 command = [str(prefix / "bin" / "papermill"), notebook, str(folder / "out.ipynb"), "--log-output"]
             else:
                 command = [str(prefix / "bin" / "pytest"), *words]
-            subprocess.run(command, cwd=sources(suite), env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                           timeout=LONGEST)  # fmt: skip
+            subprocess.run(
+                command, cwd=sources(suite), env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=LONGEST
+            )
         if not report.is_file():
             raise click.ClickException(f"{suite.name}: pytest left no report of {part}, see {log.name}")
         found |= {_name(case): _outcome(case) for case in ElementTree.parse(report).iter("testcase")}
@@ -175,8 +198,9 @@ def compare(suite: Suite) -> int:
             env = variables(prefix, state, uri, extras(), Path(__file__).parent) | {"FOREIGN_SERVER": uri}
             both.append(outcomes(suite, prefix, env, folder))
     plain, ours = both
-    apart = {name for name in plain.keys() | ours.keys()
-             if (plain.get(name) == "passed") != (ours.get(name) == "passed")}  # fmt: skip
+    apart = {
+        name for name in plain.keys() | ours.keys() if (plain.get(name) == "passed") != (ours.get(name) == "passed")
+    }
     meant = {name for name in apart if name.rpartition("::")[2] in ON_PURPOSE}
     passed = [sum(outcome == "passed" for outcome in side.values()) for side in both]
     click.echo(

@@ -14,9 +14,9 @@ from typing import Any
 import nbformat
 import pytest
 
+from nbtrack.mlflow_rest import MlflowRest
 from pokebattle import engine
 from pokebattle.registry import stages
-from pokebattle.tracking.shipping.rest import MlflowRest
 
 TRACKING = Path(__file__).parents[1] / "tracking"
 sys.path.insert(0, str(TRACKING))  # its conftest and ours import what lies there
@@ -24,8 +24,14 @@ _spec = importlib.util.spec_from_file_location("tracking_conftest", TRACKING / "
 _tracking = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_tracking)
 mlflow_server = _tracking.mlflow_server
-SMALL = {"max_matchups": 800, "max_judging_pairs": 60, "n_estimators": 40, "n_bootstrap": 50,
-         "learning_curve_points": 2, "register_model": True}  # fmt: skip
+SMALL = {
+    "max_matchups": 800,
+    "max_judging_pairs": 60,
+    "n_estimators": 40,
+    "n_bootstrap": 50,
+    "learning_curve_points": 2,
+    "register_model": True,
+}
 QUICK = (  # a notebook that trains, judges and registers as train.ipynb does, without its pictures
     'version: str = "sample"  # a file in params/',
     """from pokebattle import evaluation
@@ -42,8 +48,17 @@ test = evaluation.single_orientation(open_part(battles, "test"))
 figures = evaluation.figures_of_merit(test, model.predict_proba(test)[:, 1]).iloc[0].dropna().to_dict()""",
     "publish(model, params, figures, battles)",
 )
-SKIPPED = {".venv", ".venv-docs", ".git", "build", ".pokebattle", ".mypy_cache", ".ruff_cache", ".pytest_cache",
-           "__pycache__"}  # fmt: skip
+SKIPPED = {
+    ".venv",
+    ".venv-docs",
+    ".git",
+    "build",
+    ".pokebattle",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    "__pycache__",
+}
 
 
 @pytest.fixture
@@ -70,8 +85,10 @@ def seen(rest: MlflowRest) -> Callable[[str], dict[int, tuple[str, tuple[str, ..
     """What the server says of a model's versions: stage, aliases, tag."""
 
     def look(name: str) -> dict[int, tuple[str, tuple[str, ...], str]]:
-        return {number: (version.stage, version.aliases, version.tag)
-                for number, version in stages.read(rest, name).versions.items()}  # fmt: skip
+        return {
+            number: (version.stage, version.aliases, version.tag)
+            for number, version in stages.read(rest, name).versions.items()
+        }
 
     return look
 
@@ -112,8 +129,11 @@ def _checkout(folder: Path, root: Path, uri: str) -> Checkout:
         if path.name not in SKIPPED:
             copy = shutil.copytree if path.is_dir() else shutil.copy
             copy(path, folder / path.name, **({"ignore": shutil.ignore_patterns(*SKIPPED)} if path.is_dir() else {}))
-    env = {key: value for key, value in os.environ.items()
-           if not key.startswith(("MLFLOW_", "POKEBATTLE_", "PYTEST_", "GIT_"))}  # fmt: skip
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("MLFLOW_", "POKEBATTLE_", "PYTEST_", "GIT_"))
+    }
     path = os.pathsep.join([str(folder), env["PYTHONPATH"]])
     env |= {"PYTHONPATH": path, "MLFLOW_TRACKING_URI": uri, "POKEBATTLE_LINGER": "0"}
     (folder / ".pokebattle").mkdir()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from faults import FaultProxy
 
+from nbtrack.mlflow_rest import tags_of
 from pokebattle.registry import stages
-from pokebattle.tracking.shipping.rest import tags_of
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +59,18 @@ def test_two_versions_go_to_production_and_one_comes_back(rest: Any, checkout: A
 
     done = checkout.verb("rollback", "--why", "too slow")
     assert (done.returncode, done.stdout) == (
-        0, f"battle_winner version 1: Archived → Production; version {better}, which is in Production, goes to the "
+        0,
+        f"battle_winner version 1: Archived → Production; version {better}, which is in Production, goes to the "
         "archive\n",
-    )  # fmt: skip
+    )
     done = checkout.verb("history")
     assert done.returncode == 0 and "Production: version 1\nStaging: none\n" in done.stdout
     assert "too slow" in done.stdout and "it simulates" in done.stdout
     done = checkout.verb("rollback", "--why", "once more")
     assert (done.returncode, done.stderr) == (
-        1, "Error: battle_winner version 1 is the first in Production: there is no version before\n",
-    )  # fmt: skip
+        1,
+        "Error: battle_winner version 1 is the first in Production: there is no version before\n",
+    )
 
 
 def test_versions_of_other_data_meet_on_battles_of_the_game(rest: Any, checkout: Any, trained: str) -> None:
@@ -120,8 +122,11 @@ def test_a_dirty_run_is_executed_again_with_its_patch_and_drift_is_named(
         lock.write_text(locked)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.match(r"same: \d\d+ metrics compared\n", done.stdout)
-    for drift in ("in no commit: params/mine.yaml", "params/mine.yaml is in no commit: it was made from the run's",
-                  "lock: requirements.lock sha256:"):  # fmt: skip
+    for drift in (
+        "in no commit: params/mine.yaml",
+        "params/mine.yaml is in no commit: it was made from the run's",
+        "lock: requirements.lock sha256:",
+    ):
         assert f"drifted  {drift}" in done.stdout
     tags = tags_of(rest.call("GET", "runs/get", run_id=run_id)["run"])
     assert tags["pokebattle.reproduced"].startswith("same ") and "lock: " in tags["pokebattle.drift"]
@@ -152,12 +157,16 @@ def test_who_may_not_is_told_in_one_line_before_anything_is_measured(
 ) -> None:
     waiting = [one.number for one in stages.read(rest, "battle_winner").versions.values() if one.stage == "None"]
     proxy.paths, proxy.mode = "registered-models/alias", "denied"
-    done = checkout.verb("promote", str(waiting[0]), "--to", "Staging", MLFLOW_TRACKING_URI=proxy.uri,
-                         MLFLOW_TRACKING_USERNAME="ben")  # fmt: skip
+    done = checkout.verb(
+        "promote", str(waiting[0]), "--to", "Staging", MLFLOW_TRACKING_URI=proxy.uri, MLFLOW_TRACKING_USERNAME="ben"
+    )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (f"Error: ben may not change the stages of battle_winner at {proxy.uri}: that needs the role "
-                           "of a promoter (HTTP 403)\n")  # fmt: skip
+    assert done.stderr == (
+        f"Error: ben may not change the stages of battle_winner at {proxy.uri}: that needs the role "
+        "of a promoter (HTTP 403)\n"
+    )
     proxy.mode = "unauthorized"
     done = checkout.verb("promote", str(waiting[0]), "--to", "Staging", MLFLOW_TRACKING_URI=proxy.uri)
-    assert done.stderr.endswith("wants a name and a password: set MLFLOW_TRACKING_USERNAME and "
-                                "MLFLOW_TRACKING_PASSWORD\n")  # fmt: skip
+    assert done.stderr.endswith(
+        "wants a name and a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD\n"
+    )

@@ -14,22 +14,35 @@ EXECUTED = {
     "metadata": {"papermill": {"parameters": {"version": "v3"}}, "pokebattle": {"schema": "params"}},
     "cells": [
         {"cell_type": "markdown", "source": "# Title", "metadata": {}},
-        {"cell_type": "code", "source": 'version: str = "sample"', "metadata": {"tags": ["parameters"]},
-         "outputs": [], "execution_count": 1},
-        {"cell_type": "code", "source": 'version = "v3"', "metadata": {"tags": ["injected-parameters"]},
-         "outputs": [], "execution_count": 2},
+        {
+            "cell_type": "code",
+            "source": 'version: str = "sample"',
+            "metadata": {"tags": ["parameters"]},
+            "outputs": [],
+            "execution_count": 1,
+        },
+        {
+            "cell_type": "code",
+            "source": 'version = "v3"',
+            "metadata": {"tags": ["injected-parameters"]},
+            "outputs": [],
+            "execution_count": 2,
+        },
         {"cell_type": "code", "source": "# no-track", "metadata": {}, "outputs": [], "execution_count": 3},
         {"cell_type": "code", "source": "print(1)", "metadata": {}, "outputs": [{"text": "1"}], "execution_count": 4},
     ],
-}  # fmt: skip
+}
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A checkout with one commit of one file."""
     (tmp_path / "a.py").write_text("x = 1\n")
-    for words in (["init", "--quiet"], ["add", "a.py"],
-                  ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "--message", "a"]):  # fmt: skip
+    for words in (
+        ["init", "--quiet"],
+        ["add", "a.py"],
+        ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "--message", "a"],
+    ):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     return tmp_path
 
@@ -70,8 +83,10 @@ def test_a_patch_is_applied_and_what_it_cannot_hold_is_named(repository: Path) -
 
 def test_every_difference_and_drift_is_named() -> None:
     def run(metrics: dict[str, float], **params: str) -> dict[str, Any]:
-        data = {"metrics": [{"key": key, "value": value} for key, value in metrics.items()],
-                "params": [{"key": key, "value": value} for key, value in params.items()]}  # fmt: skip
+        data = {
+            "metrics": [{"key": key, "value": value} for key, value in metrics.items()],
+            "params": [{"key": key, "value": value} for key, value in params.items()],
+        }
         return {"data": data}
 
     before = run({"log_loss": 0.1, "only": 1.0, "fit/xgboost/seconds": 3.0}, dataset_digest="a", max_depth="3")

@@ -10,20 +10,24 @@ import pytest
 from faults import FaultProxy
 
 from pokebattle.cli import main
-from pokebattle.registry import claim, page, promotion, stages
+from pokebattle.registry import description, promotion, promotion_lock, stages
 from pokebattle.registry.stages import ARCHIVED, NONE, PRODUCTION, STAGING
 
 Seen = Callable[[str], dict[int, tuple[str, tuple[str, ...], str]]]
-ALONE = {NONE: (NONE, (), NONE), STAGING: (STAGING, ("staging",), STAGING),
-         PRODUCTION: (PRODUCTION, ("production",), PRODUCTION), ARCHIVED: (ARCHIVED, (), ARCHIVED)}  # fmt: skip
+ALONE = {
+    NONE: (NONE, (), NONE),
+    STAGING: (STAGING, ("staging",), STAGING),
+    PRODUCTION: (PRODUCTION, ("production",), PRODUCTION),
+    ARCHIVED: (ARCHIVED, (), ARCHIVED),
+}
 MOVE = """
 import os, sys
-from pokebattle.registry import claim, promotion, stages
-from pokebattle.tracking.shipping.rest import MlflowRest
+from pokebattle.registry import promotion, promotion_lock, stages
+from nbtrack.mlflow_rest import MlflowRest
 uri, name, version, stage, who, limit = sys.argv[1:]
 rest, calls = MlflowRest(uri), [0]
 if int(limit) > 0:
-    claim.LEASE = 0.05  # nobody else is there but who was killed before
+    promotion_lock.LEASE = 0.05  # nobody else is there but who was killed before
 planned = promotion.plan(stages.read(rest, name), int(version), stage)
 print("planned", flush=True)
 sys.stdin.readline()
@@ -74,11 +78,14 @@ def test_stage_alias_and_tag_go_together_on_all_that_move(rest: Any, shelf: str,
     assert stages.read(rest, shelf).disagreements() == []
 
 
-@pytest.mark.parametrize(("steps", "version", "stage", "expected"), [
-    ([], 1, PRODUCTION, "is in None and cannot go to Production: Staging comes before Production"),
-    ([STAGING, PRODUCTION], 1, STAGING, "is in Production and cannot go to Staging: another version is promoted"),
-    ([], 9, STAGING, "has no version 9; there is 1, 2, 3, 4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("steps", "version", "stage", "expected"),
+    [
+        ([], 1, PRODUCTION, "is in None and cannot go to Production: Staging comes before Production"),
+        ([STAGING, PRODUCTION], 1, STAGING, "is in Production and cannot go to Staging: another version is promoted"),
+        ([], 9, STAGING, "has no version 9; there is 1, 2, 3, 4"),
+    ],
+)
 def test_no_step_is_left_out(
     rest: Any, shelf: str, seen: Seen, steps: list[str], version: int, stage: str, expected: str
 ) -> None:
@@ -95,7 +102,8 @@ def test_a_model_that_is_not_there_is_named(rest: Any, capsys: pytest.CaptureFix
     assert main(["promote", "1", "--to", "Staging", "--model-name", "nobody"]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"Error: {rest.uri} has no registered model nobody: train.ipynb registers one") and (
-        said.count("\n") == 1 and "-p register_model True" in said)
+        said.count("\n") == 1 and "-p register_model True" in said
+    )
 
 
 def test_a_server_that_goes_away_is_named(rest: Any, shelf: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +127,8 @@ def test_rollback_goes_back_step_by_step_and_says_why(
         assert (planned.version, planned.holders[PRODUCTION]) == (now, was)
         promotion.move(rest, planned, "it was worse", who="ben")
         assert seen(shelf) == {one: ALONE[PRODUCTION if one == now else ARCHIVED] for one in (1, 2, 3)} | {
-            4: ALONE[NONE]}  # fmt: skip
+            4: ALONE[NONE]
+        }
     with pytest.raises(stages.RegistryError, match="version 1 is the first in Production"):
         promotion.plan_back(stages.read(rest, shelf))
     move(rest, shelf, 4, STAGING)
@@ -173,10 +182,13 @@ def test_killed_anywhere_it_is_as_before_or_completed_by_the_next(
         disagreed = bool(stages.read(rest, shelf).disagreements())
         halves += disagreed
         if limit < n_changes:
-            with pytest.raises(claim.BusyError, match="being changed by eve since"), claim.claim(rest, shelf, "ana"):
+            with (
+                pytest.raises(promotion_lock.BusyError, match="being changed by eve since"),
+                promotion_lock.hold_lock(rest, shelf, "ana"),
+            ):
                 pass
         with monkeypatch.context() as patch:
-            patch.setattr(claim, "LEASE", 0.05)
+            patch.setattr(promotion_lock, "LEASE", 0.05)
             time.sleep(0.1)
             assert bool(promotion.complete(rest, shelf)) == disagreed
         model = stages.read(rest, shelf)
@@ -194,13 +206,22 @@ def test_what_a_hand_has_moved_is_said_and_mended(
     move(rest, shelf, 1, STAGING)
     rest.call("POST", "registered-models/alias", name=shelf, alias="staging", version="2")
     rest.call("POST", "model-versions/set-tag", name=shelf, version="3", key="stage", value="Production")
-    rest.call("POST", "model-versions/transition-stage", name=shelf, version="4", stage="Staging",
-              archive_existing_versions=False)  # fmt: skip
+    rest.call(
+        "POST",
+        "model-versions/transition-stage",
+        name=shelf,
+        version="4",
+        stage="Staging",
+        archive_existing_versions=False,
+    )
     assert main(["history", "--model-name", shelf]) == 1
     said = capsys.readouterr().out
-    for line in ("version 2 is in None and has the alias staging",
-                 "version 3 is in None, its tag stage says Production",
-                 "version 4 is in Staging, its tag stage says None", "Staging holds the versions"):  # fmt: skip
+    for line in (
+        "version 2 is in None and has the alias staging",
+        "version 3 is in None, its tag stage says Production",
+        "version 4 is in Staging, its tag stage says None",
+        "Staging holds the versions",
+    ):
         assert f"DISAGREES {line}" in said
     assert main(["promote", "4", "--to", "Staging", "--model-name", shelf]) == 0
     said = capsys.readouterr().out
@@ -212,12 +233,12 @@ def test_what_a_hand_has_moved_is_said_and_mended(
 def test_a_claim_that_runs_out_changes_nothing_more(
     rest: Any, shelf: str, seen: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim, "WORK", -1.0)
-    with pytest.raises(claim.BusyError, match="took too long"):
+    monkeypatch.setattr(promotion_lock, "WORK", -1.0)
+    with pytest.raises(promotion_lock.BusyError, match="took too long"):
         move(rest, shelf, 1, STAGING)
     assert seen(shelf) == dict.fromkeys((1, 2, 3, 4), ALONE[NONE])
     monkeypatch.undo()
-    move(rest, shelf, 1, STAGING)  # the claim was given back
+    move(rest, shelf, 1, STAGING)  # the lock was released
 
 
 def test_what_people_wrote_stays(rest: Any, shelf: str) -> None:
@@ -232,9 +253,17 @@ def test_what_people_wrote_stays(rest: Any, shelf: str) -> None:
 
 
 def test_a_page_keeps_to_its_size_and_to_the_latest() -> None:
-    events = [{"when": f"2026-11-26T11:22:{second:02}.000Z", "from": NONE, "to": STAGING, "by": "ana",
-               "why": f"reason {second}: " + "why | not, " * 40} for second in range(40)]  # fmt: skip
-    text = page.of_version("Words.\n\n## Gates\n\n| old |", events, "| gate |")
-    assert len(text) <= page.LIMIT and text.startswith("Words.\n\n## Gates\n\n| gate |\n\n## History")
-    assert "reason 39" in text and "reason 3:" not in text and text.endswith(page.EARLIER)
-    assert page.of_version(text, events[:1]).count("| gate |") == 1
+    events = [
+        {
+            "when": f"2026-11-26T11:22:{second:02}.000Z",
+            "from": NONE,
+            "to": STAGING,
+            "by": "ana",
+            "why": f"reason {second}: " + "why | not, " * 40,
+        }
+        for second in range(40)
+    ]
+    text = description.of_version("Words.\n\n## Gates\n\n| old |", events, "| gate |")
+    assert len(text) <= description.LIMIT and text.startswith("Words.\n\n## Gates\n\n| gate |\n\n## History")
+    assert "reason 39" in text and "reason 3:" not in text and text.endswith(description.EARLIER)
+    assert description.of_version(text, events[:1]).count("| gate |") == 1

@@ -16,16 +16,24 @@ import mlflow
 import pytest
 import yaml
 
+from nbtrack.mlflow_rest import MlflowRest
 from pokebattle.cli import main
 from pokebattle.datasets import load_battles
 from pokebattle.params import ParamsError
-from pokebattle.registry import files, gates, ground, load_registered, stages
-from pokebattle.registry.bench import Bench
-from pokebattle.registry.report import MEANINGLESS, PASSED, REFUSED, Gate
-from pokebattle.tracking.shipping.rest import MlflowRest
+from pokebattle.registry import gates, judging_set, load_registered, model_files, stages
+from pokebattle.registry.gate_checks import GateChecks
+from pokebattle.registry.gate_report import MEANINGLESS, PASSED, REFUSED, Gate
 
-NAMES = ["no leak", "clean commit", "ahead of baselines", "calibration", "not behind Production", "mirrored",
-         "loads and answers", "executed again"]  # fmt: skip
+NAMES = [
+    "no leak",
+    "clean commit",
+    "ahead of baselines",
+    "calibration",
+    "not behind Production",
+    "mirrored",
+    "loads and answers",
+    "executed again",
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +46,15 @@ def promoted(checkout: Any, trained: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def loaded(mlflow_server: str, trained: str, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def loaded(mlflow_server: str, trained: str, tmp_path_factory: pytest.TempPathFactory) -> GateChecks:
     """Version 1 on trial, with all that was loaded and fought for it."""
     rest = MlflowRest(mlflow_server)
     model = stages.read(rest, "battle_winner")
-    return Bench(rest, model, model.version(1), tmp_path_factory.mktemp("bench"))
+    return GateChecks(rest, model, model.version(1), tmp_path_factory.mktemp("bench"))
 
 
 @pytest.fixture
-def bench(rest: Any, loaded: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(rest: Any, loaded: GateChecks, monkeypatch: pytest.MonkeyPatch) -> GateChecks:
     """The same, whose parameters a test may change."""
     monkeypatch.setattr(loaded, "params", loaded.params)
     return loaded
@@ -101,8 +109,8 @@ def test_the_checkout_is_left_as_it_was(checkout: Any, promoted: str) -> None:
     assert len(checkout.git("worktree", "list").splitlines()) == 1
 
 
-def test_every_judgement_has_battles_of_its_own(rest: Any, bench: Bench) -> None:
-    first, second = (ground.gate_ground(bench.battles, 2) for _ in range(2))
+def test_every_judgement_has_battles_of_its_own(rest: Any, bench: GateChecks) -> None:
+    first, second = (judging_set.gate_ground(bench.battles, 2) for _ in range(2))
     assert first.source != second.source
     assert list(first.matchups["species_a"]) == list(second.matchups["species_a"])
     assert not first.matchups["wins_a"].equals(second.matchups["wins_a"])
@@ -110,14 +118,17 @@ def test_every_judgement_has_battles_of_its_own(rest: Any, bench: Bench) -> None
     assert first.without(bench.battles).n_pairs == first.n_pairs > 50
 
 
-@pytest.mark.parametrize(("bound", "value", "gate", "measured"), [
-    ("calibration_error", 1e-6, "calibration", r"0\.\d{4}"),
-    ("ahead_of_baselines", 0.9, "ahead", r"[+-]\d\.\d{4} \[.*\] nats ahead of .*, the closest of 5"),
-    ("mirror_error", 0.0, "mirrored", r"\d\.\de-1\d off 1 at most"),
-    ("memory_mb", 10.0, "loads", r"\d+\.\d s, \d+\.\d ms, \d+ MB"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("bound", "value", "gate", "measured"),
+    [
+        ("calibration_error", 1e-6, "calibration", r"0\.\d{4}"),
+        ("ahead_of_baselines", 0.9, "ahead", r"[+-]\d\.\d{4} \[.*\] nats ahead of .*, the closest of 5"),
+        ("mirror_error", 0.0, "mirrored", r"\d\.\de-1\d off 1 at most"),
+        ("memory_mb", 10.0, "loads", r"\d+\.\d s, \d+\.\d ms, \d+ MB"),
+    ],
+)
 def test_a_bound_that_is_missed_refuses_with_value_and_bound(
-    bench: Bench, bound: str, value: float, gate: str, measured: str
+    bench: GateChecks, bound: str, value: float, gate: str, measured: str
 ) -> None:
     bench.params = bench.params.model_copy(update={"gates": bench.bounds.model_copy(update={bound: value})})
     found, expected, verdict = getattr(bench, gate)()
@@ -126,11 +137,14 @@ def test_a_bound_that_is_missed_refuses_with_value_and_bound(
     assert f"{value:g}".replace("e-0", "e-0") in expected or f"{value:.0e}" in expected
 
 
-def test_a_dirty_or_disordered_run_is_refused(bench: Bench) -> None:
+def test_a_dirty_or_disordered_run_is_refused(bench: GateChecks) -> None:
     assert bench.clean()[2] == PASSED
     tags = {tag["key"]: tag for tag in bench.run["data"]["tags"]}
-    for key, value in (("pokebattle.order", "out of order"), ("pokebattle.git.dirty", "true"),
-                       ("mlflow.source.git.commit", "")):  # fmt: skip
+    for key, value in (
+        ("pokebattle.order", "out of order"),
+        ("pokebattle.git.dirty", "true"),
+        ("mlflow.source.git.commit", ""),
+    ):
         kept = tags[key]["value"]
         tags[key]["value"] = value
         assert bench.clean()[2] == REFUSED
@@ -139,7 +153,7 @@ def test_a_dirty_or_disordered_run_is_refused(bench: Bench) -> None:
 
 def test_other_battles_than_it_was_trained_on_are_no_ground(rest: Any, trained: str, tmp_path: Path) -> None:
     model = stages.read(rest, "battle_winner")
-    bench = Bench(rest, model, model.version(1), tmp_path)
+    bench = GateChecks(rest, model, model.version(1), tmp_path)
     bench.params = bench.params.model_copy(update={"max_matchups": 700})
     rows = {gate.name: gate for gate in _until(bench, "mirrored")}
     assert rows["calibration"].verdict == "not measured"
@@ -151,8 +165,8 @@ def test_what_does_not_load_is_refused_and_everything_else_is_not_measured(
     rest: Any, trained: str, tmp_path: Path
 ) -> None:
     model = stages.read(rest, "battle_winner")
-    bench = Bench(rest, model, model.version(1), tmp_path)
-    (bench.files.folder / "booster.ubj").write_bytes(b"{\"broken\": " + b"x" * 100)
+    bench = GateChecks(rest, model, model.version(1), tmp_path)
+    (bench.files.folder / "booster.ubj").write_bytes(b'{"broken": ' + b"x" * 100)
     rows = {gate.name: gate for gate in _until(bench, "loads and answers")}
     assert rows["loads and answers"].verdict == REFUSED and "failed" in rows["loads and answers"].value
     assert {rows[name].verdict for name in ("no leak", "calibration", "mirrored")} == {"not measured"}
@@ -172,9 +186,13 @@ def lost_commit(rest: Any, promoted: str) -> Iterator[None]:
 
 @pytest.mark.long
 def test_a_refused_version_stays_where_it_is_and_says_why(
-    rest: Any, lost_commit: None, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    rest: Any,
+    lost_commit: None,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     text = (root / "params" / "sample.yaml").read_text().replace("fresh_battles: 10", "fresh_battles: 2")
     (tmp_path / "sample.yaml").write_text(re.sub(r"calibration_error: \S+", "calibration_error: 1.0e-6", text))
     monkeypatch.setenv("POKEBATTLE_PARAMS", str(tmp_path))
@@ -191,18 +209,18 @@ def test_a_refused_version_stays_where_it_is_and_says_why(
 
 
 def test_bounds_come_from_the_checkout_and_not_from_the_run(
-    rest: Any, bench: Bench, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rest: Any, bench: GateChecks, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = yaml.safe_load((root / "params" / "sample.yaml").read_text())
     stored["gates"]["answer_ms"] = 0.5
     (tmp_path / "sample.yaml").write_text(yaml.safe_dump(stored))
     monkeypatch.setenv("POKEBATTLE_PARAMS", str(tmp_path))
-    other = Bench(rest, bench.registered, bench.version, tmp_path)
+    other = GateChecks(rest, bench.registered, bench.version, tmp_path)
     assert other.bounds.answer_ms == 0.5 and bench.bounds.answer_ms == 300
     assert other.params.n_estimators == 40  # and the rest from the run
 
 
-def _until(bench: Bench, last: str) -> list[Gate]:
+def _until(bench: GateChecks, last: str) -> list[Gate]:
     found = []
     for gate in bench.measured():
         found.append(gate)
@@ -214,8 +232,10 @@ def _until(bench: Bench, last: str) -> list[Gate]:
 def test_what_no_notebook_made_is_refused_in_one_line(rest: Any, checkout: Any) -> None:
     experiment = rest.call("POST", "experiments/create", name="by hand")["experiment_id"]
     run = rest.call("POST", "runs/create", experiment_id=experiment)["run"]["info"]["run_id"]
-    for run_id, expected in ((run, f"run {run} cannot be executed again: no tracked notebook made it"),
-                             ("0" * 32, f"{rest.uri} has no run {'0' * 32}")):  # fmt: skip
+    for run_id, expected in (
+        (run, f"run {run} cannot be executed again: no tracked notebook made it"),
+        ("0" * 32, f"{rest.uri} has no run {'0' * 32}"),
+    ):
         done = checkout.verb("reproduce", run_id)
         assert (done.returncode, done.stderr) == (1, f"Error: {expected}\n")
 
@@ -255,9 +275,9 @@ def copied(rest: Any, client: mlflow.MlflowClient, trained: str, tmp_path: Path)
                 file.unlink()
         (folder / "registered_model_meta").unlink(missing_ok=True)
         spoil(folder)
-        digest = client.get_run(good.run_id).data.params[files.DIGEST]
+        digest = client.get_run(good.run_id).data.params[model_files.DIGEST]
         with mlflow.start_run() as run:
-            mlflow.log_param(files.DIGEST, digest)
+            mlflow.log_param(model_files.DIGEST, digest)
             model = client.create_logged_model(run.info.experiment_id, source_run_id=run.info.run_id)
             client.log_model_artifacts(model.model_id, str(folder))
             client.finalize_logged_model(model.model_id, "READY")
@@ -272,7 +292,7 @@ def copied(rest: Any, client: mlflow.MlflowClient, trained: str, tmp_path: Path)
 
 def refusal(name: str) -> str:
     """The one line with which a version is not loaded."""
-    with pytest.raises(files.ForeignModelError) as error:
+    with pytest.raises(model_files.ForeignModelError) as error:
         load_registered(name, BATTLES())
     assert "\n" not in str(error.value)
     return str(error.value).removeprefix(f"model: {name} is not loaded: ")
@@ -304,25 +324,35 @@ def add(path: str, content: bytes = b"x") -> Callable[[Path], None]:
     return spoil
 
 
-@pytest.mark.parametrize(("spoil", "expected"), [
-    (add("python_model.pkl", pickle.dumps(Plant())), "it holds a pickle, python_model.pkl"),
-    (add("data/model/more/weights.PT"), "it holds a pickle, data/model/more/weights.PT"),
-    (add("code/sitecustomize.py"), "it holds code/sitecustomize.py, which no model of ours has"),
-    (add("data/model/booster.json"), "it holds data/model/booster.json, which no model of ours has"),
-    (add("data/model/booster.ubj"), "its files are not the ones that were registered: digest expected"),
-    (add("data/model/features.json", b"{}"), "its files are not the ones that were registered: digest expected"),
-    (lambda folder: (folder / "data/model/booster.ubj").unlink(), "data/model/booster.ubj is missing"),
-    (lambda folder: (folder / "MLmodel").unlink(), "MLmodel is missing"),
-    (edit("loader_module: pokebattle.model", "loader_module: mlflow.sklearn"),
-     "MLmodel, loader_module: expected pokebattle.model, got 'mlflow.sklearn'"),
-    (edit("data: data/model", "data: code"), "MLmodel, data: expected data/model, got 'code'"),
-    (edit("flavors:\n", "flavors:\n  sklearn:\n    pickled_model: model.bin\n"),
-     "MLmodel names sklearn, which no model of ours has"),
-    (edit("    loader_module", "    python_model: model.bin\n    loader_module"),
-     "MLmodel names python_model, which no model of ours has"),
-    (add("MLmodel", b"flavors: [\n"), "MLmodel cannot be read (ParserError)"),
-    (add("MLmodel", b"!!python/object/apply:os.getcwd []\n"), "MLmodel cannot be read (ConstructorError)"),
-], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (add("python_model.pkl", pickle.dumps(Plant())), "it holds a pickle, python_model.pkl"),
+        (add("data/model/more/weights.PT"), "it holds a pickle, data/model/more/weights.PT"),
+        (add("code/sitecustomize.py"), "it holds code/sitecustomize.py, which no model of ours has"),
+        (add("data/model/booster.json"), "it holds data/model/booster.json, which no model of ours has"),
+        (add("data/model/booster.ubj"), "its files are not the ones that were registered: digest expected"),
+        (add("data/model/features.json", b"{}"), "its files are not the ones that were registered: digest expected"),
+        (lambda folder: (folder / "data/model/booster.ubj").unlink(), "data/model/booster.ubj is missing"),
+        (lambda folder: (folder / "MLmodel").unlink(), "MLmodel is missing"),
+        (
+            edit("loader_module: pokebattle.model", "loader_module: mlflow.sklearn"),
+            "MLmodel, loader_module: expected pokebattle.model, got 'mlflow.sklearn'",
+        ),
+        (edit("data: data/model", "data: code"), "MLmodel, data: expected data/model, got 'code'"),
+        (
+            edit("flavors:\n", "flavors:\n  sklearn:\n    pickled_model: model.bin\n"),
+            "MLmodel names sklearn, which no model of ours has",
+        ),
+        (
+            edit("    loader_module", "    python_model: model.bin\n    loader_module"),
+            "MLmodel names python_model, which no model of ours has",
+        ),
+        (add("MLmodel", b"flavors: [\n"), "MLmodel cannot be read (ParserError)"),
+        (add("MLmodel", b"!!python/object/apply:os.getcwd []\n"), "MLmodel cannot be read (ConstructorError)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_what_is_not_ours_is_refused_by_name(copied: Callable[..., str], spoil: Any, expected: str) -> None:
     assert refusal(copied(spoil)).startswith(expected)
     assert PLANTED not in os.environ
@@ -334,9 +364,10 @@ def test_real_pickles_of_mlflow_are_refused(rest: Any, client: mlflow.MlflowClie
             return model_input
 
     with mlflow.start_run():
-        mlflow.log_param(files.DIGEST, "0" * 64)
-        mlflow.pyfunc.log_model(name="model", python_model=Planted(), pip_requirements=["mlflow"],
-                                registered_model_name="foreign")  # fmt: skip
+        mlflow.log_param(model_files.DIGEST, "0" * 64)
+        mlflow.pyfunc.log_model(
+            name="model", python_model=Planted(), pip_requirements=["mlflow"], registered_model_name="foreign"
+        )
     assert refusal("foreign/1") == "it holds a pickle, python_model.pkl"
 
 
@@ -351,7 +382,7 @@ def test_a_version_without_a_run_that_vouches_is_refused(rest: Any, client: mlfl
     client.create_model_version("unvouched", other.source, run.info.run_id, model_id=model_id)
     assert refusal("unvouched/2").startswith("its run names no model_digest")
     with mlflow.start_run() as run:
-        mlflow.log_param(files.DIGEST, client.get_run(other.run_id).data.params[files.DIGEST])
+        mlflow.log_param(model_files.DIGEST, client.get_run(other.run_id).data.params[model_files.DIGEST])
     client.create_model_version("unvouched", other.source, run.info.run_id, model_id=model_id)
     assert refusal("unvouched/3").startswith("its source was logged by another run")
 

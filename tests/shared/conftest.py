@@ -17,8 +17,8 @@ import nbformat
 import pytest
 from guard import guarded
 
-from pokebattle.shared import accounts, settings
-from pokebattle.shared.settings import Login
+from nbtrack.team import accounts, settings
+from nbtrack.team.settings import Login
 
 BIN = Path(sys.executable).parent
 SECONDS = 180.0
@@ -50,16 +50,26 @@ class Team:
         self.uri = f"http://127.0.0.1:{port}"
         hidden = ("MLFLOW_", "POKEBATTLE_", "POSTGRES_", "AWS_", "PYTEST_")
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
-        self.env |= {"POKEBATTLE_STATE": str(self.state), "POKEBATTLE_ENV_FILE": str(self.env_file),
-                     "MLFLOW_PORT": str(port), "MLFLOW_WORKERS": "1", "POKEBATTLE_LINGER": "60"} | values  # fmt: skip
+        self.env |= {
+            "POKEBATTLE_STATE": str(self.state),
+            "POKEBATTLE_ENV_FILE": str(self.env_file),
+            "MLFLOW_PORT": str(port),
+            "MLFLOW_WORKERS": "1",
+            "POKEBATTLE_LINGER": "60",
+        } | values
         self.guards = contextlib.ExitStack()
 
     def type(self, *words: str, status: int | None = 0, stdin: str = "", **env: str) -> str:
         """Type ``python -m pokebattle words``; return what it says."""
         done = subprocess.run(
-            [sys.executable, "-m", "pokebattle", *words], env=self.env | env, input=stdin, capture_output=True,
-            text=True, timeout=SECONDS, cwd=self.root,
-        )  # fmt: skip
+            [sys.executable, "-m", "pokebattle", *words],
+            env=self.env | env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            cwd=self.root,
+        )
         assert status is None or done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -121,8 +131,14 @@ class Team:
     def papermill(self, login: Login, notebook: Path, *options: str, **env: str) -> subprocess.Popen[str]:
         """Execute a notebook as somebody, in the background."""
         words = [str(BIN / "papermill"), notebook.name, f"{notebook.stem}.out.ipynb", *options]
-        return subprocess.Popen(words, cwd=notebook.parent, env=self.tracked(login, **env), stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True)  # fmt: skip
+        return subprocess.Popen(
+            words,
+            cwd=notebook.parent,
+            env=self.tracked(login, **env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def runs(self, experiment: str, count: int, seconds: float = 120.0) -> list[dict[str, Any]]:
         """Return an experiment's runs, waiting until there are ``count`` and all of them are closed."""

@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 from leftovers import leave
 
-from pokebattle.shared import accounts
-from pokebattle.tracking import health
-from pokebattle.tracking.ids import new_local_id
-from pokebattle.tracking.journal import execution_folder
-from pokebattle.tracking.shipping import spool
-from pokebattle.tracking.shipping.delivery import Delivery
-from pokebattle.tracking.shipping.rest import params_of, tags_of
+from nbtrack import health, spool
+from nbtrack.executions import execution_folder
+from nbtrack.ids import new_local_id
+from nbtrack.mlflow_rest import params_of, tags_of
+from nbtrack.sender.sender import Sender
+from nbtrack.team import accounts
 
 API = "/api/2.0/mlflow/"
 
@@ -51,9 +50,12 @@ def test_a_run_that_is_missing_costs_what_was_said_of_it(team, as_user, name):
     as_user(team.login("TEAM"))
     run = new_local_id()
     now = int(time.time() * 1000)
-    leave(name, call("runs/set-tag", {"run_id": "0" * 32, "key": "colour", "value": "red"}),
-          call("runs/log-metric", {"run_id": run, "key": "loss", "value": 1.0, "timestamp": now, "step": 0}),
-          run=run)  # fmt: skip
+    leave(
+        name,
+        call("runs/set-tag", {"run_id": "0" * 32, "key": "colour", "value": "red"}),
+        call("runs/log-metric", {"run_id": run, "key": "loss", "value": 1.0, "timestamp": now, "step": 0}),
+        run=run,
+    )
     found = delivered(team, name)
     assert [point["value"] for point in found["data"]["metrics"] if point["key"] == "loss"] == [1.0]
     assert tags_of(found)["pokebattle.set_aside"].startswith("1: colour of run 000")
@@ -63,14 +65,20 @@ def test_a_run_that_is_missing_costs_what_was_said_of_it(team, as_user, name):
 
 def test_what_postgresql_cannot_store_costs_itself_alone(team, as_user, name, monkeypatch):
     """It fails at a NUL with 500, and at names that are too long."""
-    monkeypatch.setattr("pokebattle.tracking.shipping.delivery.PERSISTENCE", 0.0)
+    monkeypatch.setattr("nbtrack.sender.sender.PERSISTENCE", 0.0)
     as_user(team.login("TEAM"))
     run = new_local_id()
     params = [{"key": "before", "value": "1"}, {"key": "nul", "value": "a\0b"}, {"key": "behind", "value": "2"}]
-    leave(name, call("runs/log-batch", {"run_id": run, "params": params}),
-          call("registered-models/create", {"name": "m" * 300}) | {"token": new_local_id(), "creates": "registered"},
-          {"kind": "params", "values": {"own": "a\0b"}},
-          run=run, experiment=name, run_name=name + "\0" + "r" * 300, user="u" * 300)  # fmt: skip
+    leave(
+        name,
+        call("runs/log-batch", {"run_id": run, "params": params}),
+        call("registered-models/create", {"name": "m" * 300}) | {"token": new_local_id(), "creates": "registered"},
+        {"kind": "params", "values": {"own": "a\0b"}},
+        run=run,
+        experiment=name,
+        run_name=name + "\0" + "r" * 300,
+        user="u" * 300,
+    )
     found = delivered(team, name)
     assert {"before", "behind", "own"} <= params_of(found).keys() and "nul" not in params_of(found)
     assert len(found["info"]["run_name"]) == 250
@@ -93,12 +101,15 @@ def test_who_has_lost_the_role_is_told_so_and_a_purged_run_is_something_else(tea
 
     again = f"{name}-again"
     leave(again, call("runs/set-tag", {"run_id": run, "key": "colour", "value": "red"}), run=run)
-    progress = Delivery(execution_folder(again), team.uri).progress
+    progress = Sender(execution_folder(again), team.uri).progress
     (one,) = [one for one in spool.waiting() if one.folder.name == again]
     place = found["info"]["experiment_id"]
     ids = {run: "0" * 32, one.start["root"]: "x", one.start["experiment_token"]: place}
-    progress.note(ids=ids, answers={run: {"status": 200, "body": {}}},
-                  run={"run_id": "0" * 32, "experiment_id": place, "artifact_uri": "x"})  # fmt: skip
+    progress.note(
+        ids=ids,
+        answers={run: {"status": 200, "body": {}}},
+        run={"run_id": "0" * 32, "experiment_id": place, "artifact_uri": "x"},
+    )
     assert spool.drain()[execution_folder(again)].startswith("refused: run 0000")
     (finding,) = health._waiting()
     assert "deleted for good" in finding.text and "role team" not in finding.mend

@@ -15,8 +15,8 @@ import psutil
 import pytest
 from guard import guarded
 
-from pokebattle.shared import accounts, postgres, stack
-from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+from nbtrack.mlflow_rest import MlflowRest, ServerError
+from nbtrack.team import accounts, postgres, stack
 
 pytestmark = pytest.mark.long
 CELLS = 12
@@ -226,8 +226,14 @@ def test_everything_is_destroyed_and_restored(make_team, tmp_path):
     admin.call("POST", "registered-models/create", name="battle_winner")
     source = {"source": f"{run['artifact_uri']}/model", "run_id": run["run_id"]}
     admin.call("POST", "model-versions/create", name="battle_winner", **source)
-    admin.call("POST", "model-versions/transition-stage", name="battle_winner", version="1", stage="Production",
-               archive_existing_versions=True)  # fmt: skip
+    admin.call(
+        "POST",
+        "model-versions/transition-stage",
+        name="battle_winner",
+        version="1",
+        stage="Production",
+        archive_existing_versions=True,
+    )
     admin.call("POST", "registered-models/alias", name="battle_winner", version="1", alias="champion")
     known = accounts.listed(admin)
     file = tmp_path / "backup.tar"
@@ -282,7 +288,7 @@ def test_a_restore_that_fails_changes_nothing(make_team, tmp_path):
 
 HOLD = """
 import sys
-from pokebattle.shared import postgres, settings
+from nbtrack.team import postgres, settings
 known = settings.load()
 user, word, name = (known[f"POSTGRES_{what}"] for what in ("USER", "PASSWORD", "DB"))
 socket = postgres.start(settings.folder() / "postgres", user, word, name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pokebattle.shared import settings as s
+from nbtrack.team import settings as s
 
 DOCKERFILES = ("Dockerfile.jupyter", "docker/Dockerfile.mlflow")
 
@@ -61,7 +61,9 @@ def test_hadolint_finds_nothing(root, require, file):
 def test_ports_are_bound_to_this_machine(services):
     ports = {name: one.get("ports", []) for name, one in services.items()}
     assert {(name, port["host_ip"], port["published"]) for name, listed in ports.items() for port in listed} == {
-        ("mlflow", "127.0.0.1", "5000"), ("jupyter", "127.0.0.1", "8888")}  # fmt: skip
+        ("mlflow", "127.0.0.1", "5000"),
+        ("jupyter", "127.0.0.1", "8888"),
+    }
 
 
 def test_nothing_runs_as_root_and_images_are_pinned(root, services):
@@ -84,8 +86,13 @@ def test_the_order_of_starting_is_by_health(services):
         name: {on: how["condition"] for on, how in one.get("depends_on", {}).items()} for name, one in services.items()
     }
     healthy, done = "service_healthy", "service_completed_successfully"
-    assert needs == {"db": {}, "mlflow": {"db": healthy}, "accounts": {"mlflow": healthy}, "backup": {"db": healthy},
-                     "jupyter": {"mlflow": healthy, "accounts": done}}  # fmt: skip
+    assert needs == {
+        "db": {},
+        "mlflow": {"db": healthy},
+        "accounts": {"mlflow": healthy},
+        "backup": {"db": healthy},
+        "jupyter": {"mlflow": healthy, "accounts": done},
+    }
     for name in ("db", "mlflow", "jupyter"):
         assert services[name]["healthcheck"]["test"]
     assert "/health" in services["mlflow"]["healthcheck"]["test"][-1]

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pokebattle.registry.claim import PREFIX, claim
-from pokebattle.shared import accounts
-from pokebattle.shared.settings import Login
-from pokebattle.tracking.shipping.rest import MlflowRest, ServerError
+from nbtrack.mlflow_rest import MlflowRest, ServerError
+from nbtrack.team import accounts
+from nbtrack.team.settings import Login
+from pokebattle.registry.promotion_lock import PREFIX, claim
 
 MODEL = "battle_winner"
 PREFIXES = ("/api/2.0/mlflow/", "/ajax-api/2.0/mlflow/")
@@ -95,13 +95,25 @@ def test_without_a_password_every_address_tells_nothing(team, experiment):
     assert told == [("GET", "/health", 200, b"OK")]
 
 
-@pytest.mark.parametrize("path", [
-    "/", "/version", "/graphql", "/get-artifact?path=x&run_uuid=1", "/model-versions/get-artifact?path=x&name=a",
-    "/api/2.0/mlflow-artifacts/artifacts?path=", "/ajax-api/2.0/mlflow-artifacts/artifacts/1/x",
-    "/api/2.0/mlflow/experiments/search?max_results=1", "/ajax-api/2.0/mlflow/experiments/search?max_results=1",
-    "/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/ui-telemetry",
-    "//api/2.0/mlflow/experiments/search?max_results=1", "/health/../version",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/version",
+        "/graphql",
+        "/get-artifact?path=x&run_uuid=1",
+        "/model-versions/get-artifact?path=x&name=a",
+        "/api/2.0/mlflow-artifacts/artifacts?path=",
+        "/ajax-api/2.0/mlflow-artifacts/artifacts/1/x",
+        "/api/2.0/mlflow/experiments/search?max_results=1",
+        "/ajax-api/2.0/mlflow/experiments/search?max_results=1",
+        "/api/3.0/mlflow/server-info",
+        "/ajax-api/3.0/mlflow/server-info",
+        "/ajax-api/3.0/mlflow/ui-telemetry",
+        "//api/2.0/mlflow/experiments/search?max_results=1",
+        "/health/../version",
+    ],
+)
 @pytest.mark.parametrize("login", [None, Login("admin", "password1234"), Login("admin", ""), Login("nobody", "x" * 20)])
 def test_nobody_and_wrong_passwords_see_nothing(team, path, login):
     word = base64.b64encode(f"{login.name}:{login.password}".encode()).decode() if login else ""
@@ -120,7 +132,7 @@ GUARDED = {
     "tag stage": ("POST", "model-versions/set-tag", {"key": "stage", "value": "Production"}),
     "delete tag stage": ("DELETE", "model-versions/delete-tag", {"key": "stage"}),
     "delete version": ("DELETE", "model-versions/delete", {}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -290,11 +302,20 @@ def test_nobody_but_the_administrator_says_where_artifacts_lie(people, place):
 # Hosts
 
 
-@pytest.mark.parametrize("host, answered", [
-    ("127.0.0.1:{port}", True), ("localhost:{port}", True), ("localhost", True), ("mlflow:5000", True),
-    ("evil.example", False), ("evil.example:{port}", False), ("mlflow:5001", False), ("mlflow", False),
-    ("127.0.0.1.evil.example:{port}", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "host, answered",
+    [
+        ("127.0.0.1:{port}", True),
+        ("localhost:{port}", True),
+        ("localhost", True),
+        ("mlflow:5000", True),
+        ("evil.example", False),
+        ("evil.example:{port}", False),
+        ("mlflow:5001", False),
+        ("mlflow", False),
+        ("127.0.0.1.evil.example:{port}", False),
+    ],
+)
 def test_a_foreign_host_header_is_refused_with_the_right_password_too(team, people, host, answered):
     port = urlsplit(team.uri).port
     for path in ("/", "/graphql", "/get-artifact", "/api/2.0/mlflow-artifacts/artifacts"):
@@ -337,8 +358,12 @@ def test_accounts_come_change_and_go(team):
 
 def test_status_tells_each_part(team):
     said = team.type("shared", "status")
-    assert [line.split()[:2] for line in said.splitlines()] == [["ok", "database"], ["ok", "server"], ["ok", "health"],
-                                                               ["ok", "accounts"]]  # fmt: skip
+    assert [line.split()[:2] for line in said.splitlines()] == [
+        ["ok", "database"],
+        ["ok", "server"],
+        ["ok", "health"],
+        ["ok", "accounts"],
+    ]
 
 
 def test_doctor_logs_in_with_mlflows_own_variables(team):

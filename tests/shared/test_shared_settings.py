@@ -4,8 +4,8 @@ import stat
 
 import pytest
 
-from pokebattle.shared import serve
-from pokebattle.shared import settings as s
+from nbtrack.team import serve
+from nbtrack.team import settings as s
 
 WORD, QUOTED = "p@ss/word:1?", "p%40ss%2Fword%3A1%3F"
 GOOD = {"POSTGRES_USER": "u", "POSTGRES_PASSWORD": WORD, "POSTGRES_DB": "m"}
@@ -19,8 +19,12 @@ def test_make_env_fills_what_is_empty_and_leaves_what_is_there(tmp_path, root):
     assert len({first[name] for name in s.SECRETS}) == len(s.SECRETS)
     for who in ("ADMIN", "TEAM", "PROMOTER"):
         s.login(first, who)
-    file.write_text(file.read_text().replace(f"MLFLOW_TEAM_PASSWORD={first['MLFLOW_TEAM_PASSWORD']}", "")
-                    .replace(first["JUPYTER_TOKEN"], "") + "MINE=kept # a remark\n")  # fmt: skip
+    file.write_text(
+        file.read_text()
+        .replace(f"MLFLOW_TEAM_PASSWORD={first['MLFLOW_TEAM_PASSWORD']}", "")
+        .replace(first["JUPYTER_TOKEN"], "")
+        + "MINE=kept # a remark\n"
+    )
     assert s.write_env(file, root / ".env.example") == ["MLFLOW_TEAM_PASSWORD", "JUPYTER_TOKEN"]
     second = s.read_env(file)
     assert second["MINE"] == "kept"
@@ -48,14 +52,24 @@ def test_addresses_keep_every_character_of_a_password():
     assert s.accounts_database(uri) == "postgresql+psycopg2://u:p%40ss%2Fword%3A1%3F@/m_auth?host=/a%20b"
 
 
-@pytest.mark.parametrize("verb, name, word, told", [
-    *((verb, "MLFLOW_ADMIN_PASSWORD", word, told) for verb in ("start", "serve") for word, told in (
-        ("", "expected a value, got none"), ("short", "at least 12 characters, got 5"),
-        ("password1234", "anybody guesses"), ("aaaaaaaaaaaaaaaa", "anybody guesses"))),
-    ("start", "MLFLOW_TEAM_PASSWORD", "ChangeMeChangeMe", "anybody guesses"),
-    ("start", "POSTGRES_PASSWORD", "postgres", "at least 12 characters, got 8"),
-    ("serve", "POSTGRES_PASSWORD", "postgres", "at least 12 characters, got 8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "verb, name, word, told",
+    [
+        *(
+            (verb, "MLFLOW_ADMIN_PASSWORD", word, told)
+            for verb in ("start", "serve")
+            for word, told in (
+                ("", "expected a value, got none"),
+                ("short", "at least 12 characters, got 5"),
+                ("password1234", "anybody guesses"),
+                ("aaaaaaaaaaaaaaaa", "anybody guesses"),
+            )
+        ),
+        ("start", "MLFLOW_TEAM_PASSWORD", "ChangeMeChangeMe", "anybody guesses"),
+        ("start", "POSTGRES_PASSWORD", "postgres", "at least 12 characters, got 8"),
+        ("serve", "POSTGRES_PASSWORD", "postgres", "at least 12 characters, got 8"),
+    ],
+)
 def test_default_and_short_passwords_are_refused_before_anything_starts(idle, root, verb, name, word, told):
     s.write_env(idle.env_file, root / ".env.example")
     values = s.read_env(idle.env_file) | {"MLFLOW_DEFAULT_ARTIFACT_ROOT": str(idle.folder), name: word}
@@ -68,8 +82,13 @@ def test_default_and_short_passwords_are_refused_before_anything_starts(idle, ro
 def test_wrong_settings_are_named(idle, root):
     s.write_env(idle.env_file, root / ".env.example")
     values = s.read_env(idle.env_file) | {"MLFLOW_DEFAULT_ARTIFACT_ROOT": "/x"}
-    wrong = {"MLFLOW_ENABLE_AUTH": "maybe", "MLFLOW_WORKERS": "none", "MLFLOW_PORT": "-1",
-             "MLFLOW_DEFAULT_ARTIFACT_ROOT": "here", "MLFLOW_BACKEND_STORE_URI": "sqlite:///x"}  # fmt: skip
+    wrong = {
+        "MLFLOW_ENABLE_AUTH": "maybe",
+        "MLFLOW_WORKERS": "none",
+        "MLFLOW_PORT": "-1",
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": "here",
+        "MLFLOW_BACKEND_STORE_URI": "sqlite:///x",
+    }
     for name, value in wrong.items():
         changed = values | {name: value}
         with pytest.raises(s.SettingsError, match=f"^{name}: expected"):

@@ -1,4 +1,4 @@
-"""The long fault test: the matrix with three draws, the shipper killed at random moments, many notebooks at once.
+"""The long fault test: the matrix with three draws, the sender killed at random moments, many notebooks at once.
 
 ``python tests/tracking/chaos.py [--kills 50] [--notebooks 20] [--seed N]`` prints one table and exits with 1 when
 anything was lost, doubled or wrong, when a call delayed its cell for more than 0.5 s beyond what is excused
@@ -27,13 +27,21 @@ from faults import Plan, Server
 from test_faults import ROWS, Case, Outcome, allowed, execute
 
 DRAWS = 3  # of every row of the matrix
-KEPT = 0.3  # seconds that the proxy keeps every request while shippers are killed
+KEPT = 0.3  # seconds that the proxy keeps every request while senders are killed
 BEHIND = 0.8  # share of the kills that must come while something is undelivered
 KILLED, CROWD = "kills", "crowd"  # the parts after the matrix
 COLUMNS = (
-    "executions", "strikes", "kills", "behind", "lost", "doubled", "wrong status", "wrong", "longest delay",
+    "executions",
+    "strikes",
+    "kills",
+    "behind",
+    "lost",
+    "doubled",
+    "wrong status",
+    "wrong",
+    "longest delay",
     "log_model",
-)  # fmt: skip
+)
 Part = Callable[[Path, Server, random.Random], "Line"]
 
 
@@ -63,10 +71,14 @@ class Line:
 
     def __add__(self, other: "Line") -> "Line":
         return Line(
-            self.executions + other.executions, self.strikes + other.strikes, self.kills + other.kills,
+            self.executions + other.executions,
+            self.strikes + other.strikes,
+            self.kills + other.kills,
             self.behind + other.behind,
-            self.found + other.found, max(self.delay, other.delay), max(self.model, other.model),
-        )  # fmt: skip
+            self.found + other.found,
+            max(self.delay, other.delay),
+            max(self.model, other.model),
+        )
 
     def faults(self) -> list[str]:
         """Return what keeps the line from being a proof."""
@@ -76,7 +88,7 @@ class Line:
         return said
 
     def vain(self, least: int) -> list[str]:
-        """Return what is missing in the kills of shippers, of which there must be so many."""
+        """Return what is missing in the kills of senders, of which there must be so many."""
         said = [f"{self.kills} of {least} kills"] if self.kills < least else []
         if self.behind < BEHIND * max(self.kills, least):
             said.append(f"{self.behind} of {self.kills} kills while something was undelivered")
@@ -107,10 +119,10 @@ def matrix(name: str, folder: Path, real: Server, rng: random.Random) -> Line:
 
 
 def strike(case: Case, plan: Plan, line: Line, moments: list[float]) -> None:
-    """Kill a notebook's shipper at these moments (shares of its calls, beyond 1 after its end)."""
+    """Kill a notebook's sender at these moments (shares of its calls, beyond 1 after its end)."""
     for moment in sorted(moments):
         case.reach(moment, plan)
-        if case.kill_shippers(plan):
+        if case.kill_senders(plan):
             line.kills += 1
             line.behind += case.behind(plan)
 
@@ -121,7 +133,7 @@ def moments(rng: random.Random, count: int) -> list[float]:
 
 
 def killed(kills: int, folder: Path, real: Server, rng: random.Random) -> Line:
-    """Execute notebooks one after the other until so many shippers have been killed."""
+    """Execute notebooks one after the other until so many senders have been killed."""
     line = Line()
     while line.kills < kills and line.executions < 2 * kills:
         place, models = folder / f"killed-{line.executions}", line.executions % 3 == 0
@@ -136,7 +148,7 @@ def killed(kills: int, folder: Path, real: Server, rng: random.Random) -> Line:
 
 
 def crowd(notebooks: int, folder: Path, real: Server, rng: random.Random) -> Line:
-    """Execute many notebooks of one state folder at once, and kill the shipper of each twice."""
+    """Execute many notebooks of one state folder at once, and kill the sender of each twice."""
     line = Line()
     case = Case(
         folder / "crowd", real.uri, real.database, rng.randrange(10**6), notebooks=notebooks, models=True, pause=0.1
@@ -174,7 +186,7 @@ def table(lines: dict[str, Line]) -> str:
 
 
 @click.command(help=__doc__)
-@click.option("--kills", default=50, show_default=True, help="Kills -9 of a shipper.")
+@click.option("--kills", default=50, show_default=True, help="Kills -9 of a sender.")
 @click.option("--notebooks", default=20, show_default=True, help="Notebooks at once.")
 @click.option("--seed", type=int, help="Of everything that is drawn; without it drawn and said.")
 @click.option("--only", multiple=True, type=click.Choice([*ROWS, KILLED, CROWD]), help="Only these.")

@@ -18,11 +18,11 @@ from guard import guarded
 from leftovers import leave
 from mlflow.entities import Run
 
-from pokebattle.tracking import server
-from pokebattle.tracking.settings import server_record
+from nbtrack import server
+from nbtrack.settings import server_record
 
 BIN = Path(sys.executable).parent
-WAIT = 60.0  # seconds for a run to be closed by its shipper
+WAIT = 60.0  # seconds for a run to be closed by its sender
 
 
 def notebook(*sources: str, metadata: dict[str, Any] | None = None, parameters: str | None = None) -> Any:
@@ -41,8 +41,7 @@ class Tracked:
         self.folder, self.uri, self.began = folder, uri, int(time.time() * 1000)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "POKEBATTLE_"))}
         self.env.pop("PYTEST_CURRENT_TEST", None)
-        self.env |= {"MLFLOW_TRACKING_URI": uri, "POKEBATTLE_STATE": str(folder / "state"),
-                     "POKEBATTLE_LINGER": "0"}  # fmt: skip
+        self.env |= {"MLFLOW_TRACKING_URI": uri, "POKEBATTLE_STATE": str(folder / "state"), "POKEBATTLE_LINGER": "0"}
         self.client = mlflow.MlflowClient(uri)
 
     def write(self, name: str, document: Any) -> Path:
@@ -55,9 +54,7 @@ class Tracked:
     def execute(self, *command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment in the folder."""
         words = [str(BIN / str(command[0])), *map(str, command[1:])]
-        return subprocess.run(
-            words, cwd=self.folder, env=self.env | env, capture_output=True, text=True, timeout=180
-        )
+        return subprocess.run(words, cwd=self.folder, env=self.env | env, capture_output=True, text=True, timeout=180)
 
     def papermill(self, path: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Type ``papermill path out.ipynb options``."""
@@ -131,8 +128,14 @@ class LabKernel:
         self, source: str, cell_id: str = "", subshell: str = "", store_history: bool = True, **metadata: Any
     ) -> str:
         """Send a request, of a cell or of a subshell, without waiting for it; return its id."""
-        content = {"code": source, "silent": False, "store_history": store_history, "user_expressions": {},
-                   "allow_stdin": False, "stop_on_error": True}  # fmt: skip
+        content = {
+            "code": source,
+            "silent": False,
+            "store_history": store_history,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": True,
+        }
         metadata |= {"cellId": cell_id} if cell_id else {}
         message = self.client.session.msg("execute_request", content, metadata=metadata)
         message["header"] |= {"subshell_id": subshell} if subshell else {}

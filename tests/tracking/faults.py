@@ -29,11 +29,22 @@ import nbformat
 from guard import guarded
 from mlflow.entities import Run
 
-from pokebattle.tracking import server
+from nbtrack import server
 
 PARENT = "mlflow.parentRunId"
-MODES = {"pass", "refuse", "hang", "unavailable", "unauthorized", "denied", "slow", "lose-answer", "cut",
-         "commit-then-503", "answer-twice"}
+MODES = {
+    "pass",
+    "refuse",
+    "hang",
+    "unavailable",
+    "unauthorized",
+    "denied",
+    "slow",
+    "lose-answer",
+    "cut",
+    "commit-then-503",
+    "answer-twice",
+}
 ANSWERS = {
     "unavailable": ("503 Service Unavailable", "TEMPORARILY_UNAVAILABLE"),
     "unauthorized": ("401 Unauthorized", "UNAUTHENTICATED"),
@@ -258,8 +269,7 @@ class _Upstream:
     async def forward(
         self, method: str, head: bytes, body: AsyncIterator[bytes], client: _Twice | None
     ) -> tuple[bool, int]:
-        """Forward a request and its answer, which without a client is dropped; tell if this can go on, and the status.
-        """
+        """Forward a request, and the answer if there is a client; return whether this can go on, and the status."""
         if self.reader is None or self.reader.at_eof() or time.monotonic() - self.used > 2:  # uvicorn closes after 5
             self.close()
             self.reader, self.writer = await asyncio.open_connection(*self.address)
@@ -367,10 +377,21 @@ class Server:
     def start(self) -> None:
         """Start it and wait until it answers."""
         command = [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", self.uri.rpartition(":")[2],
-            "--workers", "1", "--backend-store-uri", f"sqlite:///{self.database}",
-            *(self.options or ("--artifacts-destination", str(self.folder / "artifacts"))), *self.program,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            self.uri.rpartition(":")[2],
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            f"sqlite:///{self.database}",
+            *(self.options or ("--artifacts-destination", str(self.folder / "artifacts"))),
+            *self.program,
+        ]
         env = environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -480,9 +501,10 @@ class Plan:
     def _point(run: str, key: str, value: float, step: int | None) -> Call:
         how = "" if step is None else f", step={step}"
         return Call(
-            "log_metric", f"mlflow.log_metric({key!r}, float({str(value)!r}){how})",
+            "log_metric",
+            f"mlflow.log_metric({key!r}, float({str(value)!r}){how})",
             (("point", run, key, (step or 0, str(value))),),
-        )  # fmt: skip
+        )
 
     def _values(self, rng: random.Random) -> list[Any]:
         drawn = [rng.randint(1, 99), rng.uniform(0, 1), "naïve · Wörter", "long " * rng.randint(50, 90), True]
@@ -516,8 +538,7 @@ class Plan:
             width = rng.randint(1, 99)
             calls += [
                 Call(
-                    "start_run", f"with mlflow.start_run(run_name={name!r}, nested=True):",
-                    (("child", name, "", None),),
+                    "start_run", f"with mlflow.start_run(run_name={name!r}, nested=True):", (("child", name, "", None),)
                 ),
                 Call("log_param", f"mlflow.log_param('width', {width})", (("param", name, "width", str(width)),)),
                 *[self._point(name, "score", rng.uniform(0, 1), step) for step in range(rng.randint(2, 4))],
@@ -533,7 +554,8 @@ class Plan:
             Call("log_text", "mlflow.log_text('old', 'twice.txt')", _each("artifact", {"twice.txt": "old"})),
             f"Path({blob!r}).write_bytes(random.Random({self.seed}).randbytes(200_000))",
             Call(
-                "log_artifact", f"mlflow.log_artifact({blob!r}, 'binary')",
+                "log_artifact",
+                f"mlflow.log_artifact({blob!r}, 'binary')",
                 (("artifact", "", f"binary/{blob}", random.Random(self.seed).randbytes(200_000)),),
             ),
             f"Path({blob!r}).write_bytes(b'overwritten after it was logged')",
@@ -542,7 +564,7 @@ class Plan:
             *[f"(tree / {path[5:]!r}).write_bytes({content!r})" for path, content in contents.items()],
             Call("log_artifacts", "mlflow.log_artifacts(tree, 'tree')", _each("artifact", contents)),
             "shutil.rmtree(tree)",
-        ]  # fmt: skip
+        ]
 
     def _fit(self, rng: random.Random) -> list[Any]:
         """A fit that the notebook does not log; the product does, as soon as the next call is written down."""

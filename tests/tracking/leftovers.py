@@ -4,9 +4,10 @@ import subprocess
 import sys
 from typing import Any
 
-from pokebattle.tracking import processes
-from pokebattle.tracking.journal import Journal, execution_folder
-from pokebattle.tracking.opening import opening
+from nbtrack import processes
+from nbtrack.executions import execution_folder
+from nbtrack.journal import Journal
+from nbtrack.start import opening
 
 
 def leave(name: str, *events: dict[str, Any], **start: Any) -> None:
@@ -14,8 +15,17 @@ def leave(name: str, *events: dict[str, Any], **start: Any) -> None:
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     kernel = processes.identity(ended.pid)
     ended.communicate(b"\n")
-    told = {"notebook": "", "executor": "kernel", "cwd": "/", "user": "u", "experiment": name, "run_name": name,
-            "driver": None, "parent_execution": None, "parent": None}  # fmt: skip
+    told = {
+        "notebook": "",
+        "executor": "kernel",
+        "cwd": "/",
+        "user": "u",
+        "experiment": name,
+        "run_name": name,
+        "driver": None,
+        "parent_execution": None,
+        "parent": None,
+    }
     told = {**opening(name, **told), "kernel": kernel, **start}
     journal = Journal(execution_folder(name))
     names = {"kind": "names", "experiment": told["experiment"], "run_name": told["run_name"]}

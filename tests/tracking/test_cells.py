@@ -6,7 +6,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from pokebattle.tracking.cells import Places
+from nbtrack.cells import Places
 
 WAITS = "import pathlib, time\nprint('begun')\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.01)\n"
 FIT = "from sklearn.linear_model import LinearRegression\nLinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]);"
@@ -41,7 +41,12 @@ def test_a_request_of_a_subshell_takes_nothing_from_a_running_cell(
     cells = tracked.artifact(run, "cells.json")
     assert [cell["ok"] for cell in cells] == [True, False, False, True, True]
     assert [(cell["error"] or {}).get("ename") for cell in cells] == [
-        None, "ValueError", "ZeroDivisionError", None, None]  # fmt: skip
+        None,
+        "ValueError",
+        "ZeroDivisionError",
+        None,
+        None,
+    ]
     assert cells[1]["seconds"] > cells[2]["seconds"]
     executed = tracked.artifact(run, "beside.ipynb")["cells"]
     own, of_console = (next(cell for cell in executed if cell["source"] == ran["source"]) for ran in cells[1:3])

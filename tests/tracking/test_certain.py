@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from pokebattle.tracking.cells import chosen_experiment
-from pokebattle.tracking.kernel.certain import KnownRuns
+from nbtrack.cells import chosen_experiment
+from nbtrack.kernel.safe_writes import KnownRuns
 
 METRIC = {"run_id": "r", "key": "loss", "value": 0.5, "timestamp": 1, "step": 0}
 
@@ -25,11 +25,23 @@ def test_a_metric_of_a_known_run_is_certain(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"run_id": "unknown"}, {"key": "a@b"}, {"key": "k" * 251}, {"key": ""}, {"key": "../up"}, {"key": "a//b"},
-     {"value": True}, {"value": "1.0"}, {"value": None}, {"step": 1 << 63}, {"timestamp": "now"}, {"timestamp": -1},
-     {"model_id": "m-1"}],
+    [
+        {"run_id": "unknown"},
+        {"key": "a@b"},
+        {"key": "k" * 251},
+        {"key": ""},
+        {"key": "../up"},
+        {"key": "a//b"},
+        {"value": True},
+        {"value": "1.0"},
+        {"value": None},
+        {"step": 1 << 63},
+        {"timestamp": "now"},
+        {"timestamp": -1},
+        {"model_id": "m-1"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_metric_that_the_server_may_refuse_is_not(change: dict[str, Any]) -> None:
     assert not known().take("runs/log-metric", METRIC | change)
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from faults import FaultProxy
 
-from pokebattle.tracking import health
-from pokebattle.tracking.ids import new_local_id
-from pokebattle.tracking.journal import execution_folder, read_json
-from pokebattle.tracking.shipping import spool
-from pokebattle.tracking.shipping.delivery import Batch, Delivery, File
-from pokebattle.tracking.shipping.rest import as_json, storable, storable_key
+from nbtrack import health, spool
+from nbtrack.executions import execution_folder
+from nbtrack.files import read_json
+from nbtrack.ids import new_local_id
+from nbtrack.mlflow_rest import as_json, storable, storable_key
+from nbtrack.sender.sender import Batch, File, Sender
 
 API = "/api/2.0/mlflow/"
 
@@ -39,12 +39,14 @@ def delivered(tracked: Any, name: str) -> Any:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ({"a": float("nan"), "b": [float("inf"), -float("inf"), 1.5]},
-         {"a": "NaN", "b": ["Infinity", "-Infinity", 1.5]}),
+        (
+            {"a": float("nan"), "b": [float("inf"), -float("inf"), 1.5]},
+            {"a": "NaN", "b": ["Infinity", "-Infinity", 1.5]},
+        ),
         ({"half": "a\ud800b", "whole": "naïve \U0001f600"}, {"half": "a?b", "whole": "naïve \U0001f600"}),
         ({"\udfff": 1}, {"?": 1}),
     ],
-)  # fmt: skip
+)
 def test_a_request_is_json_that_is_read_to_its_end(value: Any, said: Any) -> None:
     assert json.loads(as_json(value), parse_constant=lambda word: pytest.fail(word)) == said
 
@@ -86,13 +88,29 @@ def test_a_point_of_a_clock_that_was_set_back_stays_behind(tracked: Any, write: 
 
 def test_what_the_server_cannot_take_costs_itself_alone(tracked: Any, write: Any, name: str) -> None:
     run, missing = new_local_id(), "0" * 32
-    tag = {"kind": "call", "method": "POST", "path": f"{API}runs/set-tag",
-           "body": {"run_id": missing, "key": "colour", "value": "red"}}  # fmt: skip
-    bad = [metric("map@50", 1.0, run), metric("k" * 251, 1.0, run), metric("lost", 1.0, missing), tag,
-           metric("nul\0", 1.0, run), metric("odd", float("nan"), run), metric("half", 1.0, run)]  # fmt: skip
+    tag = {
+        "kind": "call",
+        "method": "POST",
+        "path": f"{API}runs/set-tag",
+        "body": {"run_id": missing, "key": "colour", "value": "red"},
+    }
+    bad = [
+        metric("map@50", 1.0, run),
+        metric("k" * 251, 1.0, run),
+        metric("lost", 1.0, missing),
+        tag,
+        metric("nul\0", 1.0, run),
+        metric("odd", float("nan"), run),
+        metric("half", 1.0, run),
+    ]
     good = [metric(f"good{n}", float(n), run) for n in range(len(bad))]
-    write(name, *(event for pair in zip(bad, good, strict=True) for event in pair), run=run,
-          run_name="r" * 300 + "\0", user="u\ud800" * 200)  # fmt: skip
+    write(
+        name,
+        *(event for pair in zip(bad, good, strict=True) for event in pair),
+        run=run,
+        run_name="r" * 300 + "\0",
+        user="u\ud800" * 200,
+    )
     found = delivered(tracked, name)
     assert {f"good{n}" for n in range(len(bad))} | {"odd", "half"} <= set(found.data.metrics)
     assert len(found.info.run_name) == 250 and found.info.status == "FINISHED"
@@ -106,7 +124,7 @@ def test_a_batch_that_fails_inside_the_server_costs_itself_alone(tracked: Any, w
     """And is tried again: it may pass."""
     run = new_local_id()
     write(name, metric("before", 1.0, run), uri="http://127.0.0.1:9", run=run)
-    sender = Delivery(execution_folder(name), tracked.uri)
+    sender = Sender(execution_folder(name), tracked.uri)
     place = tracked.client.create_experiment(name)
     given = tracked.client.create_run(place).info.run_id
     sender.own = run
@@ -144,7 +162,7 @@ def test_a_run_that_was_deleted_is_called_so(
     place = tracked.client.get_experiment_by_name(name).experiment_id
     (given,) = (found.info.run_id for found in tracked.client.search_runs([place]))
     if purged:
-        progress = Delivery(execution_folder(name), tracked.uri).progress
+        progress = Sender(execution_folder(name), tracked.uri).progress
         progress.note(ids={run: "0" * 32})  # as if its run had been taken away by `mlflow gc`
     else:
         tracked.client.delete_run(given)

@@ -64,8 +64,10 @@ def test_a_run_elsewhere_does_not_wait_for_a_notebooks_run_that_is_denied(
     login = {"MLFLOW_TRACKING_USERNAME": DORA[0], "MLFLOW_TRACKING_PASSWORD": DORA[1]}
     done = tracked.papermill(
         tracked.write("denied.ipynb", make_notebook(*CELLS)),
-        MLFLOW_TRACKING_URI=accounts.uri, MLFLOW_EXPERIMENT_NAME="closed", **login,
-    )  # fmt: skip
+        MLFLOW_TRACKING_URI=accounts.uri,
+        MLFLOW_EXPERIMENT_NAME="closed",
+        **login,
+    )
     assert done.returncode == 0, done.stderr
     first, last = nbformat.read(tracked.folder / "out.ipynb", 4).cells[-2:]
     assert first.outputs[0].text.startswith("{'m': 1.0}\n")

@@ -14,9 +14,9 @@ import pytest
 from faults import Server
 from guard import guarded
 
-from pokebattle.tracking.shipping import destination
-from pokebattle.tracking.shipping.errors import ServerError
-from pokebattle.tracking.shipping.rest import MlflowRest
+from nbtrack.errors import ServerError
+from nbtrack.mlflow_rest import MlflowRest
+from nbtrack.sender import artifact_stores
 
 WORD = "a-word"
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": WORD, "AWS_DEFAULT_REGION": "us-east-1"}
@@ -43,8 +43,13 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", aws_access_key_id="key",
-                              aws_secret_access_key=WORD, region_name="us-east-1")  # fmt: skip
+        client = boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{port}",
+            aws_access_key_id="key",
+            aws_secret_access_key=WORD,
+            region_name="us-east-1",
+        )
         client.create_bucket(Bucket="team")
         yield client
         child.terminate()
@@ -61,27 +66,27 @@ def test_a_store_with_credentials_takes_artifacts_and_without_them_says_so(
     ) as raised:
         rest.upload(place, "plots/a.txt", lambda: [b"x"])
     assert raised.value.permanent and "credentials" in raised.value.message
-    assert "no way to it from here" in destination.problem(place)
+    assert "no way to it from here" in artifact_stores.problem(place)
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
-    destination.problem.cache_clear()
+    artifact_stores.problem.cache_clear()
     rest.upload(place, "plots/a.txt", lambda: [b"some ", b"text"])
     assert bucket.get_object(Bucket="team", Key="1/run/artifacts/plots/a.txt")["Body"].read() == b"some text"
-    assert destination.problem(place) == ""
+    assert artifact_stores.problem(place) == ""
 
 
 def test_a_folder_that_cannot_be_written_costs_the_artifact(tmp_path: Path) -> None:
     rest = MlflowRest("http://127.0.0.1:9")
     rest.upload(f"file://{tmp_path}/a%20b", "c/d.txt", lambda: [b"x"])
     assert (tmp_path / "a b" / "c" / "d.txt").read_bytes() == b"x"
-    assert destination.problem(f"file://{tmp_path}/anywhere") == ""
+    assert artifact_stores.problem(f"file://{tmp_path}/anywhere") == ""
     with pytest.raises(ServerError, match="NOT_WRITABLE"):
         rest.upload("file:///proc/nobody", "d.txt", lambda: [b"x"])
-    assert "cannot be written here" in destination.problem("file:///proc/nobody")
+    assert "cannot be written here" in artifact_stores.problem("file:///proc/nobody")
 
 
 def test_a_file_that_is_gone_costs_itself_and_is_no_server_that_is_away(tmp_path: Path) -> None:
-    from pokebattle.tracking.shipping.rest import file_chunks
+    from nbtrack.mlflow_rest import file_chunks
 
     with pytest.raises(ServerError, match="NOT_READABLE"):
         MlflowRest("http://127.0.0.1:9").upload("mlflow-artifacts:/1", "a.txt", file_chunks(tmp_path / "gone"))
@@ -96,8 +101,10 @@ class Unproxied(Server):
 def test_a_server_that_leaves_artifacts_to_clients_is_told_at_the_start_and_by_doctor(
     tracked: Any, bucket: Any, make_notebook: Any, lab_kernel: Any, tmp_path: Path
 ) -> None:
-    told = {name: os.environ[name] for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_EC2_METADATA_DISABLED",
-                                                "AWS_SHARED_CREDENTIALS_FILE")}  # fmt: skip
+    told = {
+        name: os.environ[name]
+        for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_EC2_METADATA_DISABLED", "AWS_SHARED_CREDENTIALS_FILE")
+    }
     with Unproxied(tmp_path / "unproxied") as server:
         tracked.env |= told | {"MLFLOW_TRACKING_URI": server.uri}
         said = tracked.execute("python", "-m", "pokebattle", "doctor").stdout

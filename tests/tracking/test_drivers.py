@@ -8,7 +8,7 @@ import papermill
 import pytest
 from papermill import engines
 
-from pokebattle.tracking.drivers import papermill as driver
+from nbtrack.executors import papermill as driver
 
 IN_MEMORY = """
 import nbformat, papermill

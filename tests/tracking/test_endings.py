@@ -14,9 +14,9 @@ import nbformat
 import pytest
 from faults import FaultProxy
 
-from pokebattle.tracking import processes
-from pokebattle.tracking.shipping.ending import order
-from pokebattle.tracking.shipping.executed import ExecutedCell
+from nbtrack import processes
+from nbtrack.sender.executed_notebook import ExecutedCell
+from nbtrack.sender.run_status import order
 
 BIN = Path(sys.executable).parent
 LOGS = (
@@ -44,7 +44,7 @@ def begin(tracked: Any, path: Path, *options: str) -> subprocess.Popen[bytes]:
     return process
 
 
-def shippers(tracked: Any, execution: str = "") -> list[int]:
+def senders(tracked: Any, execution: str = "") -> list[int]:
     """Return the processes that ship what lies in the folder's state, of all executions or of one."""
     place = str(tracked.folder / "state" / "executions" / execution)
     found = subprocess.run(["pgrep", "-f", place], capture_output=True, text=True, check=False)
@@ -132,8 +132,9 @@ def test_a_mismatch_that_nbval_finds_fails_the_run(tracked: Any, make_notebook: 
         cell.execution_count = 1  # nbval compares only what was run before
         cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
     tracked.write("compared_by_nbval.ipynb", document)
-    done = tracked.execute("pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env",
-                           "compared_by_nbval.ipynb")  # fmt: skip
+    done = tracked.execute(
+        "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", "compared_by_nbval.ipynb"
+    )
     assert done.returncode == 1
     runs = tracked.runs("notebook-tests")
     (run,) = [run for run in runs if run.info.run_name == "compared_by_nbval"]
@@ -172,10 +173,10 @@ def test_what_a_notebook_logged_without_a_server_is_there_once_afterwards(
     assert {file.name for file in folder.iterdir()} == {"lock", "run.json"}
 
 
-def test_a_shipper_that_is_killed_is_started_again_and_nothing_is_lost(tracked: Any, make_notebook: Any) -> None:
+def test_a_sender_that_is_killed_is_started_again_and_nothing_is_lost(tracked: Any, make_notebook: Any) -> None:
     kill = (
         "import os, signal, time, psutil\n"
-        "mine = [c for c in psutil.Process().children() if 'tracking.shipping.shipper' in ' '.join(c.cmdline())]\n"
+        "mine = [c for c in psutil.Process().children() if 'tracking.shipping.sender' in ' '.join(c.cmdline())]\n"
         "mine[0].kill(); time.sleep(1.2)\nassert len(mine) == 1"
     )
     path = tracked.write("shot.ipynb", make_notebook(LOGS[0], LOGS[1], kill, "mlflow.log_metric('after', 1.0)", kill))
@@ -278,11 +279,11 @@ def test_a_deleted_experiment_refuses_the_execution_until_it_is_restored(tracked
 SESSION = {
     "params": "depth: int = 6",
     "fit": "from sklearn.linear_model import LogisticRegression as Model\nModel(C=depth).fit([[0.], [1.]], [0, 1]);",
-    "judge": "from pokebattle.tracking.kernel.execution import current\n"
-             "current().emit('metrics', values={'score': depth})\ncurrent().describe('result', f'score {depth}')",
+    "judge": "from nbtrack.kernel.execution import current\n"
+    "current().emit('metrics', values={'score': depth})\ncurrent().describe('result', f'score {depth}')",
     "broken": "1 / 0",
     "last": "1 + 1",
-}  # fmt: skip
+}
 
 
 def test_all_cells_run_again_in_lab_are_a_second_attempt_which_the_run_shows(
@@ -297,16 +298,20 @@ def test_all_cells_run_again_in_lab_are_a_second_attempt_which_the_run_shows(
         while "score 3" not in live.get("again", ("", {}))[0] and time.monotonic() < deadline:
             time.sleep(0.1)
             if found := tracked.client.get_experiment_by_name("again"):
-                live = {run.info.run_name: (run.data.tags.get("mlflow.note.content", ""), run.data.params)
-                        for run in tracked.client.search_runs([found.experiment_id])}  # fmt: skip
+                live = {
+                    run.info.run_name: (run.data.tags.get("mlflow.note.content", ""), run.data.params)
+                    for run in tracked.client.search_runs([found.experiment_id])
+                }
     finally:
         kernel.stop()
     told, params = live["again"]
     assert params == {} and "depth `3`" in told and "attempt 2" in told and "ZeroDivisionError" in told
     assert live["attempt 2"][1] == {"depth": "3", "LogisticRegression.C": "3"} | live["attempt 2"][1]
     runs = {run.info.run_name: run for run in tracked.runs("again", count=3)}
-    values = {name: (run.data.params["LogisticRegression.C"], run.data.params["depth"], run.data.metrics["score"])
-              for name, run in runs.items()}  # fmt: skip
+    values = {
+        name: (run.data.params["LogisticRegression.C"], run.data.params["depth"], run.data.metrics["score"])
+        for name, run in runs.items()
+    }
     assert values == {"again": ("3", "3", 3.0), "attempt 1": ("6", "6", 6.0), "attempt 2": ("3", "3", 3.0)}
     seconds = {name: run.data.metrics["fit/LogisticRegression/seconds"] for name, run in runs.items()}
     assert seconds["again"] == seconds["attempt 2"] != seconds["attempt 1"]
@@ -328,7 +333,7 @@ def test_a_notebook_that_executes_notebooks_is_their_parent(tracked: Any, make_n
 def test_a_notebook_is_not_delivered_before_the_run_of_the_one_that_executes_it(
     tracked: Any, make_notebook: Any, mlflow_server: str
 ) -> None:
-    """The server is back, but the shipper that would open the parent's run stands still."""
+    """The server is back, but the sender that would open the parent's run stands still."""
     tracked.write("early_inner.ipynb", make_notebook("1 + 1"))
     outer = "import papermill\npapermill.execute_notebook('early_inner.ipynb', 'in.ipynb', progress_bar=False);"
     path = tracked.write("late_outer.ipynb", make_notebook(outer, LONG))
@@ -336,13 +341,13 @@ def test_a_notebook_is_not_delivered_before_the_run_of_the_one_that_executes_it(
         proxy.mode = "refuse"
         tracked.env["MLFLOW_TRACKING_URI"] = proxy.uri
         process = begin(tracked, path)
-        while len(shippers(tracked)) > 1:  # the child's has tried, and leaves
+        while len(senders(tracked)) > 1:  # the child's has tried, and leaves
             time.sleep(0.05)
-        (shipper,) = shippers(tracked, tracked.executions()[0].name)
-        os.kill(shipper, signal.SIGSTOP)
+        (sender,) = senders(tracked, tracked.executions()[0].name)
+        os.kill(sender, signal.SIGSTOP)
         proxy.mode = "pass"
         told, early = sync(tracked).stdout, tracked.client.get_experiment_by_name("early_inner")
-        os.kill(shipper, signal.SIGCONT)
+        os.kill(sender, signal.SIGCONT)
         process.send_signal(signal.SIGINT)
         process.wait(60)
         assert "not open yet" in told and early is None
@@ -394,10 +399,12 @@ def test_what_a_full_disk_took_is_delivered_once_and_the_rest_is_counted(tracked
     )
     empty = "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))"
     cells = (
-        "import mlflow\nmlflow.log_metric('before', 1.0)", full,
-        "for step in range(100):\n    mlflow.log_metric('loss', step, step=step)", empty,
+        "import mlflow\nmlflow.log_metric('before', 1.0)",
+        full,
+        "for step in range(100):\n    mlflow.log_metric('loss', step, step=step)",
+        empty,
         "mlflow.log_metric('after', 1.0)",
-    )  # fmt: skip
+    )
     path = tracked.write("disk.ipynb", make_notebook(*cells))
     assert tracked.papermill(path, IPYTHONDIR=str(tracked.folder / "ipython")).returncode == 0
     (run,) = tracked.runs("disk")
@@ -428,7 +435,7 @@ def test_a_disk_that_stays_full_leaves_the_true_end(tracked: Any, make_notebook:
 def test_an_execution_whose_processes_all_died_is_closed_by_the_next_one(tracked: Any, make_notebook: Any) -> None:
     path = tracked.write("stranded.ipynb", make_notebook("x = 1", LONG))
     process = begin(tracked, path)
-    found = shippers(tracked)
+    found = senders(tracked)
     kernels = [int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in found]
     for pid in [*found, *kernels]:
         os.kill(pid, signal.SIGKILL)
@@ -447,12 +454,18 @@ def cell(name: str, turn: int) -> ExecutedCell:
 @pytest.mark.parametrize(
     ("ran", "expected"),
     [
-        ("abc", "top to bottom"), ("ab", "in order, not to the end"), ("acb", "out of order"),
-        ("abbc", "out of order"), ("aBc", "top to bottom, edited"), ("aB", "in order, not to the end, edited"),
-        ("abBc", "out of order, edited"), ("aBbc", "out of order"), ("abxc", "top to bottom, edited"),
+        ("abc", "top to bottom"),
+        ("ab", "in order, not to the end"),
+        ("acb", "out of order"),
+        ("abbc", "out of order"),
+        ("aBc", "top to bottom, edited"),
+        ("aB", "in order, not to the end, edited"),
+        ("abBc", "out of order, edited"),
+        ("aBbc", "out of order"),
+        ("abxc", "top to bottom, edited"),
         ("axbx", "out of order, edited"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("with_ids", [True, False])
 def test_the_order_tells_edited_from_out_of_order(ran: str, expected: str, with_ids: bool) -> None:
     saved = [{"cell_type": "code", "source": name} | ({"id": name} if with_ids else {}) for name in "abc"]
@@ -516,8 +529,8 @@ def test_a_loss_of_power_leaves_a_killed_run_with_all_that_was_written(
             kernel.client.execute(LONG)
             while not (tracked.folder / "reached").exists():
                 time.sleep(0.05)
-            (shipper,) = shippers(tracked)
-            os.kill(shipper, signal.SIGKILL)
+            (sender,) = senders(tracked)
+            os.kill(sender, signal.SIGKILL)
         finally:
             kernel.stop()
         (folder,) = tracked.executions()
@@ -545,8 +558,15 @@ def test_two_kernels_that_begin_an_experiment_at_once_share_it(
     with FaultProxy(mlflow_server) as proxy:
         proxy.paths, proxy.delay, proxy.mode = "experiments/create", 60.0, "slow"
         env = tracked.env | {"MLFLOW_TRACKING_URI": proxy.uri}
-        both = [subprocess.Popen([BIN / "papermill", path.name, f"out-{path.name}"], cwd=tracked.folder, env=env,
-                                 stderr=subprocess.DEVNULL) for path in paths]  # fmt: skip
+        both = [
+            subprocess.Popen(
+                [BIN / "papermill", path.name, f"out-{path.name}"],
+                cwd=tracked.folder,
+                env=env,
+                stderr=subprocess.DEVNULL,
+            )
+            for path in paths
+        ]
         deadline = time.monotonic() + 60
         while proxy.struck["slow"] < 2 and time.monotonic() < deadline:
             time.sleep(0.05)

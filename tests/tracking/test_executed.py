@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pokebattle.tracking.shipping.executed import ExecutedCell, ExecutedNotebook
-from pokebattle.tracking.shipping.settlement import Settlement
+from nbtrack.sender.executed_notebook import ExecutedCell, ExecutedNotebook
+from nbtrack.sender.finalize import Finalizer
 
 LOCAL, SERVERS = "10ca1" + 27 * "7", 32 * "a"
 
@@ -51,8 +51,10 @@ def test_cells_that_were_edited_added_and_run_again_show_their_last_execution_in
     for name, source in (("a", "a"), ("new", "new 1"), ("b", "b"), ("new", "new 2"), ("a", "a edited")):
         journal.run(name, source, text=f"of {source}")
     notebook = journal.notebook(saved("a", "b", "c"))
-    shown = [(cell["source"], [output["data"]["text/plain"] for output in cell["outputs"]])
-             for cell in notebook.cells_with_outputs()]  # fmt: skip
+    shown = [
+        (cell["source"], [output["data"]["text/plain"] for output in cell["outputs"]])
+        for cell in notebook.cells_with_outputs()
+    ]
     assert shown == [("a edited", ["of a edited"]), ("new 2", ["of new 2"]), ("b", ["of b"]), ("c as saved", [])]
     assert notebook.ran_again
 
@@ -67,8 +69,8 @@ def test_figures_of_cells_that_have_not_run_again_belong_to_the_attempt_in_which
 
 def test_a_link_that_was_shown_before_the_server_knew_the_run_has_its_ids(journal: Journal) -> None:
     start = {"uri": "http://127.0.0.1:9", "run": LOCAL, "notebook": "n.ipynb"}
-    settlement = Settlement(journal.folder, start)
-    settlement.delivery.progress.note(ids={LOCAL: SERVERS})
+    finalizer = Finalizer(journal.folder, start)
+    finalizer.delivery.progress.note(ids={LOCAL: SERVERS})
     journal.run("a", "print(link)", text=f"http://127.0.0.1:9/#/experiments/1/runs/{LOCAL}")
-    text = b"".join(settlement._with_ids(journal.notebook(saved("a")))).decode()
+    text = b"".join(finalizer._with_ids(journal.notebook(saved("a")))).decode()
     assert f"/runs/{SERVERS}" in text and LOCAL not in text

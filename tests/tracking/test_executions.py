@@ -8,7 +8,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from pokebattle.tracking.journal import read_events
+from nbtrack.journal import read_events
 
 PLAIN = ("x = 20", "print('seen')\nx + 1")
 IN_PROCESS = {
@@ -230,7 +230,7 @@ def test_a_changed_version_starts_a_new_run(tracked: Any, make_notebook: Any, la
 
 
 def test_the_extension_is_in_no_other_program(tracked: Any) -> None:
-    code = "import sys, mlflow, papermill; print('pokebattle.tracking.kernel.extension' in sys.modules)"
+    code = "import sys, mlflow, papermill; print('nbtrack.kernel.extension' in sys.modules)"
     assert tracked.execute("python", "-c", code).stdout.strip() == "False"
     shell = tracked.execute("ipython", "-c", "import sys; print('pokebattle' in sys.modules)")
     assert shell.stdout.strip() == "False", sys.executable
@@ -247,8 +247,9 @@ def test_a_notebook_that_is_not_to_be_tracked_leaves_nothing_behind(away: Any, m
     done = away.execute(*(command or ["python", "-c", IN_PROCESS[way].format(path.name)]))
     assert done.returncode == 0, done.stderr
     told = [[event for _, _, event in read_events(folder)] for folder in away.executions()]
-    ran = {Path(events[0]["notebook"]).name: [e["source"] for e in events if e["kind"] == "cell_start"]
-           for events in told}  # fmt: skip
+    ran = {
+        Path(events[0]["notebook"]).name: [e["source"] for e in events if e["kind"] == "cell_start"] for events in told
+    }
     both = {name: ["import sys", f"print({name!r})"] for name in ("one.ipynb", "two.ipynb")}
     assert ran == (both if way == "jupyter-execute" else {}) and len(told) == len(ran)
 

@@ -19,7 +19,7 @@ import mlflow
 import pytest
 from faults import PARENT, FaultProxy, Plan, compare, database_away
 
-from pokebattle.places import state_dir
+from pokebattle.paths import state_dir
 
 
 @pytest.fixture

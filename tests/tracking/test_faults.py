@@ -1,4 +1,4 @@
-"""Nothing that a notebook logs is lost or doubled, whatever happens to the server, the network or the shipper.
+"""Nothing that a notebook logs is lost or doubled, whatever happens to the server, the network or the sender.
 
 Every row is a fault and runs real papermill processes; ``chaos.py`` repeats all rows with other draws.
 """
@@ -20,8 +20,8 @@ import nbformat
 import pytest
 from faults import FaultProxy, Plan, Server, compare, database_away, environment
 
-from pokebattle.places import state_dir
-from pokebattle.tracking.kernel.execution import BUSIEST, FIRST, PAUSE, RESTART
+from nbtrack.kernel.execution import BUSIEST, FIRST, PAUSE, RESTART
+from pokebattle.paths import state_dir
 
 BIN = Path(sys.executable).parent
 BESIDE = Path(__file__).with_name("beside.py")
@@ -57,9 +57,17 @@ class Case:
     """
 
     def __init__(
-        self, folder: Path, uri: str, database: Path, seed: int, notebooks: int = 1, models: bool = False,
-        pause: float = 0.05, server: Server | None = None, console: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        uri: str,
+        database: Path,
+        seed: int,
+        notebooks: int = 1,
+        models: bool = False,
+        pause: float = 0.05,
+        server: Server | None = None,
+        console: bool = False,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.state, self.database, self.server = folder, folder / "state", database, server
         self.rng, self.pause, self.console = random.Random(seed), pause, console
@@ -92,7 +100,7 @@ class Case:
             path = f"{plan.stem}.ipynb"
             papermill = [BIN / "papermill", path, f"{plan.stem}.out.ipynb", "--no-progress-bar"]
             command = [sys.executable, BESIDE, path] if self.console else papermill
-            mine = self.env | {"FAULTS_NOTEBOOK": plan.stem}  # the shipper inherits it: so it is known whose it is
+            mine = self.env | {"FAULTS_NOTEBOOK": plan.stem}  # the sender inherits it: so it is known whose it is
             with (self.folder / f"{plan.stem}.log").open("wb") as log:
                 self._running[plan.stem] = subprocess.Popen(command, cwd=self.folder, env=mine, stdout=log, stderr=log)
 
@@ -131,7 +139,7 @@ class Case:
         return self._running[plan.stem].poll() is not None
 
     def start_sync(self) -> subprocess.Popen[bytes]:
-        """Start ``python -m pokebattle sync``."""
+        """Start ``python -m nbtrack sync``."""
         command = [sys.executable, "-m", "pokebattle", "sync"]
         with (self.folder / "sync.log").open("ab") as log:
             return subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=log, stderr=log)
@@ -154,9 +162,9 @@ class Case:
                 return
             time.sleep(0.5)
 
-    def kill_shippers(self, plan: Plan | None = None) -> bool:
-        """Kill the shippers of a notebook (of all) with -9; tell whether there was one."""
-        found = _processes("cmdline", "pokebattle.tracking.shipping.shipper", str(self.state / "executions"))
+    def kill_senders(self, plan: Plan | None = None) -> bool:
+        """Kill the senders of a notebook (of all) with -9; tell whether there was one."""
+        found = _processes("cmdline", "nbtrack.sender.process", str(self.state / "executions"))
         if plan:
             found &= _processes("environ", f"\0FAULTS_NOTEBOOK={plan.stem}\0")
         for pid in found:
@@ -310,13 +318,13 @@ def server_killed(case: Case) -> None:
     case.end()
 
 
-def shipper_killed(case: Case) -> None:
-    """The shipper is killed with -9 at a few moments, the last of them after the notebook's end."""
+def sender_killed(case: Case) -> None:
+    """The sender is killed with -9 at a few moments, the last of them after the notebook's end."""
     case.answer_late(0.2)
     case.begin()
     for share in [*sorted(case.rng.uniform(0.02, 0.98) for _ in range(2)), 1 + case.rng.uniform(0, 0.1)]:
         case.reach(share)
-        case.strikes += case.kill_shippers()
+        case.strikes += case.kill_senders()
     case.proxy.mode = "pass"
     case.end()
 
@@ -370,7 +378,7 @@ ROWS = {
     "database-away": Row(database_locked, long=True),
     "server-killed": Row(server_killed, own_server=True),
     "two-kernels": Row(in_the_middle("refuse"), notebooks=2),
-    "shipper-killed": Row(shipper_killed),
+    "sender-killed": Row(sender_killed),
     "console-beside": Row(in_the_middle("refuse"), console=True),
     "console-and-slow": Row(late_throughout, long=True, console=True),
     "console-and-denied": Row(item_denied, long=True, console=True),
@@ -386,8 +394,8 @@ class Outcome:
     deviations: list[str]
     longest: dict[str, float]
     executions: int = 1
-    strikes: int = 0  # requests, calls, notebooks or shippers that the fault struck
-    kills: int = 0  # shippers
+    strikes: int = 0  # requests, calls, notebooks or senders that the fault struck
+    kills: int = 0  # senders
     excused: float = 0.0  # seconds that such a call may wait: for a server that is up, or for the sender's replacement
 
     @property
@@ -441,4 +449,4 @@ def test_nothing_is_lost_or_doubled_and_no_cell_waits(name: str, tmp_path: Path,
     assert outcome.deviations == []
     assert outcome.delay <= allowed(), f"{outcome.longest} at load {os.getloadavg()[0]} on {os.cpu_count()} cores"
     assert (outcome.strikes > 0) == (name != "none")
-    assert (outcome.kills > 0) == (name == "shipper-killed")
+    assert (outcome.kills > 0) == (name == "sender-killed")

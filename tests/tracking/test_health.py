@@ -10,7 +10,7 @@ from typing import Any
 
 from faults import FaultProxy
 
-from pokebattle.tracking import processes
+from nbtrack import processes
 
 
 def verb(tracked: Any, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -43,9 +43,11 @@ def test_doctor_names_what_is_wrong_and_how_to_mend_it(tracked: Any) -> None:
 
 def test_doctor_names_settings_that_are_none_and_a_state_that_cannot_be_written(tracked: Any) -> None:
     said = verb(tracked, "doctor", POKEBATTLE_TRACKING="maybe", POKEBATTLE_SPOOL_MB="-1", POKEBATTLE_LINGER="long")
-    for line in ("POKEBATTLE_TRACKING: expected on or off, got 'maybe'",
-                 "POKEBATTLE_SPOOL_MB: expected a number from 0, got '-1': it is 4096",
-                 "POKEBATTLE_LINGER: expected a number from 0, got 'long'"):  # fmt: skip
+    for line in (
+        "POKEBATTLE_TRACKING: expected on or off, got 'maybe'",
+        "POKEBATTLE_SPOOL_MB: expected a number from 0, got '-1': it is 4096",
+        "POKEBATTLE_LINGER: expected a number from 0, got 'long'",
+    ):
         assert f"BAD  setting    {line}" in said.stdout
     (tracked.folder / "file").write_text("")
     for place in ("/proc/nobody", str(tracked.folder / "file" / "below")):
@@ -63,8 +65,10 @@ def test_only_a_run_of_this_host_whose_kernel_is_gone_is_closed(tracked: Any) ->
     gone = processes.identity(ended.pid)
     ended.communicate(b"\n")
     alive = processes.identity(os.getpid())
-    ids = {name: open_run(tracked, name, kernel) for name, kernel in {
-        "gone": gone, "alive": alive, "foreign": gone | {"host": "elsewhere.example"}}.items()}  # fmt: skip
+    ids = {
+        name: open_run(tracked, name, kernel)
+        for name, kernel in {"gone": gone, "alive": alive, "foreign": gone | {"host": "elsewhere.example"}}.items()
+    }
     told = verb(tracked, "doctor")
     assert told.returncode == 1 and f"sync --close {ids['gone']}" in told.stdout
     assert ids["alive"] not in told.stdout
@@ -90,8 +94,14 @@ def test_runs_lists_what_was_executed(tracked: Any, make_notebook: Any) -> None:
     for expected in ("FINISHED", "listed.ipynb", "v9", "log_loss 0.25", run.info.run_id):
         assert expected in row
     command = f"{sys.executable} -m pokebattle runs | head -c 1"  # the reader goes away before anything is written
-    done = subprocess.run(["bash", "-c", f"sleep 1; {command}"], cwd=tracked.folder, env=tracked.env,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-c", f"sleep 1; {command}"],
+        cwd=tracked.folder,
+        env=tracked.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "Traceback" not in done.stderr
 
 
@@ -107,8 +117,11 @@ print(row)
 def test_runs_tells_the_version_of_what_is_running(tracked: Any, make_notebook: Any) -> None:
     path = tracked.write("looks.ipynb", make_notebook(LOOKS, parameters="version = 'v9'"))
     assert tracked.papermill(path).returncode == 0
-    (row,) = [line for line in (tracked.folder / "out.ipynb").read_text().splitlines() if "looks.ipynb" in line
-              and "RUNNING" in line]  # fmt: skip
+    (row,) = [
+        line
+        for line in (tracked.folder / "out.ipynb").read_text().splitlines()
+        if "looks.ipynb" in line and "RUNNING" in line
+    ]
     assert "v9" in row and tracked.runs("looks")[0].info.run_id in row
 
 
@@ -139,16 +152,16 @@ def test_whom_the_server_does_not_know_is_told_so_and_blocks_nobody(
 
 
 BEATING = """\
-from pokebattle.tracking import opening
-main = "from pokebattle.tracking.shipping import shipper; shipper.HEARTBEAT = 0.5; shipper.main()"
-opening.SHIPPER = opening.SHIPPER.partition("from ")[0] + main
-"""  # what every kernel runs when it starts: its shipper gives signs of life more often
+from nbtrack import start
+main = "from nbtrack.sender import process; process.HEARTBEAT = 0.5; process.main()"
+start.SENDER = start.SENDER.partition("from ")[0] + main
+"""  # what every kernel runs when it starts: its sender gives signs of life more often
 
 
 def test_a_live_run_gives_signs_of_life_and_is_closed_by_nobody_else(
     tracked: Any, make_notebook: Any, lab_kernel: Any
 ) -> None:
-    """Its shipper is killed, then somebody calls `sync`; a folder of another host that shares the disk lies there."""
+    """Its sender is killed, then somebody calls `sync`; a folder of another host that shares the disk lies there."""
     startup = tracked.folder / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "beating.py").write_text(BEATING)

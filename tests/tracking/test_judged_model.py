@@ -23,8 +23,12 @@ winner.fit(battles.training, battles.training["wins_a"], battles.training["n_bat
 publish(winner, params, {"log_loss": 0.25, "excess_percent": 12.5, "test_accuracy": 0.9}, battles)
 """
 SMALL: dict[str, Any] = {
-    "max_matchups": 400, "max_judging_pairs": 20, "n_estimators": 12, "n_bootstrap": 20, "features": "raw"
-}  # fmt: skip
+    "max_matchups": 400,
+    "max_judging_pairs": 20,
+    "n_estimators": 12,
+    "n_bootstrap": 20,
+    "features": "raw",
+}
 
 
 def options(**chosen: Any) -> list[str]:
@@ -43,8 +47,11 @@ def registered(tracked: Any, copied: Path, make_notebook: Any) -> Any:
     """A server with version 1 of `judged_winner`, which is registered once."""
     tracked.folder = copied
     if not (copied / "register.ipynb").exists():
-        document = make_notebook(REGISTER, parameters='version: str = "sample"  # a file in params/',
-                                 metadata={"pokebattle": {"schema": "params"}})  # fmt: skip
+        document = make_notebook(
+            REGISTER,
+            parameters='version: str = "sample"  # a file in params/',
+            metadata={"pokebattle": {"schema": "params"}},
+        )
         path = tracked.write("register.ipynb", document)
         done = tracked.papermill(path, *options(register_model=True, model_name="judged_winner"))
         assert done.returncode == 0, done.stderr
@@ -70,11 +77,18 @@ def test_a_registered_model_is_judged_beside_its_versions(registered: Any, copie
     assert row == ["1", "sample", "v3", "pair", "raw", "0.25", "12.5", "0.9"]
 
 
-@pytest.mark.parametrize(("model", "protocol", "expected"), [
-    ("judged_winner/1", "one_unseen", "judged_winner/1 was trained on other battles than these; its version is sample"),
-    ("judged_winner/7", "pair", "has no judged_winner/7; versions of judged_winner: 1"),
-    ("judged_winner", "pair", "expected name/version, as in battle_winner/3, got 'judged_winner'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "protocol", "expected"),
+    [
+        (
+            "judged_winner/1",
+            "one_unseen",
+            "judged_winner/1 was trained on other battles than these; its version is sample",
+        ),
+        ("judged_winner/7", "pair", "has no judged_winner/7; versions of judged_winner: 1"),
+        ("judged_winner", "pair", "expected name/version, as in battle_winner/3, got 'judged_winner'"),
+    ],
+)
 def test_what_cannot_be_judged_is_refused_in_one_line(
     registered: Any, monkeypatch: pytest.MonkeyPatch, model: str, protocol: str, expected: str
 ) -> None:

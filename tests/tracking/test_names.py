@@ -15,7 +15,7 @@ import nbformat
 import papermill  # noqa: F401 - it imports the engine
 import pytest
 
-from pokebattle.tracking.context import Context, FollowedFile, detect
+from nbtrack.context import Context, FollowedFile, detect
 
 BIN = Path(sys.executable).parent
 VSCODE = "vscode-notebook-cell:{0}#W{1}sZmlsZQ%3D%3D"
@@ -59,10 +59,13 @@ def test_papermill_names_what_it_reads_from_elsewhere(tracked: Any, make_noteboo
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("s3://bucket/deep/a.ipynb", "s3://bucket/deep/a.ipynb"), ("https://me:" + "pw@host/a.ipynb?sig=1", "https://host/a.ipynb")],
-)  # fmt: skip
+    [
+        ("s3://bucket/deep/a.ipynb", "s3://bucket/deep/a.ipynb"),
+        ("https://me:" + "pw@host/a.ipynb?sig=1", "https://host/a.ipynb"),
+    ],
+)
 def test_an_address_is_told_without_what_opens_it(path: str, name: str) -> None:
-    assert sys.modules["pokebattle.tracking.drivers.papermill"]._source(path)["address"] == name
+    assert sys.modules["nbtrack.executors.papermill"]._source(path)["address"] == name
 
 
 def test_a_program_that_uses_nbclient_names_its_notebooks(tracked: Any, make_notebook: Any) -> None:
@@ -85,9 +88,11 @@ def test_a_program_that_uses_nbclient_names_its_notebooks(tracked: Any, make_not
     assert done.returncode == 0, done.stderr
     found = {name: tracked.runs(name) for name in ("in_script", "in_staging", "with_defaults", "nightly")}
     assert [(run.info.run_name, run.data.params) for runs in found.values() for run in runs] == [
-        ("in_script", {}), ("staging/in_staging", {"injected": "1"}), ("given/with_defaults", {"depth": "5"}),
+        ("in_script", {}),
+        ("staging/in_staging", {"injected": "1"}),
+        ("given/with_defaults", {"depth": "5"}),
         ("nightly", {}),
-    ]  # fmt: skip
+    ]
     assert found["in_script"][0].data.tags["mlflow.source.name"] == str(tracked.folder / "in_script.ipynb")
 
 
@@ -123,7 +128,10 @@ def test_runs_of_vscode_carry_the_notebooks_name(tracked: Any, make_notebook: An
     assert run.data.tags["mlflow.source.name"] == str(path)
     executed = tracked.artifact(run, "in_vscode.ipynb")["cells"]
     assert [(cell["source"], cell["execution_count"]) for cell in executed] == [
-        ("print('one')", 1), ("1", 4), ("print('one')", 3)]  # fmt: skip
+        ("print('one')", 1),
+        ("1", 4),
+        ("print('one')", 3),
+    ]
 
 
 @pytest.mark.parametrize("session", ["deep/a.ipynb", "RTC:deep/a.ipynb", "deep%2Fa.ipynb"])
@@ -146,10 +154,14 @@ def test_notebooks_of_one_name_in_two_folders_are_told_apart(tracked: Any, make_
 @pytest.mark.parametrize(
     ("notebook", "top", "name"),
     [
-        ("a.ipynb", "", "a"), ("deep/down/a.ipynb", "", "deep/down/a"), ("deep/a.ipynb", "elsewhere", "a"),
-        (".staging/4711/a.ipynb", "", "a"), ("checkout/a.ipynb", "", "a"), ("checkout/deep/a.ipynb", "", "deep/a"),
+        ("a.ipynb", "", "a"),
+        ("deep/down/a.ipynb", "", "deep/down/a"),
+        ("deep/a.ipynb", "elsewhere", "a"),
+        (".staging/4711/a.ipynb", "", "a"),
+        ("checkout/a.ipynb", "", "a"),
+        ("checkout/deep/a.ipynb", "", "deep/a"),
     ],
-)  # fmt: skip
+)
 def test_a_name_holds_the_folders_below_the_checkout_or_the_programs(
     tmp_path: Path, notebook: str, top: str, name: str
 ) -> None:
@@ -176,7 +188,9 @@ def test_a_notebook_renamed_in_lab_gives_the_next_cells_their_name(
             kernel.stop()
     (before,), (after,), (fixed,) = (tracked.runs(name) for name in ("untitled", "untitled_renamed", "of_its_own"))
     assert [cell["source"] for run in (before, after) for cell in tracked.artifact(run, "cells.json")] == [
-        "x = 1", "x += 1"]  # fmt: skip
+        "x = 1",
+        "x += 1",
+    ]
     assert after.info.run_name == "untitled_renamed"
     for run, name in ((after, "untitled_renamed"), (fixed, "fixed_renamed")):
         assert run.data.tags["mlflow.source.name"] == str(tracked.folder / f"{name}.ipynb")
@@ -214,8 +228,12 @@ def test_a_parameter_that_is_no_number_leaves_json_that_everybody_reads(tracked:
     (run,) = tracked.runs("nan")
     assert run.data.params == {"x": "nan", "y": "-inf"}
     folder = tracked.download(run_id=run.info.run_id, artifact_path="")
-    for file in [*folder.rglob("*.json"), *folder.rglob("*.ipynb"), *tracked.folder.rglob("run.json"),
-                 tracked.folder / "out.ipynb"]:  # fmt: skip
+    for file in [
+        *folder.rglob("*.json"),
+        *folder.rglob("*.ipynb"),
+        *tracked.folder.rglob("run.json"),
+        tracked.folder / "out.ipynb",
+    ]:
         json.loads(file.read_text(), parse_constant=lambda word, file=file: pytest.fail(f"{file.name}: {word}"))
     assert tracked.artifact(run, "parameters.json") == {"x": "NaN", "y": "-Infinity"}
 
@@ -263,11 +281,13 @@ def test_of_a_kernel_without_the_extension_papermills_side_is_known(tracked: Any
     (well,), (failed,) = tracked.runs("echoes"), tracked.runs("fails")
     assert (well.info.status, failed.info.status) == ("FINISHED", "FAILED")
     assert well.data.tags["pokebattle.known"] == (
-        "only what papermill saw: the kernel echo does not load pokebattle's extension"
+        "only what papermill saw: the kernel echo does not load nbtrack's extension"
     )
     assert "pokebattle.python" not in well.data.tags
     assert (failed.data.tags["pokebattle.error"], failed.data.tags["pokebattle.failed_cell"]) == (
-        "EchoError: fail now", "2")  # fmt: skip
+        "EchoError: fail now",
+        "2",
+    )
     executed = tracked.artifact(well, "echoes.ipynb")["cells"]
     assert [output["text"] for cell in executed for output in cell["outputs"]] == ["one", "two"]
     assert all(cell["ok"] for cell in tracked.artifact(well, "cells.json"))

@@ -34,8 +34,12 @@ def copied(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
 
 def outputs(folder: Path) -> str:
     cells = json.loads((folder / "out.ipynb").read_text())["cells"]
-    return "".join(text for cell in cells for output in cell.get("outputs", [])
-                   for text in output.get("data", {}).get("text/plain", []))  # fmt: skip
+    return "".join(
+        text
+        for cell in cells
+        for output in cell.get("outputs", [])
+        for text in output.get("data", {}).get("text/plain", [])
+    )
 
 
 @pytest.mark.long

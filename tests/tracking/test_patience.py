@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from faults import FaultProxy
 
-from pokebattle.tracking.ids import LOCAL
+from nbtrack.ids import LOCAL
 
 BATCH = "/api/2.0/mlflow/runs/log-batch"
 ASK = """

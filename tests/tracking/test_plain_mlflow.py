@@ -218,7 +218,7 @@ for address in (logged.model_uri, f'models:/line {side}/1', f'models:/line {side
     print(round(float(mlflow.pyfunc.load_model(address).predict([[2.0]])[0]), 6))
 print(mlflow.get_logged_model(logged.model_id).status)
 print(client.get_model_version(f'line {side}', 1).model_id == logged.model_id)""",
-}  # fmt: skip
+}
 
 
 def _cells() -> list[Any]:

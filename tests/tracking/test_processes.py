@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from pokebattle.tracking import processes
-from pokebattle.tracking.processes import Watch, identity, oom_counter, oom_kills, rebooted, record, state_of
+from nbtrack import processes
+from nbtrack.processes import Watch, identity, oom_counter, oom_kills, rebooted, record, state_of
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 SLEEP = ("sleep", "60")
@@ -195,11 +195,11 @@ def test_a_process_that_lives_on_has_no_cause(child: Any, monkeypatch: Any) -> N
     assert watch.cause() == UNKNOWN
 
 
-def test_the_shippers_bare_python_can_import_it() -> None:
+def test_the_senders_bare_python_can_import_it() -> None:
     root = str(Path(processes.__file__).parents[2])
     code = (
         f"import sys, os; sys.path.insert(0, {root!r})\n"
-        "from pokebattle.tracking.processes import *\n"
+        "from nbtrack.processes import *\n"
         "assert state_of(record(os.getppid())) == 'alive'"
     )
     subprocess.run(python(code), check=True)
@@ -320,8 +320,11 @@ def test_without_proc_it_asks_ps_and_sysctl(tmp_path: Path, monkeypatch: Any) ->
     root = tmp_path / "empty"
     watch = Watch(record(PID, root), root)
     assert watch.identity == {
-        "host": socket.gethostname(), "boot": "0A1B-2C3D", "pid": PID, "started": "Mon Jan  5 10:00:00 2026",
-    }  # fmt: skip
+        "host": socket.gethostname(),
+        "boot": "0A1B-2C3D",
+        "pid": PID,
+        "started": "Mon Jan  5 10:00:00 2026",
+    }
     assert state_of(watch.identity, root) == "alive"
     answers("ps", "Z+   Mon Jan  5 10:00:00 2026    \\n")
     assert state_of(watch.identity, root) == "ended"
@@ -405,13 +408,13 @@ def test_a_real_out_of_memory_kill(small_cgroup: Path, child: Any, reaped: bool)
 
 
 @LINUX
-@pytest.mark.parametrize("late", [False, True], ids=["shipper in time", "shipper late"])
+@pytest.mark.parametrize("late", [False, True], ids=["sender in time", "sender late"])
 def test_a_notebook_that_needs_too_much_memory_is_told_so(
     small_cgroup: Path, tracked: Any, make_notebook: Any, late: bool
 ) -> None:
-    """papermill, kernel and shipper are in the cgroup; the kernel is by far the largest of them.
+    """papermill, kernel and sender are in the cgroup; the kernel is by far the largest of them.
 
-    A shipper that the busy machine lets begin late finds neither kernel nor papermill.
+    A sender that the busy machine lets begin late finds neither kernel nor papermill.
     """
     (limit,) = (file for file in small_cgroup.iterdir() if file.name in {"memory.max", "memory.limit_in_bytes"})
     limit.write_text(str(400 << 20))

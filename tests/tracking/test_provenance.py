@@ -7,17 +7,23 @@ from typing import Any
 
 import pytest
 
-from pokebattle.tracking.git import code_version
-from pokebattle.tracking.secrets import MASK, Masker
-from pokebattle.tracking.shipping.executed import ExecutedCell
-from pokebattle.tracking.shipping.provenance import NOT_SHOWN, Provenance
+from nbtrack.provenance import code_version
+from nbtrack.secrets import MASK, Masker
+from nbtrack.sender.executed_notebook import ExecutedCell
+from nbtrack.sender.run_provenance import NOT_SHOWN, Provenance
 
 SOURCES = {"a": "import module", "b": "fit(depth=6)", "c": "key = 'swordfish'\nuse(key)"}
 
 
 def code(source: str, name: str, **metadata: Any) -> dict[str, Any]:
-    return {"cell_type": "code", "id": name, "source": source, "metadata": metadata, "outputs": [],
-            "execution_count": None}  # fmt: skip
+    return {
+        "cell_type": "code",
+        "id": name,
+        "source": source,
+        "metadata": metadata,
+        "outputs": [],
+        "execution_count": None,
+    }
 
 
 def save(folder: Path, cells: list[dict[str, Any]]) -> Path:

@@ -12,7 +12,7 @@ from faults import FaultProxy
 PREDICT = """
 import json, sys
 import mlflow, pandas as pd
-from pokebattle.features import mirror
+from pokebattle.learning.features import mirror
 model = mlflow.pyfunc.load_model("models:/battle_winner/1")
 matchups = pd.DataFrame([["bulbasaur", "charmander", "sludgebomb", "flareblitz", "best_move"],
                          ["abra", "zubat", "psychic", "airslash", "best_move"]],
@@ -37,11 +37,30 @@ def test_a_registered_model_loads_elsewhere_and_is_antisymmetric(tracked: Any, c
     done = tracked.papermill(copied / "train.ipynb", *options)
     assert done.returncode == 0, done.stderr
     (run,) = [run for run in tracked.runs("battle_winner_sample") if run.data.params["n_estimators"] == "20"]
-    for name in ("test_accuracy", "train_accuracy", "precision", "recall", "f1_score", "roc_auc", "log_loss", "brier",
-                 "calibration_error", "bayes_log_loss", "excess_percent"):  # fmt: skip
+    for name in (
+        "test_accuracy",
+        "train_accuracy",
+        "precision",
+        "recall",
+        "f1_score",
+        "roc_auc",
+        "log_loss",
+        "brier",
+        "calibration_error",
+        "bayes_log_loss",
+        "excess_percent",
+    ):
         assert name in run.data.metrics, name
-    for name in ("model_type", "dataset_version", "dataset_digest", "n_features", "training_samples", "test_samples",
-                 "n_matchups", "n_battles"):  # fmt: skip
+    for name in (
+        "model_type",
+        "dataset_version",
+        "dataset_digest",
+        "n_features",
+        "training_samples",
+        "test_samples",
+        "n_matchups",
+        "n_battles",
+    ):
         assert name in run.data.params, name
     data = {item.tags[0].value: item.dataset.digest for item in run.inputs.dataset_inputs}
     assert data == dict.fromkeys(("training", "test"), run.data.params["dataset_digest"][:36])

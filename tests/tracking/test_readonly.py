@@ -9,7 +9,7 @@ import pytest
 import readonly
 from environments import without_product
 
-from pokebattle.tracking.kernel.tracebacks import install, without_tracking
+from nbtrack.kernel.tracebacks import install, without_tracking
 
 MANY = "values+display_updates+clear_output+tasks+threads+tqdm+rich+streams+learning+expected_errors"
 

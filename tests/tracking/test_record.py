@@ -21,8 +21,7 @@ CELLS = (
     "import time\ntime.sleep(0.3)\nhandle.update('third')",
     "mlflow.log_param('note', 'ghp_' + 'a1B2' * 9)\nmlflow.set_tag('said', 'with ghp_' + 'a1B2' * 9 + ' in it')",
     "mlflow.log_param('wide', 7000 * 'w')\nmlflow.set_tag('deep', 9000 * 'd')",
-    "with mlflow.start_run(run_name='inner', nested=True):\n"
-    "    mlflow.log_params({'high': 6500 * 'h', 'kept': 1})",
+    "with mlflow.start_run(run_name='inner', nested=True):\n    mlflow.log_params({'high': 6500 * 'h', 'kept': 1})",
 )
 
 

@@ -7,11 +7,13 @@ import mlflow
 import pytest
 from faults import FaultProxy
 
-from pokebattle.tracking.ids import LOCAL_ID, new_local_id
-from pokebattle.tracking.journal import execution_folder, read_json
-from pokebattle.tracking.shipping import delivery, spool
-from pokebattle.tracking.shipping.delivery import Batch, Delivery
-from pokebattle.tracking.shipping.rest import MlflowRest
+from nbtrack import spool
+from nbtrack.executions import execution_folder
+from nbtrack.files import read_json
+from nbtrack.ids import LOCAL_ID, new_local_id
+from nbtrack.mlflow_rest import MlflowRest
+from nbtrack.sender import sender as delivery
+from nbtrack.sender.sender import Batch, Sender
 
 API = "/api/2.0/mlflow/"
 CLOCK = 5.0  # seconds by which the date of an answer tells times apart: it has whole seconds, and a busy server is late
@@ -49,7 +51,7 @@ def deliver(execution: str, seconds: float = 30.0) -> str:
 
 
 def aside(execution: str) -> list[str]:
-    return Delivery(execution_folder(execution), "http://127.0.0.1:9").told_aside()
+    return Sender(execution_folder(execution), "http://127.0.0.1:9").told_aside()
 
 
 def own_runs(client: mlflow.MlflowClient, experiment: str) -> list[Any]:
@@ -63,22 +65,32 @@ def test_each_request_has_its_effect_once(tracked: Any, write: Any, name: str, m
     tagged = {"tags": [{"key": LOCAL_ID, "value": run}]}
     events = [
         call("experiments/create", {"name": one}, token=_local("e"), creates="experiment", root=root),
-        call("runs/create", {"experiment_id": _local("e"), "run_name": "child", "start_time": 5, **tagged},
-             token=run, creates="run", root=new_local_id()),
+        call(
+            "runs/create",
+            {"experiment_id": _local("e"), "run_name": "child", "start_time": 5, **tagged},
+            token=run,
+            creates="run",
+            root=new_local_id(),
+        ),
         call("runs/log-metric", {"run_id": run, "key": "loss", "value": 1.5, "timestamp": 5, "step": 0}),
         call("runs/set-tag", {"run_id": run, "key": "gone", "value": "x"}),
         call("runs/delete-tag", {"run_id": run, "key": "gone"}),
         call("registered-models/create", {"name": one}, token=model, creates="registered", root=new_local_id()),
         call("registered-models/rename", {"name": one, "new_name": other}, token=new_local_id()),
-        call("registered-models/create", {"name": one}, token=new_local_id(), creates="registered",
-             root=new_local_id()),
+        call(
+            "registered-models/create", {"name": one}, token=new_local_id(), creates="registered", root=new_local_id()
+        ),
         call("registered-models/delete", {"name": one}, "DELETE", token=new_local_id()),
-        call("model-versions/create",
-             {"name": other, "source": "models:/x/1", "tags": [{"key": LOCAL_ID, "value": _local("f")}]},
-             token=_local("f"), creates="version", root=new_local_id()),
+        call(
+            "model-versions/create",
+            {"name": other, "source": "models:/x/1", "tags": [{"key": LOCAL_ID, "value": _local("f")}]},
+            token=_local("f"),
+            creates="version",
+            root=new_local_id(),
+        ),
         call("experiments/delete", {"experiment_id": _local("e")}, token=new_local_id()),
         call("experiments/restore", {"experiment_id": _local("e")}, token=new_local_id()),
-    ]  # fmt: skip
+    ]
     with FaultProxy(tracked.uri, seed=3) as proxy:
         write(name, *events, uri=proxy.uri)
         proxy.share, proxy.mode = 0.25, mode
@@ -95,10 +107,10 @@ def test_each_request_has_its_effect_once(tracked: Any, write: Any, name: str, m
 
 
 def test_an_answer_that_was_noted_is_not_asked_for_again(tracked: Any, write: Any, name: str) -> None:
-    """The shipper was killed between the answer and the word that all is delivered."""
+    """The sender was killed between the answer and the word that all is delivered."""
     token = new_local_id()
     write(name, call("registered-models/rename", {"name": f"{name}-a", "new_name": f"{name}-b"}, token=token))
-    known = Delivery(execution_folder(name), tracked.uri)
+    known = Sender(execution_folder(name), tracked.uri)
     known.progress.note(answers={token: {"status": 200, "body": {}}})
     assert deliver(name) == "delivered" and aside(name) == []
 
@@ -221,11 +233,17 @@ def test_what_was_created_under_a_name_is_there_once(tracked: Any, doubtful: Any
     tracked.client.create_experiment(f"{name}-there")
     events = [
         asked("registered-models/create", "registered", {"name": f"{name}-model"}),
-        call("experiments/create", {"name": f"{name}-there"}, token=_local("a"), creates="experiment",
-             root=_local("b")),
-        call("runs/create", {"experiment_id": _local("a"), "start_time": 3, "run_name": "in it", "tags": []},
-             token=new_local_id(), creates="run", root=new_local_id()),
-    ]  # fmt: skip
+        call(
+            "experiments/create", {"name": f"{name}-there"}, token=_local("a"), creates="experiment", root=_local("b")
+        ),
+        call(
+            "runs/create",
+            {"experiment_id": _local("a"), "start_time": 3, "run_name": "in it", "tags": []},
+            token=new_local_id(),
+            creates="run",
+            root=new_local_id(),
+        ),
+    ]
     assert doubtful(*events, began=began) == "delivered" and aside(name) == []
     assert [run.info.run_name for run in own_runs(tracked.client, f"{name}-there")] == ["in it"]
 
@@ -237,22 +255,31 @@ def registered(tracked: Any, rest: MlflowRest, name: str, place: str) -> MlflowR
     rest.call("POST", "registered-models/create", name=name)
     for _ in range(2):
         rest.call("POST", "model-versions/create", name=name, source=info["artifact_uri"] + "/m", run_id=info["run_id"])
-    rest.call("POST", "model-versions/transition-stage", name=name, version="1", stage="Production",
-              archive_existing_versions=False)  # fmt: skip
+    rest.call(
+        "POST",
+        "model-versions/transition-stage",
+        name=name,
+        version="1",
+        stage="Production",
+        archive_existing_versions=False,
+    )
     rest.call("POST", "registered-models/alias", name=name, alias="champion", version="1")
     return rest
 
 
 CHANGES = {
-    "stage": ("POST", "model-versions/transition-stage",
-              {"version": "2", "stage": "Production", "archive_existing_versions": True}),
+    "stage": (
+        "POST",
+        "model-versions/transition-stage",
+        {"version": "2", "stage": "Production", "archive_existing_versions": True},
+    ),
     "alias": ("POST", "registered-models/alias", {"alias": "champion", "version": "2"}),
     "alias away": ("DELETE", "registered-models/alias", {"alias": "champion"}),
     "version away": ("DELETE", "model-versions/delete", {"version": "2"}),
     "model away": ("DELETE", "registered-models/delete", {}),
     "renamed": ("POST", "registered-models/rename", {"new_name": "…-new"}),
     "described": ("PATCH", "registered-models/update", {"description": "good"}),
-}  # fmt: skip
+}
 
 
 def state(rest: MlflowRest, name: str) -> Any:
@@ -261,8 +288,10 @@ def state(rest: MlflowRest, name: str) -> Any:
     for one in (name, f"{name}-new"):
         found = rest.call("GET", "registered-models/search", filter=f"name='{one}'").get("registered_models", [])
         versions = rest.call("GET", "model-versions/search", filter=f"name='{one}'").get("model_versions", [])
-        said[one] = ([(m.get("description"), m.get("aliases")) for m in found],
-                     sorted((v["version"], v["current_stage"]) for v in versions))  # fmt: skip
+        said[one] = (
+            [(m.get("description"), m.get("aliases")) for m in found],
+            sorted((v["version"], v["current_stage"]) for v in versions),
+        )
     return said
 
 
@@ -322,10 +351,13 @@ def test_the_number_of_requests_for_one_bad_name_does_not_grow_with_its_points(
 ) -> None:
     place = tracked.client.create_experiment(name)
     run = tracked.client.create_run(place).info.run_id
-    points = [{"key": key, "value": float(n), "timestamp": n, "step": n}
-              for n in range(300) for key in ("good", "b@d", "fine")]  # fmt: skip
+    points = [
+        {"key": key, "value": float(n), "timestamp": n, "step": n}
+        for n in range(300)
+        for key in ("good", "b@d", "fine")
+    ]
     with FaultProxy(tracked.uri) as proxy:
-        sender = delivery.Delivery(tmp_path, proxy.uri)
+        sender = delivery.Sender(tmp_path, proxy.uri)
         sender.put(Batch(run, points, {"p": "1"}, {"t": "x"}))
         sender.flush()
         assert sum(proxy.requests.values()) < 25

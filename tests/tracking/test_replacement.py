@@ -1,4 +1,4 @@
-"""A shipper that dies is replaced while its kernel lives, and after it by whoever looks next."""
+"""A sender that dies is replaced while its kernel lives, and after it by whoever looks next."""
 
 import contextlib
 import os
@@ -15,8 +15,10 @@ import pytest
 from guard import guarded
 from test_lab import free_port
 
-from pokebattle.tracking.journal import execution_folder, read_events, read_json
-from pokebattle.tracking.shipping import shipper
+from nbtrack.executions import execution_folder
+from nbtrack.files import read_json
+from nbtrack.journal import read_events
+from nbtrack.sender import process
 
 SECONDS = 60.0
 
@@ -30,8 +32,8 @@ def wait_for(look: Callable[[], Any]) -> Any:
     return found
 
 
-def shippers(folder: Path) -> list[int]:
-    found = subprocess.run(["pgrep", "-f", f"shipper.*{folder}"], capture_output=True, text=True, check=False)
+def senders(folder: Path) -> list[int]:
+    found = subprocess.run(["pgrep", "-f", f"sender.*{folder}"], capture_output=True, text=True, check=False)
     return [int(word) for word in found.stdout.split()]
 
 
@@ -45,26 +47,26 @@ def kernel(tracked: Any, lab_kernel: Any, make_notebook: Any, request: Any) -> I
         yield started
 
 
-def test_a_shipper_is_replaced_while_its_kernel_idles(tracked: Any, kernel: Any, request: Any) -> None:
+def test_a_sender_is_replaced_while_its_kernel_idles(tracked: Any, kernel: Any, request: Any) -> None:
     kernel.run("import mlflow; mlflow.log_metric('loss', 1.0)", "cell-0")
     (folder,) = tracked.executions()
-    before = wait_for(lambda: shippers(folder))
+    before = wait_for(lambda: senders(folder))
     os.kill(before[0], signal.SIGKILL)
-    (after,) = wait_for(lambda: [pid for pid in shippers(folder) if pid not in before])
+    (after,) = wait_for(lambda: [pid for pid in senders(folder) if pid not in before])
     kernel.stack.close()
     (run,) = tracked.runs(request.node.name)
     assert run.info.status == "FINISHED" and run.data.metrics["loss"] == 1.0
     assert after != before[0]
 
 
-def test_what_looks_after_the_shipper_is_no_thread_of_the_cells(tracked: Any, kernel: Any) -> None:
+def test_what_looks_after_the_sender_is_no_thread_of_the_cells(tracked: Any, kernel: Any) -> None:
     kernel.run("import threading\nopen('threads', 'w').write(str([t.name for t in threading.enumerate()]))", "cell-0")
     assert "_replace" not in (tracked.folder / "threads").read_text()
 
 
 def test_a_kernel_that_lives_on_is_not_taken_for_ended(tracked: Any, kernel: Any, request: Any) -> None:
-    """Two of its threads found the shipper gone, and each has started one: the first hears no bell any more."""
-    kernel.run("from pokebattle.tracking.kernel.execution import current\ncurrent()._start_shipper()", "cell-0")
+    """Two of its threads found the sender gone, and each has started one: the first hears no bell any more."""
+    kernel.run("from nbtrack.kernel.execution import current\ncurrent()._start_sender()", "cell-0")
     kernel.run("import time; time.sleep(3)", "cell-1")
     (folder,) = tracked.executions()
     assert not [event for _, _, event in read_events(folder) if event["kind"] == "kernel_end"]
@@ -85,18 +87,26 @@ def test_the_next_kernel_has_delivered_what_was_left(tracked: Any, kernel: Any, 
 def test_jupyters_server_has_delivered_what_was_left(tracked: Any, write: Any) -> None:
     write("20260102-left")
     home = {f"JUPYTER_{name}_DIR": str(tracked.folder / "jupyter" / name) for name in ("CONFIG", "DATA", "RUNTIME")}
-    command = [sys.executable, "-m", "jupyter_server", f"--ServerApp.port={free_port()}", "--allow-root",
-               "--no-browser"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter_server",
+        f"--ServerApp.port={free_port()}",
+        "--allow-root",
+        "--no-browser",
+    ]
     with (tracked.folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=tracked.folder, env=tracked.env | home, stdout=log, stderr=log,
-                                  start_new_session=True)  # fmt: skip
+        server = subprocess.Popen(
+            command, cwd=tracked.folder, env=tracked.env | home, stdout=log, stderr=log, start_new_session=True
+        )
     with guarded(server.pid):
         wait_for(lambda: "status" in read_json(execution_folder("20260102-left") / "run.json"))
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
     assert tracked.runs("20260102-left")[0].info.status == "FINISHED"
 
-def test_a_clock_that_jumps_does_not_end_the_shipper(monkeypatch: pytest.MonkeyPatch) -> None:
+
+def test_a_clock_that_jumps_does_not_end_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look at the clock and the pause that follows from it the machine may have slept."""
     listen, bell = os.pipe()
     os.write(bell, b"..")
@@ -110,14 +120,14 @@ def test_a_clock_that_jumps_does_not_end_the_shipper(monkeypatch: pytest.MonkeyP
         asked()
         return reading, [], []
 
-    one, read = object.__new__(shipper.Shipper), os.read
-    one.kernel_pid, one.settlement = 0, settled
-    monkeypatch.setattr(shipper.time, "monotonic", lambda: next(clock, 9.0))
-    monkeypatch.setattr(shipper.select, "select", select)
-    monkeypatch.setattr(shipper.os, "read", lambda fd, _: read(fd, 1))
+    one, read = object.__new__(process.SenderProcess), os.read
+    one.kernel_pid, one.finalizer = 0, settled
+    monkeypatch.setattr(process.time, "monotonic", lambda: next(clock, 9.0))
+    monkeypatch.setattr(process.select, "select", select)
+    monkeypatch.setattr(process.os, "read", lambda fd, _: read(fd, 1))
     for name in ("_leave_with", "leave_terminal"):
-        monkeypatch.setattr(shipper, name, lambda *_: None)
-    monkeypatch.setattr(shipper.os, "nice", lambda _: None)
+        monkeypatch.setattr(process, name, lambda *_: None)
+    monkeypatch.setattr(process.os, "nice", lambda _: None)
     for name in ("_note_end", "_attempt"):
         monkeypatch.setattr(one, name, lambda *_, **__: None, raising=False)
     monkeypatch.setattr(one, "_has_ended", lambda: True, raising=False)

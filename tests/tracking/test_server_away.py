@@ -14,8 +14,9 @@ import psutil
 import pytest
 from faults import FaultProxy
 
-from pokebattle.tracking import server, settings
-from pokebattle.tracking.journal import read_json, run_address
+from nbtrack import server, settings
+from nbtrack.executions import run_address
+from nbtrack.files import read_json
 
 
 def test_without_a_server_a_notebook_ends_undelayed_and_says_so_once(away: Any, make_notebook: Any) -> None:
@@ -266,7 +267,7 @@ def test_no_failure_of_tracking_reaches_a_cell(away: Any, make_notebook: Any) ->
         "import mlflow\nmlflow.log_metric('kept', 1.0)",
         "import os, shutil\nshutil.rmtree(os.environ['POKEBATTLE_STATE'])",
         "mlflow.log_text('x', 'a.txt')\nmlflow.log_metric('kept', 2.0)\nprint('one')",
-        "from pokebattle.tracking.kernel import calls, extension\n"
+        "from nbtrack.kernel import calls, extension\n"
         "extension._tracker.execution.journal.stage = extension._tracker.execution.emit = None\n"
         "mlflow.log_text('x', 'a.txt')\nmlflow.log_metric('kept', 3.0)\nprint('two')",
         "calls.requests = None\nmlflow.log_metric('kept', 4.0)\nprint('three')",

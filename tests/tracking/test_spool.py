@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from pokebattle.tracking import health
-from pokebattle.tracking.journal import Journal, execution_folder, read_json, run_address
-from pokebattle.tracking.settings import SPOOL_RESERVE
-from pokebattle.tracking.shipping import delivery, spool
-from pokebattle.tracking.shipping.rest import MlflowRest
+from nbtrack import health, spool
+from nbtrack.executions import execution_folder, run_address
+from nbtrack.files import read_json
+from nbtrack.journal import Journal
+from nbtrack.mlflow_rest import MlflowRest
+from nbtrack.sender import sender
+from nbtrack.settings import SPOOL_RESERVE
 
 
 def put(root: Path, name: str, **files: str) -> None:
@@ -23,9 +25,7 @@ def put(root: Path, name: str, **files: str) -> None:
         (folder / {"run": "run.json", "journal": "journal.jsonl", "aside": "aside.jsonl"}[stem]).write_text(text)
 
 
-def test_only_the_latest_executions_are_kept_and_all_that_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_latest_executions_are_kept_and_all_that_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POKEBATTLE_STATE", str(tmp_path))
     monkeypatch.setattr(spool, "KEPT", 2)
     settled = json.dumps({"status": "FINISHED"})
@@ -42,7 +42,7 @@ def test_only_the_latest_executions_are_kept_and_all_that_wait(
 
 def test_one_process_waits_for_a_server_that_is_away_and_others_leave(tracked: Any, write: Any) -> None:
     write("20260101-away", uri="http://127.0.0.1:9")
-    command = [sys.executable, "-c", "from pokebattle.tracking.shipping import spool; spool.drain_until_empty()"]
+    command = [sys.executable, "-c", "from nbtrack.sender import spool; spool.drain_until_empty()"]
     env = tracked.env | {"POKEBATTLE_LINGER": "600"}
     with subprocess.Popen(command, env=env) as first:
         try:
@@ -65,8 +65,9 @@ def test_the_page_of_a_run_moves_with_the_own_server_and_with_no_other(tracked: 
     write("20260102-own", uri="http://127.0.0.1:9", local_server=True)
     assert set(spool.drain().values()) == {"delivered"}
     moved.write_text('{"uri": "http://127.0.0.1:5055"}')
-    guest, own = (run_address(read_json(execution_folder(name) / "run.json")) for name in
-                  ("20260101-guest", "20260102-own"))  # fmt: skip
+    guest, own = (
+        run_address(read_json(execution_folder(name) / "run.json")) for name in ("20260101-guest", "20260102-own")
+    )
     assert guest.startswith(f"{tracked.uri}/#/") and own.startswith("http://127.0.0.1:5055/#/")
 
 
@@ -101,7 +102,7 @@ def test_what_the_server_fails_at_is_set_aside_after_a_minute_and_tried_again_on
     assert tracked.papermill(tracked.write("collide.ipynb", make_notebook(*cells))).returncode == 0
     (folder,) = tracked.executions()
     deadline = time.monotonic() + 60
-    while _is_locked(folder / "lock"):  # the shipper still tries
+    while _is_locked(folder / "lock"):  # the sender still tries
         assert time.monotonic() < deadline
         time.sleep(0.05)
     write("20990101-behind", {"kind": "params", "values": {"depth": 3}})
@@ -112,7 +113,7 @@ def test_what_the_server_fails_at_is_set_aside_after_a_minute_and_tried_again_on
     place = tracked.client.get_experiment_by_name("collide").experiment_id
     (run,) = tracked.client.search_runs([place])
     assert run.info.status == "RUNNING" and run.data.metrics["after"] == 1.0, "nothing waits behind it"
-    monkeypatch.setattr(delivery, "PERSISTENCE", 0.0)
+    monkeypatch.setattr(sender, "PERSISTENCE", 0.0)
     assert [result.partition(":")[0] for result in spool.drain().values()] == ["delivered"]
     (run,) = tracked.runs("collide")
     assert run.info.status == "FINISHED"

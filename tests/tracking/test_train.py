@@ -48,8 +48,15 @@ def test_what_is_refused_ends_as_papermill_does(away: Any) -> None:
 
 def test_ctrl_c_ends_it_and_its_run(tracked: Any) -> None:
     words = [sys.executable, "-m", *TRAIN[2:], "--mlflow-tracking", *QUICK, "-p", "min_child_weight", "7"]
-    train = subprocess.Popen(words, cwd=tracked.folder, env=tracked.env, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
+    train = subprocess.Popen(
+        words,
+        cwd=tracked.folder,
+        env=tracked.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 60
     while not list((tracked.folder / "state").glob("executions/*/run.json")) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -14,7 +14,7 @@ from faults import FaultProxy
 from mlflow.entities import Run
 from test_lab import QUIET
 
-from pokebattle.tracking import trials
+from nbtrack import trials
 
 SMALL = {"max_matchups": 300, "max_judging_pairs": 20, "features": "raw", "n_bootstrap": 20, "n_estimators": 12}
 PARAMETERS = 'version: str = "sample"  # a file in params/\nkilled: int = -1  # the trial in which the kernel dies'
@@ -46,8 +46,8 @@ VIEW = """
 import time
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from pokebattle.tracking.kernel.extension import current
-from pokebattle.tuning.projection import Projection
+from nbtrack.kernel.extension import current
+from pokebattle.tuning.trial_runs import TrialRuns
 words = ["mechanics and stats", "mechanics and moves", "raw"]
 spaces = {"features_of_both": CategoricalDistribution(words), "learning_rate": FloatDistribution(0.0, 1.0)}
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -112,7 +112,9 @@ def test_a_search_is_a_run_with_its_trials_below_repaired_by_sync_and_handed_ove
     curve = tracked.client.get_metric_history(own.info.run_id, "log_loss_by_round")
     assert len(curve) > 3 and len({point.step for point in curve}) == len(curve)
     assert {file.path for file in tracked.client.list_artifacts(parent.info.run_id, "best_model")} == {
-        "best_model/booster.ubj", "best_model/features.json"}  # fmt: skip
+        "best_model/booster.ubj",
+        "best_model/features.json",
+    }
     assert not any(tracked.client.list_artifacts(run.info.run_id) for run in found)
     assert not any("opened" in tag for tag in parent.data.tags)
 
@@ -155,10 +157,13 @@ def test_a_search_is_a_run_with_its_trials_below_repaired_by_sync_and_handed_ove
     assert tracked.execute("python", "-m", "pokebattle", "adopt", "handed", "better", **env).returncode == 1
 
 
-@pytest.mark.parametrize(("tuned_from", "expected"), [
-    ("latest", "has no run of tune.ipynb that found values for v1; papermill notebooks/tune.ipynb"),
-    ("0" * 32, "expected a run of tune.ipynb that .* knows, got '0{32}' .*not found"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tuned_from", "expected"),
+    [
+        ("latest", "has no run of tune.ipynb that found values for v1; papermill notebooks/tune.ipynb"),
+        ("0" * 32, "expected a run of tune.ipynb that .* knows, got '0{32}' .*not found"),
+    ],
+)
 def test_what_was_not_found_cannot_be_adopted(tracked: Any, tuned_from: str, expected: str) -> None:
     done = pokebattle(tracked, "adopt", "v1", "better", "--tuned-from", tuned_from)
     assert done.returncode == 1 and re.search(f"^Error: tuned_from: .*{expected}", done.stderr), done.stderr
@@ -209,7 +214,7 @@ def test_the_links_open_these_trials_with_all_axes_in_a_browser(
 ) -> None:
     from playwright.sync_api import sync_playwright
 
-    publish = "projection = Projection(study)\nprojection.note()"
+    publish = "projection = TrialRuns(study)\nprojection.note()"
     ask = 'print(projection.publish({"learning_rate": 0.1}, 0.5))'
     done = tracked.papermill(tracked.write("view.ipynb", make_notebook(VIEW, publish, ask)))
     assert done.returncode == 0, done.stderr

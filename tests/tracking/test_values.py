@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pokebattle.tracking.git import code_diff, code_version, is_committed
-from pokebattle.tracking.shipping.rest import MlflowRest
+from nbtrack.mlflow_rest import MlflowRest
+from nbtrack.provenance import code_diff, code_version, is_committed
 
 
 def test_mlflow_calls_of_cells_land_in_the_run(tracked: Any, make_notebook: Any) -> None:
@@ -72,8 +72,11 @@ def test_what_is_logged_can_be_read_at_once(tracked: Any, make_notebook: Any) ->
         "print(mlflow.search_runs(search_all_experiments=True, filter_string='metrics.loss = 20').run_id.tolist())",
     )
     run = tracked.run_of("read_back.ipynb", make_notebook(*cells))
-    texts = [cell["outputs"][-1]["text"] for n, cell in enumerate(tracked.artifact(run, "read_back.ipynb")["cells"])
-             if n != 1]  # fmt: skip
+    texts = [
+        cell["outputs"][-1]["text"]
+        for n, cell in enumerate(tracked.artifact(run, "read_back.ipynb")["cells"])
+        if n != 1
+    ]
     assert texts == [f"{run.info.run_id}\n", "20 19.0\n", "content\n", f"['{run.info.run_id}']\n"]
 
 

@@ -1,0 +1,70 @@
+"""Small JSON files: written as a whole, read without errors. Standard library only."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replace the content of ``file`` so that a reader sees the old or the new content, never a part.
+
+    Parameters
+    ----------
+    file : Path
+    text : str
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(file)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the JSON object in ``file``; an empty dict if there is none.
+
+    Parameters
+    ----------
+    file : Path
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """Return a value as JSON that every program can read: NaN and infinities become strings.
+
+    Parameters
+    ----------
+    value : object
+    **options
+        Passed to ``json.dumps``.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(in_words(value), **options)
+
+
+def in_words(value: Any) -> Any:
+    """Return a value in which NaN and infinities, which JSON does not allow, are strings.
+
+    Parameters
+    ----------
+    value : object
+        JSON value.
+    """
+    if isinstance(value, dict):
+        return {key: in_words(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [in_words(one) for one in value]
+    is_odd = isinstance(value, float) and not math.isfinite(value)
+    return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(float(value))] if is_odd else value

@@ -1,0 +1,325 @@
+"""Check whether tracking works here, for the commands `doctor`, `sync` and `runs`."""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from nbtrack import processes, server, spool
+from nbtrack.executions import executions_dir
+from nbtrack.files import read_json
+from nbtrack.journal import spool_size
+from nbtrack.mlflow_rest import MlflowRest, ServerError, tags_of
+from nbtrack.sender import artifact_stores
+from nbtrack.sender.finalize import HEARTBEAT
+from nbtrack.sender.journal_reader import KERNEL, SEEN
+from nbtrack.settings import destination_of, enabled, invalid_settings, spool_limit, switched_on, tracking_uri
+
+STALE = 3 * HEARTBEAT  # seconds without a sign of life after which a run of another host is called stale
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `doctor`.
+
+    Attributes
+    ----------
+    subject : str
+        What was checked.
+    well : bool
+        Whether it is in order.
+    text : str
+        What was found.
+    mend : str
+        How to fix it; empty if there is nothing to do.
+    """
+
+    subject: str
+    well: bool
+    text: str
+    mend: str = ""
+
+
+def examine() -> list[Finding]:
+    """Check everything that a tracked execution needs."""
+    here = [_switch(), *_settings(), _kernels(), *_other_kernels(), _papermill(), _spool()]
+    return [*here, *_server(), *_waiting(), *_set_aside()]
+
+
+def _switch() -> Finding:
+    if switched_on():
+        remark = "" if enabled() else f", but only on http(s) servers, and not at {tracking_uri()}"
+        return Finding("tracking", True, f"on{remark}")
+    return Finding("tracking", False, "off", f"unset POKEBATTLE_TRACKING (it is {os.environ['POKEBATTLE_TRACKING']!r})")
+
+
+def _settings() -> list[Finding]:
+    return [Finding("setting", False, line, "correct or unset it") for line in invalid_settings()]
+
+
+def _kernels() -> Finding:
+    if not _loads_extension(Path(sys.prefix)):
+        folder = Path(sys.prefix) / "etc" / "ipython"
+        return Finding("kernels", False, f"{folder} does not load the extension", "install the package again")
+    return Finding("kernels", True, "every kernel of this environment loads the extension")
+
+
+def _loads_extension(prefix: Path) -> bool:
+    """Return whether the kernels of an environment load the extension."""
+    config = read_json(prefix / "etc" / "ipython" / "ipython_kernel_config.json").get("InteractiveShellApp", {})
+    return "nbtrack.kernel" in config.get("extra_extensions", [])
+
+
+def _other_kernels() -> list[Finding]:
+    """List the installed kernels that do not load the extension."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    found = []
+    for name, known in sorted(KernelSpecManager().get_all_specs().items()):
+        spec = known["spec"]
+        program = Path((spec.get("argv") or [""])[0])
+        # a bare name is this environment's own Python: jupyter_client replaces it
+        own = spec.get("language") == "python" and (program.name == str(program) or _loads_extension(_prefix(program)))
+        if not own:
+            text = (
+                f"{name} ({spec.get('display_name', name)}) does not load the extension: papermill's runs of it "
+                "tell what papermill saw, other executions leave none"
+            )
+            found.append(Finding("kernel", True, text))
+    return found
+
+
+def _prefix(program: Path) -> Path:
+    """Return the environment that a program belongs to."""
+    return program.absolute().parent.parent
+
+
+def _papermill() -> Finding:
+    named = [entry.value for entry in entry_points(group="papermill.engine") if entry.name == "nbtrack"]
+    if named:
+        return Finding("papermill", True, "uses the tracked engine")
+    return Finding("papermill", False, "the engine is not installed", "install the package again")
+
+
+def _spool() -> Finding:
+    root = executions_dir()
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        mend = "let POKEBATTLE_STATE name a folder that you may write in"
+        return Finding("spool", False, f"{root}: nothing can be written in {there} ({error.strerror})", mend)
+    if not root.is_dir():
+        return Finding("spool", True, f"{root} is empty")
+    size, limit = spool_size(root), spool_limit()
+    text = f"{root} holds {size / 2**20:.1f} MB of at most {limit / 2**20:.0f} MB"
+    if root.stat().st_mode & 0o077:
+        return Finding("spool", False, f"{text}, and others can read it", f"chmod 700 {root}")
+    if size > 0.9 * limit:
+        return Finding("spool", False, text, "`python -m nbtrack sync`, or raise POKEBATTLE_SPOOL_MB")
+    return Finding("spool", True, text)
+
+
+def _server() -> list[Finding]:
+    uri = tracking_uri()
+    try:
+        rest = MlflowRest(uri, timeout=10.0)
+        rest.call("POST", "experiments/search", max_results=1)
+    except ValueError as error:
+        return [Finding("server", False, str(error), "correct MLFLOW_TRACKING_URI")]
+    except ServerError as error:
+        mend = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if error.denied else "look at its log"
+        return [Finding("server", False, f"{uri}: {error}", mend)]
+    except OSError as error:
+        mend = "`make server`, for a team's own `make shared`, or set MLFLOW_TRACKING_URI"
+        return [Finding("server", False, f"{uri} does not answer ({error})", mend)]
+    remark = server.origin_of(uri)
+    answers = Finding("server", True, f"{uri} answers{f', {remark}' if remark else ''}")
+    return [answers, *_artifacts(rest), *_open_runs(rest)]
+
+
+def _artifacts(rest: MlflowRest) -> list[Finding]:
+    """Check whether this machine can store the latest experiment's artifacts, if the server does not store them."""
+    latest = rest.call("POST", "experiments/search", max_results=1, order_by=["creation_time DESC"])
+    places = [one.get("artifact_location", "") for one in latest.get("experiments", [])]
+    problems = [why for place in places if (why := artifact_stores.problem(place))]
+    mend = "start the server with --artifacts-destination, or give this machine credentials for that place"
+    return [Finding("artifacts", False, why, mend) for why in problems]
+
+
+def _open_runs(rest: MlflowRest) -> list[Finding]:
+    """Find runs that are open on the server although nothing writes to them."""
+    here = {one.start["execution"]: one for one in spool.waiting()}
+    found, experiments = (
+        [],
+        [e["experiment_id"] for e in rest.call("POST", "experiments/search", max_results=1000).get("experiments", [])],
+    )
+    wanted = "attributes.status = 'RUNNING' and tags.`pokebattle.execution` != ''"
+    for first in range(0, len(experiments), 100):
+        some = experiments[first : first + 100]
+        found_runs = rest.call("POST", "runs/search", experiment_ids=some, filter=wanted, max_results=200)
+        for run in found_runs.get("runs", []):
+            tags = tags_of(run)
+            if tags["pokebattle.execution"] not in here:
+                found += _open_run(run["info"], tags)
+    return found
+
+
+def _open_run(info: dict[str, Any], tags: dict[str, str]) -> list[Finding]:
+    kernel = _kernel(tags)
+    state, name = processes.state_of(kernel), f"run {info['run_id']} ({info.get('run_name')})"
+    if state == "ended":
+        return [
+            Finding(
+                "open run",
+                False,
+                f"{name} was begun here, its kernel is gone and so is its record",
+                f"`python -m nbtrack sync --close {info['run_id']}`",
+            )
+        ]
+    seen = float(tags.get(SEEN) or info["start_time"]) / 1000
+    if state == "elsewhere" and time.time() - seen > STALE:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen))
+        return [
+            Finding(
+                "stale run",
+                True,
+                f"{name} on {kernel['host']} gave no sign of life since {since}",
+                f"`python -m nbtrack sync` on {kernel['host']}",
+            )
+        ]
+    return []
+
+
+def _kernel(tags: dict[str, str]) -> dict[str, Any]:
+    """Return the identity of a run's kernel from the run's tags."""
+    old = {key: tags.get(f"pokebattle.{key}", "") for key in ("host", "boot", "pid", "started")}  # older versions
+    told = {key: value for key, value in old.items() if value} | json.loads(tags.get(KERNEL) or "{}")
+    pid, started = told.get("pid", "0"), told.get("started", "")
+    return {
+        "host": told.get("host"),
+        "boot": told.get("boot"),
+        "pid": int(pid),
+        "started": int(started) if started.isdigit() else started,
+    }
+
+
+def _waiting() -> list[Finding]:
+    found = []
+    for one in spool.waiting():
+        what = Path(one.start["notebook"]).name or one.start["executor"]
+        name = f"{one.folder.name} ({what}) for {destination_of(one.start)}"
+        if one.state == "refused":
+            mend = _mend_refused(one)
+            found.append(Finding("refused", False, f"{name}: {one.reason}", mend))
+        elif one.state == "elsewhere":
+            found.append(Finding("waiting", True, f"{name}: {one.start['kernel']['host']} has to deliver it"))
+        elif one.state == "ended":
+            found.append(Finding("waiting", False, f"{name}: {one.reason or _who_delivers(one)}", _mend(one)))
+        else:
+            found.append(Finding("running", True, name + (f", waits: {one.reason}" if one.reason else "")))
+    return found
+
+
+def _mend_refused(one: spool.Waiting) -> str:
+    again = "`python -m nbtrack sync`"
+    give_up = f"`python -m nbtrack sync --forget {one.folder.name}` gives it up"
+    if one.reason.startswith("HTTP 403"):
+        return f"have an administrator let this account write (role team), then {again}"
+    if one.reason.startswith("run "):
+        return give_up if "for good" in one.reason else f"do that, then {again}; or {give_up}"
+    return f"mend that, then {again}"
+
+
+def _who_delivers(one: spool.Waiting) -> str:
+    with spool.locked(one.folder / "lock") as free:
+        return "nobody delivers it at the moment" if free else "being delivered"
+
+
+def _mend(one: spool.Waiting) -> str:
+    """Return how to get a waiting execution delivered."""
+    uri, again = destination_of(one.start), "`python -m nbtrack sync`"
+    if one.reason.startswith("HTTP"):
+        return f"look at the server's log, then {again}: what it alone does not take for a minute is set aside"
+    if uri != tracking_uri():
+        return f"{again} once a server answers at {uri}: MLFLOW_TRACKING_URI named it when the notebook ran"
+    return f"{again} once the server answers"
+
+
+def _set_aside() -> list[Finding]:
+    found = []
+    for file in sorted(executions_dir().glob("*/aside.jsonl")):
+        lines = file.read_text("utf-8").splitlines()
+        first = json.loads(lines[0])
+        give_up = f"`python -m nbtrack sync --forget {file.parent.name}` gives it up"
+        mend = f"the server does not take this: look, then {give_up}"
+        if any('"file"' in line or '"call"' in line for line in lines):
+            allowed = "once you are allowed to" if "HTTP 403" in first["error"] else "look"
+            mend = f"{allowed}, `python -m nbtrack sync` tries again; {give_up}"
+        text = f"{file.parent.name}: {len(lines)}, the first {first['what'][:200]} ({first['error'][:300]})"
+        found.append(Finding("set aside", False, text, mend))
+    return found
+
+
+def recent(count: int) -> list[dict[str, Any]]:
+    """Return the records of the latest executions on this machine, newest first.
+
+    Parameters
+    ----------
+    count : int
+        Maximum number of records.
+
+    Returns
+    -------
+    list of dict
+        Each as in ``run.json``, with its ``state``.
+    """
+    records: list[dict[str, Any]] = []
+    for folder in sorted(executions_dir().glob("2*"), reverse=True):
+        if len(records) == count:
+            break
+        if record := read_json(folder / "run.json"):
+            records.append(record)
+    waiting = {one.start["execution"]: one for one in spool.waiting()}
+    for record in records:
+        one = waiting.get(record.get("execution", ""))
+        record["state"] = record.get("status") or (one.state.upper() if one else "UNKNOWN")
+    return records
+
+
+def close_stranded(run_id: str) -> str:
+    """Mark a run as KILLED whose kernel on this host has ended and whose record is gone.
+
+    Parameters
+    ----------
+    run_id : str
+
+    Returns
+    -------
+    str
+        What was done, or why nothing was done.
+
+    Raises
+    ------
+    ServerError, OSError
+        As `MlflowRest.call`.
+    """
+    rest = MlflowRest(tracking_uri())
+    run = rest.call("GET", "runs/get", run_id=run_id)["run"]
+    tags = tags_of(run)
+    if run["info"]["status"] != "RUNNING":
+        return f"run {run_id} is {run['info']['status']} already"
+    kernel = _kernel(tags)
+    state = processes.state_of(kernel)
+    if state != "ended":
+        where = f"runs on {kernel['host']}, which alone can tell" if state == "elsewhere" else "is alive"
+        return f"run {run_id} is left alone: its kernel {where}"
+    rest.log_batch(run_id, tags={"pokebattle.cause": "its kernel is gone, and its record on the machine too"})
+    rest.call("POST", "runs/update", run_id=run_id, status="KILLED", end_time=int(time.time() * 1000))
+    return f"run {run_id} is KILLED"

@@ -1,0 +1,179 @@
+"""Decide which writes to a run cannot fail, so that a cell need not wait until the server has accepted them."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+KEY = re.compile(r"[\w\-]+( [\w\-]+)*([./][\w\-]+( [\w\-]+)*)*", re.ASCII)  # names that MLflow accepts everywhere
+LENGTH = {"key": 250, "value": 100_000}  # characters; the server truncates values longer than MLflow stores
+ENTRIES, PAIRS = 1000, 100  # MLflow's limits for one request: entries of all kinds, and parameters or tags
+INTEGER = 1 << 63
+NOT_FINITE = {"NaN", "Infinity", "-Infinity"}
+SINGLE = {"runs/log-metric": "metrics", "runs/log-parameter": "params", "runs/set-tag": "tags"}
+LOGGING = {*SINGLE, "runs/log-batch"}
+KEEPING = {*LOGGING, "runs/update", "runs/delete-tag", "runs/log-inputs", "runs/outputs", "runs/log-model"}
+
+
+class KnownRuns:
+    """The runs that this process knows to exist and to be active, with their parameters."""
+
+    def __init__(self) -> None:
+        self._params: dict[str, dict[str, str] | None] = {}
+
+    def learn(self, run_id: str, params: dict[str, str] | None = None) -> None:
+        """Add an active run.
+
+        Parameters
+        ----------
+        run_id : str
+        params : dict, optional
+            All parameters of the run; None if unknown.
+        """
+        if self._params.get(run_id) is None:
+            self._params[run_id] = params
+
+    def sent(self, name: str, body: dict[str, Any]) -> None:
+        """Update the known runs after a request: add its parameters, forget runs that it may have ended or deleted.
+
+        Parameters
+        ----------
+        name : str
+            The request's endpoint, for example ``runs/log-batch``.
+        body : dict
+            The request's JSON body.
+        """
+        run = run_of(body)
+        if name == "experiments/delete":
+            self._params.clear()
+        elif run in self._params and name in LOGGING:
+            known = self._params[run]
+            if known is not None:
+                known |= {str(pair["key"]): str(pair.get("value")) for pair in entries(name, body, "params")}
+        elif run in self._params and name not in KEEPING:
+            del self._params[run]
+
+    def take(self, name: str, body: dict[str, Any]) -> bool:
+        """Return whether the server will certainly accept a write; if so, record it as written.
+
+        Parameters
+        ----------
+        name : str
+            The request's endpoint.
+        body : dict
+            The request's JSON body.
+        """
+        run = run_of(body)
+        if name not in LOGGING or run not in self._params:
+            return False
+        metrics, params, tags = (entries(name, body, kind) for kind in ("metrics", "params", "tags"))
+        pairs = len(params) + len(tags)
+        fits = len(metrics) + pairs <= ENTRIES and pairs <= PAIRS and not body.get("model_id")
+        if not (fits and all(map(_is_point, metrics)) and _are_pairs(tags) and self._are_new(run, params)):
+            return False
+        self.sent(name, body)
+        return True
+
+    def contradiction(self, name: str, body: dict[str, Any]) -> str:
+        """Return the server's message about parameters that already have other values.
+
+        Parameters
+        ----------
+        name : str
+            The request's endpoint.
+        body : dict
+            The request's JSON body.
+
+        Returns
+        -------
+        str
+            Empty if no known value is contradicted.
+        """
+        known = self._params.get(run_of(body)) or {}
+        changed = [
+            (pair, known[pair["key"]])
+            for pair in entries(name, body, "params")
+            if known.get(pair["key"], pair.get("value")) != pair.get("value")
+        ]
+        if not changed:
+            return ""
+        if name != "runs/log-batch":
+            ((pair, old),) = changed
+            return (
+                f"Changing param values is not allowed. Param with key='{pair['key']}' was already logged with "
+                f"value='{old}' for run ID='{run_of(body)}'. Attempted logging new value '{pair['value']}'."
+            )
+        told = [{"key": pair["key"], "old_value": old, "new_value": pair["value"]} for pair, old in changed]
+        return f"Changing param values is not allowed. Params were already logged='{told}' for run ID='{run_of(body)}'."
+
+    def _are_new(self, run: str, params: list[dict[str, Any]]) -> bool:
+        """Return whether parameters contradict neither each other nor the run's known ones."""
+        known = self._params[run]
+        if not params:
+            return True
+        values = {pair.get("key"): pair.get("value") for pair in params}
+        return (
+            known is not None
+            and _are_pairs(params)
+            and len(values) == len(params)
+            and all(known.get(str(key), value) == value for key, value in values.items())
+        )
+
+
+def run_of(body: dict[str, Any]) -> str:
+    """Return the id of the run that a request is about, or an empty string.
+
+    Parameters
+    ----------
+    body : dict
+        The request's JSON body.
+    """
+    return str(body.get("run_id") or body.get("run_uuid") or "")
+
+
+def entries(name: str, body: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """Return the metrics, parameters or tags in a request that logs one or several of them.
+
+    Parameters
+    ----------
+    name : str
+        The request's endpoint.
+    body : dict
+        The request's JSON body.
+    kind : {"metrics", "params", "tags"}
+    """
+    if name in SINGLE:
+        return [body] if SINGLE[name] == kind else []
+    return list(body.get(kind, []))
+
+
+def _is_point(point: dict[str, Any]) -> bool:
+    numbers = point.get("value") in NOT_FINITE or type(point.get("value")) in (int, float)
+    whole = 0 <= _integer(point.get("timestamp", 0)) < INTEGER and -INTEGER <= _integer(point.get("step", 0)) < INTEGER
+    plain = not any(point.get(name) for name in ("model_id", "dataset_name", "dataset_digest"))
+    return numbers and whole and plain and _is_key(point.get("key"))
+
+
+def _integer(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return INTEGER
+
+
+def _are_pairs(pairs: Iterable[dict[str, Any]]) -> bool:
+    return all(
+        _is_key(pair.get("key"))
+        and isinstance(value := pair.get("value"), str)
+        and len(value) <= LENGTH["value"]
+        and _can_be_stored(value)
+        for pair in pairs
+    )
+
+
+def _is_key(key: Any) -> bool:
+    return isinstance(key, str) and len(key) <= LENGTH["key"] and bool(KEY.fullmatch(key))
+
+
+def _can_be_stored(text: str) -> bool:
+    """Return whether every database accepts a text: PostgreSQL refuses NUL, none stores half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,0 +1,851 @@
+"""Reads a journal event by event, and decides what of it is sent to the server."""
+
+import contextlib
+import functools
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nbtrack import trials
+from nbtrack.cells import NO_TRACK, Places, cell_source
+from nbtrack.context import INTERACTIVE
+from nbtrack.executions import execution_folder
+from nbtrack.files import read_json
+from nbtrack.ids import LOCAL, LOCAL_ID, local_ids
+from nbtrack.journal import NOT_ENDED, Progress, read_events
+from nbtrack.mlflow_rest import LENGTH, LIMIT, file_chunks, pairs, storable, storable_key
+from nbtrack.secrets import Masker
+from nbtrack.sender.attempts import NO_CELL, Attempts, CellResults
+from nbtrack.sender.description import page
+from nbtrack.sender.executed_notebook import ExecutedCell
+from nbtrack.sender.items import Batch, Call, Experiment, File, Removal
+from nbtrack.sender.run_provenance import Provenance
+from nbtrack.sender.sender import Sender
+
+DIRTY = "pokebattle.git.dirty"
+KERNEL, SEEN = "pokebattle.kernel", "pokebattle.seen"  # tags of an open run that identify its kernel
+NAMED_FITS = 10  # fits per model class that get keys of their own; ``fits.json`` has all
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
+SCRIPT = "script"  # the executor of what `MLflowTracker` opens
+UNSEEN = "# not written down: there was no space left"
+COPIED_POINTS = 10_000  # metric points of a cell that are kept for the run of an attempt
+NOW = 1000  # ms: a point whose time is this close to its event's got it from mlflow's clock
+LONGEST_WAIT = 120_000  # ms that a kernel may have waited for an answer before it records a request
+
+
+class JournalReader:
+    """Reads one execution's journal and queues what the server should receive.
+
+    Reading it again from the beginning gives the same queue: this is how an interrupted delivery continues.
+
+    Parameters
+    ----------
+    folder : Path
+        The execution's folder.
+    delivery : Sender
+        Receives the queued items.
+    masker : Masker
+        Masks secrets.
+    """
+
+    def __init__(self, folder: Path, delivery: Sender, masker: Masker) -> None:
+        self.folder, self.delivery, self.masker = folder, delivery, masker
+        self.start: dict[str, Any] = {}
+        self.names: tuple[str, str] | None = None
+        self.cells: list[ExecutedCell] = []
+        self.manifests: list[dict[str, Any]] = []
+        self.fits: list[dict[str, Any]] = []
+        self.cut: dict[str, int] = {}  # values longer than MLflow's limit -> characters
+        self.mismatches: list[dict[str, Any]] = []
+        self.shutdown: dict[str, Any] = {}
+        self.driver_end: dict[str, Any] | None = None
+        self.kernel_end: dict[str, Any] | None = None
+        self.children: dict[str, str] = {}  # runs that cells opened -> status
+        self.ended_as = ""  # status with which a cell has ended the execution's own run
+        self.last_time = 0
+        self.read_to = 0
+        self._provisional: dict[str, Any] = {}
+        self.attempts = Attempts()
+        self._attempt_run = ""  # run of the current attempt, from the second on
+        self._on_attempt: dict[str, str] = {}  # that run's parameters
+        self._on_run: dict[str, str] = {}  # parameters of the execution's run
+        self._own_text: str | None = None  # the description that a cell has set itself
+        self._failures: dict[str | int, ExecutedCell] = {}  # cells whose last execution failed
+        self._dirty = False
+        self._page_sent = ""
+        self._page_stale = False
+        self._event_at = self._now = 0
+        self._moments: dict[tuple[str, str], tuple[int, int, int]] = {}  # run, key -> last step, its time, time sent
+        self._event_cell: int | None = None
+        self._moved_to = next((e for _, _, e in read_events(folder) if e["kind"] == "experiment"), None)
+        self._begin_again = False
+
+    @property
+    def run(self) -> str:
+        """The local id of the execution's run."""
+        return str(self.start["run"])
+
+    @property
+    def is_script(self) -> bool:
+        """Whether a script's block was executed, as one cell, instead of a notebook."""
+        return bool(self.start.get("executor") == SCRIPT)
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether the executor is interactive: cells may run in any order and repeatedly."""
+        return self.start.get("executor") in INTERACTIVE
+
+    @functools.cached_property
+    def keeps_params(self) -> bool:
+        """Whether parameters are written only when the run ends, as MLflow's parameters cannot be changed.
+
+        In interactive executors, the run shows the parameters of the last attempt; and a cell's own `log_param` takes
+        precedence over parameters that are recorded automatically. In a notebook that runs once, from top to bottom,
+        and does not name mlflow, parameters cannot change.
+        """
+        sources = [cell_source(cell) for cell in self._places.cells if cell.get("cell_type") == "code"]
+        return self.by_hand or any("mlflow" in source.lower() or source == NO_TRACK for source in sources)
+
+    @property
+    def typed(self) -> dict[str, Any]:
+        """The valid parameters, with their types."""
+        return self.attempts.typed()
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """The valid metrics that cells published or logged."""
+        return self.attempts.figures()
+
+    def read(self) -> None:
+        """Read the events that were added to the journal, and deliver them.
+
+        Raises
+        ------
+        OSError, ServerError, ServerRefusesError
+            As `Sender.flush`; OSError also while the run of the notebook that executes this one is not created yet.
+        """
+        delivery = self.delivery
+        self._flush()
+        for began, offset, event in read_events(self.folder, self.read_to):
+            delivery.replaying = offset <= delivery.progress.offset
+            delivery.moving = offset <= delivery.progress.facts.get("moved", 0)
+            if event["kind"] == "names":
+                self._await_parent()
+            self._event_at, self._now = began, event["time"]
+            self.last_time = max(self.last_time, self._now)
+            self.read_to, self._event_cell = offset, event.get("cell")
+            if handler := getattr(self, f"on_{event['kind']}", None):
+                handler(event)
+            if self._begin_again:
+                break
+            if len(delivery.queue) > 1:
+                self._flush()
+        delivery.replaying = delivery.moving = False
+        if self._begin_again:
+            delivery.queue.clear()
+            self.__dict__.pop("_places", None)
+            self.__init__(self.folder, delivery, self.masker)  # type: ignore[misc]
+            self.read()
+            return
+        self._describe()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Deliver what is queued and record how far the server is, once the run can be created."""
+        delivery = self.delivery
+        if self.names is None:
+            return
+        delivery.flush()
+        if not delivery.queue and self.read_to > delivery.progress.offset:
+            delivery.progress.note(offset=self.read_to)
+        for file in delivery.spent:
+            file.unlink(missing_ok=True)
+        delivery.spent.clear()
+
+    # -- the run ---------------------------------------------------------------------------------
+
+    def on_start(self, event: dict[str, Any]) -> None:
+        """Store the first event: which program executes which notebook.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``start`` event.
+        """
+        self.start = event
+        self.delivery.own, self.delivery.own_root = self.run, event["root"]
+
+    def on_names(self, event: dict[str, Any]) -> None:
+        """Queue the creation of the run; from here on, later cells do not override parameters.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``names`` event.
+        """
+        start = self.start
+        name = self._moved_to["name"] if self._moved_to else storable(event["experiment"], LENGTH["experiment"])
+        self.names = (name, storable(event["run_name"], LENGTH["run"]))
+        given = "" if self._moved_to else start.get("experiment_id", "")
+        experiment = Experiment(name, start["experiment_token"], start["experiment_token"] + "-root", given)
+        run = self._creation(self.run, start["root"], self.names[1], start["time"], self._opening_tags())
+        experiment.vital = run.vital = True
+        if not self.delivery.replaying:
+            left = self.delivery.progress.facts.get("left")
+            removal = [Removal(left)] if left else []
+            self.delivery.queue.extendleft([*removal, run, experiment])  # before items that were queued earlier
+        self.on_params({"values": self._provisional})
+
+    def _creation(self, token: str, root: str, name: str, time: int, tags: dict[str, str]) -> Call:
+        told = {key: storable(value) for key, value in {**tags, LOCAL_ID: token}.items()}
+        body = {
+            "experiment_id": self.start["experiment_token"],
+            "run_name": name,
+            "start_time": time,
+            "user_id": storable(self.start["user"], LENGTH["user"]),
+            "tags": pairs(told),
+        }
+        return Call("POST", "runs/create", body, token, "run", root)
+
+    def _opening_tags(self) -> dict[str, str]:
+        """Return the tags that are known when the run begins; MLflow shows them in this order."""
+        start = self.start
+        tags = {
+            "mlflow.source.type": "LOCAL" if self.is_script else "NOTEBOOK",
+            "mlflow.source.name": start["notebook"] or start.get("stem") or start["executor"],
+            "mlflow.user": start["user"],
+            "pokebattle.executor": start["executor"],
+        }
+        if parent := start.get("parent_execution"):
+            tags["pokebattle.parent_execution"] = parent
+            if known := read_json(execution_folder(parent) / "run.json").get("run_id"):
+                tags[trials.PARENT] = known
+        code = self.provenance.seen
+        if code.get("commit"):
+            tags |= {"mlflow.source.git.commit": code["commit"], DIRTY: str(code["dirty"]).lower()}
+            self._dirty = bool(code["dirty"])
+        if code.get("lock"):
+            tags["pokebattle.lock"] = code["lock"]
+        if code.get("python"):
+            tags["pokebattle.python"] = code["python"]
+        kernel = {key: str(start["kernel"][key]) for key in ("host", "boot", "pid", "started")}
+        return tags | {
+            "pokebattle.host": kernel["host"],
+            trials.EXECUTION: start["execution"],
+            KERNEL: json.dumps(kernel),
+        }
+
+    def _await_parent(self) -> None:
+        """Raise OSError while the notebook that executes this one has no run yet."""
+        if self.delivery.replaying or not (parent := self.start.get("parent_execution")):
+            return
+        folder = execution_folder(parent)
+        waits = (folder / "journal.jsonl").is_file() and "run_id" not in read_json(folder / "run.json")
+        if waits and not Progress(folder).facts.get("refused"):
+            raise OSError("the run of the notebook that executes this one is not open yet")
+
+    @functools.cached_property
+    def document(self) -> dict[str, Any]:
+        """The notebook as it was when the execution began, without outputs."""
+        return read_json(self.folder / "notebook.json")
+
+    @functools.cached_property
+    def provenance(self) -> Provenance:
+        """Which code was executed."""
+        return Provenance(self.folder, self.start, self.masker)
+
+    def _notice_edit(self, cell: ExecutedCell) -> None:
+        """Set the dirty flag at once if the commit does not contain the cell that runs."""
+        if self.by_hand and not self._dirty and not cell.beside and not self.provenance.holds(cell.source):
+            self._dirty = True
+            self._put(Batch(self.run, tags={DIRTY: "true"}))
+
+    def failures(self) -> list[ExecutedCell]:
+        """Return the cells whose last execution failed, in the order in which they ran."""
+        return sorted(self._failures.values(), key=lambda cell: cell.started)
+
+    @property
+    def described(self) -> str:
+        """The run's description that was sent last."""
+        return self._page_sent
+
+    def description(self, ended: str = "", failed: ExecutedCell | None = None, why: str = "") -> str:
+        """Return the run's final description.
+
+        Parameters
+        ----------
+        ended : str
+            The run's status.
+        failed : ExecutedCell or None
+            The cell that made the run fail.
+        why : str
+            The cause, for a failed cell that shows no error and for a run that ended without a failed cell.
+        """
+        lines = [
+            self._failure(cell, why if cell is failed else "")
+            for cell in dict.fromkeys([*([failed] if failed else []), *self.failures()])
+        ]
+        if why and not failed and ended != "FINISHED":
+            lines.insert(0, f"**{ended}:** {self._quoted(why)}")
+        text = self.attempts.text() if self._own_text is None else self._own_text
+        return storable(page(text, lines, self.numbered_fits(), {}), LIMIT["tags"])
+
+    def _describe(self) -> None:
+        """Queue the description of the running notebook, unless a cell has written it itself."""
+        if self._own_text is not None or not self._page_stale or not self.cells:
+            return
+        self._page_stale = False
+        held = {}
+        if self.keeps_params:
+            held = {key: value for key, value in self.attempts.params().items() if key not in self._on_run}
+        fits = self.numbered_fits() if self.by_hand else []  # otherwise the run already has their values
+        lines = [self._failure(cell) for cell in self.failures()]
+        now = storable(page(self.attempts.text(), lines, fits, held), LIMIT["tags"])
+        if now != self._page_sent:
+            self._page_sent = now
+            self.delivery.put(Batch(self.run, tags={NOTE: now}))
+
+    def numbered_fits(self) -> list[dict[str, Any]]:
+        """Return all fits, each with its cell's number."""
+        return [{**fit, "cell": None if fit["cell"] is None else self.cells[fit["cell"]].count} for fit in self.fits]
+
+    def _failure(self, cell: ExecutedCell, why: str = "") -> str:
+        """Return a line that names a failed cell; a script's block has no number."""
+        error = cell.error or {}
+        said = ": ".join(filter(None, [error.get("ename"), str(error.get("evalue") or "")])) or why or "no error shown"
+        where = "The script" if self.is_script else f"Cell [{' ' if cell.count is None else cell.count}]"
+        return f"**{where} failed:** {self._quoted(said)}"
+
+    def _quoted(self, said: str) -> str:
+        first = next(iter(said.splitlines()), "")
+        return f"`{self.masker.text(first)[:300].replace('`', chr(39))}`"
+
+    # -- parameters, metrics, data ---------------------------------------------------------------
+
+    def on_params(self, event: dict[str, Any]) -> None:
+        """Store parameters of the notebook or of its schema, and queue them.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``params`` event.
+        """
+        if event.get("provisional"):  # an injected cell may follow
+            self._provisional.update(event["values"])
+        elif event["values"]:
+            values = {name: self.masker.value(name, value) for name, value in event["values"].items()}
+            self._telling(values).typed |= values
+            self._params({name: str(value) for name, value in values.items()})
+
+    def _params(self, values: dict[str, str]) -> None:
+        """Queue parameters that were recorded automatically, unless they are kept until the end."""
+        self._note_cut("params", values)
+        if self.cells and not self.keeps_params:  # it reads notebook.json, which exists from the first cell on
+            self._params_of_run(values)
+        self._params_of_attempt(values)
+        self._page_stale = True
+
+    def _params_of_run(self, values: dict[str, str]) -> None:
+        """Queue parameters that the run does not have yet: it keeps the first value."""
+        fresh = {key: value for key, value in _storable_params(values).items() if key not in self._on_run}
+        self._on_run |= fresh
+        self._put(Batch(self.run, params=fresh))
+
+    def _params_of_attempt(self, values: dict[str, str]) -> None:
+        if self._attempt_run:
+            fresh = {key: value for key, value in _storable_params(values).items() if key not in self._on_attempt}
+            self._on_attempt |= fresh
+            self._put(Batch(self._attempt_run, params=fresh))
+
+    def front(self, present: Iterable[str] = ()) -> None:
+        """Queue what was kept until the end, from the last attempt, so that the run's values belong to the same fits.
+
+        Parameters
+        ----------
+        present : iterable of str
+            Parameters that the run already has, because a cell has logged them; they are not queued.
+        """
+        self._on_run = dict.fromkeys(present, "") | self._on_run
+        self._params_of_run(self.attempts.params())
+        if self.by_hand:
+            self._put(Batch(self.run, self.attempts.points()))
+
+    def _put(self, batch: Batch) -> None:
+        self._note_cut("params", batch.params)
+        self._note_cut("tags", batch.tags)
+        batch.metrics = self._in_turn(batch.run, batch.metrics)
+        if batch.metrics or batch.params or batch.tags:
+            self.delivery.put(batch)
+
+    def _note_cut(self, kind: str, values: dict[str, str]) -> None:
+        """Record which values are cut to MLflow's limits, so that the run can name them."""
+        self.cut |= {key: len(value) for key, value in values.items() if len(value) > LIMIT[kind]}
+
+    def _telling(self, typed: dict[str, Any] | None = None) -> CellResults:
+        """Return the object for a cell's results, in a new attempt if the cell had results before."""
+        turn = self._turn()
+        self.attempts.go_to(NO_CELL if turn is None else self.cells[turn].key)
+        if self.attempts.begins(typed):
+            self._begin_attempt()
+        return self.attempts.tell(typed)
+
+    def _begin_attempt(self) -> None:
+        """End the run of the current attempt and open the next attempt's.
+
+        The first attempt gets a run of its own only now, when there is a second attempt.
+        """
+        attempts = self.attempts
+        before, number = self._attempt_run, attempts.number
+        if not before:
+            before = self._open_attempt(number)
+        self.delivery.put(self._ended(before, "FINISHED"))
+        for turn in attempts.begin():
+            self.cells[turn].left_to = number
+        self._open_attempt(attempts.number)
+        self.provenance.look_again(attempts.number)
+
+    def _turn(self) -> int | None:
+        """Return the turn of the cell that the current event comes from: the one it names, else the notebook's last."""
+        if self._event_cell is not None and self._event_cell < len(self.cells):
+            return self._event_cell
+        return next((turn for turn in range(len(self.cells) - 1, -1, -1) if not self.cells[turn].beside), None)
+
+    def _open_attempt(self, number: int) -> str:
+        """Queue a child run with an attempt's valid results; return its local id, the same at every reading."""
+        name = f"attempt {number}"
+        token, root = self.attempt_ids(number)
+        tags = {trials.PARENT: self.run, "mlflow.user": self.start["user"], "pokebattle.attempt": str(number)}
+        began = self.start["time"] if number == 1 else self.last_time
+        self.delivery.put(self._creation(token, root, name, began, tags))
+        self.children[token] = "RUNNING"
+        self._attempt_run, self._on_attempt = token, {}
+        own, points = self.attempts.own()
+        self._params_of_attempt(own)
+        self._params_of_attempt(self.attempts.params())
+        self._put(Batch(token, self.attempts.points() + points))
+        return token
+
+    def attempt_ids(self, number: int) -> tuple[str, str]:
+        """Return the local ids of an attempt's run and of its artifact folder.
+
+        Parameters
+        ----------
+        number : int
+            The attempt, from 1.
+        """
+        return local_ids(f"{self.start['execution']} attempt {number}")
+
+    def _ended(self, run: str, status: str) -> Call:
+        self.children[run] = status
+        return Call("POST", "runs/update", {"run_id": run, "status": status, "end_time": self.last_time})
+
+    def _metrics(self, told: CellResults, points: list[dict[str, Any]], own: bool = False) -> None:
+        """Queue metric points; in interactive executors, those that no cell logged itself are kept until the end."""
+        if self.by_hand:
+            kept = told.own_points if own else told.points
+            kept += points[: max(0, COPIED_POINTS - len(kept))]
+        if own or not self.by_hand:
+            self._put(Batch(self.run, points))
+        if self._attempt_run:
+            self._put(Batch(self._attempt_run, list(points)))
+
+    def _in_turn(self, run: str, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the points of one request such that MLflow shows the point of each key that was logged last.
+
+        Of points with the same step and millisecond, MLflow shows the greatest, and keeps equal ones once. When each
+        point is sent and awaited, no two have the same millisecond; in a journal they may, so later points get later
+        timestamps. Timestamps that were not taken from the clock are not changed.
+        """
+        return [self._after_the_last(run, point) if self._is_of_now(point) else point for point in points]
+
+    def _is_of_now(self, point: dict[str, Any]) -> bool:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            return abs(int(point["timestamp"]) - self._now) < NOW
+        return False
+
+    def _after_the_last(self, run: str, point: dict[str, Any]) -> dict[str, Any]:
+        key, step, told = (run, point["key"]), int(point.get("step") or 0), int(point["timestamp"])
+        last = self._moments.get(key)
+        behind = last is not None and last[0] == step and last[1] <= told <= last[2]
+        given = last[2] + 1 if last is not None and behind else told
+        self._moments[key] = (step, told, given)
+        return point if given == told else point | {"timestamp": given}
+
+    def on_metrics(self, event: dict[str, Any]) -> None:
+        """Store metrics that a notebook publishes, and queue them.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``metrics`` event.
+        """
+        told = self._telling()
+        told.figures |= event["values"]
+        linked = {"model_id": event["model"]} if "model" in event else {}
+        points = [point(name, float(value), event["time"]) | linked for name, value in event["values"].items()]
+        self._metrics(told, points)
+
+    def on_dataset(self, event: dict[str, Any]) -> None:
+        """Queue a part of a battle set as the run's input; for a judging part, also when it was opened.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``dataset`` event.
+        """
+        if "manifest" in event:
+            self.manifests.append(event["manifest"])
+        part = event["part"]
+        dataset = {
+            "name": event["name"] if part == "train" else f"{event['name']}-{part}",
+            "digest": str(event["digest"])[:36],
+            "source_type": "local",
+            "source": json.dumps({"uri": event["source"]}),
+            "profile": json.dumps({"num_rows": event["rows"]}),
+        }
+        tags = [{"key": "mlflow.data.context", "value": "training" if part == "train" else part}]
+        inputs = [{"dataset": dataset, "tags": tags}]
+        self.delivery.put(Call("POST", "runs/log-inputs", {"run_id": self.run, "datasets": inputs}))
+        if part != "train":
+            moment = datetime.fromtimestamp(event["time"] / 1000, UTC).isoformat(timespec="seconds")
+            opened = {"run_id": self.run, "key": f"pokebattle.opened.{part}", "value": moment}
+            self.delivery.put(Call("POST", "runs/set-tag", opened))
+
+    def on_fit(self, event: dict[str, Any]) -> None:
+        """Store parameters and curves of a fitted model, and queue them.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``fit`` event.
+        """
+        told, model = self._telling(), event["model"]
+        ordinal = self.attempts.fitted(model) + 1
+        told.models[model] += 1
+        name = (model if ordinal == 1 else f"{model}_{ordinal}") if ordinal <= NAMED_FITS else ""
+        params = {key: self.masker.value(key, value) for key, value in event["params"].items()}
+        fit = {"attempt": self.attempts.number, **event, "name": name, "cell": self._turn(), "params": params}
+        del fit["kind"]
+        self.fits.append(fit)
+        told.fits.append(fit)
+        self._page_stale = True
+        if not name:
+            return
+        self._params({f"{name}.{key}": str(value) for key, value in params.items()})
+        points = [point(f"fit/{name}/seconds", event["seconds"], event["time"])]
+        for curve, values in event.get("history", {}).items():
+            points += [point(f"fit/{name}/{curve}", v, event["time"], step) for step, v in enumerate(values)]
+        self._metrics(told, points)
+
+    def on_tags(self, event: dict[str, Any]) -> None:
+        """Queue tags for the named run, else for the notebook's own; its description is composed later.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``tags`` event.
+        """
+        values = dict(event["values"])
+        if not event.get("run") and NOTE in values:
+            self._telling().text = values.pop(NOTE)
+            self._page_stale = True
+        self._put(Batch(event.get("run") or self.run, tags=values))
+
+    def on_trial(self, event: dict[str, Any]) -> None:
+        """Queue the run of a trial as a child of the named run, else of the notebook's own.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``trial`` event.
+        """
+        token, root = trials.ids(event["study"], event["number"])
+        tags = trials.tags(event, event.get("parent") or self.run, self.start["user"])
+        call = self._creation(token, root, event["name"], event["began"], tags)
+        call.shared = True
+        self.delivery.put(call)
+        self._put(Batch(token, trials.points(event), event["params"], {trials.PARENT: tags[trials.PARENT]}))
+        ended = {"run_id": token, "status": trials.STATUS[event["state"]], "end_time": event["ended"]}
+        self.delivery.put(Call("POST", "runs/update", ended))
+
+    # -- mlflow's requests in cells ----------------------------------------------------------------
+
+    def on_call(self, event: dict[str, Any]) -> None:
+        """Queue a request that mlflow made in a cell.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``call`` event.
+        """
+        path, body, token = event["path"], self.masker.request(event["body"]), event.get("token", "")
+        name = path.removeprefix("/api/2.0/mlflow/runs/")
+        run = body.get("run_id") or body.get("run_uuid") or ""
+        if name in {"log-metric", "log-parameter", "set-tag", "log-batch"} and not token:
+            self._log(run, name, body)
+            return
+        call = Call(
+            event["method"],
+            path,
+            body,
+            token,
+            event.get("creates", ""),
+            event.get("root", ""),
+            **_told_of_sending(event),
+        )
+        self.delivery.put(call)
+
+    def on_run_status(self, event: dict[str, Any]) -> None:
+        """Record that a cell has started, resumed or ended a run.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``run_status`` event.
+        """
+        if self.delivery.owns(event["run"]):
+            self.ended_as = "" if event["status"] in {"RUNNING", NOT_ENDED} else event["status"]
+        else:
+            self.children[event["run"]] = event["status"]
+
+    def on_experiment(self, event: dict[str, Any]) -> None:
+        """Start again in the experiment that a cell has chosen before it logged anything.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``experiment`` event.
+        """
+        if self._moved_to is None:
+            self._moved_to = event
+            opened = self.delivery.progress.facts.get("run")
+            left = opened and opened["run_id"]
+            moved = self.delivery.progress.offset
+            self.delivery.progress.note(offset=0, run=None, left=left, answers={self.run: {}}, moved=moved)
+            self._begin_again = True
+
+    def _log(self, run: str, name: str, body: dict[str, Any]) -> None:
+        one = [{key: value for key, value in body.items() if key not in {"run_id", "run_uuid"}}]
+        metrics = one if name == "log-metric" else body.get("metrics", [])
+        params = one if name == "log-parameter" else body.get("params", [])
+        tags = one if name == "set-tag" else body.get("tags", [])
+        self._put(Batch(run, metrics, given := {p["key"]: p["value"] for p in params}))
+        self._put(Batch(run, tags={tag["key"]: tag.get("value", "") for tag in tags}))
+        if self.delivery.owns(run):
+            self._take_own(metrics, given, {tag["key"]: tag.get("value", "") for tag in tags})
+
+    def _take_own(self, metrics: list[dict[str, Any]], params: dict[str, str], tags: dict[str, str]) -> None:
+        """Store what cells have logged to the execution's run: automatic records must not replace it."""
+        self._on_run = params | self._on_run
+        self._own_text = tags.get(NOTE, self._own_text)
+        if not (metrics or params):
+            return
+        told = self._telling()
+        told.own = params | told.own
+        told.figures |= {metric["key"]: metric["value"] for metric in metrics}
+        self._params_of_attempt(params)
+        kept = told.own_points
+        kept += metrics[: max(0, COPIED_POINTS - len(kept))] if self.by_hand else []
+        if self._attempt_run:
+            self._put(Batch(self._attempt_run, list(metrics)))
+
+    def on_artifact(self, event: dict[str, Any]) -> None:
+        """Queue a file that mlflow uploaded in a cell.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``artifact`` event.
+        """
+        root, _, path = event["path"].partition("/")
+        file = self.folder / "files" / event["file"]
+        if not LOCAL.fullmatch(root):
+            root, path = event["path"].rpartition("/")[::2]
+        self.delivery.put(File(root, path, file_chunks(file), file))
+
+    # -- cells and endings -----------------------------------------------------------------------
+
+    def on_cell_start(self, event: dict[str, Any]) -> None:
+        """Record that a cell runs.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``cell_start`` event.
+        """
+        if event["cell"]:
+            self._cell(event, event["cell"] - 1)
+        cell = ExecutedCell(event)
+        place = self._places.find(cell.id, cell.source)
+        cell.key = place if place is not None else cell.id or f"turn {len(self.cells)}"
+        if place is not None and self.start["executor"] == "nbval":
+            cell.count = self._places.rank(place)  # pytest's number, as the kernel does not count under nbval
+        self.cells.append(cell)
+        self.attempts.run_cell(cell.key, event["cell"])
+        if len(self.cells) == 1 and not self.keeps_params:  # parameters that were recorded before it
+            self._params_of_run(self.attempts.params())
+        self._notice_edit(cell)
+
+    @functools.cached_property
+    def _places(self) -> Places:
+        return Places(read_json(self.folder / "notebook.json"))
+
+    def _cell(self, event: dict[str, Any], number: int) -> ExecutedCell:
+        """Return an executed cell; if its start could not be written, only its position is known."""
+        while len(self.cells) <= number:
+            self.cells.append(ExecutedCell({"source": UNSEEN, "time": event["time"], "untracked": True}))
+        return self.cells[number]
+
+    def fill_in(self, dropped: dict[str, Any]) -> None:
+        """Complete the last cell from the journal's count of dropped events.
+
+        Parameters
+        ----------
+        dropped : dict
+            From ``dropped.json``.
+        """
+        last = dropped.get("last") or {}
+        if dropped.get("events") and last.get("cell") is not None:
+            cell = self._cell({"time": self.last_time}, last["cell"])
+            if cell.ended is None and last["ok"] is not None:
+                cell.end(
+                    {
+                        "execution_count": None,
+                        "time": self.last_time,
+                        "seconds": None,
+                        "ok": last["ok"],
+                        "error": UNSEEN.removeprefix("# "),
+                    }
+                )
+
+    def on_output(self, event: dict[str, Any]) -> None:
+        """Record an output's position; it stays in the journal until the notebook is reconstructed.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``output`` event.
+        """
+        showing = [self._cell(event, event["cell"])]
+        if event["output"] == "update_display_data":  # may update an earlier cell's output
+            display_id = event["content"]["transient"]["display_id"]
+            showing = [cell for cell in self.cells if display_id in cell.displays]
+        for cell in showing:
+            cell.note_output(self._event_at, event)
+
+    def on_cell_end(self, event: dict[str, Any]) -> None:
+        """Record how a cell ended; its duration is a metric with the cell's number as step.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``cell_end`` event.
+        """
+        cell, counted = self._cell(event, event["cell"]), self.start["executor"] != "nbval"
+        cell.end(event if counted else {**event, "execution_count": None})
+        self._page_stale |= cell.failed or cell.key in self._failures
+        self._failures.pop(cell.key, None)
+        if cell.failed and not cell.beside:
+            self._failures[cell.key] = cell
+        if not self.is_script:
+            step = event["cell"] if cell.count is None else cell.count
+            self._put(Batch(self.run, [point("cell/seconds", event["seconds"], event["time"], step)]))
+
+    def on_cell_count(self, event: dict[str, Any]) -> None:
+        """Replace the cell's announced number by the one that the front end shows.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``cell_count`` event.
+        """
+        self._cell(event, event["cell"]).count = event["execution_count"]
+
+    def on_mismatch(self, event: dict[str, Any]) -> None:
+        """Record that a test of the notebook found an output that differs from the stored one.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``mismatch`` event.
+        """
+        self.mismatches.append(event)
+
+    def on_shutdown(self, event: dict[str, Any]) -> None:
+        """Record that the kernel was asked to end.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``shutdown`` event.
+        """
+        self.shutdown = event
+
+    def on_moved(self, event: dict[str, Any]) -> None:
+        """Record that the notebook was renamed or moved.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``moved`` event.
+        """
+        self.start |= {"notebook": event["notebook"], "stem": event["stem"]}
+        self._put(Batch(self.run, tags={"mlflow.source.name": event["notebook"]}))
+
+    def on_driver_end(self, event: dict[str, Any]) -> None:
+        """Record that the program that executes the notebook has finished with it.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``driver_end`` event.
+        """
+        self.driver_end = event
+
+    def on_kernel_end(self, event: dict[str, Any]) -> None:
+        """Record the kernel's end; the first report counts.
+
+        Parameters
+        ----------
+        event : dict
+            The journal's ``kernel_end`` event.
+        """
+        self.kernel_end = self.kernel_end or event
+
+
+def _told_of_sending(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a `Call` that show when, and whether, the kernel may have sent it itself."""
+    if not event.get("doubtful"):
+        return {"asked": event["time"]}
+    begun = event.get("began")
+    return {
+        "doubtful": True,
+        "asked": begun or event["time"] - LONGEST_WAIT,
+        "exact": begun is not None,
+        "known": [str(known) for known in event.get("known", [])],
+    }
+
+
+def point(key: str, value: float, timestamp: int, step: int = 0) -> dict[str, Any]:
+    """Return a metric point for MLflow's API, in which numbers that are not finite are strings.
+
+    Parameters
+    ----------
+    key : str
+    value : float
+    timestamp : int
+        In ms since the epoch.
+    step : int
+    """
+    plain = (
+        value
+        if abs(value) != float("inf") and value == value
+        else {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), "NaN")
+    )
+    return {"key": storable_key(key), "value": plain, "timestamp": timestamp, "step": step}
+
+
+def _storable_params(values: dict[str, str]) -> dict[str, str]:
+    return {storable_key(key): storable(value, LIMIT["params"]) for key, value in values.items()}

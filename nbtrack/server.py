@@ -1,0 +1,272 @@
+"""The local MLflow server of this checkout: SQLite on 127.0.0.1, started detached, stopped by its record."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from nbtrack.errors import UserError
+from nbtrack.files import write_atomically
+from nbtrack.paths import state_dir
+from nbtrack.settings import DEFAULT_URI, START_SECONDS, server_record, tracking_uri
+
+STOP_SECONDS = 20.0
+
+
+class ServerStartError(UserError):
+    """The local server did not start; the message names its log."""
+
+
+def answers(uri: str, timeout: float = 2.0) -> bool:
+    """Return whether an MLflow server answers at ``uri``.
+
+    Parameters
+    ----------
+    uri : str
+    timeout : float
+        Seconds.
+    """
+    try:
+        with urllib.request.urlopen(f"{uri}/version", timeout=timeout) as reply:
+            return bool(reply.status == 200 and reply.read(20)[:1].isdigit())
+    except urllib.error.HTTPError as error:  # a server with accounts answers and asks for a password
+        return error.code in {401, 403}
+    except (OSError, ValueError):
+        return False
+
+
+def origin_of(uri: str) -> str:
+    """Return a remark if the server at ``uri`` was neither named by the user nor started by this checkout.
+
+    Parameters
+    ----------
+    uri : str
+
+    Returns
+    -------
+    str
+        Empty if there is nothing to remark.
+    """
+    record = server_record()
+    if os.environ.get("MLFLOW_TRACKING_URI") or (uri == record.get("uri") and process(record)):
+        return ""
+    return "not started from here; runs go there, `python -m nbtrack server start --own` starts another"
+
+
+def process(record: Mapping[str, Any]) -> psutil.Process | None:
+    """Return the recorded server's process if it is alive and still the same one.
+
+    Parameters
+    ----------
+    record : mapping
+        From `server_record`.
+    """
+    try:
+        found = psutil.Process(int(record["pid"]))
+        same = abs(found.create_time() - float(record["created"])) < 1
+        return found if same and found.status() != psutil.STATUS_ZOMBIE else None
+    except (KeyError, ValueError, psutil.Error):
+        return None
+
+
+def start(wait: bool = True, own: bool = False) -> tuple[str, list[str]]:
+    """Start the local server unless a server already answers.
+
+    Parameters
+    ----------
+    wait : bool
+        Return only when the server answers; otherwise it starts in the background.
+    own : bool
+        Start one even if a server answers that this checkout has not started and MLFLOW_TRACKING_URI does not name.
+
+    Returns
+    -------
+    uri : str
+    remarks : list of str
+        What the user should know, for example that another port was used.
+
+    Raises
+    ------
+    ServerStartError
+        If it ended or did not answer within three minutes, or no port is free.
+    """
+    uri, remarks, record = tracking_uri(), [], server_record()
+    if end_remains(record, _folder()):  # they would answer, and `stop` could not stop them
+        remarks.append(f"ended what was left of the MLflow server at {record['uri']}")
+    if answers(uri) and not (own and origin_of(uri)):
+        return uri, remarks + ([f"the MLflow server at {uri} was {remark}"] if (remark := origin_of(uri)) else [])
+    if named := os.environ.get("MLFLOW_TRACKING_URI"):
+        remarks.append(f"MLFLOW_TRACKING_URI names {named}, which does not answer")
+    running = process(record)
+    if running is None:
+        record, more = _spawn()
+        remarks += more
+        running = process(record)
+    if wait:
+        _await(record, running)
+    return str(record["uri"]), remarks
+
+
+def _folder() -> Path:
+    return state_dir() / "server"
+
+
+def _spawn() -> tuple[dict[str, Any], list[str]]:
+    port, remarks = _free_port()
+    folder = _folder()
+    (folder / "artifacts").mkdir(parents=True, exist_ok=True, mode=0o700)
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{folder / 'mlflow.db'}",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    switches = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+    }
+    own = {k: v for k, v in os.environ.items() if k not in {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"}}
+    with (folder / "server.log").open("ab") as log:
+        child = subprocess.Popen(
+            command,
+            env=own | switches,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=folder,
+        )
+    record = {"uri": f"http://127.0.0.1:{port}", "pid": child.pid, "created": psutil.Process(child.pid).create_time()}
+    write_atomically(state_dir() / "server.json", json.dumps(record))
+    (folder / "port").write_text(f"{port}\n")
+    return record, remarks
+
+
+def _free_port() -> tuple[int, list[str]]:
+    """Return MLflow's port if it is free, else the last used or any free one, with a remark on who uses MLflow's."""
+    wanted, last = urlsplit(DEFAULT_URI).port, _folder() / "port"
+    assert wanted is not None
+    known = [int(text)] if last.is_file() and (text := last.read_text().strip()).isdigit() else []
+    for port in (wanted, *known, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                taken = probe.getsockname()[1]
+                remark = f"port {wanted} is held by {holder(wanted)}: taking port {taken}"
+                return taken, [] if port == wanted else [remark]
+    raise ServerStartError("no free port on 127.0.0.1")
+
+
+def holder(port: int) -> str:
+    """Return the name of the program that listens on a port of this machine.
+
+    Parameters
+    ----------
+    port : int
+    """
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+    return "another program"
+
+
+def _await(record: dict[str, Any], running: psutil.Process | None) -> None:
+    log: Path = _folder() / "server.log"
+    deadline = time.monotonic() + START_SECONDS
+    while not answers(str(record["uri"])):
+        if running is None or process(record) is None:
+            raise ServerStartError(f"the MLflow server ended before it answered; its log is {log}")
+        if time.monotonic() > deadline:
+            raise ServerStartError(f"no answer from {record['uri']} in {START_SECONDS:.0f} s; its log is {log}")
+        time.sleep(0.25)
+
+
+def stop() -> str | None:
+    """Stop the server that ``start`` recorded; return its address, or None if there was none to stop."""
+    record = server_record()
+    running = process(record)
+    (state_dir() / "server.json").unlink(missing_ok=True)
+    if running is not None:
+        end(running.pid)
+    elif not end_remains(record, _folder()):
+        return None
+    return str(record["uri"])
+
+
+def end_remains(record: Mapping[str, Any], folder: Path) -> bool:
+    """Stop what is left of a recorded server whose main process was killed.
+
+    Parameters
+    ----------
+    record : mapping
+        From `server_record`.
+    folder : Path
+        The server's working folder.
+
+    Returns
+    -------
+    bool
+        Whether there was something to stop.
+    """
+    group = record.get("pid")
+    if not group or process(record) is not None or not any(_in(folder, member) for member in _members(group)):
+        return False  # the id may have been reused by another program
+    end(group)
+    return True
+
+
+def end(group: int) -> None:
+    """Stop a server's process group: SIGTERM first, then SIGKILL.
+
+    Parameters
+    ----------
+    group : int
+        The group's id, which is the process id of its first process.
+    """
+    for sign in (signal.SIGTERM, signal.SIGKILL):  # the whole group, as the workers outlive their parent
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, sign)
+        deadline = time.monotonic() + STOP_SECONDS
+        while (alive := any(_members(group))) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if not alive:
+            break
+
+
+def _members(group: int) -> Iterator[psutil.Process]:
+    """Yield the live processes of a process group."""
+    for candidate in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(candidate.pid) == group and candidate.status() != psutil.STATUS_ZOMBIE:
+                yield candidate
+
+
+def _in(folder: Path, member: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return Path(member.cwd()) == folder.resolve()
+    return False

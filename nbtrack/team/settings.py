@@ -1,0 +1,329 @@
+"""The shared server's settings: the environment, else `.env`. Standard library only, for machines with only Docker."""
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from nbtrack.errors import UserError
+from nbtrack.paths import project, state_dir
+
+SECRETS = (
+    "POSTGRES_PASSWORD",
+    "MLFLOW_ADMIN_PASSWORD",
+    "MLFLOW_FLASK_SERVER_SECRET_KEY",
+    "MLFLOW_TEAM_PASSWORD",
+    "MLFLOW_PROMOTER_PASSWORD",
+    "JUPYTER_TOKEN",
+)
+MINIMUM = 12  # characters of a password, MLflow's own rule
+KNOWN = {
+    "password1234",
+    "passwordpassword",
+    "adminadminadmin",
+    "changemechangeme",
+    "change-me-please",
+    "mlflowpassword",
+    "mlflow_password",
+    "mlflow-password",
+    "postgrespassword",
+}
+BOOT, BOOT_HEADER = "POKEBATTLE_BOOT", "X-Pokebattle-Boot"  # a started server's id: another may use its port
+LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
+
+
+class SettingsError(UserError):
+    """A setting is missing or invalid; the message names it and says how to fix it."""
+
+
+@dataclass(frozen=True)
+class Login:
+    """An account's name and password."""
+
+    name: str
+    password: str
+
+
+def env_file() -> Path:
+    """Return the path of the settings file: ``POKEBATTLE_ENV_FILE``, else ``.env`` in the checkout."""
+    named = os.environ.get("POKEBATTLE_ENV_FILE")
+    return Path(named).absolute() if named else project() / ".env"
+
+
+def folder() -> Path:
+    """Return the folder in which the server without Docker stores its database and artifacts."""
+    return state_dir() / "shared"
+
+
+def read_env(file: Path) -> dict[str, str]:
+    """Return the settings in a file of ``NAME=value`` lines; an empty dict if there is no file.
+
+    Parameters
+    ----------
+    file : Path
+    """
+    if not file.is_file():
+        return {}
+    found = {}
+    for line in file.read_text("utf-8").splitlines():
+        if match := LINE.fullmatch(line):
+            value = match[2].strip()
+            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+            found[match[1]] = value[1:-1] if quoted else re.sub(r"\s+#.*", "", value)
+    return found
+
+
+def load(file: Path | None = None) -> dict[str, str]:
+    """Return the settings; as in Compose, the environment takes precedence over the file.
+
+    Parameters
+    ----------
+    file : Path, optional
+        By default, `env_file`.
+    """
+    return read_env(file or env_file()) | dict(os.environ)
+
+
+def write_env(file: Path, example: Path) -> list[str]:
+    """Write the settings file from the example, with a random value for every empty secret; existing values are kept.
+
+    Parameters
+    ----------
+    file, example : Path
+
+    Returns
+    -------
+    filled : list of str
+        The names of the secrets that were generated.
+
+    Raises
+    ------
+    SettingsError
+        If neither file exists.
+    """
+    if not (file.is_file() or example.is_file()):
+        raise SettingsError(f"{file} is not there, nor {example} to make it from: expected a checkout of pokebattle")
+    text = (file if file.is_file() else example).read_text("utf-8")
+    if not file.is_file() and os.getuid():  # Compose runs the containers with the caller's ids, but never as root
+        text = re.sub(r"(?m)^POKEBATTLE_UID=.*$", f"POKEBATTLE_UID={os.getuid()}", text)
+        text = re.sub(r"(?m)^POKEBATTLE_GID=.*$", f"POKEBATTLE_GID={os.getgid()}", text)
+    filled = []
+    for name in SECRETS:
+        empty = re.compile(rf"(?m)^{name}=[ \t]*$")
+        if name not in {match[1] for line in text.splitlines() if (match := LINE.fullmatch(line))}:
+            text = f"{text.rstrip()}\n{name}=\n"
+        if empty.search(text):
+            text = empty.sub(f"{name}={secrets.token_urlsafe(24)}", text)
+            filled.append(name)
+    if filled or not file.is_file():
+        whole = file.with_name(f"{file.name}.new")
+        handle = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as output:
+            output.write(text)
+        whole.replace(file)
+    return filled
+
+
+def need(settings: Mapping[str, str], name: str) -> str:
+    """Return a required setting.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+    name : str
+
+    Raises
+    ------
+    SettingsError
+        If it is missing or empty.
+    """
+    if value := settings.get(name, "").strip():
+        return value
+    raise SettingsError(f"{name}: expected a value, got none; `make env` writes .env with random secrets")
+
+
+def password(settings: Mapping[str, str], name: str) -> str:
+    """Return a password setting.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+    name : str
+
+    Raises
+    ------
+    SettingsError
+        If it is missing, or not allowed by `check_password`.
+    """
+    value = need(settings, name)
+    try:
+        check_password(value)
+    except SettingsError as error:
+        raise SettingsError(f"{name}: {error}") from None
+    return value
+
+
+def check_password(value: str) -> None:
+    """Check that a password is long enough and not known from examples.
+
+    Parameters
+    ----------
+    value : str
+
+    Raises
+    ------
+    SettingsError
+        If it has fewer than `MINIMUM` characters, fewer than four different ones, or is a known example.
+    """
+    if len(value) < MINIMUM:
+        raise SettingsError(f"expected at least {MINIMUM} characters, got {len(value)}; `make env` makes random ones")
+    if value.lower() in KNOWN or len(set(value)) < 4:
+        raise SettingsError("expected a password of your own, got one that anybody guesses; `make env` makes one")
+
+
+def check_name(value: str) -> None:
+    """Check that an account's name has no colon: basic authentication ends the name there, so nobody could log in.
+
+    Parameters
+    ----------
+    value : str
+
+    Raises
+    ------
+    SettingsError
+        If it contains a colon.
+    """
+    if ":" in value:
+        raise SettingsError(f"expected an account's name without a colon, got {value!r}: nobody can log in with it")
+
+
+def login(settings: Mapping[str, str], who: str) -> Login:
+    """Return name and password of an account in the settings.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+    who : {"ADMIN", "TEAM", "PROMOTER"}
+
+    Raises
+    ------
+    SettingsError
+        If name or password is missing or not allowed.
+    """
+    name = need(settings, f"MLFLOW_{who}_USERNAME")
+    try:
+        check_name(name)
+    except SettingsError as error:
+        raise SettingsError(f"MLFLOW_{who}_USERNAME: {error}") from None
+    return Login(name, password(settings, f"MLFLOW_{who}_PASSWORD"))
+
+
+def with_accounts(settings: Mapping[str, str]) -> bool:
+    """Return whether the server requires passwords: ``MLFLOW_ENABLE_AUTH``, on by default.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+
+    Raises
+    ------
+    SettingsError
+        If the value is neither true nor false.
+    """
+    value = settings.get("MLFLOW_ENABLE_AUTH", "true").strip().lower()
+    if value in {"", "true", "1", "on", "yes"}:
+        return True
+    if value in {"false", "0", "off", "no"}:
+        return False
+    raise SettingsError(f"MLFLOW_ENABLE_AUTH: expected true or false, got {value!r}")
+
+
+def number(settings: Mapping[str, str], name: str, default: int) -> int:
+    """Return a setting that is a positive integer.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+    name : str
+    default : int
+        Used if the setting is missing or empty.
+
+    Raises
+    ------
+    SettingsError
+        If it is not a positive integer.
+    """
+    value = settings.get(name, "").strip() or str(default)
+    if not value.isdigit() or not int(value):
+        raise SettingsError(f"{name}: expected a positive whole number, got {value!r}")
+    return int(value)
+
+
+def database(settings: Mapping[str, str], host: str | None = None) -> str:
+    """Return the address of MLflow's database: ``MLFLOW_BACKEND_STORE_URI``, else composed from ``POSTGRES_*``.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+    host : str, optional
+        The folder of PostgreSQL's socket; by default, ``POSTGRES_HOST`` and ``POSTGRES_PORT`` are used.
+
+    Raises
+    ------
+    SettingsError
+        If a setting is missing or not allowed, or the address is not PostgreSQL's.
+    """
+    if uri := settings.get("MLFLOW_BACKEND_STORE_URI", "").strip():
+        if not uri.startswith("postgresql"):
+            raise SettingsError(f"MLFLOW_BACKEND_STORE_URI: expected postgresql+psycopg2://…, got {uri.split(':')[0]}")
+        return uri
+    user, word, name = (
+        quote(one, safe="")
+        for one in (
+            need(settings, "POSTGRES_USER"),
+            password(settings, "POSTGRES_PASSWORD"),
+            need(settings, "POSTGRES_DB"),
+        )
+    )
+    if host:
+        return f"postgresql+psycopg2://{user}:{word}@/{name}?host={quote(host, safe='/')}"
+    where = f"{settings.get('POSTGRES_HOST') or 'db'}:{settings.get('POSTGRES_PORT') or '5432'}"
+    return f"postgresql+psycopg2://{user}:{word}@{where}/{name}"
+
+
+def accounts_database(uri: str) -> str:
+    """Return the address of the accounts' database: beside MLflow's, with ``_auth`` appended to the name.
+
+    Parameters
+    ----------
+    uri : str
+        Address of MLflow's database.
+    """
+    base, mark, query = uri.partition("?")
+    return f"{base}_auth{mark}{query}"
+
+
+def allowed_hosts(settings: Mapping[str, str]) -> str:
+    """Return the Host headers that the server accepts: local ones, the service's in Compose, ``MLFLOW_PUBLIC_HOST``.
+
+    Parameters
+    ----------
+    settings : mapping of str to str
+        As in ``.env``.
+
+    Returns
+    -------
+    str
+        Separated by commas.
+    """
+    names = ["localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*", "mlflow:5000"]
+    return ",".join([*names, *settings.get("MLFLOW_PUBLIC_HOST", "").replace(",", " ").split()])

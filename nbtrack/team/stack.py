@@ -1,0 +1,260 @@
+"""The shared server without Docker: PostgreSQL and MLflow in the background, on 127.0.0.1, with their own record."""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from nbtrack import server
+from nbtrack.files import read_json, write_atomically
+from nbtrack.paths import project
+from nbtrack.settings import START_SECONDS
+from nbtrack.team import accounts, postgres
+from nbtrack.team import settings as s
+from nbtrack.team.backup import Place
+from nbtrack.team.settings import BOOT, BOOT_HEADER, SettingsError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One line of the server's status.
+
+    Attributes
+    ----------
+    name : str
+    well : bool
+        Whether it works.
+    text : str
+        What was found.
+    """
+
+    name: str
+    well: bool
+    text: str
+
+
+def start() -> tuple[str, list[str]]:
+    """Start database and server unless they run, and create missing roles and accounts.
+
+    Returns
+    -------
+    uri : str
+        The server's address.
+    remarks : list of str
+        What the user should know.
+
+    Raises
+    ------
+    SettingsError
+        If a setting is invalid, the port is in use, or a part does not start; the message names its log.
+    """
+    remarks = []
+    if filled := s.write_env(s.env_file(), project() / ".env.example"):
+        remarks.append(f"{s.env_file()} holds new random secrets: {', '.join(filled)}")
+    settings = s.load()
+    for who in ("ADMIN", "TEAM", "PROMOTER"):
+        s.login(settings, who)
+    with _alone():
+        uri = _database(settings)
+        record = _record()
+        running = server.process(record)
+        if running is None:
+            server.end_remains(record, s.folder())
+            record = _spawn(settings, uri)
+            running = server.process(record)
+        _await(record, running)
+        if s.with_accounts(settings):
+            remarks += accounts.apply(accounts.Server(str(record["uri"]), s.login(settings, "ADMIN")), settings)
+    return str(record["uri"]), remarks
+
+
+def _database(settings: Mapping[str, str]) -> str:
+    """Start PostgreSQL, unless the settings name another database; return its address."""
+    if settings.get("MLFLOW_BACKEND_STORE_URI", "").strip():
+        return s.database(settings)
+    user, word = s.need(settings, "POSTGRES_USER"), s.password(settings, "POSTGRES_PASSWORD")
+    folder = postgres.start(s.folder() / "postgres", user, word, s.need(settings, "POSTGRES_DB"))
+    return s.database(settings, folder)
+
+
+def _spawn(settings: Mapping[str, str], uri: str) -> dict[str, Any]:
+    port = s.number(settings, "MLFLOW_PORT", 5000)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise SettingsError(
+                f"MLFLOW_PORT: {port} is held by {server.holder(port)}; end that (`make stop` ends the local server), "
+                "or name another port in .env"
+            ) from None
+    artifacts = s.folder() / "artifacts"
+    artifacts.mkdir(exist_ok=True, mode=0o700)
+    boot = secrets.token_hex(8)
+    places = {
+        BOOT: boot,
+        "MLFLOW_BACKEND_STORE_URI": uri,
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": settings.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or str(artifacts),
+        "MLFLOW_AUTH_CONFIG_PATH": str(s.folder() / "auth.ini"),
+        "MLFLOW_HOST": "127.0.0.1",
+    }
+    handle = os.open(_log(), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(handle, "ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "nbtrack", "shared", "serve"],
+            env=dict(settings) | places,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=s.folder(),
+        )
+    created = psutil.Process(child.pid).create_time()
+    record = {
+        "uri": f"http://127.0.0.1:{port}",
+        "pid": child.pid,
+        "created": created,
+        "boot": boot if s.with_accounts(settings) else None,
+    }
+    write_atomically(s.folder() / "server.json", json.dumps(record))
+    return record
+
+
+def _await(record: Mapping[str, Any], running: psutil.Process | None) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while (problem := health(str(record["uri"]), record.get("boot"))) is not None:
+        if running is None or server.process(dict(record)) is None:
+            raise SettingsError(f"the MLflow server ended before it answered: {_last_line()} (its log is {_log()})")
+        if time.monotonic() > deadline:
+            raise SettingsError(f"{record['uri']} after {START_SECONDS:.0f} s: {problem}; its log is {_log()}")
+        time.sleep(0.25)
+
+
+def health(uri: str, boot: str | None = None, timeout: float = 10.0) -> str | None:
+    """Return what is wrong with a server, which reads its databases for this check; None if it works.
+
+    Parameters
+    ----------
+    uri : str
+    boot : str, optional
+        The id that the server was given at its start, to detect another server on its port.
+    timeout : float
+        Seconds.
+    """
+    try:
+        with urllib.request.urlopen(f"{uri}/health", timeout=timeout) as reply:
+            if boot and reply.headers.get(BOOT_HEADER) != boot:
+                return "another server answers there"
+            return None if reply.read(20) == b"OK" else "it does not answer as MLflow does"
+    except urllib.error.HTTPError as error:
+        return error.read(200).decode(errors="replace") or f"HTTP {error.code}"
+    except (OSError, ValueError) as error:
+        return f"it does not answer ({error})"
+
+
+def stop() -> list[str]:
+    """Stop the server, then its database; return what was stopped."""
+    stopped = []
+    with _alone():
+        if (running := server.process(_record())) is not None:
+            server.end(running.pid)
+            stopped.append(f"the MLflow server at {_record()['uri']}")
+        elif server.end_remains(_record(), s.folder()):
+            stopped.append(f"what was left of the MLflow server at {_record()['uri']}")
+        if postgres.stop(s.folder() / "postgres"):
+            stopped.append("its PostgreSQL")
+        for name in ("server.json", "auth.ini"):
+            (s.folder() / name).unlink(missing_ok=True)
+    return stopped
+
+
+def status() -> list[Part]:
+    """Check the database, the server, and whether the server can read the database."""
+    record, settings = _record(), s.load()
+    uri = str(record.get("uri") or f"http://127.0.0.1:{settings.get('MLFLOW_PORT') or 5000}")
+    if settings.get("MLFLOW_BACKEND_STORE_URI", "").strip():
+        database = Part("database", True, "elsewhere, as MLFLOW_BACKEND_STORE_URI says")
+    else:
+        there = postgres.runs(s.folder() / "postgres")
+        database = Part("database", there, "PostgreSQL runs" if there else "PostgreSQL does not run")
+    there = server.process(record) is not None
+    process = Part("server", there, f"process {record['pid']}" if there else "no process of this checkout's")
+    problem = health(uri, record.get("boot"))
+    accounts_ = Part(
+        "accounts",
+        True,
+        "passwords are asked for"
+        if s.with_accounts(settings)
+        else "off (MLFLOW_ENABLE_AUTH): whoever reaches the port may do everything",
+    )
+    return [database, process, Part("health", problem is None, f"{uri}: {problem or 'reads its databases'}"), accounts_]
+
+
+@contextlib.contextmanager
+def place() -> Iterator[Place]:
+    """Yield where the server's data are; if its database does not run, start it for the ``with`` block.
+
+    Yields
+    ------
+    Place
+
+    Raises
+    ------
+    SettingsError
+        If a setting is missing or invalid, or the database does not start.
+    """
+    settings, folder = s.load(), s.folder() / "postgres"
+    artifacts = settings.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip() or str(s.folder() / "artifacts")
+    elsewhere = settings.get("MLFLOW_BACKEND_STORE_URI", "").strip() or settings.get("POSTGRES_HOST", "").strip()
+    if elsewhere:
+        yield Place(s.database(settings), artifacts)
+        return
+    with _alone():
+        started = not postgres.runs(folder)
+        try:
+            yield Place(_database(settings), artifacts)
+        finally:
+            if started:
+                postgres.stop(folder)
+
+
+def is_running() -> bool:
+    """Return whether the server of this checkout runs."""
+    return server.process(_record()) is not None
+
+
+def _record() -> dict[str, Any]:
+    return read_json(s.folder() / "server.json")
+
+
+def _log() -> Path:
+    return s.folder() / "server.log"
+
+
+def _last_line() -> str:
+    """Return the log's last line with an error, else its last line."""
+    lines = _log().read_text("utf-8", errors="replace").strip().splitlines() if _log().is_file() else []
+    last = lines[-1] if lines else "it said nothing"
+    return next((line for line in reversed(lines) if "error" in line.lower()), last).removeprefix("Error: ")
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Prevent other processes from starting or stopping the same server during the ``with`` block."""
+    s.folder().mkdir(parents=True, exist_ok=True)
+    with (s.folder() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,43 @@
+"""How good predictions are: figures with intervals, comparisons of models, explanations and plots."""
+
+from pokebattle.evaluation.metrics import (
+    LIMIT,
+    bayes_limit,
+    calibration_table,
+    entropy,
+    evaluate,
+    evaluate_policies,
+    figures_of_merit,
+    gain,
+    gain_metrics,
+    has_limit,
+    jackknife,
+    largest_errors,
+    learning_curve,
+    result_table,
+    run_metrics,
+    single_orientation,
+    species_bootstrap,
+    variance,
+)
+
+__all__ = [
+    "LIMIT",
+    "bayes_limit",
+    "calibration_table",
+    "entropy",
+    "evaluate",
+    "evaluate_policies",
+    "figures_of_merit",
+    "gain",
+    "gain_metrics",
+    "has_limit",
+    "jackknife",
+    "largest_errors",
+    "learning_curve",
+    "result_table",
+    "run_metrics",
+    "single_orientation",
+    "species_bootstrap",
+    "variance",
+]

@@ -1,0 +1,57 @@
+"""Compare feature sets and protocols on the same battles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pokebattle.evaluation import evaluate
+from pokebattle.learning.features import FEATURE_SETS
+from pokebattle.model import BattleWinner
+
+if TYPE_CHECKING:
+    from pokebattle.datasets import BattleSet
+    from pokebattle.params import Params
+
+
+def fit_and_judge(params: Params, sets: Mapping[str, BattleSet], tests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Fit a version's model with every feature set under every protocol, and score it on the protocol's test part.
+
+    Parameters
+    ----------
+    params : Params
+        The version. Its feature set and protocol are ignored.
+    sets : mapping of str to BattleSet
+        The battles, by protocol.
+    tests : mapping of str to DataFrame
+        The test part in one orientation, by protocol.
+
+    Returns
+    -------
+    DataFrame
+        As from `evaluation.evaluate`, with a first column protocol; the predictors are the feature sets.
+    """
+    tables: dict[str, pd.DataFrame] = {}
+    seen: list[tuple[pd.DataFrame, dict[str, BattleWinner]]] = []
+    for protocol, battles in sets.items():
+        training = battles.training
+        models = next((models for known, models in seen if known.equals(training)), None)
+        if models is None:  # the two unseen protocols have the same training part
+            models = {name: _fitted(params, name, training) for name in FEATURE_SETS}
+            seen.append((training, models))
+        test = tests[protocol]
+        tables[protocol] = evaluate(
+            test,
+            {name: model.predict_proba(test)[:, 1] for name, model in models.items()},
+            n_bootstrap=params.n_bootstrap,
+            random_state=params.random_state,
+            families=None if protocol == "pair" else battles.families,
+        )
+    return pd.concat(tables, names=["protocol"]).reset_index(level="protocol").reset_index(drop=True)
+
+
+def _fitted(params: Params, features: str, training: pd.DataFrame) -> BattleWinner:
+    model = BattleWinner.from_params(params.model_copy(update={"features": features}))
+    return model.fit(training, training["wins_a"], training["n_battles"])

@@ -1,0 +1,287 @@
+"""Figures of the tables that `evaluation`, `explanation` and `model` return. Every function returns a new figure."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pokebattle.evaluation.explanation import labels
+
+A_COLOUR, B_COLOUR, GREY = "#3b6fb6", "#d1603d", "#8a8a8a"
+STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "axes.axisbelow": True,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+}
+
+
+def reliability(table: pd.DataFrame) -> Figure:
+    """Draw the observed against the predicted share of wins, and below it the number of battles in each bin.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `evaluation.calibration_table`.
+    """
+    with plt.rc_context(STYLE):
+        figure, (above, below) = plt.subplots(
+            2, 1, figsize=(5.2, 5.6), sharex=True, height_ratios=[3, 1], layout="constrained"
+        )
+        above.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
+        above.plot(table["predicted"], table["observed"], color=A_COLOUR, marker="o", label="model")
+        above.set(ylabel="observed share of wins", ylim=(-0.02, 1.02), title="Calibration: predicted and observed wins")
+        above.legend(frameon=False)
+        middles = [interval.mid for interval in table.index]
+        below.bar(middles, table["n_battles"], width=0.9 * (table.index[0].right - table.index[0].left), color=A_COLOUR)
+        below.set(xlabel="predicted P(A wins)", ylabel="battles", xlim=(-0.02, 1.02))
+        below.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    return _done(figure)
+
+
+def importance(table: pd.DataFrame, n_features: int = 15) -> Figure:
+    """Draw the features with the largest share of the gain.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `model.BattleWinner.importance`.
+    n_features : int, default 15
+        Number of features to show.
+    """
+    return bars(table["gain"].head(n_features), "share of the total gain", "Importance of the features")
+
+
+def mean_contributions(contributions: pd.Series, n_features: int = 15) -> Figure:
+    """Draw the features that contribute most to the predictions.
+
+    Parameters
+    ----------
+    contributions : Series
+        Mean absolute contribution (log-odds) by feature, largest first.
+    n_features : int, default 15
+        Number of features to show.
+    """
+    return bars(contributions.head(n_features), "mean distance from 0, log-odds", "What moves the predictions")
+
+
+def explanations(table: pd.DataFrame) -> Figure:
+    """Draw the features' contributions to some matchups, one panel each: to the right for A, to the left for B.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `explanation.explain`.
+    """
+    matchups = table.index.unique("matchup")
+    rows = len(table) // len(matchups)
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(
+            len(matchups),
+            1,
+            figsize=(7.4, (0.6 + 0.25 * rows) * len(matchups) + 0.3),
+            sharex=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for axes, matchup in zip(panels.flat, matchups, strict=True):
+            parts = table.loc[matchup, "log_odds"][::-1]
+            colours = [A_COLOUR if value > 0 else B_COLOUR for value in parts]
+            colours[0] = GREY
+            axes.barh(parts.index.str.replace("_", " "), parts, color=colours)
+            axes.axvline(0, color="black", linewidth=0.8)
+            axes.grid(axis="y", visible=False)
+            axes.set_title(matchup)
+        panels[-1, 0].set_xlabel("log-odds: left for B, right for A; grey is the sum")
+    return _done(figure)
+
+
+def learning_curve(table: pd.DataFrame) -> Figure:
+    """Draw the log-loss against the number of matchups that the model was fitted on.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `evaluation.learning_curve`.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.2, 3.6), layout="constrained")
+        axes.plot(table["n_matchups"], table["training"], color=GREY, marker="o", label="learned from")
+        axes.plot(table["n_matchups"], table["held_out"], color=A_COLOUR, marker="o", label="held out")
+        axes.fill_between(table["n_matchups"], table["low"], table["high"], color=A_COLOUR, alpha=0.15, linewidth=0)
+        if "bayes" in table:
+            limit = "Bayes limit, held out"
+            axes.plot(table["n_matchups"], table["bayes"], color=B_COLOUR, linestyle="--", label=limit)
+        axes.set(xscale="log", xlabel="matchups learned from", ylabel="log-loss (nats a battle)", ylim=(0, None))
+        axes.set(title="Learning curve")
+        axes.set_xticks(table["n_matchups"], [f"{n:,}" for n in table["n_matchups"]])
+        axes.minorticks_off()
+        axes.legend(frameon=False)
+    return _done(figure)
+
+
+def largest_errors(table: pd.DataFrame) -> Figure:
+    """Draw predicted and observed P(A wins) of the worst matchups, the worst on top.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `evaluation.largest_errors`.
+    """
+    shown = table.set_axis(labels(table)).rename_axis("matchup")[["predicted", "observed"]]
+    return two_shares(shown, "P(A wins)", "Largest errors")
+
+
+def two_shares(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
+    """Draw two shares for each row, joined by a line, the first row on top.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Two columns of numbers from 0 to 1; the index contains the labels of the rows.
+    xlabel, title : str
+    """
+    first, second = table.columns
+    rows = table[::-1]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(8.4, 0.9 + 0.32 * len(table)), layout="constrained")
+        axes.hlines(rows.index, rows[first], rows[second], color=GREY, linewidth=1)
+        axes.plot(rows[first], rows.index, "o", color=A_COLOUR, label=first)
+        axes.plot(rows[second], rows.index, "D", color=B_COLOUR, label=second)
+        axes.set(xlabel=xlabel, xlim=(-0.02, 1.02), title=title)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return _done(figure)
+
+
+def excesses(table: pd.DataFrame) -> Figure:
+    """Draw the log-loss above the Bayes limit with its intervals, on a scale that is logarithmic from 1 % on.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Index protocol and feature set; columns value, low, high, in percent.
+    """
+    groups = table.index.unique(0)
+    colours = dict(zip(table.index.unique(1), (GREY, B_COLOUR, A_COLOUR, "#5b8c5a"), strict=False))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(7.4, 0.9 + 0.75 * len(groups)), layout="constrained")
+        for number, (name, colour) in enumerate(colours.items()):
+            rows = table.xs(name, level=1).reindex(groups)
+            heights = [-place + 0.2 * (1 - number) for place in range(len(groups))]
+            axes.hlines(heights, rows["low"], rows["high"], color=colour, linewidth=2)
+            axes.plot(rows["value"], heights, "o", color=colour, label=name)
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set_yticks([-place for place in range(len(groups))], [name.replace("_", " ") for name in groups])
+        axes.set(xlabel="log-loss above the Bayes limit, %", xlim=(min(0, table["low"].min()), None))
+        axes.set(title="Protocols and feature sets", ylim=(0.5 - len(groups), 0.5))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.grid(axis="y", visible=False)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return _done(figure)
+
+
+def type_chart(chart: pd.DataFrame) -> Figure:
+    """Draw the type multipliers: attacking types as rows, defending types as columns.
+
+    Parameters
+    ----------
+    chart : DataFrame
+        From `dex.type_chart`.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(7.4, 6.2), layout="constrained")
+        _multipliers(chart, axes)
+    return _done(figure)
+
+
+def type_outcomes(chart: pd.DataFrame, share: pd.DataFrame) -> Figure:
+    """Draw the type multipliers, and beside them the share of battles that the attackers won.
+
+    Parameters
+    ----------
+    chart, share : DataFrame
+        Index attacking type, columns defending type. Multipliers (0 to 2), and shares of wins (0 to 1, missing if
+        unknown).
+    """
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(14.2, 6.2), layout="constrained")
+        _multipliers(chart, left)
+        sns.heatmap(
+            100 * share,
+            cmap=sns.diverging_palette(20, 245, as_cmap=True),
+            vmin=0,
+            vmax=100,
+            annot=True,
+            fmt=".0f",
+            annot_kws={"size": 8},
+            cbar=False,
+            linewidths=0.5,
+            ax=right,
+        )
+        left.set(title="Multiplier of the type chart")
+        right.set(title="Battles won by the attacker, %", xlabel="defender's first type", ylabel="")
+        right.tick_params(length=0)
+        right.grid(visible=False)
+    return _done(figure)
+
+
+def win_counts(table: pd.DataFrame) -> Figure:
+    """Draw how often each number of wins occurs, one group of bars per number.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Index policy, columns number of wins, values shares of the matchups (0 to 1).
+    """
+    width = 0.8 / len(table)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.8, 3.2), layout="constrained")
+        for number, (policy, row) in enumerate(table.iterrows()):
+            colour = (A_COLOUR, GREY, B_COLOUR)[number % 3]
+            places = [wins + width * (number - (len(table) - 1) / 2) for wins in row.index]
+            axes.bar(places, 100 * row, width, color=colour, label=str(policy).replace("_", " "))
+        axes.set(xlabel=f"wins in {len(table.columns) - 1} battles", ylabel="matchups, %")
+        axes.set_xticks(list(table.columns))
+        axes.grid(axis="x", visible=False)
+        axes.legend(frameon=False)
+    return _done(figure)
+
+
+def bars(values: pd.Series, xlabel: str, title: str) -> Figure:
+    """Draw a horizontal bar for every feature, the first on top.
+
+    Parameters
+    ----------
+    values : Series
+        Index feature.
+    xlabel, title : str
+    """
+    shown = values[::-1]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.2, 0.5 + 0.27 * len(shown)), layout="constrained")
+        axes.barh(shown.index.str.replace("_", " "), shown, color=A_COLOUR)
+        axes.set(xlabel=xlabel, title=title)
+        axes.grid(axis="y", visible=False)
+    return _done(figure)
+
+
+def _multipliers(chart: pd.DataFrame, axes: Axes) -> None:
+    colours = sns.color_palette(["#3d3d3d", "#e8a798", "#f7f7f7", "#7fb3d5"])
+    codes = chart.replace({0: 0, 0.5: 1, 1: 2, 2: 3}).astype(int)
+    text = chart.replace({0: "0", 0.5: "½", 1: "", 2: "2"})
+    sns.heatmap(codes, cmap=list(colours), annot=text, fmt="", cbar=False, linewidths=0.5, ax=axes)
+    axes.set(xlabel="defending type", ylabel="attacking type")
+    axes.tick_params(length=0)
+
+
+def _done(figure: Figure) -> Figure:
+    """Close the figure, so that a notebook shows it only once, as the result of the cell."""
+    plt.close(figure)
+    return figure
