@@ -20,8 +20,10 @@ def main() -> None:
     stats = rng.integers(30, 111, (len(names), 4))  # Vivo, Forto, Ŝirmo, Rapido
     types = [rng.choice(len(TYPES), rng.integers(1, 3), replace=False) for _ in names]
     weights = np.round(rng.uniform(0.4, 90, len(names)), 1)  # decides nothing
-    species = [[f"K{number:02}", name, TYPES[own[0]], TYPES[own[1]] if len(own) == 2 else "", *numbers, comma(weight)]
-               for number, (name, own, numbers, weight) in enumerate(zip(names, types, stats, weights, strict=True), 1)]
+    species = [
+        [f"K{number:02}", name, TYPES[own[0]], TYPES[own[1]] if len(own) == 2 else "", *numbers, comma(weight)]
+        for number, (name, own, numbers, weight) in enumerate(zip(names, types, stats, weights, strict=True), 1)
+    ]
     write("species.csv", ["Nr", "Nomo", "Speco", "Dua speco", "Vivo", "Forto", "Ŝirmo", "Rapido", "Pezo"], species)
 
     battles = []
