@@ -63,7 +63,7 @@ class BattleSet:
         for the engine's battles, turns (mean length; a result like wins_a, not a feature). Your own battles have no
         moves and no policy.
     species : DataFrame, optional
-        The species of your own battles, see `tables.OwnBattles`; None for the species of the game.
+        The species of your own battles, see `own_battles.OwnBattles`; None for the species of the game.
     notes : tuple of str
         Remarks for the reader, one line each.
     """
@@ -147,7 +147,7 @@ def load_battles(
     DatasetError
         If the set or the protocol is unknown, a limit is below 0, a file is missing, changed or malformed, `tables` is
         missing, or your own files contain too few pairs.
-    sheets.TablesError
+    csv_reader.TablesError
         If your own files cannot be used.
     splits.LeakError
         As in `leaks.check_parts`.

@@ -44,7 +44,7 @@ class BattlesColumns(_Strict):
     """The headers of the columns in a file of battles.
 
     `first_won` is the winner column's word for a win of the first species. It is needed only if the column contains
-    neither species nor flags, see `tables.FLAGS`.
+    neither species nor flags, see `own_battles.FLAGS`.
     """
 
     first: Header

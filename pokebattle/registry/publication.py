@@ -67,7 +67,7 @@ def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float
     params : Params
         The parameters that it was trained with.
     metrics : mapping of str to float
-        From `evaluation.metrics`.
+        From `evaluation.run_metrics`.
     battles : BattleSet
         The set that it was trained and evaluated on.
 

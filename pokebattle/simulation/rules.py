@@ -141,7 +141,7 @@ def damage(user: Record, target: Record, move: Record, effectiveness: float, rng
     Parameters
     ----------
     user, target : record of `records.FIGHTER`
-    move : record of `tables.MOVE`
+    move : record of `records.MOVE`
     effectiveness : float
         Type multiplier of the move against the target.
     rng : ndarray of uint64, shape (1,)
@@ -298,7 +298,7 @@ def goes_first(one: Record, other: Record, moves: Records, rng: Generator) -> bo
     Parameters
     ----------
     one, other : record of `records.FIGHTER`
-    moves : ndarray of `tables.MOVE`
+    moves : ndarray of `records.MOVE`
     rng : ndarray of uint64, shape (1,)
     """
     lead = moves[one.choice].priority - moves[other.choice].priority
@@ -316,7 +316,7 @@ def is_able(user: Record, move: Record, rng: Generator) -> bool:
     Parameters
     ----------
     user : record of `records.FIGHTER`
-    move : record of `tables.MOVE`
+    move : record of `records.MOVE`
     rng : ndarray of uint64, shape (1,)
     """
     if user.recharging:
@@ -344,7 +344,7 @@ def lands(user: Record, target: Record, move: Record, effectiveness: float, is_f
     Parameters
     ----------
     user, target : record of `records.FIGHTER`
-    move : record of `tables.MOVE`
+    move : record of `records.MOVE`
     effectiveness : float
         Type multiplier of the move against the target.
     is_first : bool
@@ -373,7 +373,7 @@ def hit(user: Record, target: Record, move: Record, effectiveness: float, rng: G
     Parameters
     ----------
     user, target : record of `records.FIGHTER`
-    move : record of `tables.MOVE`
+    move : record of `records.MOVE`
     effectiveness : float
         Type multiplier of the move against the target.
     rng : ndarray of uint64, shape (1,)
@@ -407,7 +407,7 @@ def affect(user: Record, target: Record, move: Record, rng: Generator) -> None:
     Parameters
     ----------
     user, target : record of `records.FIGHTER`
-    move : record of `tables.MOVE`
+    move : record of `records.MOVE`
     rng : ndarray of uint64, shape (1,)
     """
     if move.traps and target.trapped == 0:
@@ -467,7 +467,7 @@ def drawn_status(move: Record, rng: Generator) -> int:
 
     Parameters
     ----------
-    move : record of `tables.MOVE`
+    move : record of `records.MOVE`
     rng : ndarray of uint64, shape (1,)
     """
     burn, paralysis, freeze = move.burn_chance, move.paralysis_chance, move.freeze_chance
@@ -531,7 +531,7 @@ def act(
         Whether the user acts first in this turn.
     pp : ndarray of int
         PP left of the user's moves, changed in place.
-    moves : ndarray of `tables.MOVE`
+    moves : ndarray of `records.MOVE`
     effectiveness : ndarray of float, shape (n_types, n_species)
         Type multipliers.
     rng : ndarray of uint64, shape (1,)
@@ -596,7 +596,7 @@ def winner_after(side: int, fighters: Records, moves: Records) -> int:
     side : int
         The side that acted.
     fighters : ndarray of `records.FIGHTER`, shape (2,)
-    moves : ndarray of `tables.MOVE`
+    moves : ndarray of `records.MOVE`
     """
     user, target = fighters[side], fighters[1 - side]
     if target.hp == 0 and not (user.hp == 0 and moves[user.choice].self_destruct):
@@ -690,7 +690,7 @@ def battle(
         PP left of the moves in each pool, changed in place.
     pools : tuple of two ndarrays of int
         The moves of each side, as rows of `moves`.
-    moves : ndarray of `tables.MOVE`
+    moves : ndarray of `records.MOVE`
         The last row is Struggle.
     effectiveness : ndarray of float, shape (n_types, n_species)
         Type multipliers.
@@ -735,7 +735,7 @@ def fight(
     seeds : ndarray of uint64, shape (n_matchups,)
     n_battles : int
     moves, rested, effectiveness : ndarray
-        The arrays `moves`, `fighters` and `effectiveness` of `tables.Tables`.
+        The arrays `moves`, `fighters` and `effectiveness` of `records.Tables`.
 
     Returns
     -------
