@@ -10,14 +10,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from nbtrack import processes, server, spool
+from nbtrack import artifact_stores, processes, server, spool
 from nbtrack.executions import executions_dir
 from nbtrack.files import read_json
 from nbtrack.journal import spool_size
 from nbtrack.mlflow_rest import MlflowRest, ServerError, tags_of
-from nbtrack.sender import artifact_stores
-from nbtrack.sender.finalize import HEARTBEAT
 from nbtrack.sender.journal_reader import KERNEL, SEEN
+from nbtrack.sender.run_writer import HEARTBEAT
 from nbtrack.settings import destination_of, enabled, invalid_settings, spool_limit, switched_on, tracking_uri
 
 STALE = 3 * HEARTBEAT  # seconds without a sign of life after which a run of another host is called stale

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
+from nbtrack import artifact_stores
 from nbtrack.errors import ServerError, UnsentError
-from nbtrack.sender import artifact_stores
 from nbtrack.settings import is_served
 
 API = "/api/2.0/mlflow/"

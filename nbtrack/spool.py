@@ -20,7 +20,7 @@ from nbtrack.executions import executions_dir
 from nbtrack.files import read_json
 from nbtrack.journal import append_event, read_events
 from nbtrack.mlflow_rest import ServerError
-from nbtrack.sender.finalize import Finalizer, deliver_aside, tidy_up
+from nbtrack.sender.run_writer import RunWriter, deliver_aside, tidy_up
 from nbtrack.sender.sender import ServerRefusesError
 from nbtrack.settings import destination_of, linger
 from nbtrack.start import start_drainer
@@ -123,18 +123,18 @@ def deliver(one: Waiting) -> str:
         if "status" in read_json(one.folder / "run.json"):
             tidy_up(one.folder)
             return "delivered"
-        finalizer = Finalizer(one.folder, one.start)
+        writer = RunWriter(one.folder, one.start)
         try:
             note_stranded(one)
-            finalizer.finalize()
+            writer.finalize()
         except ServerRefusesError as error:
             return f"refused: {error}"
         except (OSError, ServerError) as error:
-            finalizer.away(error)
-            alone = isinstance(error, ServerError) and finalizer.delivery.rest.healthy()
+            writer.away(error)
+            alone = isinstance(error, ServerError) and writer.delivery.rest.healthy()
             return f"held up: {error}" if alone else f"away: {error}"
         except Exception as error:  # a broken record, an invalid address: must not stop the executions after it
-            return f"refused: {finalizer.undeliverable(error)}"
+            return f"refused: {writer.undeliverable(error)}"
     return "delivered"
 
 

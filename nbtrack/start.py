@@ -69,7 +69,7 @@ def _replace(child: "subprocess.Popen[bytes]", folder: Path, kernel: int) -> Non
         execution = current()
         if execution is None or execution.journal.folder != folder or not folder.is_dir():
             return
-        execution.ring(BELL)
+        execution.signal(BELL)
 
 
 def start_drainer() -> None:

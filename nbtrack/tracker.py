@@ -194,7 +194,7 @@ class MLflowTracker:
         except OSError as error:
             say(f"this run is not tracked ({type(error).__name__}: {error})")
             return None
-        execution.fix_names(names)
+        execution.freeze_names(names)
         execution.emit("cell_start", cell=0, cell_id=None, source=source)
         return execution
 

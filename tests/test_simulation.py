@@ -87,7 +87,7 @@ def test_chances_by_hand(matchup, chance) -> None:
 def test_damage_is_the_formula() -> None:
     """The least and the most HP that first hits take, against `attacks.hit_damage`."""
     from pokebattle.simulation.records import tables
-    from pokebattle.simulation.rules import damage
+    from pokebattle.simulation.simulator import damage
 
     game, rng = tables(), np.array([7], dtype=np.uint64)
     rows = drawn(24, 3)

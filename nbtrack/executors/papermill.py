@@ -90,7 +90,7 @@ class TrackedEngine(NBClientEngine):
         ----------
         nb_man : NotebookExecutionManager
         told : dict, optional
-            As in `best_params.hand_over`; None for an execution that is not tracked.
+            As in `handover.hand_over`; None for an execution that is not tracked.
         kernel_name, log_output, stdout_file, stderr_file, start_timeout, execution_timeout, **kwargs
             As papermill's engines.
         """

@@ -136,7 +136,7 @@ class Execution:
             self._asked_to = os.fstat(self.journal.fileno()).st_size
         if (now := time.monotonic()) - self._rung > QUIET:
             self._rung = now
-            self.ring(BELL)
+            self.signal(BELL)
         return kept
 
     def describe(self, subject: str, text: str) -> None:
@@ -152,7 +152,7 @@ class Execution:
         self._described[subject] = text
         self.emit("tags", values={"mlflow.note.content": "\n\n".join(self._described.values())})
 
-    def ring(self, how: bytes) -> None:
+    def signal(self, how: bytes) -> None:
         """Signal the sender; start it again if it was killed.
 
         Parameters
@@ -169,7 +169,7 @@ class Execution:
                 if time.monotonic() - self._started > RESTART and self.journal.folder.is_dir():
                     self._start_sender()
 
-    def fix_names(self, names: tuple[str, str]) -> None:
+    def freeze_names(self, names: tuple[str, str]) -> None:
         """Fix experiment and run name: from here on the run can be created.
 
         Parameters
@@ -178,7 +178,7 @@ class Execution:
         """
         self.names = names
         self.emit("names", experiment=names[0], run_name=names[1])
-        self.ring(URGENT)
+        self.signal(URGENT)
 
     def owns(self, run_id: str) -> bool:
         """Return whether an id is that of the execution's run.
@@ -190,7 +190,7 @@ class Execution:
         """
         return run_id in {self.start["run"], self.progress.ids.get(self.start["run"])}
 
-    def lies_in(self, experiment_id: str) -> bool:
+    def is_in_experiment(self, experiment_id: str) -> bool:
         """Return whether the execution's run is in an experiment.
 
         Parameters
@@ -213,13 +213,13 @@ class Execution:
             return
         self.moved_to = experiment_id
         self.emit("experiment", experiment_id=experiment_id, name=name)
-        self.ring(URGENT)
+        self.signal(URGENT)
 
     # -- the server's responses --------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
         """Return ``run_id``, ``experiment_id`` and ``artifact_uri`` of the run; local ones while the server is slow."""
-        found = self._wait(self._opened_run, self.patience) if self.names else None
+        found = self._wait(self._opened_run, self.write_timeout) if self.names else None
         start = self.start
         local = {
             "run_id": start["run"],
@@ -234,7 +234,7 @@ class Execution:
         return run if run and moved_to in ("", run["experiment_id"]) else None
 
     @property
-    def patience(self) -> float:
+    def write_timeout(self) -> float:
         """Seconds that a write waits for the server before it is checked whether the server hangs."""
         busy = min(max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), BUSIEST)
         usual = self._usual or self.progress.facts.get("took", 0.0)
@@ -257,7 +257,7 @@ class Execution:
         """
         began = time.monotonic()
         has_answered = self._usual or "took" in self.progress.facts
-        longest = max(self.patience, PAUSE if has_answered else self._begun + FIRST - began)
+        longest = max(self.write_timeout, PAUSE if has_answered else self._begun + FIRST - began)
         if not self._is_listened_to() or not answers(self.uri, longest):
             return True
         if not self._usual:
@@ -269,7 +269,7 @@ class Execution:
         pipe.register(self._bell, 0)
         return not pipe.poll(0)
 
-    def gave_up(self, patience: float, began: float) -> None:
+    def record_timeout(self, patience: float, began: float) -> None:
         """Record a wait without success: until the server makes progress, or for a while, nobody waits as long again.
 
         Parameters
@@ -292,7 +292,7 @@ class Execution:
         with self._looking:
             return bool(self.progress.refresh().facts.get("away"))
 
-    def look_again(self, is_well: Callable[[float], bool], patience: float) -> None:
+    def recheck_server(self, is_well: Callable[[float], bool], patience: float) -> None:
         """Check whether a server that was away works again, and wait for the sender then.
 
         Without this signal, the sender retries less and less often.
@@ -310,7 +310,7 @@ class Execution:
         if not self.is_away() or (began < until and patience <= waited):
             return
         if is_well(patience):
-            self.ring(BACK)
+            self.signal(BACK)
             pulse = self.progress.pulse()
             while self.is_away() and time.monotonic() - moved < PAUSE:
                 time.sleep(0.002)
@@ -356,18 +356,18 @@ class Execution:
         Other processes, which do not wait, can then see them.
         """
         if not self._starting.locked():  # starting the sender also starts a process
-            self.wait_until_received(self.patience)
+            self.wait_until_received(self.write_timeout)
 
     def _wait(self, look: Callable[[], Any], patience: float) -> Any:
         """Wait for the result of ``look``, as long as the server makes progress."""
         if not (found := look()) and self.may_answer_within(patience) and not (found := look()):
-            self.ring(URGENT)
+            self.signal(URGENT)
             began = moved = time.monotonic()
             pulse = self.progress.pulse()
             while not (found or self.refused) and self.may_answer_within(patience):
                 if time.monotonic() - moved > patience:
                     if time.monotonic() - began > LONGEST_WAIT or self.hangs():
-                        self.gave_up(patience, began)
+                        self.record_timeout(patience, began)
                         break
                     moved = time.monotonic()
                 time.sleep(0.002)

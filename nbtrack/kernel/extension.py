@@ -238,7 +238,7 @@ class KernelTracker:
         if execution is None:
             execution = self.execution = self._open(names)
         if execution.names is None and (not is_parameters or self.context.parameters):
-            execution.fix_names(names)
+            execution.freeze_names(names)
         return execution
 
     def _goes_over(self, execution: Execution, names: tuple[str, str]) -> bool:

@@ -147,9 +147,9 @@ class Attachment:
         if not self._is_chosen():
             return True
         chosen = self._chosen_experiment()
-        if not execution.lies_in(chosen) and not execution.started:
+        if not execution.is_in_experiment(chosen) and not execution.started:
             execution.move(chosen, self.fluent.get_experiment(chosen).name)
-        return execution.lies_in(chosen)
+        return execution.is_in_experiment(chosen)
 
     # -- mlflow's functions ----------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from nbtrack.journal import mask_request
 from nbtrack.kernel import child_processes
 from nbtrack.kernel.execution import ANSWER, LONGEST_WAIT, PAUSE, Execution
 from nbtrack.kernel.import_hooks import after_import, replace
-from nbtrack.kernel.offline_answers import CREATIONS, OfflineAnswers
+from nbtrack.kernel.known_entities import CREATIONS, KnownEntities
 from nbtrack.kernel.safe_writes import KnownRuns, run_of
 from nbtrack.terminal import say_once
 
@@ -150,7 +150,7 @@ class TrackedRequests:
 
     def __init__(self, module: Any, current: Callable[[], Execution | None]) -> None:
         self.module, self.current = module, current
-        self.runs, self.offline = KnownRuns(), OfflineAnswers()
+        self.runs, self.offline = KnownRuns(), KnownEntities()
 
     def wrap(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function that mlflow will call instead of ``plain``.
@@ -221,11 +221,11 @@ class TrackedRequests:
             return 200, {}
         self._name_notebook(request)
         doubtful, began, asked_at = False, int(time.time() * 1000), time.monotonic()
-        if self._is_ready(request, execution.patience) and not self._waits_behind(request):
+        if self._is_ready(request, execution.write_timeout) and not self._waits_behind(request):
             try:
-                response = self._send(request, execution.patience)
+                response = self._send(request, execution.write_timeout)
             except UnansweredError as error:
-                execution.gave_up(execution.patience, asked_at)
+                execution.record_timeout(execution.write_timeout, asked_at)
                 doubtful = error.sent
             else:
                 if response.status_code not in DENIED and not self._is_away(request, response):
@@ -259,7 +259,7 @@ class TrackedRequests:
         if name not in self.offline.kept or not request.name.startswith(("registered-models/", "model-versions/")):
             return False
         with contextlib.suppress(self.module.MlflowException):
-            options = {"params": {"name": name}, "timeout": (CONNECT, request.execution.patience)}
+            options = {"params": {"name": name}, "timeout": (CONNECT, request.execution.write_timeout)}
             path = "/api/2.0/mlflow/registered-models/get"
             if request.send(path, "GET", **options, max_retries=0, raise_on_status=False).status_code == 200:
                 self.offline.kept.discard(name)
@@ -301,7 +301,7 @@ class TrackedRequests:
         self.offline.follow(name, body)
         own = request.execution
         deletes_run = name == "runs/delete" and own.owns(run_of(body))
-        if deletes_run or (name == "experiments/delete" and own.lies_in(str(body.get("experiment_id")))):
+        if deletes_run or (name == "experiments/delete" and own.is_in_experiment(str(body.get("experiment_id")))):
             own.deleted = True
         if request.method == "POST" and (kind := CREATIONS.get(name)):
             whole = response.json()
@@ -317,7 +317,7 @@ class TrackedRequests:
         """Send a read with the server's ids, after the server has received everything that was recorded before."""
         execution = request.execution
         asked = not _outermost_function().startswith(WRITING)
-        patience = max(ANSWER, execution.patience) if asked else execution.patience
+        patience = max(ANSWER, execution.write_timeout) if asked else execution.write_timeout
         began = time.monotonic()
         ready = self._is_ready(request, patience)
         reason = execution.progress.facts.get("away") or execution.progress.facts.get("refused") or "it takes long"
@@ -331,7 +331,7 @@ class TrackedRequests:
                     return response
                 reason = f"HTTP {response.status_code}"
             except UnansweredError as error:
-                execution.gave_up(patience, began)
+                execution.record_timeout(patience, began)
                 reason = str(error)
         if recorded:
             return recorded
@@ -371,7 +371,7 @@ class TrackedRequests:
             Whether the server answers, and knows all ids in the request if it is a write.
         """
         execution = request.execution
-        execution.look_again(functools.partial(self._is_well, request), patience)
+        execution.recheck_server(functools.partial(self._is_well, request), patience)
         may_answer = execution.may_answer_within
         if not (may_answer(patience) and execution.wait_until_received(patience) and may_answer(patience)):
             return False

@@ -404,7 +404,7 @@ class JournalReader:
         for turn in attempts.begin():
             self.cells[turn].left_to = number
         self._open_attempt(attempts.number)
-        self.provenance.look_again(attempts.number)
+        self.provenance.recheck_server(attempts.number)
 
     def _turn(self) -> int | None:
         """Return the turn of the cell that the current event comes from: the one it names, else the notebook's last."""

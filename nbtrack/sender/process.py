@@ -13,13 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nbtrack import processes, spool
+from nbtrack import artifact_stores, processes, spool
 from nbtrack.journal import BACK, BELL, URGENT, append_event, read_events
 from nbtrack.mlflow_rest import ServerError
-from nbtrack.sender import artifact_stores
-from nbtrack.sender.finalize import HEARTBEAT, Finalizer
 from nbtrack.sender.items import Batch
 from nbtrack.sender.journal_reader import SCRIPT, SEEN
+from nbtrack.sender.run_writer import HEARTBEAT, RunWriter
 from nbtrack.sender.sender import ServerRefusesError
 from nbtrack.settings import server_is_starting
 from nbtrack.terminal import say
@@ -57,7 +56,7 @@ class SenderProcess:
 
     def __init__(self, folder: Path, start: dict[str, Any], kernel: int) -> None:
         self.folder, self.start, self.kernel_pid = folder, start, kernel
-        self.finalizer = Finalizer(folder, start)
+        self.writer = RunWriter(folder, start)
         self.kernel = processes.Watch(start["kernel"])
         self.parent = processes.Watch(start["parent"]) if start.get("parent") else None
         self._next_try = 0.0
@@ -97,13 +96,13 @@ class SenderProcess:
         leave_terminal()
         os.nice(5)  # nobody waits any more, and the next notebook may already run
         self._note_end()
-        self._attempt(self.finalizer.finalize, at_once=True)
+        self._attempt(self.writer.finalize, at_once=True)
 
     def _has_ended(self) -> bool:
         """Return whether the kernel has ended or switched to another run; wait briefly, as ending takes a moment."""
         deadline = time.monotonic() + TICK
         while processes.state_of(self.start["kernel"]) == "alive":
-            reader = self.finalizer.reader
+            reader = self.writer.reader
             unread = (event for _, _, event in read_events(self.folder, reader.read_to))
             if reader.kernel_end or any(event["kind"] == "kernel_end" for event in unread):
                 return True
@@ -113,16 +112,16 @@ class SenderProcess:
         return True
 
     def _advance(self) -> None:
-        reader = self.finalizer.reader
+        reader = self.writer.reader
         if reader.names and time.monotonic() - self._seen > HEARTBEAT:
             self._seen = time.monotonic()
             reader.delivery.put(Batch(reader.run, tags={SEEN: str(int(time.time() * 1000))}))
-        self.finalizer.advance()
+        self.writer.advance()
         if not self._looked and (run := reader.delivery.progress.facts.get("run")):
             self._looked = True
             if not artifact_stores.is_served(run["artifact_uri"]):
                 threading.Thread(target=_look_at, args=(run["artifact_uri"],), daemon=True).start()
-        page = self.finalizer.page() if self.start["executor"] in TOLD_HERE else ""
+        page = self.writer.page() if self.start["executor"] in TOLD_HERE else ""
         if page and page != self._told:  # it changes if a cell chooses another experiment
             self._told = page
             say(f"MLflow run: {page}")
@@ -136,16 +135,16 @@ class SenderProcess:
             self._failures = 0
         except ServerRefusesError as error:
             self._refused = True
-            self._say(f"the MLflow server at {self.finalizer.uri} refuses this execution ({error})")
+            self._say(f"the MLflow server at {self.writer.uri} refuses this execution ({error})")
         except (OSError, ServerError) as error:
             self._failures += 1
             self._next_try = time.monotonic() + min(spool.RETRY[0] * 1.5 ** (self._failures - 1), 10.0)
-            self.finalizer.away(error)
-            if not server_is_starting(self.finalizer.uri):
-                self._say(f"no MLflow server answers at {self.finalizer.uri} ({error})")
+            self.writer.away(error)
+            if not server_is_starting(self.writer.uri):
+                self._say(f"no MLflow server answers at {self.writer.uri} ({error})")
         except Exception as error:  # this execution is lost, but the others can be delivered
             self._refused = True
-            self._say(self.finalizer.undeliverable(error))
+            self._say(self.writer.undeliverable(error))
 
     def _say(self, what: str) -> None:
         if not self._said:
@@ -162,9 +161,9 @@ class SenderProcess:
             self.folder, "kernel_end", cause=cause, signal=signal, parent_ended=parent_ended, parent_cause=parent_cause
         )
         driver = self.start.get("driver")
-        if not driver or self.finalizer.reader.driver_end:
+        if not driver or self.writer.reader.driver_end:
             return
-        deadline, read_to = time.monotonic() + DRIVER_PATIENCE, self.finalizer.reader.read_to
+        deadline, read_to = time.monotonic() + DRIVER_PATIENCE, self.writer.reader.read_to
         while time.monotonic() < deadline and processes.state_of(driver) == "alive":
             for _, offset, event in read_events(self.folder, read_to):
                 if event["kind"] == "driver_end":

@@ -84,7 +84,7 @@ class Provenance:
             return ""
         return self.masker.text(code_diff(self.place, commit, self.notebook)) or "# something differs\n"
 
-    def look_again(self, attempt: int) -> None:
+    def recheck_server(self, attempt: int) -> None:
         """Record the differences from the commit when an attempt begins: modules may have been edited and reloaded.
 
         Parameters

@@ -23,7 +23,7 @@ from nbtrack.files import write_atomically
 from nbtrack.ids import LOCAL, LOCAL_ID
 from nbtrack.journal import Progress
 from nbtrack.mlflow_rest import API, Chunks, MlflowRest, file_chunks
-from nbtrack.sender import repeats
+from nbtrack.sender import idempotency
 from nbtrack.sender.items import Batch, Call, Experiment, File, Item, Removal, carries_id, id_of, ids_of, registers
 
 PERSISTENCE = 60.0  # seconds for which an internal error of the server counts as temporary
@@ -328,7 +328,7 @@ class Sender:
             if call.creates == "experiment" and call.root:  # the response contains only the id
                 answer |= self.rest.call("GET", "experiments/get", experiment_id=answer["experiment_id"])
         except ServerError as error:
-            if self._may_be_repeated(call) and repeats.says_done(call.method, call.name, error):
+            if self._may_be_repeated(call) and idempotency.says_done(call.method, call.name, error):
                 answer = {}
             elif error.code in EXISTS and call.creates == "experiment":
                 answer = {"experiment": self.rest.experiment(body["name"])}
@@ -355,7 +355,7 @@ class Sender:
 
     def _send(self, call: Call, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send a request, recorded first so that a later process knows that it may have been carried out."""
-        noted = bool(call.token) and not call.creates and not repeats.is_harmless(call.method, call.name)
+        noted = bool(call.token) and not call.creates and not idempotency.is_harmless(call.method, call.name)
         if noted:
             self.progress.note(sent=call.token)
         try:
@@ -371,7 +371,7 @@ class Sender:
         if not self._may_be_repeated(call):
             return None
         if not call.creates:
-            return repeats.carried_out(self.rest, call.method, call.name, body, call.asked)
+            return idempotency.carried_out(self.rest, call.method, call.name, body, call.asked)
         if call not in self._doubtful and not call.shared:  # a search handles its own duplicates
             self._doubtful.append(call)
         return next(self._created(call, body), None)
@@ -383,7 +383,7 @@ class Sender:
             return
         others = [told["body"] for token, told in self.progress.answers.items() if token != call.token]
         taken = {*call.known, *(id_of(call, other) for other in others)}
-        for answer in repeats.created(self.rest, call.creates, body, call.asked):
+        for answer in idempotency.created(self.rest, call.creates, body, call.asked):
             if id_of(call, answer) not in taken:
                 yield answer
 
@@ -396,7 +396,7 @@ class Sender:
             found = self.rest.call("POST", "logged-models/search", experiment_ids=[body["experiment_id"]], filter=tag)
             yield from ({"model": model} for model in found.get("models", []))
         elif call.creates == "version":
-            for version in repeats.newest_versions(self.rest, body["name"]):
+            for version in idempotency.newest_versions(self.rest, body["name"]):
                 if {"key": LOCAL_ID, "value": call.token} in version.get("tags", []):
                     yield {"model_version": version}
 
@@ -540,4 +540,4 @@ def _is_recent(since: float) -> bool:
 
 
 def _is_undecided(error: Exception) -> bool:
-    return isinstance(error, ServerError) and error.code == repeats.UNCLEAR
+    return isinstance(error, ServerError) and error.code == idempotency.UNCLEAR

@@ -1,4 +1,4 @@
-"""``python -m pokebattle train --version v3 --mlflow-tracking``: train.ipynb without a notebook in sight."""
+"""``python -m pokebattle train --version v3 --mlflow-tracking``: run train.ipynb from the command line."""
 
 import argparse
 import logging

@@ -83,10 +83,10 @@ def _fight(
     n_battles: int,
     game: Tables,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Call `rules.fight` on parts of `TURN` matchups, in as many threads as numba is configured for."""
+    """Call `simulator.fight` on parts of `TURN` matchups, in as many threads as numba is configured for."""
     from numba import config
 
-    from pokebattle.simulation.rules import fight
+    from pokebattle.simulation.simulator import fight
 
     def some(rows: slice) -> tuple[NDArray[np.int64], ...]:
         sides = species[rows], pools, starts[rows], sizes[rows]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pokebattle.game import dex
 from pokebattle.game.attacks import CRITICAL_CHANCE, IMMUNE, LOW_KICK, REACHED_BY
 from pokebattle.game.matchups import FRIENDSHIP, LEVEL, STATS, battle_stats, type_effectiveness
-from pokebattle.simulation.rules import (
+from pokebattle.simulation.simulator import (
     BIDE,
     BURN,
     COUNTER,

@@ -14,9 +14,9 @@ import pytest
 from faults import Server
 from guard import guarded
 
+from nbtrack import artifact_stores
 from nbtrack.errors import ServerError
 from nbtrack.mlflow_rest import MlflowRest
-from nbtrack.sender import artifact_stores
 
 WORD = "a-word"
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": WORD, "AWS_DEFAULT_REGION": "us-east-1"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nbtrack.sender.executed_notebook import ExecutedCell, ExecutedNotebook
-from nbtrack.sender.finalize import Finalizer
+from nbtrack.sender.run_writer import RunWriter
 
 LOCAL, SERVERS = "10ca1" + 27 * "7", 32 * "a"
 
@@ -69,8 +69,8 @@ def test_figures_of_cells_that_have_not_run_again_belong_to_the_attempt_in_which
 
 def test_a_link_that_was_shown_before_the_server_knew_the_run_has_its_ids(journal: Journal) -> None:
     start = {"uri": "http://127.0.0.1:9", "run": LOCAL, "notebook": "n.ipynb"}
-    finalizer = Finalizer(journal.folder, start)
-    finalizer.delivery.progress.note(ids={LOCAL: SERVERS})
+    writer = RunWriter(journal.folder, start)
+    writer.delivery.progress.note(ids={LOCAL: SERVERS})
     journal.run("a", "print(link)", text=f"http://127.0.0.1:9/#/experiments/1/runs/{LOCAL}")
-    text = b"".join(finalizer._with_ids(journal.notebook(saved("a")))).decode()
+    text = b"".join(writer._with_ids(journal.notebook(saved("a")))).decode()
     assert f"/runs/{SERVERS}" in text and LOCAL not in text

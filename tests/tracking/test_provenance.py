@@ -105,7 +105,7 @@ def test_a_module_that_was_edited_since_counts_from_the_next_attempt_on(notebook
     assert seen.seen["dirty"] is False
     (notebook.parent / "module.py").write_text("x = 2\n")
     assert seen.that_ran(ran(SOURCES), 1) == (False, "")
-    seen.look_again(2)
+    seen.recheck_server(2)
     (notebook.parent / "module.py").write_text("x = 1\n")
     dirty, patch = provenance(notebook).that_ran(ran(SOURCES), 2)  # whoever reads the journal again
     assert dirty and "+x = 2\n" in patch

@@ -121,7 +121,7 @@ def test_a_clock_that_jumps_does_not_end_the_sender(monkeypatch: pytest.MonkeyPa
         return reading, [], []
 
     one, read = object.__new__(process.SenderProcess), os.read
-    one.kernel_pid, one.finalizer = 0, settled
+    one.kernel_pid, one.writer = 0, settled
     monkeypatch.setattr(process.time, "monotonic", lambda: next(clock, 9.0))
     monkeypatch.setattr(process.select, "select", select)
     monkeypatch.setattr(process.os, "read", lambda fd, _: read(fd, 1))

@@ -19,14 +19,14 @@ from pokebattle.game.matchups import LEVEL
 NONE, BURN, PARALYSIS, FREEZE, POISON = range(5)  # lasting conditions; a species has at most one of them
 REFLECT, LIGHT_SCREEN = 1, 2
 FORMULA, FIXED, OHKO, PSYWAVE, SUPER_FANG, COUNTER, MIRROR_COAT, BIDE, LOW_KICKS = range(9)  # rules for damage
-HP, ATTACK, DEFENSE, SPECIAL_ATTACK, SPECIAL_DEFENSE, SPEED = range(6)  # the order of battles.STATS
+HP, ATTACK, DEFENSE, SPECIAL_ATTACK, SPECIAL_DEFENSE, SPEED = range(6)  # the order of matchups.STATS
 NOBODY = -1
 SCREEN_TURNS = 5
 CONFUSION_POWER = 40
 CONFUSION_CHANCE, FULL_PARALYSIS_CHANCE, THAW_CHANCE = 33.0, 25.0, 20.0  # percent; confusion since Generation 7
 BURN_SHARE, POISON_SHARE, SEED_SHARE, TRAP_SHARE = 16, 8, 8, 8  # 1/16 or 1/8 of the full HP per turn
 
-Record = Any  # of tables.MOVE or tables.FIGHTER
+Record = Any  # of records.MOVE or records.FIGHTER
 Records = NDArray[np.void]
 Generator = NDArray[np.uint64]  # shape (1,): the state of the generator
 

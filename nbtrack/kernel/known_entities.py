@@ -31,7 +31,7 @@ HISTORY = 10_000  # maximum number of metric points that are remembered per run
 Answer = tuple[int, dict[str, Any]]
 
 
-class OfflineAnswers:
+class KnownEntities:
     """Remembers what this process has created and logged, and answers in place of a server that is away."""
 
     def __init__(self) -> None:

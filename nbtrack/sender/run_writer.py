@@ -29,7 +29,7 @@ SET_ASIDE = "pokebattle.set_aside"
 HEARTBEAT = 300.0  # seconds between two heartbeats on an open run
 
 
-class Finalizer:
+class RunWriter:
     """Delivers one execution, from the first request to the last.
 
     Parameters
