@@ -50,16 +50,16 @@ test: check  ## lint, unit tests, tracking tests on a real server, nbval on ever
 	POKEBATTLE_TRACKING=off $(BIN)/pytest $(NBVAL) $(SIDE_BY_SIDE) tests notebooks
 
 check-release: $(READY)  ## whole ways to Production, and models of all kinds that are registered and loaded elsewhere (minutes)
-	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/registry tests/tracking/test_own_battles.py \
-		tests/tracking/test_published_model.py tests/tracking/test_judged_model.py
+	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/registry tests/nbtrack/test_own_battles.py \
+		tests/nbtrack/test_published_model.py tests/nbtrack/test_judged_model.py
 	POKEBATTLE_TRACKING=off $(BIN)/pytest tests/registry/release.py
 
 check-retrain: $(READY)  ## retraining of the sample version for real: without a shared server, with one, refused (minutes)
-	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/test_workflows.py tests/tracking/test_tracker.py \
-		tests/tracking/test_train.py
+	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/test_workflows.py tests/nbtrack/test_tracker.py \
+		tests/nbtrack/test_train.py
 
 check-shared: $(READY)  ## the team's server under load, with its database and itself failing, on S3, lost and restored
-	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/shared
+	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/team
 
 check-nbtrack: $(READY)  ## install nbtrack's wheel alone in a new environment and track a notebook there (minutes)
 	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/nbtrack
@@ -118,7 +118,7 @@ differential: $(READY)  ## search for calls of MLflow that give something else i
 	POKEBATTLE_TRACKING=off $(BIN)/python tests/differential/differential.py --sequences $(or $(SEQUENCES),5000)
 
 chaos: $(READY)  ## the whole fault matrix, senders killed at random, many notebooks at once (half an hour)
-	POKEBATTLE_TRACKING=off $(BIN)/python tests/tracking/chaos.py
+	POKEBATTLE_TRACKING=off $(BIN)/python tests/nbtrack/chaos.py
 
 docs: $(DOCS_READY)  ## build docs/ and the notebooks' stored outputs as a site in build/docs; a warning is an error
 	@rm -rf build/docs build/docs-doctrees

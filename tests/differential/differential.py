@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tracking"), str(HERE.parent / "kernel_ports")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "nbtrack"), str(HERE.parent / "kernel_ports")]
 
 from kernels import Nursery  # noqa: E402 - the modules of tests lie in several folders
 from machine import Place  # noqa: E402

@@ -64,7 +64,7 @@ def on_sqlite(folder: Path) -> Iterator[Place]:
 @contextlib.contextmanager
 def on_postgres(folder: Path) -> Iterator[Place]:
     """Give a team's server: PostgreSQL and accounts."""
-    spec = importlib.util.spec_from_file_location("team", HERE.parent / "shared" / "conftest.py")
+    spec = importlib.util.spec_from_file_location("team", HERE.parent / "team" / "conftest.py")
     assert spec is not None and spec.loader is not None
     team = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(team)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "tracking"))  # the guard of servers that tests start
+sys.path.insert(0, str(ROOT / "tests" / "nbtrack"))  # the guard of servers that tests start
 HIDDEN = ("pokebattle", "_pokebattle", "_editable_impl_pokebattle")  # how the product stands in site-packages
 
 

@@ -1,6 +1,6 @@
 """The long fault test: the matrix with three draws, the sender killed at random moments, many notebooks at once.
 
-``python tests/tracking/chaos.py [--kills 50] [--notebooks 20] [--seed N]`` prints one table and exits with 1 when
+``python tests/nbtrack/chaos.py [--kills 50] [--notebooks 20] [--seed N]`` prints one table and exits with 1 when
 anything was lost, doubled or wrong, when a call delayed its cell for more than 0.5 s beyond what is excused
 (`test_faults.Outcome`), when a fault did not strike, and when fewer than 80 % of the kills came while something was
 undelivered. It starts a server of its own and leaves nothing behind. ``--only`` restricts it to some of the faults.

@@ -196,7 +196,7 @@ def test_a_process_that_lives_on_has_no_cause(child: Any, monkeypatch: Any) -> N
 
 
 def test_the_senders_bare_python_can_import_it() -> None:
-    root = str(Path(processes.__file__).parents[2])
+    root = str(Path(processes.__file__).parents[1])
     code = (
         f"import sys, os; sys.path.insert(0, {root!r})\n"
         "from nbtrack.processes import *\n"

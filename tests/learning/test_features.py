@@ -69,7 +69,7 @@ def test_the_configuration_rebuilds_the_transformer(some: pd.DataFrame) -> None:
 
 
 def test_mechanics_by_hand() -> None:
-    """Numbers of tests/test_attacks.py; Pikachu's base speed 90 makes 112, Squirtle's 43 makes 64."""
+    """Numbers of tests/game/test_attacks.py; Pikachu's base speed 90 makes 112, Squirtle's 43 makes 64."""
     row = numbers(pair("pikachu", "thunderbolt", "squirtle", "aquajet"))
     assert row["a_damage_min"] == pytest.approx(86 / 119) and row["a_damage_max"] == pytest.approx(104 / 119)
     assert row["a_down_by_1"] == pytest.approx(1 / 24, abs=1e-6) and row["a_down_by_2"] == 1
