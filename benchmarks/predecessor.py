@@ -27,7 +27,8 @@ import pandas as pd
 
 from pokebattle.datasets import formula
 from pokebattle.datasets.splits import pair_hashes
-from pokebattle.evaluation import INTERVAL, species_bootstrap
+from pokebattle.evaluation import species_bootstrap
+from pokebattle.evaluation.metrics import INTERVAL
 from pokebattle.game import dex
 from pokebattle.game.matchups import LEVEL, STATS
 from pokebattle.learning.features import matchup_features

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from nbtrack.mlflow_rest import MlflowRest, ServerError
+from nbtrack.settings import PROMOTIONS
 from nbtrack.team import accounts
 from nbtrack.team.settings import Login
-from pokebattle.registry.promotion_lock import PREFIX, claim
+from pokebattle.registry.promotion_lock import hold_lock
 
 MODEL = "battle_winner"
 PREFIXES = ("/api/2.0/mlflow/", "/ajax-api/2.0/mlflow/")
@@ -235,9 +236,9 @@ def test_an_experiment_that_all_log_to_is_deleted_by_the_administrator_only(peop
 
 def test_a_promoters_claim_ends_with_the_move_and_nobody_else_has_one(people):
     for who in ("promoter", "admin", "promoter"):  # one after the other: none waits until the one before runs out
-        with claim(people[who], MODEL, who) as allowed:
+        with hold_lock(people[who], MODEL, who) as allowed:
             allowed()
-    ticket = f"{PREFIX}/{MODEL}/99"
+    ticket = f"{PROMOTIONS}/{MODEL}/99"
     assert status_of(people["bob"].call, "POST", "experiments/create", name=ticket) == 403
     own = people["bob"].call("POST", "experiments/create", name="bob's own")["experiment_id"]
     assert status_of(people["bob"].call, "POST", "experiments/update", experiment_id=own, new_name=ticket) == 403
