@@ -176,7 +176,7 @@ def test_what_a_notebook_logged_without_a_server_is_there_once_afterwards(
 def test_a_sender_that_is_killed_is_started_again_and_nothing_is_lost(tracked: Any, make_notebook: Any) -> None:
     kill = (
         "import os, signal, time, psutil\n"
-        "mine = [c for c in psutil.Process().children() if 'tracking.shipping.sender' in ' '.join(c.cmdline())]\n"
+        "mine = [c for c in psutil.Process().children() if 'nbtrack.sender.process' in ' '.join(c.cmdline())]\n"
         "mine[0].kill(); time.sleep(1.2)\nassert len(mine) == 1"
     )
     path = tracked.write("shot.ipynb", make_notebook(LOGS[0], LOGS[1], kill, "mlflow.log_metric('after', 1.0)", kill))

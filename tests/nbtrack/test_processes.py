@@ -420,7 +420,7 @@ def test_a_notebook_that_needs_too_much_memory_is_told_so(
     limit.write_text(str(400 << 20))
     if late:
         slow = tracked.folder / "python"
-        slow.write_text(f'#!/bin/sh\ncase "$*" in *shipping*) sleep 6;; esac\nexec {sys.executable} "$@"\n')
+        slow.write_text(f'#!/bin/sh\ncase "$*" in *nbtrack.sender*) sleep 6;; esac\nexec {sys.executable} "$@"\n')
         slow.chmod(0o755)
         (tracked.folder / "sitecustomize.py").write_text(f"import sys\nsys.executable = {str(slow)!r}\n")
         tracked.env["PYTHONPATH"] += f":{tracked.folder}"

@@ -267,10 +267,10 @@ def test_no_failure_of_tracking_reaches_a_cell(away: Any, make_notebook: Any) ->
         "import mlflow\nmlflow.log_metric('kept', 1.0)",
         "import os, shutil\nshutil.rmtree(os.environ['POKEBATTLE_STATE'])",
         "mlflow.log_text('x', 'a.txt')\nmlflow.log_metric('kept', 2.0)\nprint('one')",
-        "from nbtrack.kernel import calls, extension\n"
+        "from nbtrack.kernel import extension, mlflow_requests\n"
         "extension._tracker.execution.journal.stage = extension._tracker.execution.emit = None\n"
         "mlflow.log_text('x', 'a.txt')\nmlflow.log_metric('kept', 3.0)\nprint('two')",
-        "calls.requests = None\nmlflow.log_metric('kept', 4.0)\nprint('three')",
+        "mlflow_requests.requests = None\nmlflow.log_metric('kept', 4.0)\nprint('three')",
     )
     done = away.papermill(away.write("bare.ipynb", make_notebook(*cells)))
     assert done.returncode == 0, done.stderr

@@ -42,7 +42,7 @@ def test_only_the_latest_executions_are_kept_and_all_that_wait(tmp_path: Path, m
 
 def test_one_process_waits_for_a_server_that_is_away_and_others_leave(tracked: Any, write: Any) -> None:
     write("20260101-away", uri="http://127.0.0.1:9")
-    command = [sys.executable, "-c", "from nbtrack.sender import spool; spool.drain_until_empty()"]
+    command = [sys.executable, "-c", "from nbtrack import spool; spool.drain_until_empty()"]
     env = tracked.env | {"POKEBATTLE_LINGER": "600"}
     with subprocess.Popen(command, env=env) as first:
         try:
