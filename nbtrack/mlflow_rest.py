@@ -405,6 +405,17 @@ def tags_of(run: Mapping[str, Any]) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
 
 
+def metrics_of(run: Mapping[str, Any]) -> dict[str, float]:
+    """Return the last values of a run's metrics.
+
+    Parameters
+    ----------
+    run : mapping
+        As the server returns it.
+    """
+    return {one["key"]: float(one["value"]) for one in run["data"].get("metrics", [])}
+
+
 def credentials() -> dict[str, str]:
     """Return the header that MLflow's own client would send, from the environment or ``~/.mlflow/credentials``."""
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):

@@ -11,6 +11,7 @@ OWN = {
     "report": "show an executed notebook's result and the address of its run",
     "reference": "execute notebooks and store the outputs that nbval compares with",
     "adopt": "write what a search found into a new version",
+    "predict": "say who wins a battle of two species, according to a registered model",
     "promote": "judge a registered version and move it to Staging or Production",
     "rollback": "return Production to the version before",
     "history": "show who moved which version where, when and why, and what does not agree",

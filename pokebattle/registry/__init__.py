@@ -7,20 +7,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pokebattle.registry.loading import load_registered, registered_versions
+    from pokebattle.registry.loading import load_registered, load_version, registered_versions
     from pokebattle.registry.publication import Published, keep, log_model, metadata, publish, requirements
 
 __all__ = [
     "Published",
     "keep",
     "load_registered",
+    "load_version",
     "log_model",
     "metadata",
     "publish",
     "registered_versions",
     "requirements",
 ]
-LOADING = {"load_registered", "registered_versions"}
+LOADING = {"load_registered", "load_version", "registered_versions"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nbtrack.mlflow_rest import MlflowRest, ServerError
+from nbtrack.mlflow_rest import MlflowRest, ServerError, metrics_of
 from nbtrack.server import answers
 from nbtrack.settings import enabled, tracking_uri
 from pokebattle.model import BattleWinner
@@ -60,6 +60,46 @@ def load_registered(model: str, battles: BattleSet) -> BattleWinner:
                 f"({given}), here is {battles.name} under {battles.protocol}, {battles.digest}"
             )
         return BattleWinner.load(files.folder)
+
+
+def load_version(model: str, rest: MlflowRest | None = None) -> tuple[BattleWinner, stages.Version, float | None]:
+    """Load a registered version to predict with it.
+
+    Parameters
+    ----------
+    model : str
+        Name and version, such as `battle_winner/3`; without the version, the one in Production, else the one in
+        Staging, else the latest.
+    rest : MlflowRest, optional
+        The server; by default that of this checkout.
+
+    Returns
+    -------
+    model : BattleWinner
+        Read from the files that `publish` wrote. Nothing is unpickled.
+    version : Version
+    calibration_error : float or None
+        Of the version on the test part, 0 to 1; None if its run has none.
+
+    Raises
+    ------
+    RegistryError
+        If there is no such model or version.
+    ParamsError
+        If this package did not publish it (`model_files.ForeignModelError`).
+    """
+    name, _, number = model.partition("/")
+    if number and not number.isdigit():
+        raise ParamsError(f"model: expected name or name/version, as in battle_winner/3, got {model!r}")
+    rest = rest or stages.connect()
+    registered = stages.read(rest, name)
+    holders = [registered.holder(stage) for stage in (stages.PRODUCTION, stages.STAGING)]
+    chosen = int(number) if number else next(filter(None, holders), max(registered.versions, default=0))
+    version = registered.version(chosen)
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = BattleWinner.load(fetch(rest, version, name, Path(folder)).folder)
+    run = rest.call("GET", "runs/get", run_id=version.run_id)["run"]
+    return loaded, version, metrics_of(run).get("calibration_error")
 
 
 def _version(rest: MlflowRest, name: str, number: int) -> stages.Version:

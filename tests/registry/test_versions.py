@@ -307,6 +307,15 @@ def test_the_version_that_train_registered_is_loaded(trained: str, copied: Calla
         assert load_registered(name, BATTLES()).booster_.num_boosted_rounds() == 40
 
 
+def test_people_ask_a_registered_version_who_wins(trained: str, rest: MlflowRest, capsys: Any) -> None:
+    assert main(["predict", "Venusaur", "blastoise", "--model", "battle_winner/1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"Venusaur beats Blastoise in \d+\.\d% of battles", said[0])
+    assert said[2].startswith("model: battle_winner version 1, stage ") and "calibration error" in said[2]
+    assert main(["predict", "venusaur", "blastois", "--model", "battle_winner/1"]) == 1
+    assert "did you mean blastoise?" in capsys.readouterr().err
+
+
 def edit(old: str, new: str) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         text = (folder / "MLmodel").read_text()
