@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 
-from pokebattle.tuning.best_params import LATEST, find, write_version
+from pokebattle.params import known_version
+from pokebattle.tuning.best_params import LATEST, find, new_file, write_version
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the file and say what differs; 1 when there is nothing to write, or the name is taken."""
+    known_version(arguments.version)
+    new_file(arguments.new)  # both are refused before the server is asked
     tuned = find(arguments.tuned_from, arguments.version)
     file = write_version(arguments.new, tuned, arguments.version)
     values = ", ".join(f"{name} {value}" for name, value in tuned.values.items())

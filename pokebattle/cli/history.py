@@ -4,11 +4,12 @@ import argparse
 import sys
 
 from pokebattle.registry import promotion, stages
+from pokebattle.registry.stages import NAME
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("--model-name", default=promotion.NAME, help=f"the registered model ({promotion.NAME})")
+    parser.add_argument("--model-name", default=NAME, help=f"the registered model ({NAME})")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from nbtrack.provenance import code_version
 from nbtrack.settings import tracking_uri
 from pokebattle.cli import train
 from pokebattle.cli.promote import say
+from pokebattle.params import known_version
 from pokebattle.paths import project
 from pokebattle.registry import retraining
 
@@ -37,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     0 when the model is in Production, or has passed its gates where no shared server is named; 1 when a gate refuses
     it; 2 when something did not work.
     """
+    known_version(arguments.version)  # refused before a server is started
     told = retraining.Retraining(arguments.version)
     try:
         _retrain(told, arguments.parameters)

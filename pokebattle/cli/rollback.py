@@ -4,13 +4,14 @@ import argparse
 import sys
 
 from pokebattle.registry import promotion
+from pokebattle.registry.stages import NAME
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("--why", required=True, metavar="TEXT", help="the reason, which stands in the history")
     parser.add_argument("--dry-run", action="store_true", help="say what would happen, and change nothing")
-    parser.add_argument("--model-name", default=promotion.NAME, help=f"the registered model ({promotion.NAME})")
+    parser.add_argument("--model-name", default=NAME, help=f"the registered model ({NAME})")
 
 
 def run(arguments: argparse.Namespace) -> int:

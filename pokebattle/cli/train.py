@@ -12,6 +12,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from nbtrack import server
 from pokebattle.cli import report
+from pokebattle.params import known_version
 from pokebattle.paths import project
 
 MODEL_TYPES = ["xgboost"]
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Execute the notebook, then write its result and its run's address; papermill's exit code."""
+    known_version(arguments.version)  # refused before a server is started
     os.environ["POKEBATTLE_TRACKING"] = "on" if arguments.mlflow_tracking else "off"
     if arguments.mlflow_tracking and not os.environ.get("MLFLOW_TRACKING_URI"):
         try:

@@ -1,6 +1,6 @@
 """The parameters of notebooks: a schema, a file for each version, and the values that a notebook sets."""
 
-from pokebattle.params.files import folder, recorded, versions
+from pokebattle.params.files import folder, known_version, recorded, versions
 from pokebattle.params.notebook import load_defaults, load_params, validate
 from pokebattle.params.schema import (
     SEARCHABLE,
@@ -23,6 +23,7 @@ __all__ = [
     "SpeciesColumns",
     "Tables",
     "folder",
+    "known_version",
     "load_defaults",
     "load_params",
     "recorded",

@@ -53,7 +53,21 @@ def folder() -> Path:
     return Path(os.environ.get("POKEBATTLE_PARAMS") or project() / "params")
 
 
-def known_version(version: Any, place: str) -> str:
+def known_version(version: Any, place: str = "") -> str:
+    """Return a version if it has a file in params/.
+
+    Parameters
+    ----------
+    version : object
+        What was given.
+    place : str, optional
+        Where it was given, for the error message; ends with ", ".
+
+    Raises
+    ------
+    ParamsError
+        If there is no such file; the message lists the existing ones.
+    """
     known = versions()
     if version in known:
         return version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ def load_registered(model: str, battles: BattleSet) -> BattleWinner:
     Parameters
     ----------
     model : str
-        Name and version, such as `battle_winner/3`.
+        Name and version, such as `battle_winner/3`, or the number alone.
     battles : BattleSet
         The set on which the model will be evaluated. It must be the one that the model was trained on (same set,
         protocol and number of matchups); otherwise its test part could contain pairs that the model has learned.
@@ -42,7 +43,7 @@ def load_registered(model: str, battles: BattleSet) -> BattleWinner:
         If no server answers, there is no such version, this package did not publish it
         (`model_files.ForeignModelError`), or it was trained on other battles.
     """
-    name, _, number = model.partition("/")
+    name, _, number = (f"{stages.NAME}/{model}" if model.isdecimal() else model).partition("/")
     if not number.isdigit():
         raise ParamsError(f"model: expected name/version, as in battle_winner/3, got {model!r}")
     uri = tracking_uri()
@@ -62,24 +63,40 @@ def load_registered(model: str, battles: BattleSet) -> BattleWinner:
         return BattleWinner.load(files.folder)
 
 
-def load_version(model: str, rest: MlflowRest | None = None) -> tuple[BattleWinner, stages.Version, float | None]:
-    """Load a registered version to predict with it.
+@dataclass(frozen=True)
+class LoadedVersion:
+    """A registered version with its model.
+
+    Attributes
+    ----------
+    name : str
+        The registered model.
+    version : stages.Version
+    model : BattleWinner
+    calibration_error : float or None
+        Of the version on its test part, 0 to 1; None if its run has none.
+    """
+
+    name: str
+    version: stages.Version
+    model: BattleWinner
+    calibration_error: float | None
+
+
+def load_version(model: str, rest: MlflowRest | None = None) -> LoadedVersion:
+    """Load a registered version to predict with it. The model's files are checked, and nothing is unpickled.
 
     Parameters
     ----------
     model : str
-        Name and version, such as `battle_winner/3`; without the version, the one in Production, else the one in
-        Staging, else the latest.
+        Name and version, such as `battle_winner/3`, or the number alone. For a name alone, the version in Production,
+        else the one in Staging, else the latest.
     rest : MlflowRest, optional
         The server; by default that of this checkout.
 
     Returns
     -------
-    model : BattleWinner
-        Read from the files that `publish` wrote. Nothing is unpickled.
-    version : Version
-    calibration_error : float or None
-        Of the version on the test part, 0 to 1; None if its run has none.
+    LoadedVersion
 
     Raises
     ------
@@ -88,7 +105,7 @@ def load_version(model: str, rest: MlflowRest | None = None) -> tuple[BattleWinn
     ParamsError
         If this package did not publish it (`model_files.ForeignModelError`).
     """
-    name, _, number = model.partition("/")
+    name, _, number = (f"{stages.NAME}/{model}" if model.isdecimal() else model).partition("/")
     if number and not number.isdigit():
         raise ParamsError(f"model: expected name or name/version, as in battle_winner/3, got {model!r}")
     rest = rest or stages.connect()
@@ -99,7 +116,7 @@ def load_version(model: str, rest: MlflowRest | None = None) -> tuple[BattleWinn
     with tempfile.TemporaryDirectory() as folder:
         loaded = BattleWinner.load(fetch(rest, version, name, Path(folder)).folder)
     run = rest.call("GET", "runs/get", run_id=version.run_id)["run"]
-    return loaded, version, metrics_of(run).get("calibration_error")
+    return LoadedVersion(name, version, loaded, metrics_of(run).get("calibration_error"))
 
 
 def _version(rest: MlflowRest, name: str, number: int) -> stages.Version:

@@ -19,7 +19,6 @@ from pokebattle.registry.transitions import Writer, mend
 if TYPE_CHECKING:
     from pokebattle.registry.gate_report import Gate, Report
 
-NAME = "battle_winner"
 FROM = {STAGING: (NONE, ARCHIVED), PRODUCTION: (STAGING,)}  # stages from which a version can be promoted
 PROBE = "no-version-has-this-alias"
 

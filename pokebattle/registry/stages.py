@@ -17,7 +17,9 @@ from nbtrack.mlflow_rest import MlflowRest, ServerError
 from nbtrack.server import answers
 from nbtrack.settings import tracking_uri
 from pokebattle.errors import UserError
+from pokebattle.params import versions
 
+NAME = "battle_winner"  # the registered model of this project
 NONE, STAGING, PRODUCTION, ARCHIVED = "None", "Staging", "Production", "Archived"
 ALIASES = {STAGING: "staging", PRODUCTION: "production"}
 TAG = "stage"
@@ -149,6 +151,28 @@ class Model:
                 numbers = " and ".join(str(version.number) for version in holders)
                 said.append(f"{stage} holds the versions {numbers}")
         return said
+
+
+def parse_version(text: str, name: str = NAME) -> tuple[str, int]:
+    """Return model and number of a registered version that a user has named.
+
+    Parameters
+    ----------
+    text : str
+        "3" or "battle_winner/3".
+    name : str, default "battle_winner"
+        The registered model that a number alone belongs to.
+
+    Raises
+    ------
+    RegistryError
+        If it is neither.
+    """
+    model, _, number = text.rpartition("/")
+    if number.isdecimal() and (model or "/" not in text):
+        return model or name, int(number)
+    file = f"; {text} is a file in params/, not a registered version" if text in versions() else ""
+    raise RegistryError(f"version: expected a number or name/number, as in {name}/3, got {text!r}{file}")
 
 
 def connect(uri: str = "") -> MlflowRest:

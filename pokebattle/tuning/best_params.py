@@ -110,6 +110,27 @@ def take(tuned_from: str, version: str) -> Tuned:
     return tuned
 
 
+def new_file(new: str) -> Path:
+    """Return the file of a version that does not exist yet.
+
+    Parameters
+    ----------
+    new : str
+        Name of the new version.
+
+    Raises
+    ------
+    ParamsError
+        If the name is invalid or already taken.
+    """
+    file = params.folder() / f"{new}.yaml"
+    if not re.fullmatch(r"[A-Za-z0-9_]+", new):
+        raise ParamsError(f"version: expected a name of letters, digits and _, got {new!r}")
+    if file.exists():
+        raise ParamsError(f"version: expected a name that is free, got {new!r}; params/{new}.yaml is there")
+    return file
+
+
 def write_version(new: str, tuned: Tuned, version: str) -> Path:
     """Write the file of a new version: a copy of another version, including comments, with the settings found.
 
@@ -131,13 +152,8 @@ def write_version(new: str, tuned: Tuned, version: str) -> Path:
     ParamsError
         If the name is invalid or already taken, or the new file is not valid (it is then deleted).
     """
-    folder = params.folder()
-    file = folder / f"{new}.yaml"
-    if not re.fullmatch(r"[A-Za-z0-9_]+", new):
-        raise ParamsError(f"version: expected a name of letters, digits and _, got {new!r}")
-    if file.exists():
-        raise ParamsError(f"version: expected a name that is free, got {new!r}; params/{new}.yaml is there")
-    text = (folder / f"{version}.yaml").read_text(encoding="utf-8")
+    file = new_file(new)
+    text = (params.folder() / f"{version}.yaml").read_text(encoding="utf-8")
     description = f"{version} with the settings that run {tuned.run_id} of tune.ipynb found"
     for name, value in {"version": new, "description": description, **tuned.values}.items():
         text = re.sub(rf"(?m)^({name}: +)(.*?)( +#.*)?$", functools.partial(_line, value=value), text, count=1)

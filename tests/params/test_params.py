@@ -1,5 +1,6 @@
 """The schema of params/*.yaml, and what wins over what in a notebook."""
 
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -14,6 +15,7 @@ from nbclient.exceptions import CellExecutionError
 from papermill.parameterize import parameterize_notebook
 from traitlets.config import Config
 
+from pokebattle.cli import main
 from pokebattle.params import Params, ParamsError, load_params, recorded, validate, versions
 
 CELL = 'version: str = "sample"  # a file in params/\nn_workers: int = 20  # battles a matchup\n'
@@ -478,3 +480,13 @@ def test_package_folder_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "v3" in versions()
     assert Path.cwd() == tmp_path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["adopt", "v33", "better"], ["retrain", "--version", "v33"], ["train", "--version", "v33", "--mlflow-tracking"]],
+)
+def test_a_verb_refuses_a_wrong_version_before_it_starts_anything(words: list[str], monkeypatch, capsys) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # whoever asks it gets another error
+    assert main(words) == 1
+    assert re.fullmatch(r"Error: version: expected one of .*, got 'v33'; did you mean v3\?\n", capsys.readouterr().err)

@@ -61,6 +61,19 @@ def move(rest: Any, name: str, version: int, stage: str, why: str = "it is good"
     return promotion.move(rest, promotion.plan(stages.read(rest, name), version, stage), why, who="ana")
 
 
+@pytest.mark.parametrize(("text", "named"), [("3", ("battle_winner", 3)), ("other/12", ("other", 12))])
+def test_a_version_is_named_by_number_or_by_model_and_number(text: str, named: tuple[str, int]) -> None:
+    assert stages.parse_version(text) == named
+
+
+@pytest.mark.parametrize("text", ["v3", "battle_winner", "/3", "other/", "3.5", ""])
+def test_what_names_no_version_is_refused(text: str) -> None:
+    with pytest.raises(stages.RegistryError, match=r"version: expected a number or name/number, as in battle_winner/3"):
+        stages.parse_version(text)
+    said = main(["gate", text])
+    assert said == 1
+
+
 def test_stage_alias_and_tag_go_together_on_all_that_move(rest: Any, shelf: str, seen: Seen) -> None:
     move(rest, shelf, 1, STAGING)
     assert seen(shelf) == {1: ALONE[STAGING], **dict.fromkeys((2, 3, 4), ALONE[NONE])}
