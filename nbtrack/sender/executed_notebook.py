@@ -4,10 +4,11 @@ import base64
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from nbtrack import events
 from nbtrack.cells import Places
 from nbtrack.files import to_json
 
@@ -23,11 +24,11 @@ class ExecutedCell:
 
     Parameters
     ----------
-    event : dict
-        The journal's ``cell_start`` event.
+    event : mapping
+        A `CellStart`, or what is known of it.
     """
 
-    def __init__(self, event: dict[str, Any]) -> None:
+    def __init__(self, event: Mapping[str, Any]) -> None:
         self.id, self.source, self.started = event.get("cell_id"), event["source"], event["time"]
         self.untracked = bool(event.get("untracked"))
         self.beside = bool(event.get("beside"))  # a subshell's request, not one of the notebook's cells
@@ -42,15 +43,14 @@ class ExecutedCell:
         self.ok = False
         self.error: dict[str, Any] | None = None
 
-    def note_output(self, offset: int, event: dict[str, Any]) -> None:
+    def note_output(self, offset: int, event: events.Output) -> None:
         """Record the position of an output, and keep its error if it is one.
 
         Parameters
         ----------
         offset : int
             Byte in the journal.
-        event : dict
-            The journal's ``output`` event.
+        event : Output
         """
         self.output_offsets.append(offset)
         if display_id := (event["content"].get("transient") or {}).get("display_id"):
@@ -58,13 +58,12 @@ class ExecutedCell:
         if event["output"] == "error":
             self.error = {key: event["content"].get(key) for key in ("ename", "evalue", "traceback")}
 
-    def end(self, event: dict[str, Any]) -> None:
+    def end(self, event: events.CellEnd) -> None:
         """Record how the execution ended.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``cell_end`` event.
+        event : CellEnd
         """
         self.ended, self.seconds = event["time"], event["seconds"]
         self.count = self.count if event["execution_count"] is None else event["execution_count"]

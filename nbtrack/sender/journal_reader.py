@@ -3,12 +3,12 @@
 import contextlib
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from nbtrack import trials
+from nbtrack import events, trials
 from nbtrack.cells import NO_TRACK, Places, cell_source
 from nbtrack.context import INTERACTIVE
 from nbtrack.executions import execution_folder
@@ -58,10 +58,10 @@ class JournalReader:
         self.manifests: list[dict[str, Any]] = []
         self.fits: list[dict[str, Any]] = []
         self.cut: dict[str, int] = {}  # values longer than MLflow's limit -> characters
-        self.mismatches: list[dict[str, Any]] = []
-        self.shutdown: dict[str, Any] = {}
-        self.driver_end: dict[str, Any] | None = None
-        self.kernel_end: dict[str, Any] | None = None
+        self.mismatches: list[events.Mismatch] = []
+        self.shutdown: Mapping[str, Any] = {}
+        self.driver_end: Mapping[str, Any] | None = None
+        self.kernel_end: Mapping[str, Any] | None = None
         self.children: dict[str, str] = {}  # runs that cells opened -> status
         self.ended_as = ""  # status with which a cell has ended the execution's own run
         self.last_time = 0
@@ -79,7 +79,9 @@ class JournalReader:
         self._event_at = self._now = 0
         self._moments: dict[tuple[str, str], tuple[int, int, int]] = {}  # run, key -> last step, its time, time sent
         self._event_cell: int | None = None
-        self._moved_to = next((e for _, _, e in read_events(folder) if e["kind"] == "experiment"), None)
+        self._moved_to: Mapping[str, Any] | None = next(
+            (e for _, _, e in read_events(folder) if e["kind"] == "experiment"), None
+        )
         self._begin_again = False
 
     @property
@@ -136,8 +138,8 @@ class JournalReader:
             self._event_at, self._now = began, event["time"]
             self.last_time = max(self.last_time, self._now)
             self.read_to, self._event_cell = offset, event.get("cell")
-            if handler := getattr(self, f"on_{event['kind']}", None):
-                handler(event)
+            if handler := HANDLERS.get(event["kind"]):  # an unknown event is one of a later release
+                handler(self, event)
             if self._begin_again:
                 break
             if len(delivery.queue) > 1:
@@ -166,24 +168,22 @@ class JournalReader:
 
     # -- the run ---------------------------------------------------------------------------------
 
-    def on_start(self, event: dict[str, Any]) -> None:
+    def on_start(self, event: events.Start) -> None:
         """Store the first event: which program executes which notebook.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``start`` event.
+        event : Start
         """
-        self.start = event
+        self.start = dict(event)
         self.delivery.own, self.delivery.own_root = self.run, event["root"]
 
-    def on_names(self, event: dict[str, Any]) -> None:
+    def on_names(self, event: events.Names) -> None:
         """Queue the creation of the run; from here on, later cells do not override parameters.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``names`` event.
+        event : Names
         """
         start = self.start
         name = self._moved_to["name"] if self._moved_to else storable(event["experiment"], LENGTH["experiment"])
@@ -196,7 +196,7 @@ class JournalReader:
             left = self.delivery.progress.facts.get("left")
             removal = [Removal(left)] if left else []
             self.delivery.queue.extendleft([*removal, run, experiment])  # before items that were queued earlier
-        self.on_params({"values": self._provisional})
+        self._note_params(self._provisional)
 
     def _creation(self, token: str, root: str, name: str, time: int, tags: dict[str, str]) -> Call:
         told = {key: storable(value) for key, value in {**tags, LOCAL_ID: token}.items()}
@@ -324,18 +324,21 @@ class JournalReader:
 
     # -- parameters, metrics, data ---------------------------------------------------------------
 
-    def on_params(self, event: dict[str, Any]) -> None:
+    def on_params(self, event: events.Params) -> None:
         """Store parameters of the notebook or of its schema, and queue them.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``params`` event.
+        event : Params
         """
         if event.get("provisional"):  # an injected cell may follow
             self._provisional.update(event["values"])
-        elif event["values"]:
-            values = {name: self.masker.value(name, value) for name, value in event["values"].items()}
+        else:
+            self._note_params(event["values"])
+
+    def _note_params(self, given: dict[str, Any]) -> None:
+        if given:
+            values = {name: self.masker.value(name, value) for name, value in given.items()}
             self._telling(values).typed |= values
             self._params({name: str(value) for name, value in values.items()})
 
@@ -473,13 +476,12 @@ class JournalReader:
         self._moments[key] = (step, told, given)
         return point if given == told else point | {"timestamp": given}
 
-    def on_metrics(self, event: dict[str, Any]) -> None:
+    def on_metrics(self, event: events.Metrics) -> None:
         """Store metrics that a notebook publishes, and queue them.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``metrics`` event.
+        event : Metrics
         """
         told = self._telling()
         told.figures |= event["values"]
@@ -487,13 +489,12 @@ class JournalReader:
         points = [point(name, float(value), event["time"]) | linked for name, value in event["values"].items()]
         self._metrics(told, points)
 
-    def on_dataset(self, event: dict[str, Any]) -> None:
+    def on_dataset(self, event: events.Dataset) -> None:
         """Queue a part of a battle set as the run's input; for a judging part, also when it was opened.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``dataset`` event.
+        event : Dataset
         """
         if "manifest" in event:
             self.manifests.append(event["manifest"])
@@ -502,7 +503,7 @@ class JournalReader:
             "name": event["name"] if part == "train" else f"{event['name']}-{part}",
             "digest": str(event["digest"])[:36],
             "source_type": "local",
-            "source": json.dumps({"uri": event["source"]}),
+            "source": json.dumps({"uri": event.get("source", event["name"])}),
             "profile": json.dumps({"num_rows": event["rows"]}),
         }
         tags = [{"key": "mlflow.data.context", "value": "training" if part == "train" else part}]
@@ -513,13 +514,12 @@ class JournalReader:
             opened = {"run_id": self.run, "key": f"pokebattle.opened.{part}", "value": moment}
             self.delivery.put(Call("POST", "runs/set-tag", opened))
 
-    def on_fit(self, event: dict[str, Any]) -> None:
+    def on_fit(self, event: events.Fit) -> None:
         """Store parameters and curves of a fitted model, and queue them.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``fit`` event.
+        event : Fit
         """
         told, model = self._telling(), event["model"]
         ordinal = self.attempts.fitted(model) + 1
@@ -539,13 +539,12 @@ class JournalReader:
             points += [point(f"fit/{name}/{curve}", v, event["time"], step) for step, v in enumerate(values)]
         self._metrics(told, points)
 
-    def on_tags(self, event: dict[str, Any]) -> None:
+    def on_tags(self, event: events.Tags) -> None:
         """Queue tags for the named run, else for the notebook's own; its description is composed later.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``tags`` event.
+        event : Tags
         """
         values = dict(event["values"])
         if not event.get("run") and NOTE in values:
@@ -553,13 +552,12 @@ class JournalReader:
             self._page_stale = True
         self._put(Batch(event.get("run") or self.run, tags=values))
 
-    def on_trial(self, event: dict[str, Any]) -> None:
+    def on_trial(self, event: events.Trial) -> None:
         """Queue the run of a trial as a child of the named run, else of the notebook's own.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``trial`` event.
+        event : Trial
         """
         token, root = trials.ids(event["study"], event["number"])
         tags = trials.tags(event, event.get("parent") or self.run, self.start["user"])
@@ -572,13 +570,12 @@ class JournalReader:
 
     # -- mlflow's requests in cells ----------------------------------------------------------------
 
-    def on_call(self, event: dict[str, Any]) -> None:
+    def on_call(self, event: events.Call) -> None:
         """Queue a request that mlflow made in a cell.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``call`` event.
+        event : Call
         """
         path, body, token = event["path"], self.masker.request(event["body"]), event.get("token", "")
         name = path.removeprefix("/api/2.0/mlflow/runs/")
@@ -597,26 +594,24 @@ class JournalReader:
         )
         self.delivery.put(call)
 
-    def on_run_status(self, event: dict[str, Any]) -> None:
+    def on_run_status(self, event: events.RunStatus) -> None:
         """Record that a cell has started, resumed or ended a run.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``run_status`` event.
+        event : RunStatus
         """
         if self.delivery.owns(event["run"]):
             self.ended_as = "" if event["status"] in {"RUNNING", NOT_ENDED} else event["status"]
         else:
             self.children[event["run"]] = event["status"]
 
-    def on_experiment(self, event: dict[str, Any]) -> None:
+    def on_experiment(self, event: events.Experiment) -> None:
         """Start again in the experiment that a cell has chosen before it logged anything.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``experiment`` event.
+        event : Experiment
         """
         if self._moved_to is None:
             self._moved_to = event
@@ -651,13 +646,12 @@ class JournalReader:
         if self._attempt_run:
             self._put(Batch(self._attempt_run, list(metrics)))
 
-    def on_artifact(self, event: dict[str, Any]) -> None:
+    def on_artifact(self, event: events.Artifact) -> None:
         """Queue a file that mlflow uploaded in a cell.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``artifact`` event.
+        event : Artifact
         """
         root, _, path = event["path"].partition("/")
         file = self.folder / "files" / event["file"]
@@ -667,16 +661,15 @@ class JournalReader:
 
     # -- cells and endings -----------------------------------------------------------------------
 
-    def on_cell_start(self, event: dict[str, Any]) -> None:
+    def on_cell_start(self, event: events.CellStart) -> None:
         """Record that a cell runs.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``cell_start`` event.
+        event : CellStart
         """
         if event["cell"]:
-            self._cell(event, event["cell"] - 1)
+            self._cell(event["time"], event["cell"] - 1)
         cell = ExecutedCell(event)
         place = self._places.find(cell.id, cell.source)
         cell.key = place if place is not None else cell.id or f"turn {len(self.cells)}"
@@ -692,10 +685,10 @@ class JournalReader:
     def _places(self) -> Places:
         return Places(read_json(self.folder / "notebook.json"))
 
-    def _cell(self, event: dict[str, Any], number: int) -> ExecutedCell:
+    def _cell(self, time: int, number: int) -> ExecutedCell:
         """Return an executed cell; if its start could not be written, only its position is known."""
         while len(self.cells) <= number:
-            self.cells.append(ExecutedCell({"source": UNSEEN, "time": event["time"], "untracked": True}))
+            self.cells.append(ExecutedCell({"source": UNSEEN, "time": time, "untracked": True}))
         return self.cells[number]
 
     def fill_in(self, dropped: dict[str, Any]) -> None:
@@ -708,42 +701,40 @@ class JournalReader:
         """
         last = dropped.get("last") or {}
         if dropped.get("events") and last.get("cell") is not None:
-            cell = self._cell({"time": self.last_time}, last["cell"])
+            cell = self._cell(self.last_time, last["cell"])
             if cell.ended is None and last["ok"] is not None:
-                cell.end(
-                    {
-                        "execution_count": None,
-                        "time": self.last_time,
-                        "seconds": None,
-                        "ok": last["ok"],
-                        "error": UNSEEN.removeprefix("# "),
-                    }
-                )
+                error = UNSEEN.removeprefix("# ")
+                ended = {
+                    "time": self.last_time,
+                    "seconds": None,
+                    "ok": last["ok"],
+                    "execution_count": None,
+                    "error": error,
+                }
+                cell.end(cast(events.CellEnd, ended))
 
-    def on_output(self, event: dict[str, Any]) -> None:
+    def on_output(self, event: events.Output) -> None:
         """Record an output's position; it stays in the journal until the notebook is reconstructed.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``output`` event.
+        event : Output
         """
-        showing = [self._cell(event, event["cell"])]
+        showing = [self._cell(event["time"], event["cell"])]
         if event["output"] == "update_display_data":  # may update an earlier cell's output
             display_id = event["content"]["transient"]["display_id"]
             showing = [cell for cell in self.cells if display_id in cell.displays]
         for cell in showing:
             cell.note_output(self._event_at, event)
 
-    def on_cell_end(self, event: dict[str, Any]) -> None:
+    def on_cell_end(self, event: events.CellEnd) -> None:
         """Record how a cell ended; its duration is a metric with the cell's number as step.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``cell_end`` event.
+        event : CellEnd
         """
-        cell, counted = self._cell(event, event["cell"]), self.start["executor"] != "nbval"
+        cell, counted = self._cell(event["time"], event["cell"]), self.start["executor"] != "nbval"
         cell.end(event if counted else {**event, "execution_count": None})
         self._page_stale |= cell.failed or cell.key in self._failures
         self._failures.pop(cell.key, None)
@@ -753,69 +744,88 @@ class JournalReader:
             step = event["cell"] if cell.count is None else cell.count
             self._put(Batch(self.run, [point("cell/seconds", event["seconds"], event["time"], step)]))
 
-    def on_cell_count(self, event: dict[str, Any]) -> None:
+    def on_cell_count(self, event: events.CellCount) -> None:
         """Replace the cell's announced number by the one that the front end shows.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``cell_count`` event.
+        event : CellCount
         """
-        self._cell(event, event["cell"]).count = event["execution_count"]
+        self._cell(event["time"], event["cell"]).count = event["execution_count"]
 
-    def on_mismatch(self, event: dict[str, Any]) -> None:
+    def on_mismatch(self, event: events.Mismatch) -> None:
         """Record that a test of the notebook found an output that differs from the stored one.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``mismatch`` event.
+        event : Mismatch
         """
         self.mismatches.append(event)
 
-    def on_shutdown(self, event: dict[str, Any]) -> None:
+    def on_shutdown(self, event: events.Shutdown) -> None:
         """Record that the kernel was asked to end.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``shutdown`` event.
+        event : Shutdown
         """
         self.shutdown = event
 
-    def on_moved(self, event: dict[str, Any]) -> None:
+    def on_moved(self, event: events.Moved) -> None:
         """Record that the notebook was renamed or moved.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``moved`` event.
+        event : Moved
         """
         self.start |= {"notebook": event["notebook"], "stem": event["stem"]}
         self._put(Batch(self.run, tags={"mlflow.source.name": event["notebook"]}))
 
-    def on_driver_end(self, event: dict[str, Any]) -> None:
+    def on_driver_end(self, event: events.DriverEnd) -> None:
         """Record that the program that executes the notebook has finished with it.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``driver_end`` event.
+        event : DriverEnd
         """
         self.driver_end = event
 
-    def on_kernel_end(self, event: dict[str, Any]) -> None:
+    def on_kernel_end(self, event: events.KernelEnd) -> None:
         """Record the kernel's end; the first report counts.
 
         Parameters
         ----------
-        event : dict
-            The journal's ``kernel_end`` event.
+        event : KernelEnd
         """
         self.kernel_end = self.kernel_end or event
 
 
-def _told_of_sending(event: dict[str, Any]) -> dict[str, Any]:
+HANDLERS: dict[str, Callable[[JournalReader, Any], None]] = {
+    "start": JournalReader.on_start,
+    "names": JournalReader.on_names,
+    "params": JournalReader.on_params,
+    "metrics": JournalReader.on_metrics,
+    "dataset": JournalReader.on_dataset,
+    "fit": JournalReader.on_fit,
+    "tags": JournalReader.on_tags,
+    "trial": JournalReader.on_trial,
+    "call": JournalReader.on_call,
+    "run_status": JournalReader.on_run_status,
+    "experiment": JournalReader.on_experiment,
+    "artifact": JournalReader.on_artifact,
+    "cell_start": JournalReader.on_cell_start,
+    "output": JournalReader.on_output,
+    "cell_end": JournalReader.on_cell_end,
+    "cell_count": JournalReader.on_cell_count,
+    "mismatch": JournalReader.on_mismatch,
+    "shutdown": JournalReader.on_shutdown,
+    "moved": JournalReader.on_moved,
+    "driver_end": JournalReader.on_driver_end,
+    "kernel_end": JournalReader.on_kernel_end,
+}
+
+
+def _told_of_sending(event: events.Call) -> dict[str, Any]:
     """Return the fields of a `Call` that show when, and whether, the kernel may have sent it itself."""
     if not event.get("doubtful"):
         return {"asked": event["time"]}

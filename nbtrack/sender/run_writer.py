@@ -8,8 +8,9 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from nbtrack import events
 from nbtrack.cells import ANSI
 from nbtrack.executions import run_address
 from nbtrack.files import read_json, to_json, write_atomically
@@ -148,7 +149,7 @@ class RunWriter:
         reader, delivery = self.reader, self.delivery
         self.advance()
         if reader.names is None:  # the execution ended before its parameters were known
-            reader.on_names(reader.start)
+            reader.on_names(cast(events.Names, reader.start))
         dropped = read_json(self.folder / "dropped.json")
         reader.fill_in(dropped)
         ending = verdict(reader)

@@ -8,7 +8,7 @@ import pytest
 
 from nbtrack.ids import local_ids
 from nbtrack.secrets import Masker
-from nbtrack.sender.journal_reader import NOTE, JournalReader
+from nbtrack.sender.journal_reader import HANDLERS, NOTE, JournalReader
 from nbtrack.sender.run_status import verdict
 from nbtrack.sender.sender import Batch, Call, Sender
 
@@ -28,7 +28,7 @@ START = {
 }
 
 
-class CellResults:
+class Replay:
     """Tells a reader event by event and keeps what the server would have got in the end."""
 
     def __init__(self, folder: Path, executor: str = "jupyterlab", sources: tuple[str, ...] = ()) -> None:
@@ -44,16 +44,16 @@ class CellResults:
         self.say(**START | {"executor": executor})
         self.say("names", experiment="e", run_name="r")
 
-    def say(self, kind: str, **fields: Any) -> "CellResults":
+    def say(self, kind: str, **fields: Any) -> "Replay":
         """Tell one event; the kernel says which cell it comes from, the last one that began."""
         self.clock += 1
         event = {"kind": kind, "time": self.clock, **fields}
         self.reader.last_time = self.clock
         self.reader._event_cell = event.get("cell")
-        getattr(self.reader, f"on_{kind}")(event)
+        HANDLERS[kind](self.reader, event)
         return self
 
-    def cell(self, name: str, *tellings: tuple[str, dict[str, Any]], ok: bool = True) -> "CellResults":
+    def cell(self, name: str, *tellings: tuple[str, dict[str, Any]], ok: bool = True) -> "Replay":
         """Run a cell that tells something."""
         self.say("cell_start", cell=self.turn, cell_id=name, source=name)
         for kind, fields in tellings:
@@ -69,7 +69,7 @@ class CellResults:
         self.turn += 1
         return self
 
-    def arrive(self, settled: bool = True) -> "CellResults":
+    def arrive(self, settled: bool = True) -> "Replay":
         """Let what is queued arrive at a server that keeps the first value of a parameter, as MLflow does."""
         self.reader._describe()
         if settled:
@@ -95,9 +95,9 @@ class CellResults:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> CellResults:
+def told(tmp_path: Path) -> Replay:
     """A session in JupyterLab whose cells tell what a test says."""
-    return CellResults(tmp_path)
+    return Replay(tmp_path)
 
 
 def params(**values: Any) -> tuple[str, dict[str, Any]]:
@@ -122,14 +122,14 @@ def logged(**given: Any) -> tuple[str, dict[str, Any]]:
     return log(params=[{"key": key, "value": str(value)} for key, value in given.items()])
 
 
-def all_cells(told: CellResults, depth: int, loss: float) -> None:
+def all_cells(told: Replay, depth: int, loss: float) -> None:
     told.cell("params", params(version="v3", max_depth=depth))
     told.cell("data")
     told.cell("fit", fit(max_depth=depth, rounds=10 - depth))
     told.cell("judge", metrics(log_loss=loss))
 
 
-def test_all_cells_again_show_the_parameters_and_metrics_of_the_last_time(told: CellResults) -> None:
+def test_all_cells_again_show_the_parameters_and_metrics_of_the_last_time(told: Replay) -> None:
     all_cells(told, 6, 0.6)
     all_cells(told, 3, 0.3)
     told.arrive()
@@ -142,7 +142,7 @@ def test_all_cells_again_show_the_parameters_and_metrics_of_the_last_time(told: 
     assert told.refused == []
 
 
-def test_fewer_rounds_than_before_leave_no_curve_of_before(told: CellResults) -> None:
+def test_fewer_rounds_than_before_leave_no_curve_of_before(told: Replay) -> None:
     told.cell("fit", fit(max_depth=6, rounds=50)).cell("fit", fit(max_depth=3, rounds=5))
     told.reader.front()
     points = [
@@ -170,7 +170,7 @@ ONCE = {"version": "v3", "xgboost.max_depth": "6", "Logistic.C": "6", "log_loss"
     ],
 )
 def test_what_ran_below_a_cell_that_fits_again_is_no_longer_on_the_front(
-    told: CellResults, again: str, shown: dict[str, Any]
+    told: Replay, again: str, shown: dict[str, Any]
 ) -> None:
     def run(name: str, depth: int) -> None:
         tells = {
@@ -192,29 +192,29 @@ def test_what_ran_below_a_cell_that_fits_again_is_no_longer_on_the_front(
     assert ("attempt 1" in told.params) == ("fit" in again or "base" in again)
 
 
-def test_an_inserted_cell_stands_below_the_one_that_ran_before_it(told: CellResults) -> None:
+def test_an_inserted_cell_stands_below_the_one_that_ran_before_it(told: Replay) -> None:
     told.cell("data").cell("fit", fit(max_depth=6)).cell("judge", metrics(loss=6))
     told.cell("data").cell("new", params(seed=7)).cell("fit", fit(max_depth=3)).arrive()
     assert told.params["own"] == {"seed": "7", "xgboost.max_depth": "3"}
     assert "loss" not in told.metrics["own"]
 
 
-def test_parameters_given_again_begin_no_attempt(told: CellResults) -> None:
+def test_parameters_given_again_begin_no_attempt(told: Replay) -> None:
     told.cell("params", params(depth=6)).cell("params", params(depth=6)).cell("params", params(depth=6, more=1))
     assert told.arrive().params == {"own": {"depth": "6", "more": "1"}}
 
 
-def test_a_cell_that_reads_parameters_and_fits_keeps_them_in_the_next_attempt(told: CellResults) -> None:
+def test_a_cell_that_reads_parameters_and_fits_keeps_them_in_the_next_attempt(told: Replay) -> None:
     told.cell("all", params(depth=6), fit(max_depth=6)).cell("all", params(depth=6), fit(max_depth=6, eta=1)).arrive()
     assert told.params["own"] == {"depth": "6", "xgboost.max_depth": "6", "xgboost.eta": "1"}
 
 
-def test_a_fit_that_failed_the_first_time_is_no_second_attempt(told: CellResults) -> None:
+def test_a_fit_that_failed_the_first_time_is_no_second_attempt(told: Replay) -> None:
     told.cell("fit", params(depth=6), ok=False).cell("fit", params(depth=6), fit(max_depth=6)).arrive()
     assert list(told.params) == ["own"]
 
 
-def test_before_the_end_the_front_has_no_parameter_that_could_change_and_the_page_tells_them(told: CellResults) -> None:
+def test_before_the_end_the_front_has_no_parameter_that_could_change_and_the_page_tells_them(told: Replay) -> None:
     all_cells(told, 6, 0.6)
     told.arrive(settled=False)
     assert told.params["own"] == {} and "log_loss" not in told.metrics["own"]
@@ -225,7 +225,7 @@ def test_before_the_end_the_front_has_no_parameter_that_could_change_and_the_pag
     assert told.params["attempt 2"]["max_depth"] == "3" and told.metrics["attempt 2"]["log_loss"] == 0.3
 
 
-def test_what_a_cell_logs_itself_is_there_at_once_and_nothing_automatic_replaces_it(told: CellResults) -> None:
+def test_what_a_cell_logs_itself_is_there_at_once_and_nothing_automatic_replaces_it(told: Replay) -> None:
     told.cell("params", params(max_depth=6, version="v3")).cell("own", logged(max_depth=8))
     told.cell("fit", fit(max_depth=3)).arrive(settled=False)
     assert told.params["own"] == {"max_depth": "8"}
@@ -234,7 +234,7 @@ def test_what_a_cell_logs_itself_is_there_at_once_and_nothing_automatic_replaces
     assert told.refused == []
 
 
-def test_what_a_cell_logs_itself_is_on_the_attempt_too(told: CellResults) -> None:
+def test_what_a_cell_logs_itself_is_on_the_attempt_too(told: Replay) -> None:
     own = log(metrics=[{"key": "auc", "value": 0.9, "timestamp": 1, "step": 0}], params=[{"key": "by", "value": "me"}])
     told.cell("fit", fit(max_depth=6)).cell("own", own).cell("fit", fit(max_depth=3)).cell("own", own).arrive()
     for name in ("attempt 1", "attempt 2"):
@@ -245,7 +245,7 @@ def test_what_a_cell_logs_itself_is_on_the_attempt_too(told: CellResults) -> Non
 def test_in_one_go_parameters_are_there_at_once_unless_a_cell_could_log_another_value(
     tmp_path: Path, sources: tuple[str, ...], there: bool
 ) -> None:
-    told = CellResults(tmp_path, "papermill", sources)
+    told = Replay(tmp_path, "papermill", sources)
     told.say("params", values={"version": "v3"})
     told.cell("", params(depth=6)).cell("", fit(max_depth=6)).arrive(settled=False)
     assert bool(told.params["own"]) == there and "fit/xgboost/loss" in told.metrics["own"]
@@ -254,22 +254,22 @@ def test_in_one_go_parameters_are_there_at_once_unless_a_cell_could_log_another_
 
 
 def test_cells_of_equal_text_that_run_in_one_go_are_no_attempts(tmp_path: Path) -> None:
-    told = CellResults(tmp_path, "papermill", ("fit", "fit"))
+    told = Replay(tmp_path, "papermill", ("fit", "fit"))
     told.cell("", fit(max_depth=6)).cell("", fit(max_depth=6)).arrive()
     assert list(told.params) == ["own"] and "xgboost_2.max_depth" in told.params["own"]
 
 
 def test_the_page_shows_all_fits_where_they_differ(tmp_path: Path) -> None:
-    told = CellResults(tmp_path, "papermill")
+    told = Replay(tmp_path, "papermill")
     told.cell("", fit(max_depth=6, eta=0.1)).cell("", *(fit(max_depth=3 + n, eta=0.1) for n in range(11)))
     page = told.reader.description()
     assert "| cell | fit | data | seconds | max_depth | loss |" in page
     assert sum(line.startswith("| [") for line in page.splitlines()) == 12
-    same = CellResults(tmp_path, "papermill").cell("", fit(max_depth=6)).cell("", fit(max_depth=6))
+    same = Replay(tmp_path, "papermill").cell("", fit(max_depth=6)).cell("", fit(max_depth=6))
     assert same.reader.description() == ""
 
 
-def test_a_cell_that_failed_is_on_the_page_until_it_succeeds(told: CellResults) -> None:
+def test_a_cell_that_failed_is_on_the_page_until_it_succeeds(told: Replay) -> None:
     told.cell("a", ok=False).cell("b").arrive(settled=False)
     assert told.tags[NOTE] == "**Cell [1] failed:** `ValueError`"
     told.cell("a").arrive(settled=False)
@@ -284,23 +284,23 @@ def test_a_cell_that_failed_is_on_the_page_until_it_succeeds(told: CellResults) 
         (("FAILED", None, "ParameterError: unknown\nnearest is ..."), "**FAILED:** `ParameterError: unknown`"),
     ],
 )
-def test_the_page_says_why_a_run_ended_where_no_cell_failed(told: CellResults, ended: Any, line: str) -> None:
+def test_the_page_says_why_a_run_ended_where_no_cell_failed(told: Replay, ended: Any, line: str) -> None:
     assert told.reader.description(*ended) == line
 
 
-def test_the_page_says_what_differed_where_the_cell_shows_no_error(told: CellResults) -> None:
+def test_the_page_says_what_differed_where_the_cell_shows_no_error(told: Replay) -> None:
     told.cell("a")
     said = told.reader.description("FAILED", told.reader.cells[0], "the output differs")
     assert said == "**Cell [1] failed:** `the output differs`"
 
 
-def test_a_description_of_the_cells_own_is_left_alone(told: CellResults) -> None:
+def test_a_description_of_the_cells_own_is_left_alone(told: Replay) -> None:
     told.cell("own", log(tags=[{"key": NOTE, "value": "mine"}])).cell("fit", fit(max_depth=6)).cell("b", ok=False)
     assert told.arrive().tags[NOTE] == "mine"
     assert told.reader.description().startswith("mine\n\n**Cell [3] failed:**")
 
 
-def test_the_page_says_what_the_notebook_said_of_the_last_attempt(told: CellResults) -> None:
+def test_the_page_says_what_the_notebook_said_of_the_last_attempt(told: Replay) -> None:
     def says(text: str) -> tuple[str, dict[str, Any]]:
         return "tags", {"values": {NOTE: text}}
 
@@ -310,7 +310,7 @@ def test_the_page_says_what_the_notebook_said_of_the_last_attempt(told: CellResu
     assert told.tags[NOTE].startswith("three")
 
 
-def test_attempts_are_the_same_runs_whenever_the_journal_is_read(told: CellResults) -> None:
+def test_attempts_are_the_same_runs_whenever_the_journal_is_read(told: Replay) -> None:
     told.cell("fit", fit(max_depth=6)).cell("fit", fit(max_depth=3)).arrive()
     assert {local_ids(f"one attempt {n}")[0] for n in (1, 2)} == set(told.names) - {RUN}
     assert told.reader.children[local_ids("one attempt 1")[0]] == "FINISHED"
@@ -326,7 +326,7 @@ def test_attempts_are_the_same_runs_whenever_the_journal_is_read(told: CellResul
     ],
 )
 def test_a_cell_that_failed_last_is_told_although_others_succeeded_after_it(
-    told: CellResults, cells: list[tuple[str, bool]], failed: str | None
+    told: Replay, cells: list[tuple[str, bool]], failed: str | None
 ) -> None:
     for name, ok in cells:
         told.cell(name, ok=ok)
@@ -335,7 +335,7 @@ def test_a_cell_that_failed_last_is_told_although_others_succeeded_after_it(
     assert ending.status == ("FINISHED" if cells[-1][1] else "FAILED")
 
 
-def test_an_error_that_is_meant_and_an_orderly_exit_are_no_failures(told: CellResults) -> None:
+def test_an_error_that_is_meant_and_an_orderly_exit_are_no_failures(told: Replay) -> None:
     leaves = {"ename": "SystemExit", "evalue": "0", "traceback": []}
     told.say("cell_start", cell=0, cell_id="a", source="a", may_fail=True)
     told.say("cell_end", cell=0, seconds=0.0, ok=False, execution_count=1, error="ValueError")
