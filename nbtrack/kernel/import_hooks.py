@@ -4,6 +4,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -69,7 +70,12 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if self.before_package and "." not in name and name not in sys.stdlib_module_names:
+        if (
+            self.before_package
+            and "." not in name
+            and name not in sys.stdlib_module_names
+            and threading.current_thread() is threading.main_thread()  # a subshell's thread could wait for a cell's
+        ):
             before_package, self.before_package = self.before_package, None
             before_package()
         callback = self.callbacks.pop(name, None)
