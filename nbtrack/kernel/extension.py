@@ -155,12 +155,7 @@ class KernelTracker:
         tracebacks.install(self.shell)
         mlflow_fluent.install(current)
         autolog.install(self.emit)
-        before_first_package(self._start_plugins)
-
-    @guarded
-    def _start_plugins(self) -> None:
-        for start_kernel in functions("start_kernel"):
-            start_kernel()
+        before_first_package(_start_plugins)
 
     # -- cells -----------------------------------------------------------------------------------
 
@@ -395,6 +390,11 @@ class KernelTracker:
         if self.execution and not (cell and cell.hidden and kind != "shutdown"):
             of_cell = {"cell": cell.turn} if cell and cell.execution is self.execution else {}
             self.execution.emit(kind, **fields, **of_cell)
+
+
+def _start_plugins() -> None:
+    for start_kernel in functions("start_kernel"):
+        start_kernel()
 
 
 def _parent_process() -> dict[str, Any] | None:

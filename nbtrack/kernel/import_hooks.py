@@ -30,7 +30,9 @@ def after_import(name: str, callback: Callback) -> None:
 
 
 def before_first_package(callback: Callable[[], None]) -> None:
-    """Call ``callback()`` before the next package is imported that is neither loaded nor of the standard library.
+    """Call ``callback()`` before the main thread imports the next package that is not of the standard library.
+
+    An error in it is one line on the terminal: the user's import must not fail, and tracking goes on.
 
     Parameters
     ----------
@@ -77,7 +79,10 @@ class _Finder(importlib.abc.MetaPathFinder):
             and threading.current_thread() is threading.main_thread()  # a subshell's thread could wait for a cell's
         ):
             before_package, self.before_package = self.before_package, None
-            before_package()
+            try:
+                before_package()
+            except Exception as error:
+                say(f"plugins are not started ({type(error).__name__}: {error})")
         callback = self.callbacks.pop(name, None)
         if callback is None:
             return None

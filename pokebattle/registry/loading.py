@@ -43,7 +43,7 @@ def load_registered(model: str, battles: BattleSet) -> BattleWinner:
         If no server answers, there is no such version, this package did not publish it
         (`model_files.ForeignModelError`), or it was trained on other battles.
     """
-    name, _, number = (f"{stages.NAME}/{model}" if model.isdecimal() else model).partition("/")
+    name, number = _named(model)
     if not number.isdigit():
         raise ParamsError(f"model: expected name/version, as in battle_winner/3, got {model!r}")
     uri = tracking_uri()
@@ -105,7 +105,7 @@ def load_version(model: str, rest: MlflowRest | None = None) -> LoadedVersion:
     ParamsError
         If this package did not publish it (`model_files.ForeignModelError`).
     """
-    name, _, number = (f"{stages.NAME}/{model}" if model.isdecimal() else model).partition("/")
+    name, number = _named(model)
     if number and not number.isdigit():
         raise ParamsError(f"model: expected name or name/version, as in battle_winner/3, got {model!r}")
     rest = rest or stages.connect()
@@ -117,6 +117,12 @@ def load_version(model: str, rest: MlflowRest | None = None) -> LoadedVersion:
         loaded = BattleWinner.load(fetch(rest, version, name, Path(folder)).folder)
     run = rest.call("GET", "runs/get", run_id=version.run_id)["run"]
     return LoadedVersion(name, version, loaded, metrics_of(run).get("calibration_error"))
+
+
+def _named(model: str) -> tuple[str, str]:
+    """Return the registered model and the number that a text names; a number alone is one of this project's model."""
+    name, _, number = (f"{stages.NAME}/{model}" if model.isdecimal() else model).partition("/")
+    return name, number
 
 
 def _version(rest: MlflowRest, name: str, number: int) -> stages.Version:
