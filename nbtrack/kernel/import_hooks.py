@@ -4,7 +4,6 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -30,7 +29,7 @@ def after_import(name: str, callback: Callback) -> None:
 
 
 def before_first_package(callback: Callable[[], None]) -> None:
-    """Call ``callback()`` before the main thread imports the next package that is not of the standard library.
+    """Call ``callback()`` before the next package that is not of the standard library is imported.
 
     An error in it is one line on the terminal: the user's import must not fail, and tracking goes on.
 
@@ -72,15 +71,11 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if (
-            self.before_package
-            and "." not in name
-            and name not in sys.stdlib_module_names
-            and threading.current_thread() is threading.main_thread()  # a subshell's thread could wait for a cell's
-        ):
+        if "." not in name and name not in sys.stdlib_module_names:
             before_package, self.before_package = self.before_package, None
             try:
-                before_package()
+                if before_package:
+                    before_package()
             except Exception as error:
                 say(f"plugins are not started ({type(error).__name__}: {error})")
         callback = self.callbacks.pop(name, None)

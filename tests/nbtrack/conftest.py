@@ -115,14 +115,14 @@ class LabKernel:
             env=tracked.env | session, cwd=str(tracked.folder), stderr=self.log
         )
 
-    def run(self, source: str, cell_id: str) -> None:
-        """Execute one cell as Lab does, and wait for it; again when it came too soon after one that failed.
+    def run(self, source: str, cell_id: str = "", subshell: str = "") -> None:
+        """Execute one cell as Lab does, or a request of a subshell; again when it came too soon after one that failed.
 
-        For a moment after an error the kernel drops what was queued behind it.
+        For a moment after an error a shell, or a subshell, drops what was queued behind it.
         """
-        reply = self.wait(self.send(source, cell_id))
+        reply = self.wait(self.send(source, cell_id, subshell))
         if reply["content"]["status"] == "aborted":
-            self.run(source, cell_id)
+            self.run(source, cell_id, subshell)
 
     def send(
         self, source: str, cell_id: str = "", subshell: str = "", store_history: bool = True, **metadata: Any

@@ -28,7 +28,8 @@ def test_a_request_of_a_subshell_takes_nothing_from_a_running_cell(
         kernel.text_until("begun")
         reply = kernel.wait(kernel.send("print('of the console')\n1 / 0", subshell=subshell))
         assert reply["content"]["ename"] == "ZeroDivisionError"
-        kernel.wait(long, *[kernel.send(source, subshell=subshell) for source in ("pathlib.Path('go').touch()", "x")])
+        kernel.run("pathlib.Path('go').touch()", subshell=subshell)
+        kernel.wait(long, kernel.send("x", subshell=subshell))
     finally:
         kernel.stop()
     (run,) = tracked.runs("beside")
