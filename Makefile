@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-PYTHON ?= python3.11
+PYTHON ?=
 BIN := .venv/bin
 READY := .venv/.ready
 DOCS_READY := .venv-docs/.ready
@@ -22,7 +22,7 @@ $(READY): requirements.lock pyproject.toml
 
 $(DOCS_READY): docs/requirements.lock
 	@echo "building .venv-docs from docs/requirements.lock"
-	@"$$(command -v "$(PYTHON)" || command -v python3)" -m venv --clear .venv-docs
+	@"$$(bash .ci/python "$(PYTHON)")" -m venv --clear .venv-docs
 	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
 
@@ -44,7 +44,7 @@ check: $(READY)  ## check format, lint, import rules, types, workflows and shell
 	$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check . && $(BIN)/lint-imports && $(BIN)/mypy
 	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck -pyflakes ""
 	$(BIN)/zizmor --quiet --offline .github/workflows
-	$(BIN)/shellcheck .ci/run .ci/environment
+	$(BIN)/shellcheck .ci/run .ci/environment .ci/python
 
 test: check  ## lint, unit tests, tracking tests on a real server, nbval on every notebook
 	POKEBATTLE_TRACKING=off $(BIN)/pytest $(NBVAL) $(SIDE_BY_SIDE) tests notebooks
