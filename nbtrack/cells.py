@@ -9,22 +9,18 @@ from nbtrack.parameters_cell import UNKNOWN, assignments
 NO_TRACK = "# no-track"
 PARAMETER_TAGS = {"parameters", "injected-parameters"}
 MAY_FAIL = "raises-exception"  # the tag of a cell that is expected to fail
-NEUTRAL = (  # functions that use no experiment, so that one chosen after them is still the first
+NEUTRAL = (  # functions that use and show no experiment, so that one chosen after them may exist before them
     "active_run",
     "autolog",
-    "create_experiment",
-    "delete_experiment",
     "disable_",
     "enable_",
     "end_run",
     "from_",
-    "get_experiment",
     "get_tracking_uri",
     "infer_signature",
     "is_tracking_uri_set",
     "last_active_run",
     "MlflowClient",
-    "restore_experiment",
     "set_registry_uri",
     "set_system_metrics",
 )
@@ -180,7 +176,10 @@ def literals(source: str) -> dict[str, Any]:
 
 
 def chosen_experiment(document: dict[str, Any], values: dict[str, Any]) -> str | None:
-    """Return the experiment that a notebook chooses with ``mlflow.set_experiment`` before it uses any.
+    """Return the experiment that a notebook chooses with ``mlflow.set_experiment`` before it uses or looks up any.
+
+    The run is opened there at once, so a cell that asks before whether the experiment exists must not be answered by
+    what tracking has created.
 
     Parameters
     ----------
@@ -197,10 +196,10 @@ def chosen_experiment(document: dict[str, Any], values: dict[str, Any]) -> str |
     known = dict(values)
     for cell in document.get("cells", []):
         for statement in _statements(cell) if cell.get("cell_type") == "code" else ():
-            for call in _mlflow_calls(statement):
-                if call.func.attr == "set_experiment":  # type: ignore[attr-defined]
+            for name, call in _mlflow_calls(statement):
+                if name == "mlflow.set_experiment":
                     return _first_text(call, known)
-                if not call.func.attr.startswith(NEUTRAL):  # type: ignore[attr-defined]
+                if "experiment" in name or not name.rpartition(".")[2].startswith(NEUTRAL):
                     return None
             if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
                 known |= {
@@ -220,16 +219,11 @@ def _statements(cell: dict[str, Any]) -> list[ast.stmt]:
         return []
 
 
-def _mlflow_calls(statement: ast.stmt) -> list[ast.Call]:
-    """Return a statement's calls of mlflow functions, in the order of the source text."""
-    found = [
-        node
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and ast.unparse(node.func).startswith("mlflow.")
-    ]
-    return sorted(found, key=lambda call: (call.lineno, call.col_offset))
+def _mlflow_calls(statement: ast.stmt) -> list[tuple[str, ast.Call]]:
+    """Return a statement's calls of mlflow functions, and of all that are about experiments, in the text's order."""
+    calls = [(ast.unparse(node.func), node) for node in ast.walk(statement) if isinstance(node, ast.Call)]
+    found = [(name, call) for name, call in calls if name.startswith("mlflow.") or "experiment" in name]
+    return sorted(found, key=lambda one: (one[1].lineno, one[1].col_offset))
 
 
 def _first_text(call: ast.Call, known: dict[str, Any]) -> str | None:

@@ -20,6 +20,7 @@ NOUNS = "|".join(sorted({word.lower() for word in name_utils._GENERATOR_NOUNS}))
 MADE_UP = re.compile(rf"\b(?:{PREDICATES})-(?:{NOUNS})-[0-9]{{1,4}}\b")
 MOMENT = re.compile(r"\b1[6-9][0-9]{11}\b")
 ISO = re.compile(r"\b20[0-9]{2}-[0-9]{2}-[0-9]{2}[T ][0-9:]{8}(?:\.[0-9]+)?(?:\+00:00|Z)?")
+OTHER_TAG = re.compile(r"\b[pt]x[0-9a-f]+x(?=/)")  # the folder of another sequence, whose dataset a store has kept
 TEMPORARY = re.compile(r"(?<=/)tmp[a-z0-9_]{8}(?=/)")  # folders of Python's tempfile
 DAY = 86_400_000  # ms
 DEFAULT = "0"  # id of the experiment that is there from the beginning
@@ -184,6 +185,7 @@ class _Comparison:
         if stand_in:
             value = re.sub(rf"\b{stand_in}\b", DEFAULT, value)
         value = MOMENT.sub(lambda found: "<time>" if abs(int(found[0]) - self.now) < DAY else found[0], value)
+        value = OTHER_TAG.sub("TAG", value)
         return TEMPORARY.sub("<temporary>", MADE_UP.sub("<made up>", ISO.sub("<time>", value)))
 
     def _purposeless(self, value: Any) -> Any:

@@ -105,6 +105,9 @@ EXAMPLES: dict[str, Sequence] = {
         ["mlflow.log_metric('a', 1)", f"mlflow.search_runs(experiment_names=[{A}])"],
         env=(("MLFLOW_EXPERIMENT_NAME", f"exp-{TAG}-a"),),
     ),
+    "an experiment is missing until it is created or chosen": sequence(
+        [(f"mlflow.get_experiment_by_name({A})", "exp"), (f"mlflow.set_experiment({A})", "expid")]
+    ),
     "set_experiment in the first cell chooses where the run is": sequence(
         [f"mlflow.set_experiment({A})", "mlflow.log_metric('a', 1)"], [f"mlflow.search_runs(experiment_names=[{A}])"]
     ),
