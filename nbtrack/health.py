@@ -155,18 +155,11 @@ def _artifacts(rest: MlflowRest) -> list[Finding]:
 def _open_runs(rest: MlflowRest) -> list[Finding]:
     """Find runs that are open on the server although nothing writes to them."""
     here = {one.start["execution"]: one for one in spool.waiting()}
-    found, experiments = (
-        [],
-        [e["experiment_id"] for e in rest.call("POST", "experiments/search", max_results=1000).get("experiments", [])],
-    )
-    wanted = "attributes.status = 'RUNNING' and tags.`pokebattle.execution` != ''"
-    for first in range(0, len(experiments), 100):
-        some = experiments[first : first + 100]
-        found_runs = rest.call("POST", "runs/search", experiment_ids=some, filter=wanted, max_results=200)
-        for run in found_runs.get("runs", []):
-            tags = tags_of(run)
-            if tags["pokebattle.execution"] not in here:
-                found += _open_run(run["info"], tags)
+    found = []
+    for run in rest.search_runs("attributes.status = 'RUNNING' and tags.`pokebattle.execution` != ''"):
+        tags = tags_of(run)
+        if tags["pokebattle.execution"] not in here:
+            found += _open_run(run["info"], tags)
     return found
 
 

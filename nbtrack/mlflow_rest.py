@@ -188,6 +188,56 @@ class MlflowRest:
         except ValueError as error:
             raise OSError(f"{self.uri} answers, but not as an MLflow server") from error
 
+    def pages(self, method: str, path: str, key: str, /, **fields: Any) -> Iterator[dict[str, Any]]:
+        """Yield the entities that a search finds, from all pages.
+
+        Parameters
+        ----------
+        method, path : str
+            As in `call`.
+        key : str
+            The response's list of entities.
+        **fields
+            The request's fields.
+
+        Yields
+        ------
+        dict
+
+        Raises
+        ------
+        OSError, ServerError, ValueError
+            As `call`.
+        """
+        token: str | None = ""
+        while token is not None:
+            page = self.call(method, path, **fields, **({"page_token": token} if token else {}))
+            yield from page.get(key, [])
+            token = page.get("next_page_token") or None
+
+    def search_runs(self, filter_string: str, order_by: str = "attributes.start_time ASC") -> Iterator[dict[str, Any]]:
+        """Yield all runs of the server that match a filter.
+
+        Parameters
+        ----------
+        filter_string : str
+            MLflow's filter syntax.
+        order_by : str
+
+        Yields
+        ------
+        dict
+
+        Raises
+        ------
+        OSError, ServerError, ValueError
+            As `call`.
+        """
+        found = self.pages("POST", "experiments/search", "experiments", max_results=1000)
+        fields = {"filter": filter_string, "order_by": [order_by], "max_results": 1000}
+        ids = [one["experiment_id"] for one in found]
+        yield from self.pages("POST", "runs/search", "runs", experiment_ids=ids, **fields)
+
     def healthy(self) -> bool:
         """Return whether the server can read its database; ``/health`` answers OK even without it."""
         try:

@@ -126,37 +126,6 @@ def deliver(rest: MlflowRest, trial: Mapping[str, Any], parent: Mapping[str, Any
     rest.call("POST", "runs/update", run_id=run_id, status=STATUS[trial["state"]], end_time=trial["ended"])
 
 
-def search(rest: MlflowRest, filter_string: str, order_by: str = "attributes.start_time ASC") -> list[dict[str, Any]]:
-    """Return all runs of a server that match a filter.
-
-    Parameters
-    ----------
-    rest : MlflowRest
-    filter_string : str
-        MLflow's filter syntax.
-    order_by : str
-
-    Raises
-    ------
-    ServerError, OSError
-        As `MlflowRest.call`.
-    """
-    experiments = rest.call("POST", "experiments/search", max_results=1000).get("experiments", [])
-    found: list[dict[str, Any]] = []
-    asked = {
-        "experiment_ids": [one["experiment_id"] for one in experiments],
-        "filter": filter_string,
-        "order_by": [order_by],
-        "max_results": 1000,
-    }
-    while True:
-        answer = rest.call("POST", "runs/search", **asked)
-        found += answer.get("runs", [])
-        if not answer.get("next_page_token"):
-            return found
-        asked["page_token"] = answer["next_page_token"]
-
-
 def of_study(rest: MlflowRest, study: str) -> dict[int, list[dict[str, Any]]]:
     """Return the runs of a study's trials by number; a list has several runs if a trial was delivered twice.
 
@@ -171,7 +140,7 @@ def of_study(rest: MlflowRest, study: str) -> dict[int, list[dict[str, Any]]]:
         As `MlflowRest.call`.
     """
     runs: dict[int, list[dict[str, Any]]] = {}
-    for run in search(rest, f"tags.`{STUDY}` = '{study}'"):
+    for run in rest.search_runs(f"tags.`{STUDY}` = '{study}'"):
         if TRIAL in (told := tags_of(run)):
             runs.setdefault(int(told[TRIAL]), []).append(run)
     return runs

@@ -240,7 +240,7 @@ def _runs(rest: MlflowRest, body: Mapping[str, Any]) -> Iterator[Answer]:
     if not (begun := body.get("start_time")):
         return
     query = {"experiment_ids": [body["experiment_id"]], "filter": f"attributes.start_time = {begun}"}
-    for run in rest.call("POST", "runs/search", **query).get("runs", []):
+    for run in rest.pages("POST", "runs/search", "runs", **query):
         info, data = run["info"], run.get("data", {})
         tags = {"mlflow.runName": info.get("run_name", "")} | _pairs(body.get("tags"))
         untouched = info["status"] == "RUNNING" and not data.get("metrics") and not data.get("params")
@@ -250,7 +250,7 @@ def _runs(rest: MlflowRest, body: Mapping[str, Any]) -> Iterator[Answer]:
 
 def _models(rest: MlflowRest, body: Mapping[str, Any], at: int) -> Iterator[Answer]:
     query = {"experiment_ids": [body["experiment_id"]], "filter": f"creation_timestamp >= {at}", "max_results": 100}
-    for model in rest.call("POST", "logged-models/search", **query).get("models", []):
+    for model in rest.pages("POST", "logged-models/search", "models", **query):
         info, params = model["info"], _pairs(model.get("data", {}).get("params"))
         alike = _same(info, body, "name", "source_run_id", "model_type") and params == _pairs(body.get("params"))
         if (

@@ -19,7 +19,6 @@ from typing import Any
 
 import yaml
 
-from nbtrack import trials
 from nbtrack.cells import cell_source, is_untracked
 from nbtrack.mlflow_rest import MlflowRest, ServerError, params_of, tags_of
 from nbtrack.provenance import lock_digest
@@ -257,9 +256,9 @@ def _closed(rest: MlflowRest, execution: str) -> dict[str, Any]:
     """Wait until the run of an execution is closed, and return it."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        found = trials.search(rest, f"tags.`pokebattle.execution` = '{execution}'")
-        if found and found[0]["info"]["status"] not in {"RUNNING", "SCHEDULED"}:
-            return found[0]
+        found = next(rest.search_runs(f"tags.`pokebattle.execution` = '{execution}'"), None)
+        if found and found["info"]["status"] not in {"RUNNING", "SCHEDULED"}:
+            return found
         if time.monotonic() > deadline:
             raise WorktreeError(f"its new run was not closed in {PATIENCE:.0f} s")
         time.sleep(0.5)

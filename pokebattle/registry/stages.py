@@ -225,23 +225,19 @@ def read(rest: MlflowRest, name: str) -> Model:
         aliases.setdefault(int(one["version"]), []).append(one["alias"])
     asked = {"filter": f"name='{name}'", "max_results": 1000}
     versions: dict[int, Version] = {}
-    while True:
-        answer = rest.call("GET", "model-versions/search", **asked)
-        for one in answer.get("model_versions", []):
-            number = int(one["version"])
-            versions[number] = Version(
-                number,
-                one.get("current_stage", NONE),
-                tuple(aliases.get(number, ())),
-                {tag["key"]: tag.get("value", "") for tag in one.get("tags", [])},
-                one.get("run_id", ""),
-                one.get("source", ""),
-                one.get("description", ""),
-                int(one.get("last_updated_timestamp", 0)),
-            )
-        if not answer.get("next_page_token"):
-            return Model(name, found.get("description", ""), dict(sorted(versions.items())))
-        asked["page_token"] = answer["next_page_token"]
+    for one in rest.pages("GET", "model-versions/search", "model_versions", **asked):
+        number = int(one["version"])
+        versions[number] = Version(
+            number,
+            one.get("current_stage", NONE),
+            tuple(aliases.get(number, ())),
+            {tag["key"]: tag.get("value", "") for tag in one.get("tags", [])},
+            one.get("run_id", ""),
+            one.get("source", ""),
+            one.get("description", ""),
+            int(one.get("last_updated_timestamp", 0)),
+        )
+    return Model(name, found.get("description", ""), dict(sorted(versions.items())))
 
 
 def read_with(rest: MlflowRest, name: str, number: int) -> Model:

@@ -63,7 +63,7 @@ def find(tuned_from: str, version: str) -> Tuned:
     try:
         if tuned_from == LATEST:
             wanted = f"tags.`{trials.BEST}` != '' AND params.version = '{version}'"
-            found = trials.search(rest, wanted, "attributes.start_time DESC")
+            found = list(rest.search_runs(wanted, "attributes.start_time DESC"))
         else:
             found = [rest.call("GET", "runs/get", run_id=tuned_from)["run"]]
     except (OSError, ServerError) as error:

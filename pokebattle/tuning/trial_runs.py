@@ -173,8 +173,7 @@ def repair(
     for trial in missing:
         execution = trial.user_attrs.get("execution", "")
         if execution and execution not in parents:
-            found = trials.search(rest, f"tags.`{trials.EXECUTION}` = '{execution}'")
-            parents[execution] = found[0] if found else None
+            parents[execution] = next(rest.search_runs(f"tags.`{trials.EXECUTION}` = '{execution}'"), None)
         tell(told(trial, study), parents.get(execution))
     return len(missing), len(doubled)
 
