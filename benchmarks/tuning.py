@@ -54,7 +54,7 @@ print(time.perf_counter() - began, *blocked)
 
 
 class Quick:
-    """An objective that computes for a given time and reports ten intermediate values."""
+    """Computes instead of folds for a given time and reports ten intermediate values."""
 
     interval, seconds = 1, 0.0
 
@@ -79,8 +79,8 @@ class Quick:
 
 
 def opened(url: str) -> searches.Search:
-    """Open a search with the objective `Quick`."""
-    searches.Objective = Quick  # type: ignore[misc]
+    """Open a search with `Quick` instead of folds."""
+    searches.InnerFolds = Quick  # type: ignore[misc]
     battles: Any = SimpleNamespace(digest="battles")
     return searches.open_search(load_params({"version": "sample"}), battles, url)
 

@@ -1,4 +1,4 @@
-"""The objective of a search: log-loss over inner folds of the training part, with pruning."""
+"""Inner folds of the training part, which judge the trials of a search by their log-loss."""
 
 from __future__ import annotations
 
@@ -39,12 +39,10 @@ class Fold(NamedTuple):
     n: np.ndarray
 
 
-class Objective:
-    """Fit a trial's settings on inner folds, and return the log-loss. In each round, every fold gets one more tree.
+class InnerFolds:
+    """The folds that judge trials. Called with a trial, they are Optuna's objective.
 
-    A trial stops early if the log-loss has not improved for `early_stopping_rounds` trees; its value is that of the
-    best round. It is pruned if it is worse than the median of the earlier trials. The objective can be pickled for
-    other processes.
+    They can be pickled for other processes.
 
     Parameters
     ----------
@@ -111,10 +109,7 @@ class Objective:
         return values
 
     def __call__(self, trial: Trial) -> float:
-        """Run a trial and return its log-loss, in nats per battle.
-
-        The trial's user attributes get rounds (the best one), steps (rounds times max_depth), predict_us, log_loss and
-        fit_seconds.
+        """Return the log-loss of the values that a trial suggests, in nats per battle; see `suggest` and `log_loss`.
 
         Parameters
         ----------
@@ -125,8 +120,28 @@ class Objective:
         optuna.TrialPruned
             If the trial is pruned.
         """
+        return self.log_loss(trial, self.suggest(trial))
+
+    def log_loss(self, trial: Trial, values: dict[str, Any]) -> float:
+        """Fit settings on every fold, one more tree in each round, and return the log-loss, in nats per battle.
+
+        The trial stops early if the log-loss has not improved for `early_stopping_rounds` trees; its value is that of
+        the best round. It is pruned if it is worse than the median of the earlier trials. Its user attributes get
+        rounds (the best one), steps (rounds times max_depth), predict_us, log_loss and fit_seconds.
+
+        Parameters
+        ----------
+        trial : Trial
+        values : dict
+            Settings that replace the version's.
+
+        Raises
+        ------
+        optuna.TrialPruned
+            If the trial is pruned.
+        """
         began = time.perf_counter()
-        model = BattleWinner.from_params(self.params.model_copy(update=self.suggest(trial)))
+        model = BattleWinner.from_params(self.params.model_copy(update=values))
         folds, settings = self._folds(model), model.settings()
         boosters = [xgboost.Booster(settings, [fold.fit, fold.validate]) for fold in folds]
         best, rounds, pruned = np.inf, 0, False

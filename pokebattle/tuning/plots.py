@@ -69,7 +69,7 @@ def slices(search: Search) -> pd.DataFrame:
     """
     trials = _complete(search)
     rows = {}
-    for name in search.objective.params.search:
+    for name in search.folds.params.search:
         codes, _ = pd.factorize(trials[name], sort=True)
         thirds = pd.Series(codes * N_BINS // (codes.max() + 1), index=trials.index)
         rows[name] = trials["log_loss"].groupby(thirds).min().reindex(range(N_BINS))
@@ -104,7 +104,7 @@ def slices_picture(search: Search) -> Figure:
     ----------
     search : Search
     """
-    n = len(search.objective.params.search)
+    n = len(search.folds.params.search)
     return _picture(lambda: drawn.plot_slice(search.study, target_name=LOSS), (2.4 * n, 3.4))
 
 

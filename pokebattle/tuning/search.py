@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import multiprocessing
 import os
@@ -15,8 +17,10 @@ from difflib import get_close_matches
 from hashlib import sha256
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
+from textwrap import dedent
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import optuna
 import pandas as pd
@@ -30,7 +34,7 @@ from pokebattle.errors import UserError
 from pokebattle.params import SEARCHABLE, Params, ParamsError
 from pokebattle.registry import Published
 from pokebattle.tuning import storage
-from pokebattle.tuning.objective import Objective
+from pokebattle.tuning.inner_folds import InnerFolds
 from pokebattle.tuning.trial_runs import STATES, TrialRuns
 
 POLL = 0.5  # seconds between two checks of the workers
@@ -87,13 +91,26 @@ class Task:
 
     Parameters
     ----------
-    objective : Objective
+    objective : callable
+        Returns the value of a trial.
+    interval : int
+        Number of trees between two values that a trial reports.
+    random_state : int
     execution : str
         Id of the tracked execution; "" without tracking.
     """
 
-    objective: Objective
+    objective: Callable[[Trial], float]
+    interval: int
+    random_state: int
     execution: str = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A function of a notebook cannot be imported by other processes: cloudpickle sends its code.
+        return self.__dict__ | {"objective": cloudpickle.dumps(self.objective)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"objective": cloudpickle.loads(state["objective"])}
 
     def owner(self) -> dict[str, Any]:
         """Return the user attributes of every trial that this process starts."""
@@ -131,7 +148,8 @@ class Search:
         The storage of the study.
     url : str
         Address of the storage.
-    objective : Objective
+    folds : InnerFolds
+        What judges the trials.
     notes : list of str
         Remarks for the reader: whether the study is new or continued, and related studies.
     """
@@ -139,13 +157,14 @@ class Search:
     study: optuna.Study
     kept: storage.PatientStorage
     url: str
-    objective: Objective
+    folds: InnerFolds
     notes: list[str] = field(default_factory=list)
 
     def run(
         self,
         n_trials: int,
         *,
+        objective: Callable[[Trial], float] | None = None,
         workers: int = 1,
         minutes: float = 0.0,
         stop_after: int = 0,
@@ -157,6 +176,8 @@ class Search:
         ----------
         n_trials : int
             Total number of trials in the study, including those of earlier runs and other machines.
+        objective : callable, optional
+            Returns the value of a trial, in nats per battle; by default the log-loss over `folds`.
         workers : int, default 1
             Number of processes. With 1, trials run in this process, and the same seed gives the same study.
         minutes : float, default 0
@@ -169,12 +190,16 @@ class Search:
         Raises
         ------
         TuningError
-            If the last `FAILURES` trials have failed, or too many workers have crashed.
+            If the study's trials have another objective, the last `FAILURES` trials have failed, or too many workers
+            have crashed.
         """
         current = run()
         goal, projection = Goal(n_trials, stop_after), TrialRuns(self.study)
-        task = Task(self.objective, current.execution_id if current else "")
+        execution = current.execution_id if current else ""
+        task = Task(objective or self.folds, self.folds.interval, self.folds.params.random_state, execution)
         deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
+        if objective:
+            self._check_objective(objective)
         storage.release(self.study)
         projection.repair()
         done = 0
@@ -199,6 +224,16 @@ class Search:
         last = [trial for trial in self.study.get_trials(deepcopy=False) if storage.counts(trial)][-FAILURES:]
         if last and all("error" in trial.user_attrs for trial in last):
             raise TuningError(f"the last {len(last)} trials failed; the last one with {last[-1].user_attrs['error']}")
+
+    def _check_objective(self, objective: Callable[[Trial], float]) -> None:
+        """Raise TuningError if the study's trials have an objective with other code. Comments do not count."""
+        code = ast.unparse(ast.parse(dedent(inspect.getsource(objective))))
+        if self.study.user_attrs.get("objective", code) != code:
+            raise TuningError(
+                f"study {self.study.study_name} has trials of another objective, which cannot be compared: continue it "
+                "with the old one, or begin a new study in another storage, for example sqlite:///other.db"
+            )
+        self.study.set_user_attr("objective", code)
 
     def _work(self, goal: Goal, task: Task, deadline: float, note: Callable[[], None]) -> None:
         """Run trials in this process."""
@@ -284,14 +319,14 @@ class Search:
             Index parameter, and log_loss (nats per battle; missing if no trial had these settings); columns own and
             best.
         """
-        best, own = self.best(), self.objective.defaults()
+        best, own = self.best(), self.folds.defaults()
         reached = [
             trial.value
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if trial.params == own
         ]
         columns = {
-            "own": {"n_estimators": self.objective.params.n_estimators, **own, "log_loss": [*reached, np.nan][0]},
+            "own": {"n_estimators": self.folds.params.n_estimators, **own, "log_loss": [*reached, np.nan][0]},
             "best": best | {"log_loss": self.study.best_value},
         }
         return pd.DataFrame(columns)
@@ -304,8 +339,8 @@ class Search:
         Published
             Where the model is, and the links to the trials.
         """
-        model = self.objective.fit(self.best())
-        kept = registry.keep(model, self.objective.params)
+        model = self.folds.fit(self.best())
+        kept = registry.keep(model, self.folds.params)
         projection = TrialRuns(self.study)
         return Published(kept, projection.publish(self.best(), dict(self.compared()["own"])["log_loss"]))
 
@@ -337,7 +372,7 @@ def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = storage.url_of(url)
     kept = storage.connect(url)
-    objective, identity = Objective(params, battles), _identity(params, battles)
+    folds, identity = InnerFolds(params, battles), _identity(params, battles)
     own_name = f"{params.version}-{sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]}"
     known = {one.study_name: one for one in optuna.get_all_study_summaries(kept, include_best_trial=False)}
     if name and name not in known:
@@ -357,9 +392,9 @@ def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "
         for one in related[-3:]:
             what = _difference(one.user_attrs["identity"], identity)
             notes.append(f"study {one.study_name} with {one.n_trials} trials stays as it is: its {what} differs")
-    study = _study(kept, name, identity, objective)
+    study = _study(kept, name, identity, folds)
     study.sampler = NumberedSampler(params.random_state)
-    return Search(study, kept, url, objective, notes)
+    return Search(study, kept, url, folds, notes)
 
 
 def _identity(params: Params, battles: BattleSet) -> dict[str, Any]:
@@ -375,13 +410,13 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 def _study(
-    kept: optuna.storages.BaseStorage, name: str, identity: Mapping[str, Any], objective: Objective
+    kept: optuna.storages.BaseStorage, name: str, identity: Mapping[str, Any], folds: InnerFolds
 ) -> optuna.Study:
     """Create or load a study. The first trial of a new study has the version's own settings.
 
     If several processes do this at once, one creates the study, and the others wait for it.
     """
-    pruner = _pruner(objective)
+    pruner = _pruner(folds.interval)
     try:
         study = optuna.create_study(storage=kept, study_name=name, pruner=pruner)
     except DuplicatedStudyError:
@@ -389,14 +424,14 @@ def _study(
         while "key" not in study.user_attrs:  # another process is still creating the study
             time.sleep(0.1)
         return study
-    study.enqueue_trial(objective.defaults())
+    study.enqueue_trial(folds.defaults())
     study.set_user_attr("identity", identity)
     study.set_user_attr("key", f"{name}-{uuid.uuid4().hex[:6]}")
     return study
 
 
-def _pruner(objective: Objective) -> optuna.pruners.BasePruner:
-    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2 * objective.interval)
+def _pruner(interval: int) -> optuna.pruners.BasePruner:
+    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2 * interval)
 
 
 class NumberedSampler(optuna.samplers.TPESampler):
@@ -438,11 +473,10 @@ def _worker(url: str, name: str, task: Task, goal: Goal, left: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    objective = task.objective
     kept = storage.connect(url)
     kept.owner = task.owner()
     study = optuna.load_study(
-        storage=kept, study_name=name, pruner=_pruner(objective), sampler=NumberedSampler(objective.params.random_state)
+        storage=kept, study_name=name, pruner=_pruner(task.interval), sampler=NumberedSampler(task.random_state)
     )
     if not goal.reached(study):
         _optimize(study, task, goal, left)

@@ -37,7 +37,7 @@ class Quick:
         for name in ("rounds", "predict_us", "fit_seconds", "log_loss"):
             trial.set_user_attr(name, depth)
         return depth
-searches.Objective = Quick
+searches.InnerFolds = Quick
 params = load_params(globals())
 search = searches.open_search(params, SimpleNamespace(digest="battles"))
 search.run(4)

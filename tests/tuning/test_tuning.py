@@ -29,7 +29,7 @@ from pokebattle.evaluation import figures_of_merit
 from pokebattle.params import ParamsError, Range, load_params
 from pokebattle.tuning import search as searches
 from pokebattle.tuning import storage
-from pokebattle.tuning.objective import Objective
+from pokebattle.tuning.inner_folds import InnerFolds
 from pokebattle.tuning.search import Search, TuningError, open_search
 
 PARAMS = load_params({"version": "sample"})
@@ -38,7 +38,7 @@ SECONDS = 120.0  # that a search may take here
 
 
 class Quick:
-    """Stands in for the objective where only the study matters: its trials wait, and report."""
+    """Stands in for the folds where only the study matters: its trials wait, and report."""
 
     interval, seconds, fails = 1, 0.0, False
 
@@ -89,7 +89,7 @@ def file(tmp_path: Path) -> str:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> type[Quick]:
-    monkeypatch.setattr(searches, "Objective", Quick)
+    monkeypatch.setattr(searches, "InnerFolds", Quick)
     return Quick
 
 
@@ -139,8 +139,36 @@ def test_the_same_seed_gives_the_same_study_from_the_versions_own_values_on(smal
         search.run(4)
         found.append(values(search))
     assert found[0] == found[1]
-    assert found[0][0][1] == search.objective.defaults()
+    assert found[0][0][1] == search.folds.defaults()
     assert len({str(params) for _, params, *_ in found[0]}) == 4
+
+
+def test_an_objective_that_a_notebook_defines_judges_the_trials_of_workers(small: Any, file: str) -> None:
+    search = open_search(*small, file)
+    folds = search.folds
+
+    def objective(trial: optuna.Trial) -> float:
+        return -folds.log_loss(trial, folds.suggest(trial))
+
+    search.run(3, objective=objective, workers=2)
+    losses = [(trial.value, -trial.user_attrs["log_loss"]) for trial in search.study.trials]
+    assert len(losses) == 3 and all(value == loss for value, loss in losses)
+
+
+def test_trials_of_two_objectives_are_not_in_one_study(small: Any, file: str) -> None:
+    def half(trial: optuna.Trial) -> float:
+        return search.folds(trial) / 2
+
+    search = open_search(*small, file)
+    search.run(1, objective=half)
+
+    def half(trial: optuna.Trial) -> float:  # type: ignore[no-redef]
+        return search.folds(trial) / 2  # a comment is no difference
+
+    open_search(*small, file).run(2, objective=half)
+    with pytest.raises(TuningError, match="another objective"):
+        open_search(*small, file).run(3, objective=lambda trial: search.folds(trial) / 3)
+    assert len(search.study.trials) == 2
 
 
 def test_a_trial_is_the_mean_loss_of_the_versions_model_on_inner_folds_of_the_train_part(small: Any, file: str) -> None:
@@ -149,16 +177,16 @@ def test_a_trial_is_the_mean_loss_of_the_versions_model_on_inner_folds_of_the_tr
     search = open_search(params.model_copy(update=drawn), battles, file)
     search.run(1)
     (trial,) = search.study.trials
-    objective, training = search.objective, battles.training
+    folds, training = search.folds, battles.training
     losses, n = [], []
-    for fit, judge in objective.folds:
-        model = objective.fit(search.best())
+    for fit, judge in folds.folds:
+        model = folds.fit(search.best())
         model.fit(training[fit], training["wins_a"][fit], training["n_battles"][fit])
         scored = figures_of_merit(training[judge], model.predict_proba(training[judge])[:, 1])
         losses.append(scored["log_loss"][0])
         n.append(training["n_battles"][judge].sum())
     assert trial.value == pytest.approx(np.average(losses, weights=n), rel=1e-5)
-    assert sum(judge.sum() for _, judge in objective.folds) == len(training)
+    assert sum(judge.sum() for _, judge in folds.folds) == len(training)
 
 
 def test_boosting_stops_where_it_does_not_help_and_a_trial_that_lags_is_pruned(small: Any) -> None:
@@ -169,12 +197,12 @@ def test_boosting_stops_where_it_does_not_help_and_a_trial_that_lags_is_pruned(s
         "learning_rate": 1.0,
         "search": {"max_depth": Range(low=2, high=3)},
     }
-    objective = Objective(params.model_copy(update=many), battles)
+    folds = InnerFolds(params.model_copy(update=many), battles)
     study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=0.0, n_warmup_steps=41))
-    study.optimize(objective, n_trials=1)
+    study.optimize(folds, n_trials=1)
     assert study.trials[0].state == TrialState.COMPLETE and study.trials[0].user_attrs["rounds"] < 40
-    objective.params = params.model_copy(update=many | {"early_stopping_rounds": 400})
-    study.optimize(objective, n_trials=1)
+    folds.params = params.model_copy(update=many | {"early_stopping_rounds": 400})
+    study.optimize(folds, n_trials=1)
     assert study.trials[1].state == TrialState.PRUNED
     assert max(study.trials[1].intermediate_values) == 80  # the first that is reported after the warm-up
 
@@ -273,7 +301,7 @@ def test_two_notebooks_on_one_storage_take_each_trial_once_and_a_killed_workers_
 ) -> None:
     one, other = (open_search(PARAMS, BATTLES, shared) for _ in range(2))
     for search in (one, other):
-        search.objective.seconds = 1.0  # type: ignore[attr-defined]  # of the object, which goes to the workers
+        search.folds.seconds = 1.0  # type: ignore[attr-defined]  # of the object, which goes to the workers
     crew = in_background(one, 8, workers=2)
     victim = running(shared, one.study.study_name)[0]
     os.kill(victim.user_attrs["worker"]["pid"], signal.SIGKILL)
@@ -316,7 +344,7 @@ def test_a_queued_trial_that_was_taken_and_never_begun_is_made_again(
     monkeypatch.setattr(storage, "GRACE", 0)
     search.run(4)
     assert states(search) == {"FAIL": 1, "RUNNING": 1, "COMPLETE": 3}
-    (again,) = [trial for trial in search.study.trials[2:] if trial.params == search.objective.defaults()]
+    (again,) = [trial for trial in search.study.trials[2:] if trial.params == search.folds.defaults()]
     assert again.state == TrialState.COMPLETE and search.study.trials[taken.number].state == TrialState.FAIL
 
 
