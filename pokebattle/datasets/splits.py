@@ -163,6 +163,24 @@ def assign(pairs: pd.DataFrame, protocol: str, families: pd.Series) -> pd.Series
     return pd.Series(part, index=pairs.index, dtype="str", name=protocol)
 
 
+def parts_of_pairs(families: pd.Series) -> pd.DataFrame:
+    """Assign all pairs of species to parts under every protocol, see `assign`.
+
+    Parameters
+    ----------
+    families : Series
+        Index species id, values the family.
+
+    Returns
+    -------
+    DataFrame
+        One row per unordered pair; columns species_a, species_b, and one for each protocol.
+    """
+    first, second = np.triu_indices(len(families), 1)
+    pairs = pd.DataFrame({"species_a": families.index[first], "species_b": families.index[second]})
+    return pairs.assign(**{protocol: assign(pairs, protocol, families) for protocol in PROTOCOLS})
+
+
 def folds(training: pd.DataFrame, protocol: str, families: pd.Series, n_folds: int) -> Iterator[tuple[Mask, Mask]]:
     """Cut a training part into inner folds that hold out what the protocol holds out.
 

@@ -7,13 +7,41 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pokebattle.evaluation import evaluate
+from pokebattle.datasets import load_battles, open_part, splits
+from pokebattle.evaluation import LIMIT, evaluate, has_limit, single_orientation
+from pokebattle.evaluation.notes import note
 from pokebattle.learning.features import FEATURE_SETS
 from pokebattle.model import BattleWinner
 
 if TYPE_CHECKING:
     from pokebattle.datasets import BattleSet
     from pokebattle.params import Params
+
+
+def compare_feature_sets(params: Params) -> pd.DataFrame:
+    """Return the excess of every feature set under every protocol.
+
+    Parameters
+    ----------
+    params : Params
+        The version. Its feature set and protocol are ignored.
+
+    Returns
+    -------
+    DataFrame
+        Index protocol and predictor (the feature set); columns value, low, high (log-loss above the Bayes limit, in
+        percent, with its interval), n_matchups, n_battles. A note if the battles have no moves or no limit.
+    """
+    if params.tables:
+        return note("own battles have no moves, and one protocol: feature sets are not compared")
+    limits = params.max_matchups, params.max_judging_pairs
+    sets = {name: load_battles(params.dataset, name, *limits) for name in splits.PROTOCOLS}
+    tests = {name: single_orientation(open_part(battles, "test")) for name, battles in sets.items()}
+    if not all(map(has_limit, tests.values())):
+        return note("a formula decides these battles: there is no limit to compare feature sets with")
+    scores = fit_and_judge(params, sets, tests)
+    excess = scores[(scores["figure"] == "excess_percent") & (scores["predictor"] != LIMIT)]
+    return excess.set_index(["protocol", "predictor"]).drop(columns=["figure"])
 
 
 def fit_and_judge(params: Params, sets: Mapping[str, BattleSet], tests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pokebattle import evaluation
 from pokebattle.errors import did_you_mean
+from pokebattle.evaluation.notes import note
 from pokebattle.game import dex
 from pokebattle.game.matchups import MATCHUP, RANDOM, best_moves, damaging_moves
 from pokebattle.learning.features import AILMENTS
@@ -30,6 +31,28 @@ def of_pairs(contributions: pd.DataFrame) -> pd.DataFrame:
     """
     names = contributions.columns.str.replace(r"^[ab]_", "", regex=True)
     return contributions.T.groupby(names.to_numpy(), sort=False).sum().T
+
+
+def strongest_by_policy(contributions: pd.DataFrame, matchups: pd.DataFrame, n_features: int = 8) -> pd.DataFrame:
+    """Return the features with the largest mean contribution under at least one policy.
+
+    Parameters
+    ----------
+    contributions : DataFrame
+        From `of_pairs`, one row per matchup.
+    matchups : DataFrame
+        The same matchups.
+    n_features : int, default 8
+
+    Returns
+    -------
+    DataFrame
+        Index feature, columns policy: mean absolute contribution, in log-odds. A note if there are no policies.
+    """
+    if "policy" not in matchups:
+        return note("these battles have no moves, and no policies that choose them")
+    by_policy = contributions.abs().groupby(matchups["policy"], sort=False).mean().T
+    return by_policy.loc[by_policy.max(axis=1).sort_values(ascending=False, kind="stable").index[:n_features]]
 
 
 def explain(
@@ -118,7 +141,7 @@ def excess_by_kind(matchups: pd.DataFrame, probability: np.ndarray) -> pd.DataFr
     Parameters
     ----------
     matchups : DataFrame
-        In one orientation, with moves, wins_a and n_battles (at least 2).
+        In one orientation, with wins_a and n_battles.
     probability : ndarray of shape (n_matchups,)
         Predicted P(A wins).
 
@@ -127,8 +150,13 @@ def excess_by_kind(matchups: pd.DataFrame, probability: np.ndarray) -> pd.DataFr
     DataFrame
         Index kind, see `move_kinds`; largest above_limit first. A matchup belongs to a kind if a move of either side
         does (for "none of these": of both sides), and may belong to several kinds. Columns matchups, above_limit
-        (log-loss above the limit, nats per battle), share_of_battles and share_of_excess (0 to 1).
+        (log-loss above the limit, nats per battle), share_of_battles and share_of_excess (0 to 1). A note if the
+        battles have no moves or no limit.
     """
+    if "move_a" not in matchups:
+        return note("these battles have no moves")
+    if not evaluation.has_limit(matchups):
+        return note("a formula decides these battles: there is no limit")
     wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
     inside = np.clip(np.asarray(probability, dtype=float), np.finfo(float).eps, 1 - np.finfo(float).eps)
     limit = n * evaluation.jackknife(evaluation.entropy, wins, n)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
+from pokebattle.datasets import splits
 from pokebattle.evaluation.explanation import labels
+from pokebattle.evaluation.notes import NOTE, is_note
 
 A_COLOUR, B_COLOUR, GREY = "#3b6fb6", "#d1603d", "#8a8a8a"
 STYLE = {
@@ -166,8 +171,10 @@ def excesses(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        Index protocol and feature set; columns value, low, high, in percent.
+        Index protocol and feature set; columns value, low, high, in percent. Or a note.
     """
+    if is_note(table):
+        return _note(table)
     groups = table.index.unique(0)
     colours = dict(zip(table.index.unique(1), (GREY, B_COLOUR, A_COLOUR, "#5b8c5a"), strict=False))
     with plt.rc_context(STYLE):
@@ -184,6 +191,34 @@ def excesses(table: pd.DataFrame) -> Figure:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.grid(axis="y", visible=False)
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return _done(figure)
+
+
+def protocols(pairs: pd.DataFrame, families: pd.Series) -> Figure:
+    """Draw the part of every pair of species, one square for each protocol, the held-out families last.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        From `splits.parts_of_pairs`.
+    families : Series
+        Index species id, values the family.
+    """
+    unseen = splits.unseen_species(families)
+    order = {name: row for row, name in enumerate(sorted(families.index, key=lambda name: name in unseen))}
+    a, b = pairs["species_a"].map(order), pairs["species_b"].map(order)
+    colours = dict(zip((*splits.PARTS, splits.UNUSED), ("#d9e2ec", A_COLOUR, B_COLOUR, "white"), strict=True))
+    with plt.rc_context(STYLE):
+        figure, squares = plt.subplots(1, len(splits.PROTOCOLS), figsize=(10, 3.7), layout="constrained")
+        for axes, protocol in zip(squares, splits.PROTOCOLS, strict=True):
+            cells = np.full((len(order), len(order)), len(colours) - 1)
+            cells[a, b] = cells[b, a] = pairs[protocol].map(list(colours).index)
+            axes.imshow(cells, cmap=ListedColormap(list(colours.values())), interpolation="nearest", origin="lower")
+            axes.axhline(len(order) - len(unseen) - 0.5, color=GREY, linewidth=0.8)
+            axes.axvline(len(order) - len(unseen) - 0.5, color=GREY, linewidth=0.8)
+            axes.set(title=protocol, xticks=[], yticks=[], xlabel="species A", ylabel="species B")
+        names = [Patch(facecolor=colour, edgecolor=GREY, label=part) for part, colour in colours.items()]
+        figure.legend(handles=names, frameon=False, loc="outside lower center", ncols=len(names))
     return _done(figure)
 
 
@@ -279,6 +314,32 @@ def _multipliers(chart: pd.DataFrame, axes: Axes) -> None:
     sns.heatmap(codes, cmap=list(colours), annot=text, fmt="", cbar=False, linewidths=0.5, ax=axes)
     axes.set(xlabel="defending type", ylabel="attacking type")
     axes.tick_params(length=0)
+
+
+def advice(table: pd.DataFrame, species_a: str, species_b: str, n_moves: int = 12) -> Figure:
+    """Draw the chances of A's best moves, and of the move that the policy uses.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `advice.advise`. Or a note.
+    species_a, species_b : str
+    n_moves : int, default 12
+    """
+    if is_note(table):
+        return _note(table)
+    shown = table[(table.index < n_moves) | (table["policy"] == "best_move")]
+    names = shown["move_a"] + " – " + shown["move_b"] + shown["policy"].where(shown["policy"] == "", " (best_move)")
+    chances = shown.set_index(names)[["predicted", "simulated"]]
+    return two_shares(chances, "P(A wins)", f"{species_a} against {species_b}")
+
+
+def _note(table: pd.DataFrame) -> Figure:
+    """Draw a figure that says why there is nothing to draw."""
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(7.4, 0.6))
+        figure.text(0, 0.5, table[NOTE].iloc[0], verticalalignment="center")
+    return _done(figure)
 
 
 def _done(figure: Figure) -> Figure:

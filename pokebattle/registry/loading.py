@@ -12,6 +12,7 @@ import pandas as pd
 from nbtrack.mlflow_rest import MlflowRest, ServerError, metrics_of
 from nbtrack.server import answers
 from nbtrack.settings import enabled, tracking_uri
+from pokebattle.evaluation.notes import note
 from pokebattle.model import BattleWinner
 from pokebattle.params import ParamsError
 from pokebattle.registry import stages
@@ -144,18 +145,18 @@ def registered_versions(name: str) -> pd.DataFrame:
     Parameters
     ----------
     name : str
-        The registered model.
+        The registered model; if it is empty, no server is asked.
 
     Returns
     -------
     DataFrame
         Index version, newest first; columns params (the file's name), dataset, protocol, features, log_loss,
-        excess_percent, accuracy. Values that a version's run lacks are missing. Empty if tracking is off or no server
-        answers.
+        excess_percent, accuracy. Values that a version's run lacks are missing. A note if there are none, tracking is
+        off, or no server answers.
     """
     columns = ["params", "dataset", "protocol", "features", "log_loss", "excess_percent", "accuracy"]
     uri, rows = tracking_uri(), {}
-    if enabled() and answers(uri):
+    if name and enabled() and answers(uri):
         from mlflow import MlflowClient
 
         client = MlflowClient(uri, uri)
@@ -164,4 +165,6 @@ def registered_versions(name: str) -> pd.DataFrame:
             told = [data.params.get(key) for key in ("version", "dataset_version", "protocol", "features")]
             figures = [data.metrics.get(key) for key in ("log_loss", "excess_percent", "test_accuracy")]
             rows[int(version_.version)] = told + figures
+    if not rows:
+        return note("no versions: not asked for, none registered, or no server answers")
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("version")
