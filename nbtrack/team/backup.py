@@ -23,7 +23,6 @@ from nbtrack.team.settings import SettingsError, accounts_database
 FORMAT = 1
 MANIFEST = "manifest.json"  # the last member: a file without it is incomplete
 DATABASES = ("mlflow", "accounts")
-PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
