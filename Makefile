@@ -71,9 +71,10 @@ foreign: $(READY)  ## papermill's, nbclient's, nbval's and mlflow's tests, and 5
 check-images: $(READY)  ## build the images with buildah from a stand-in base and run the main job in them (Debian, root)
 	$(BIN)/python docker/check_images.py
 
-lab: $(READY)  ## JupyterLab on the notebooks, every execution tracked
+lab: $(READY)  ## JupyterLab on the notebooks, every execution tracked; ARGS passes options, as in ARGS="--port 8899"
 	@$(BIN)/python -m pokebattle server start --background
-	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/train.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/train.ipynb \
+		$(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 server: $(READY)  ## start the local MLflow server and say where it is
 	@$(BIN)/python -m pokebattle server start

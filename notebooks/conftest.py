@@ -17,6 +17,15 @@ SANITISED = {r"(?<= at )0x[0-9a-f]{8,16}(?=>)": "0x"}  # memory addresses, as in
 STUDIES = tempfile.TemporaryDirectory(prefix="studies-")  # a search that goes on would compute nothing anew
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Say how to renew stored outputs if a cell's output differs from them."""
+    if any("Cell outputs differ" in report.longreprtext for report in terminalreporter.getreports("failed")):
+        terminalreporter.write_line(
+            "reference_output is the stored output (lines with +), test_output is the new one (lines with -). If the new "
+            "one is right, store it by `make reference` and review the diff of the notebook like code."
+        )
+
+
 def pytest_collectstart(collector):
     """Give nbval's collector of a notebook these rules, and searches a storage of their own."""
     if collector.path.suffix == ".ipynb":
