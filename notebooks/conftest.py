@@ -21,8 +21,8 @@ def pytest_terminal_summary(terminalreporter):
     """Say how to renew stored outputs if a cell's output differs from them."""
     if any("Cell outputs differ" in report.longreprtext for report in terminalreporter.getreports("failed")):
         terminalreporter.write_line(
-            "reference_output is the stored output (lines with +), test_output is the new one (lines with -). If the new "
-            "one is right, store it by `make reference` and review the diff of the notebook like code."
+            "reference_output is the stored output (lines with +), test_output is the new one (lines with -). If the "
+            "new one is right, store it by `make reference` and review the diff of the notebook like code."
         )
 
 
