@@ -62,7 +62,7 @@ check-shared: $(READY)  ## the team's server under load, with its database and i
 	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/team
 
 check-nbtrack: $(READY)  ## install nbtrack's wheel alone in a new environment and track a notebook there (minutes)
-	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/nbtrack
+	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/nbtrack/test_wheel.py
 
 foreign: $(READY)  ## papermill's, nbclient's, nbval's and mlflow's tests, and 50 notebooks, with us and without (an hour)
 	$(BIN)/python tests/foreign/suites.py $(SUITES)
