@@ -83,7 +83,7 @@ stop: $(READY)  ## stop the local MLflow server
 	@$(BIN)/python -m pokebattle server stop
 
 env:  ## write .env with random secrets for the team's server; what it has stays
-	@$$(command -v $(BIN)/python || command -v python3) -m pokebattle shared env
+	@$$(command -v $(BIN)/python || command -v python3) -m nbtrack.team.env
 
 images: env  ## build the images with Docker Compose
 	docker compose build

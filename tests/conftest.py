@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from kernel_ports import reserve_ports
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script: tests interrupt programs
@@ -22,6 +23,18 @@ ROOT = Path(__file__).resolve().parent.parent
 def root() -> Path:
     """The project's folder."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def verb() -> Callable[..., Result]:
+    """`verb("gate", "3")` runs `pokebattle gate 3` in this process; an error that is not for the user is raised."""
+    return _verb
+
+
+def _verb(*words: str) -> Result:
+    from pokebattle.cli import main
+
+    return CliRunner(catch_exceptions=False).invoke(main, words)
 
 
 @pytest.fixture(scope="session")

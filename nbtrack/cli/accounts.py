@@ -1,63 +1,65 @@
-"""``python -m nbtrack accounts``: who may log in to the shared server, and as what."""
+"""``python -m nbtrack accounts``: the accounts of the team's server."""
 
-import argparse
 import os
 import sys
 
+import click
+
+from nbtrack.cli import Choice
 from nbtrack.files import read_json
 from nbtrack.team import accounts
 from nbtrack.team import settings as s
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument(
-        "action",
-        choices=["list", "apply", "add", "role", "password", "remove"],
-        nargs="?",
-        default="list",
-        help="apply sees to the roles and the accounts that .env names; the others need NAME",
-    )
-    parser.add_argument("name", nargs="?", help="the account")
-    parser.add_argument("--role", choices=list(accounts.ROLES), default="team", help="what it may do (default: team)")
-    parser.add_argument("--password-stdin", action="store_true", help="read the password; else a random one is shown")
+@click.command("accounts")
+@click.argument(
+    "action",
+    type=Choice(["list", "apply", "add", "role", "password", "remove"]),
+    default="list",
+    metavar="[ACTION]",
+    help="list, apply, add, role, password or remove; apply creates the roles and the accounts that .env names, the "
+    "last four need NAME.  [default: list]",
+)
+@click.argument("name", default="", help="The account.")
+@click.option("--role", type=Choice(accounts.ROLES), default="team", show_default=True, help="What it may do.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from stdin, instead of showing a random one.")
+def command(action: str, name: str, role: str, password_stdin: bool) -> int:
+    """List, add, change and remove the accounts of the team's server.
 
-
-def run(arguments: argparse.Namespace) -> int:
-    """Do it as the administrator; 1 when a setting or the server refuses it."""
-    say = sys.stdout.write
-    if arguments.action not in {"list", "apply"} and not arguments.name:
-        raise s.SettingsError(f"accounts {arguments.action}: expected the account's name, got none")
+    This needs the administrator's password, from .env or the environment.
+    """
+    if action not in {"list", "apply"} and not name:
+        raise s.SettingsError(f"accounts {action}: expected the account's name, got none")
     settings = s.load()
     server = accounts.Server(_uri(settings), s.login(settings, "ADMIN"))
-    if arguments.action == "apply":
+    if action == "apply":
         for remark in accounts.apply(server, settings) or ["roles and accounts are as .env says"]:
-            say(f"{remark}\n")
-    elif arguments.action == "list":
+            click.echo(remark)
+    elif action == "list":
         for account in accounts.listed(server):
-            say(f"{account.name:<24} {'admin' if account.admin else ', '.join(account.roles) or 'no role'}\n")
-    elif arguments.action == "role":
-        accounts.give_role(server, arguments.name, arguments.role)
-        say(f"{arguments.name} has the role {arguments.role}: {accounts.PURPOSES[arguments.role]}\n")
-    elif arguments.action == "remove":
-        accounts.remove(server, arguments.name)
-        say(f"{arguments.name} cannot log in any more\n")
+            click.echo(f"{account.name:<24} {'admin' if account.admin else ', '.join(account.roles) or 'no role'}")
+    elif action == "role":
+        accounts.give_role(server, name, role)
+        click.echo(f"{name} has the role {role}: {accounts.PURPOSES[role]}")
+    elif action == "remove":
+        accounts.remove(server, name)
+        click.echo(f"{name} cannot log in any more")
     else:
-        _set(arguments, server)
+        word = sys.stdin.readline().rstrip("\n") if password_stdin else accounts.random_password()
+        _set(server, action, s.Login(name, word), role)
+        if not password_stdin:
+            click.echo(f"password: {word}")
     return 0
 
 
-def _set(arguments: argparse.Namespace, server: accounts.Server) -> None:
-    """Make an account, or give one another password, and show a random one."""
-    word = sys.stdin.readline().rstrip("\n") if arguments.password_stdin else accounts.random_password()
-    account = s.Login(arguments.name, word)
-    if arguments.action == "add":
-        accounts.add(server, account, arguments.role)
-        text = f"{account.name} has the role {arguments.role}: {accounts.PURPOSES[arguments.role]}\n"
+def _set(server: accounts.Server, action: str, account: s.Login, role: str) -> None:
+    """Add an account, or change the password of one."""
+    if action == "add":
+        accounts.add(server, account, role)
+        click.echo(f"{account.name} has the role {role}: {accounts.PURPOSES[role]}")
     else:
         accounts.set_password(server, account)
-        text = f"{account.name} has another password\n"
-    sys.stdout.write(text if arguments.password_stdin else f"{text}password: {word}\n")
+        click.echo(f"{account.name} has another password")
 
 
 def _uri(settings: dict[str, str]) -> str:

@@ -1,27 +1,28 @@
-"""``python -m nbtrack backup``: the shared server's databases and artifacts into one file."""
+"""``python -m nbtrack backup``: the team's server in one file."""
 
-import argparse
 import sys
 import time
 from pathlib import Path
+
+import click
 
 from nbtrack.paths import project
 from nbtrack.team import stack
 from nbtrack.team.backup import backup, write
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("--to", type=Path, help="the file (default: one in backups/), - for the standard output")
+@click.command("backup")
+@click.option("--to", type=Path, metavar="FILE", help="The file, or - for stdout.  [default: a new one in backups/]")
+def command(to: Path | None) -> int:
+    """Save the team's server to one file.
 
-
-def run(arguments: argparse.Namespace) -> int:
-    """Write the file and say what it holds; 1 when it cannot be."""
-    named = arguments.to or project() / "backups" / time.strftime("pokebattle-%Y%m%dT%H%M%SZ.tar", time.gmtime())
+    The file contains both databases, and the artifacts if they lie in a folder.
+    """
+    named = to or project() / "backups" / time.strftime("pokebattle-%Y%m%dT%H%M%SZ.tar", time.gmtime())
     streams = str(named) == "-"
     with stack.place() as place:
         manifest = write(place, sys.stdout.buffer) if streams else backup(place, named.absolute())
     count = len(manifest["files"]) - 2
     what = f"{count} artifacts" if place.folder else f"no artifacts: they are in {place.artifacts}, which keeps its own"
-    (sys.stderr if streams else sys.stdout).write(f"{named} holds both databases and {what}\n")
+    click.echo(f"{named} holds both databases and {what}", err=streams)
     return 0

@@ -1,20 +1,19 @@
-"""``python -m nbtrack doctor``: is tracking on, where do runs go, what waits, what is wrong, how to mend it."""
+"""``python -m nbtrack doctor``: check everything that a tracked execution needs."""
 
-import argparse
-import sys
+import click
 
 from nbtrack.health import examine
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments: none."""
+@click.command("doctor")
+def command() -> int:
+    """Check tracking: is it on, where do runs go, what waits, what is wrong, how to repair it.
 
-
-def run(arguments: argparse.Namespace) -> int:
-    """Write one line for each finding; 1 when something is wrong."""
+    The exit code is 1 if something is wrong.
+    """
     findings = examine()
     for finding in findings:
-        sys.stdout.write(f"{'ok  ' if finding.well else 'BAD '} {finding.subject:<10} {finding.text}\n")
+        click.echo(f"{'ok  ' if finding.well else 'BAD '} {finding.subject:<10} {finding.text}")
         if finding.mend:
-            sys.stdout.write(f"{'':16}{'to mend: ' if not finding.well else ''}{finding.mend}\n")
+            click.echo(f"{'':16}{'to mend: ' if not finding.well else ''}{finding.mend}")
     return 0 if all(finding.well for finding in findings) else 1

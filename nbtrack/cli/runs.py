@@ -1,10 +1,10 @@
 """``python -m nbtrack runs``: this machine's recent executions."""
 
-import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import click
 
 from nbtrack.executions import run_address
 from nbtrack.health import recent
@@ -12,28 +12,24 @@ from nbtrack.health import recent
 MAIN_METRICS = ("excess_percent", "log_loss", "accuracy")  # the first of these that the run has is shown
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("-n", type=_count, default=20, metavar="COUNT", help="how many (20)")
+@click.command("runs")
+@click.option(
+    "-n", "count", type=click.IntRange(min=0), default=20, show_default=True, metavar="COUNT", help="How many."
+)
+def command(count: int) -> int:
+    """List the latest executions of this machine.
 
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected how many executions, got {text!r}")
-    return int(text)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Write a table, newest first: begin, status, notebook, version, main metric, link."""
-    rows = [_row(record) for record in recent(arguments.n)]
+    The newest comes first, with begin, status, notebook, version, main metric and link.
+    """
+    rows = [_row(record) for record in recent(count)]
     if not rows:
-        sys.stdout.write("no execution yet\n")
+        click.echo("no execution yet")
         return 0
     rows.insert(0, ("began", "status", "notebook", "version", "metric", "run"))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-        sys.stdout.write("  ".join([*cells, row[5]]).rstrip() + "\n")
+        click.echo("  ".join([*cells, row[5]]).rstrip())
     return 0
 
 

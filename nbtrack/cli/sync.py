@@ -1,67 +1,73 @@
 """``python -m nbtrack sync``: deliver what waits, and say what was done."""
 
-import argparse
 import shutil
-import sys
 from collections import Counter
 
+import click
+
 from nbtrack import health, spool
+from nbtrack.errors import ServerError, UserError
 from nbtrack.executions import execution_folder, run_address
 from nbtrack.files import read_json
-from nbtrack.mlflow_rest import ServerError
 from nbtrack.plugins import functions
 from nbtrack.settings import tracking_uri
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("--forget", metavar="EXECUTION", help="remove what was set aside or refused of one")
-    parser.add_argument("--close", metavar="RUN", help="end a run that this host began and has lost the record of")
+@click.command("sync")
+@click.option("--forget", metavar="EXECUTION", help="Remove what was refused or set aside of one execution.")
+@click.option("--close", metavar="RUN_ID", help="End a run of this machine whose kernel is gone, with its record.")
+def command(forget: str | None, close: str | None) -> int:
+    """Deliver what waits.
 
-
-def run(arguments: argparse.Namespace) -> int:
-    """Deliver, also what a server refused before; 1 while something still waits."""
-    say = sys.stdout.write
-    if arguments.close:
-        try:
-            say(health.close_stranded(arguments.close) + "\n")
-        except (OSError, ValueError, ServerError) as error:
-            sys.stderr.write(f"Error: run {arguments.close} at {tracking_uri()}: {error}\n")
-            return 1
+    This includes executions that the server refused before. The exit code is 1 if something still waits.
+    """
+    if close:
+        click.echo(_close(close))
         return 0
-    if arguments.forget:
-        return _forget(arguments.forget)
+    if forget:
+        click.echo(f"{forget}: {_forget(forget)}")
+        return 0
     results = spool.drain(retry_refused=True)
     again = spool.retry_aside()
     for folder, result in (results | again).items():
         record = read_json(folder / "run.json")
         where = f" as {run_address(record)}" if result == "delivered" and record.get("run_id") else ""
-        say(f"{folder.name}: {'is being delivered by another process' if result == 'busy' else result}{where}\n")
+        click.echo(f"{folder.name}: {'is being delivered by another process' if result == 'busy' else result}{where}")
     results |= {folder: result for folder, result in again.items() if not result.startswith("set aside")}
     counts = Counter(result.partition(":")[0] for result in results.values())
     running = sum(one.state == "running" for one in spool.waiting())
-    say(f"{counts['delivered']} delivered, {len(results) - counts['delivered']} still wait, {running} running\n")
-    try:
-        for after_sync in functions("after_sync"):
-            for line in after_sync():
-                say(line + "\n")
-    except (OSError, ServerError) as error:
-        sys.stderr.write(f"Error: trials at {tracking_uri()}: {error}\n")
-        return 1
+    click.echo(f"{counts['delivered']} delivered, {len(results) - counts['delivered']} still wait, {running} running")
+    _tell_plugins()
     return 0 if set(counts) <= {"delivered"} else 1
 
 
-def _forget(execution: str) -> int:
-    """Remove what was set aside of an execution, or one that its server refuses."""
+def _tell_plugins() -> None:
+    """Let the plugins deliver what they keep themselves, such as a search's trials."""
+    for after_sync in functions("after_sync"):
+        try:
+            lines = after_sync()
+        except (OSError, ServerError) as error:
+            raise UserError(f"trials at {tracking_uri()}: {error}") from error
+        for line in lines:
+            click.echo(line)
+
+
+def _close(run_id: str) -> str:
+    """End a run whose kernel is gone, and return what was done."""
+    try:
+        return health.close_stranded(run_id)
+    except (OSError, ValueError, ServerError) as error:
+        raise UserError(f"run {run_id} at {tracking_uri()}: {error}") from error
+
+
+def _forget(execution: str) -> str:
+    """Remove what was set aside of an execution, or one that its server refuses, and return what was done."""
     folder = execution_folder(execution)
     if any(one.folder == folder and one.state == "refused" for one in spool.waiting()):
         shutil.rmtree(folder)
-        sys.stdout.write(f"{execution}: forgotten\n")
-    elif (folder / "aside.jsonl").is_file():
+        return "forgotten"
+    if (folder / "aside.jsonl").is_file():
         (folder / "aside.jsonl").unlink()
         shutil.rmtree(folder / "files", ignore_errors=True)
-        sys.stdout.write(f"{execution}: forgotten what was set aside\n")
-    else:
-        sys.stderr.write(f"Error: {execution}: nothing of such an execution is set aside or refused\n")
-        return 1
-    return 0
+        return "forgotten what was set aside"
+    raise UserError(f"{execution}: nothing of such an execution is set aside or refused")

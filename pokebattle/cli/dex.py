@@ -1,18 +1,17 @@
 """``python -m pokebattle dex``: extract the game tables from the battle engine."""
 
-import argparse
-import sys
+import click
 
 from pokebattle.engine import installation
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments: none."""
+@click.command("dex")
+def command() -> int:
+    """Extract the game tables from the battle engine.
 
-
-def run(arguments: argparse.Namespace) -> int:
-    """Install the engine if need be, write the tables, say how many rows each has."""
+    The engine is installed first if it is missing.
+    """
     rows = installation.write_tables()
     for table, count in rows.items():
-        sys.stdout.write(f"{table}: {count} rows\n")
+        click.echo(f"{table}: {count} rows")
     return 0

@@ -1,24 +1,24 @@
 """``python -m pokebattle gate 3``: judge a registered version, and write the report to its page."""
 
-import argparse
-import sys
+import click
 
-from pokebattle.cli.promote import say
+from pokebattle.cli.promote import model_name_option, say
 from pokebattle.registry import gates, promotion
-from pokebattle.registry.stages import NAME, parse_version
+from pokebattle.registry.stages import parse_version
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("version", help="the registered version: 3 or battle_winner/3")
-    parser.add_argument("--model-name", default=NAME, help=f"the registered model ({NAME})")
+@click.command("gate")
+@click.argument("version", help="The registered version: 3 or battle_winner/3.")
+@model_name_option
+def command(version: str, model_name: str) -> int:
+    """Judge a registered version by the gates of promotion.
 
-
-def run(arguments: argparse.Namespace) -> int:
-    """Write a line for each gate and the verdict; 1 when the version is refused."""
-    name, number = parse_version(arguments.version, arguments.model_name)
+    The report is written to the version's page, and no stage changes. The exit code is 1 if the version is refused.
+    """
+    name, number = parse_version(version, model_name)
     with promotion.connected(name) as rest:
         report = gates.judge(rest, number, name, tell=say)
     for line in (*report.notes, report.battles, f"{report.name} version {report.version}: {report.verdict}"):
-        sys.stdout.write(f"{line}\n" if line else "")
+        if line:
+            click.echo(line)
     return 0 if report.passed else 1

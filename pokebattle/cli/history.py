@@ -1,33 +1,30 @@
 """``python -m pokebattle history``: who moved which version where, when and why, and what does not agree."""
 
-import argparse
-import sys
+import click
 
+from pokebattle.cli.promote import model_name_option
 from pokebattle.registry import promotion, stages
-from pokebattle.registry.stages import NAME
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("--model-name", default=NAME, help=f"the registered model ({NAME})")
+@click.command("history")
+@model_name_option
+def command(model_name: str) -> int:
+    """Show who moved which version where, when and why, and inconsistencies.
 
-
-def run(arguments: argparse.Namespace) -> int:
-    """Write a line a move, oldest first, the stages, and where stage, alias and tag disagree; 1 when they do."""
-    name = arguments.model_name
-    with promotion.connected(name) as rest:
-        model = stages.read(rest, name)
-    say = sys.stdout.write
+    The oldest move comes first. The exit code is 1 if stage, alias and tag of a version disagree.
+    """
+    with promotion.connected(model_name) as rest:
+        model = stages.read(rest, model_name)
     for event in model.events():
         back = " (rollback)" if event["kind"] == "rollback" else ""
         move = f"version {event['version']}: {event['from']} → {event['to']}{back}"
-        say(f"{event['when'][:19].replace('T', ' ')}  {move:<46}  {event['by']}: {event['why']}\n")
+        click.echo(f"{event['when'][:19].replace('T', ' ')}  {move:<46}  {event['by']}: {event['why']}")
     for stage in reversed(stages.ALIASES):
         number = model.holder(stage)
-        say(f"{stage}: {'none' if number is None else f'version {number}'}\n")
+        click.echo(f"{stage}: {'none' if number is None else f'version {number}'}")
     disagreements = model.disagreements()
     for line in disagreements:
-        say(f"DISAGREES {line}\n")
+        click.echo(f"DISAGREES {line}")
     if disagreements:
-        say("the next promote or rollback mends it: the stage is what counts\n")
+        click.echo("the next promote or rollback mends it: the stage is what counts")
     return 1 if disagreements else 0

@@ -1,32 +1,40 @@
 """``python -m pokebattle promote 3 --to Staging``: judge a registered version and move it to the next stage."""
 
-import argparse
-import sys
+import click
 
+from nbtrack.cli import Choice
 from pokebattle.registry import promotion
 from pokebattle.registry.gate_report import Gate
 from pokebattle.registry.stages import NAME, PRODUCTION, STAGING, parse_version
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("version", help="the registered version: 3 or battle_winner/3")
-    parser.add_argument("--to", required=True, choices=[STAGING, PRODUCTION], help="Staging comes before Production")
-    parser.add_argument("--why", default="", metavar="TEXT", help="the reason, which stands in the history")
-    parser.add_argument("--dry-run", action="store_true", help="judge it, say what would happen, and change nothing")
-    parser.add_argument("--model-name", default=NAME, help=f"the registered model ({NAME})")
+model_name_option = click.option(
+    "--model-name", default=NAME, show_default=True, metavar="NAME", help="The registered model."
+)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Write a line for each gate and what was done; 1 when the version is refused or cannot be moved."""
-    name, number = parse_version(arguments.version, arguments.model_name)
-    outcome = promotion.promote(name, number, arguments.to, arguments.why, arguments.dry_run, tell=say)
+@click.command("promote")
+@click.argument("version", help="The registered version: 3 or battle_winner/3.")
+@click.option("--to", type=Choice([STAGING, PRODUCTION]), required=True, help="Staging comes before Production.")
+@click.option("--why", default="", metavar="TEXT", help="The reason, for the history.")
+@click.option("--dry-run", is_flag=True, help="Judge it, say what would happen, and change nothing.")
+@model_name_option
+def command(version: str, to: str, why: str, dry_run: bool, model_name: str) -> int:
+    """Judge a registered version and move it to Staging or Production.
+
+    The exit code is 1 if the version is refused or cannot be moved.
+    """
+    name, number = parse_version(version, model_name)
+    outcome = promotion.promote(name, number, to, why, dry_run, tell=say)
     notes = [f"mended: {line}" for line in outcome.mended]
-    sys.stdout.write("\n".join([*notes, outcome.text]) + "\n")
+    click.echo("\n".join([*notes, outcome.text]))
     return 0 if outcome.report is None or outcome.report.passed else 1
 
 
 def say(gate: Gate) -> None:
-    """Write one gate's line."""
-    sys.stdout.write(f"{gate}\n")
-    sys.stdout.flush()
+    """Write one gate's line.
+
+    Parameters
+    ----------
+    gate : Gate
+    """
+    click.echo(gate)

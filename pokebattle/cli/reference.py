@@ -1,25 +1,25 @@
 """``python -m pokebattle reference notebook.ipynb ...``: execute notebooks and store what nbval compares with."""
 
-import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
+import click
 import nbformat
 from nbclient import NotebookClient
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("notebooks", type=Path, nargs="+", metavar="notebook")
+@click.command("reference")
+@click.argument(
+    "notebooks", type=Path, nargs=-1, required=True, metavar="NOTEBOOK...", help="Each is executed in its folder."
+)
+def command(notebooks: tuple[Path, ...]) -> int:
+    """Execute notebooks and store the outputs that nbval compares with.
 
-
-def run(arguments: argparse.Namespace) -> int:
-    """Execute each notebook in its folder under its defaults and store it; a failing cell stops before storing."""
-    for path in arguments.notebooks:
-        sys.stdout.write(f"{path}\n")
-        sys.stdout.flush()
+    A notebook with a failing cell is not stored.
+    """
+    for path in notebooks:
+        click.echo(path)
         notebook = nbformat.read(path, as_version=4)
         client = NotebookClient(notebook, record_timing=False, resources={"metadata": {"path": str(path.parent)}})
         with tempfile.TemporaryDirectory() as studies:  # so that a search begins a new study

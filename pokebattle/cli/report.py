@@ -1,42 +1,62 @@
 """``python -m pokebattle report out.ipynb``: an executed notebook's result and the address of its run."""
 
-import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+import click
+
 from nbtrack.executions import closed_run, run_address
+from pokebattle.errors import UserError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("notebook", type=Path, help="a notebook that papermill executed")
+@click.command("report")
+@click.argument("notebook", type=Path, help="A notebook that papermill executed.")
+def command(notebook: Path) -> int:
+    """Show the result of an executed notebook and the address of its run.
+
+    The result is the output of the cells with the tag "result". The exit code is 1 if the run is not on the server.
+    """
+    return show(notebook)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Write the outputs of the cells tagged ``result``, wait until the run is closed, write its address."""
+def show(path: Path) -> int:
+    """Write the outputs of the cells tagged ``result``, wait until the run is closed, write its address.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    int
+        The exit code: 1 if the run is not on the server.
+
+    Raises
+    ------
+    UserError
+        If there is no notebook.
+    """
     try:
-        notebook = json.loads(arguments.notebook.read_text("utf-8"))
+        notebook = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"Error: {arguments.notebook}: expected an executed notebook, got {error}\n")
-        return 1
+        raise UserError(f"{path}: expected an executed notebook, got {error}") from error
     for cell in notebook["cells"]:
         if "result" in cell["metadata"].get("tags", []):
-            sys.stdout.write("".join(_texts(cell)))
+            click.echo("".join(_texts(cell)), nl=False)
     own = notebook["metadata"].get("pokebattle")
     if own is None:  # not tracked: the notebook is as papermill wrote it
-        sys.stdout.write("run: a notebook without `pokebattle` metadata names none; see `python -m pokebattle runs`\n")
+        click.echo("run: a notebook without `pokebattle` metadata names none; see `python -m pokebattle runs`")
         return 0
     if (execution := own.get("execution")) is None:
-        sys.stdout.write("run: none, this execution was not tracked\n")
+        click.echo("run: none, this execution was not tracked")
         return 0
     record = closed_run(execution)
     if "status" not in record:
         reason = record.get("away") or "the server has not answered yet"
-        sys.stdout.write(f"run: not on the server ({reason})\n")
+        click.echo(f"run: not on the server ({reason})")
         return 1
-    sys.stdout.write(f"run: {run_address(record)} ({record['status']})\n")
+    click.echo(f"run: {run_address(record)} ({record['status']})")
     return 0
 
 

@@ -1,28 +1,26 @@
 """``python -m pokebattle reproduce RUN_ID``: execute a run again from its own record and compare the figures."""
 
-import argparse
-import sys
+import click
 
 from nbtrack.executions import run_address
 from pokebattle.registry import promotion, reproduction
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("run", metavar="RUN_ID", help="a run that a tracked notebook made")
+@click.command("reproduce")
+@click.argument("run_id", help="A run of a tracked notebook.")
+def command(run_id: str) -> int:
+    """Execute a run again from its own record and compare the metrics.
 
-
-def run(arguments: argparse.Namespace) -> int:
-    """Write the verdict, every difference and what drifted; 1 when the figures are others or cannot be had."""
+    The exit code is 1 if metrics differ or the run cannot be executed again.
+    """
     with promotion.connected("its runs") as rest:
-        found = reproduction.reproduce(arguments.run, rest)
+        found = reproduction.reproduce(run_id, rest)
         experiment = rest.call("GET", "runs/get", run_id=found.again)["run"]["info"] if found.again else {}
-    say = sys.stdout.write
-    say(f"{found.verdict}: {found.compared} metrics compared\n")
+    click.echo(f"{found.verdict}: {found.compared} metrics compared")
     for line in found.differences:
-        say(f"differs  {line}\n")
+        click.echo(f"differs  {line}")
     for line in found.drift:
-        say(f"drifted  {line}\n")
+        click.echo(f"drifted  {line}")
     if found.again:
-        say(f"run: {run_address({'uri': rest.uri, **experiment})}\n")
+        click.echo(f"run: {run_address({'uri': rest.uri, **experiment})}")
     return 0 if found.same else 1

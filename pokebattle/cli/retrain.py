@@ -1,10 +1,10 @@
 """``python -m pokebattle retrain --version v3``: train, gate, Staging, gate, Production, and a report."""
 
-import argparse
 import os
-import sys
 import traceback
 from pathlib import Path
+
+import click
 
 from nbtrack import server
 from nbtrack.executions import closed_run
@@ -18,30 +18,20 @@ from pokebattle.paths import project
 from pokebattle.registry import retraining
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("--version", default="v3", help="a file in params/ (v3)")
-    parser.add_argument(
-        "-p",
-        nargs=2,
-        action="append",
-        default=[],
-        dest="parameters",
-        metavar=("NAME", "VALUE"),
-        help="any setting of params/*.yaml or of train.ipynb, as papermill takes it",
-    )
+@click.command("retrain")
+@click.option("--version", default="v3", show_default=True, metavar="VERSION", help="A file in params/.")
+@train.parameters_option
+def command(version: str, parameters: tuple[tuple[str, str], ...]) -> int:
+    """Train, judge and promote a version unattended, and write a report.
 
-
-def run(arguments: argparse.Namespace) -> int:
-    """Write the report to build/retrain.md, and to the job's summary under GitHub.
-
-    0 when the model is in Production, or has passed its gates where no shared server is named; 1 when a gate refuses
-    it; 2 when something did not work.
+    The report is build/retrain.md; under GitHub, it also goes to the job's summary. The exit code is 0 if the model is
+    in Production, or has passed its gates and no shared server is named; 1 if a gate refuses it; 2 if something did
+    not work.
     """
-    known_version(arguments.version)  # refused before a server is started
-    told = retraining.Retraining(arguments.version)
+    known_version(version)  # refused before a server is started
+    told = retraining.Retraining(version)
     try:
-        _retrain(told, arguments.parameters)
+        _retrain(told, parameters)
     except Exception as error:  # the report contains any error
         traceback.print_exc()
         told.outcome, told.reason = retraining.BROKEN, f"{type(error).__name__}: {error}"
@@ -51,12 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(summary).open("a", encoding="utf-8") as page:
             page.write(text)
-    out = sys.stdout if told.exit_code == 0 else sys.stderr
-    out.write(f"{told.params}: {told.outcome}. {told.reason}\nreport: {os.path.relpath(file)}\n")
+    said = f"{told.params}: {told.outcome}. {told.reason}\nreport: {os.path.relpath(file)}"
+    click.echo(said, err=told.exit_code != 0)
     return told.exit_code
 
 
-def _retrain(told: retraining.Retraining, parameters: list[list[str]]) -> None:
+def _retrain(told: retraining.Retraining, parameters: tuple[tuple[str, str], ...]) -> None:
     for name in [name for name, value in os.environ.items() if name.startswith("MLFLOW_") and not value]:
         del os.environ[name]  # GitHub sets secrets that a repository does not have to ""
     shared = "MLFLOW_TRACKING_URI" in os.environ
@@ -70,7 +60,7 @@ def _retrain(told: retraining.Retraining, parameters: list[list[str]]) -> None:
     output = project() / "build" / "retrain.ipynb"
     output.parent.mkdir(exist_ok=True)
     output.unlink(missing_ok=True)
-    code = train.execute(output, [["version", told.params], ["register_model", "True"], *parameters])
+    code = train.execute(output, [("version", told.params), ("register_model", "True"), *parameters])
     executed = read_json(output).get("metadata", {}).get("pokebattle", {}).get("execution", "")
     told.run = closed_run(executed) if executed else {}
     if code or told.run.get("status") != "FINISHED":

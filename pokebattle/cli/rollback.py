@@ -1,22 +1,21 @@
 """``python -m pokebattle rollback --why TEXT``: return Production to the version before."""
 
-import argparse
-import sys
+import click
 
+from pokebattle.cli.promote import model_name_option
 from pokebattle.registry import promotion
-from pokebattle.registry.stages import NAME
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("--why", required=True, metavar="TEXT", help="the reason, which stands in the history")
-    parser.add_argument("--dry-run", action="store_true", help="say what would happen, and change nothing")
-    parser.add_argument("--model-name", default=NAME, help=f"the registered model ({NAME})")
+@click.command("rollback")
+@click.option("--why", required=True, metavar="TEXT", help="The reason, for the history.")
+@click.option("--dry-run", is_flag=True, help="Say what would happen, and change nothing.")
+@model_name_option
+def command(why: str, dry_run: bool, model_name: str) -> int:
+    """Make the version before the Production version again.
 
-
-def run(arguments: argparse.Namespace) -> int:
-    """Write what was done; 1 when there is no version before, or its files are not what they were."""
-    outcome = promotion.rollback(arguments.model_name, arguments.why, arguments.dry_run)
+    The exit code is 1 if there is no version before, or its files have changed.
+    """
+    outcome = promotion.rollback(model_name, why, dry_run)
     notes = [f"mended: {line}" for line in outcome.mended]
-    sys.stdout.write("\n".join([*notes, outcome.text]) + "\n")
+    click.echo("\n".join([*notes, outcome.text]))
     return 0

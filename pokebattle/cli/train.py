@@ -1,61 +1,72 @@
 """``python -m pokebattle train --version v3 --mlflow-tracking``: run train.ipynb from the command line."""
 
-import argparse
 import logging
 import os
-import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
+import click
 from papermill.cli import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from nbtrack import server
+from nbtrack.cli import Choice
 from pokebattle.cli import report
 from pokebattle.params import known_version
 from pokebattle.paths import project
 
 MODEL_TYPES = ["xgboost"]
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("--model-type", choices=MODEL_TYPES, default=MODEL_TYPES[0], help="what is fitted (xgboost)")
-    parser.add_argument("--version", default="v3", help="a file in params/ (v3)")
-    parser.add_argument(
-        "--mlflow-tracking", action="store_true", help="make it a run; else its model is saved under build/models"
-    )
-    parser.add_argument(
-        "-p",
-        nargs=2,
-        action="append",
-        default=[],
-        dest="parameters",
-        metavar=("NAME", "VALUE"),
-        help="any setting of params/*.yaml or of train.ipynb, as papermill takes it",
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("out.ipynb"), metavar="FILE", help="the executed notebook (out.ipynb)"
-    )
+parameters_option = click.option(
+    "-p",
+    "parameters",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Any setting of params/*.yaml or of train.ipynb, as papermill takes it; may be repeated.",
+)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Execute the notebook, then write its result and its run's address; papermill's exit code."""
-    known_version(arguments.version)  # refused before a server is started
-    os.environ["POKEBATTLE_TRACKING"] = "on" if arguments.mlflow_tracking else "off"
-    if arguments.mlflow_tracking and not os.environ.get("MLFLOW_TRACKING_URI"):
+@click.command("train")
+@click.option(
+    "--model-type", type=Choice(MODEL_TYPES), default=MODEL_TYPES[0], show_default=True, help="What is fitted."
+)
+@click.option("--version", default="v3", show_default=True, metavar="VERSION", help="A file in params/.")
+@click.option("--mlflow-tracking", is_flag=True, help="Make it a run; else the model is saved under build/models.")
+@parameters_option
+@click.option(
+    "--output", type=Path, default="out.ipynb", show_default=True, metavar="FILE", help="The executed notebook."
+)
+def command(
+    model_type: str, version: str, mlflow_tracking: bool, parameters: tuple[tuple[str, str], ...], output: Path
+) -> int:
+    """Train a version by train.ipynb, for people who think in scripts.
+
+    This is the same execution as with papermill, and the exit code is papermill's.
+    """
+    known_version(version)  # refused before a server is started
+    os.environ["POKEBATTLE_TRACKING"] = "on" if mlflow_tracking else "off"
+    if mlflow_tracking and not os.environ.get("MLFLOW_TRACKING_URI"):
         try:
             server.start(wait=False)
         except server.ServerStartError as error:  # the run waits for a server, as any notebook's does
-            sys.stderr.write(f"Error: {error}\n")
-    code = execute(arguments.output, [["version", arguments.version], *arguments.parameters])
+            click.echo(f"Error: {error}", err=True)
+    code = execute(output, [("version", version), *parameters])
     if code == 0:
-        report.run(argparse.Namespace(notebook=arguments.output))
+        report.show(output)
     return code
 
 
-def execute(output: Path, parameters: list[list[str]]) -> int:
-    """Execute train.ipynb as ``papermill`` does, in this process; return its exit code."""
+def execute(output: Path, parameters: Iterable[tuple[str, str]]) -> int:
+    """Execute train.ipynb as ``papermill`` does, in this process; return its exit code.
+
+    Parameters
+    ----------
+    output : Path
+    parameters : iterable of (str, str)
+        Names and values, as papermill's ``-p`` takes them.
+    """
     words = [str(project() / "notebooks" / "train.ipynb"), str(output)]
     root = logging.getLogger()
     level, handlers = root.level, [*root.handlers]

@@ -57,7 +57,7 @@ def test_doctor_names_settings_that_are_none_and_a_state_that_cannot_be_written(
 
 def test_runs_takes_a_count(tracked: Any) -> None:
     said = verb(tracked, "runs", "-n", "-3")
-    assert said.returncode == 2 and "got '-3'" in said.stderr
+    assert said.returncode == 2 and "Invalid value for '-n': -3 is not in the range x>=0" in said.stderr
 
 
 def test_only_a_run_of_this_host_whose_kernel_is_gone_is_closed(tracked: Any) -> None:

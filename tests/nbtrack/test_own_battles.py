@@ -71,7 +71,7 @@ def test_a_model_of_own_battles_is_registered_and_predicts_elsewhere(tracked: An
     assert done.returncode == 0, done.stderr
     said = outputs(copied)
     assert f"model  {run.data.metrics['log_loss']:.3f} [" in said
-    assert "There are no moves to choose among." in said
+    assert "these battles have no moves to choose among" in said
 
 
 def test_what_needs_moves_is_refused_before_a_kernel_starts(tracked: Any, copied: Path) -> None:

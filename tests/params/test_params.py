@@ -15,7 +15,6 @@ from nbclient.exceptions import CellExecutionError
 from papermill.parameterize import parameterize_notebook
 from traitlets.config import Config
 
-from pokebattle.cli import main
 from pokebattle.params import Params, ParamsError, load_params, recorded, validate, versions
 
 CELL = 'version: str = "sample"  # a file in params/\nn_workers: int = 20  # battles a matchup\n'
@@ -486,7 +485,8 @@ def test_package_folder_is_found_from_anywhere(tmp_path, monkeypatch):
     "words",
     [["adopt", "v33", "better"], ["retrain", "--version", "v33"], ["train", "--version", "v33", "--mlflow-tracking"]],
 )
-def test_a_verb_refuses_a_wrong_version_before_it_starts_anything(words: list[str], monkeypatch, capsys) -> None:
+def test_a_verb_refuses_a_wrong_version_before_it_starts_anything(words: list[str], monkeypatch, verb) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # whoever asks it gets another error
-    assert main(words) == 1
-    assert re.fullmatch(r"Error: version: expected one of .*, got 'v33'; did you mean v3\?\n", capsys.readouterr().err)
+    done = verb(*words)
+    assert done.exit_code == 1
+    assert re.fullmatch(r"Error: version: expected one of .*, got 'v33'; did you mean v3\?\n", done.stderr)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from click.testing import Result
 from faults import FaultProxy
 
-from pokebattle.cli import main
 from pokebattle.registry import description, promotion, promotion_lock, stages
 from pokebattle.registry.stages import ARCHIVED, NONE, PRODUCTION, STAGING
 
@@ -67,11 +67,10 @@ def test_a_version_is_named_by_number_or_by_model_and_number(text: str, named: t
 
 
 @pytest.mark.parametrize("text", ["v3", "battle_winner", "/3", "other/", "3.5", ""])
-def test_what_names_no_version_is_refused(text: str) -> None:
+def test_what_names_no_version_is_refused(text: str, verb: Callable[..., Result]) -> None:
     with pytest.raises(stages.RegistryError, match=r"version: expected a number or name/number, as in battle_winner/3"):
         stages.parse_version(text)
-    said = main(["gate", text])
-    assert said == 1
+    assert verb("gate", text).exit_code == 1
 
 
 def test_stage_alias_and_tag_go_together_on_all_that_move(rest: Any, shelf: str, seen: Seen) -> None:
@@ -111,9 +110,10 @@ def test_no_step_is_left_out(
     assert seen(shelf) == before
 
 
-def test_a_model_that_is_not_there_is_named(rest: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["promote", "1", "--to", "Staging", "--model-name", "nobody"]) == 1
-    said = capsys.readouterr().err
+def test_a_model_that_is_not_there_is_named(rest: Any, verb: Callable[..., Result]) -> None:
+    done = verb("promote", "1", "--to", "Staging", "--model-name", "nobody")
+    assert done.exit_code == 1
+    said = done.stderr
     assert said.startswith(f"Error: {rest.uri} has no registered model nobody: train.ipynb registers one") and (
         said.count("\n") == 1 and "-p register_model True" in said
     )
@@ -130,7 +130,7 @@ def test_a_server_that_goes_away_is_named(rest: Any, shelf: str, monkeypatch: py
 
 
 def test_rollback_goes_back_step_by_step_and_says_why(
-    rest: Any, shelf: str, seen: Seen, capsys: pytest.CaptureFixture[str]
+    rest: Any, shelf: str, seen: Seen, verb: Callable[..., Result]
 ) -> None:
     for version in (1, 2, 3):
         move(rest, shelf, version, STAGING)
@@ -147,8 +147,9 @@ def test_rollback_goes_back_step_by_step_and_says_why(
     move(rest, shelf, 4, STAGING)
     move(rest, shelf, 4, PRODUCTION)
     assert promotion.plan_back(stages.read(rest, shelf)).version == 1
-    assert main(["history", "--model-name", shelf]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    done = verb("history", "--model-name", shelf)
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
     assert sum("Archived → Production" in line and line.endswith("ben: it was worse") for line in lines) == 2
     assert lines[-2:] == ["Production: version 4", "Staging: none"]
 
@@ -214,7 +215,7 @@ def test_killed_anywhere_it_is_as_before_or_completed_by_the_next(
 
 
 def test_what_a_hand_has_moved_is_said_and_mended(
-    rest: Any, shelf: str, seen: Seen, capsys: pytest.CaptureFixture[str]
+    rest: Any, shelf: str, seen: Seen, verb: Callable[..., Result]
 ) -> None:
     move(rest, shelf, 1, STAGING)
     rest.call("POST", "registered-models/alias", name=shelf, alias="staging", version="2")
@@ -227,8 +228,9 @@ def test_what_a_hand_has_moved_is_said_and_mended(
         stage="Staging",
         archive_existing_versions=False,
     )
-    assert main(["history", "--model-name", shelf]) == 1
-    said = capsys.readouterr().out
+    history = verb("history", "--model-name", shelf)
+    assert history.exit_code == 1
+    said = history.stdout
     for line in (
         "version 2 is in None and has the alias staging",
         "version 3 is in None, its tag stage says Production",
@@ -236,8 +238,9 @@ def test_what_a_hand_has_moved_is_said_and_mended(
         "Staging holds the versions",
     ):
         assert f"DISAGREES {line}" in said
-    assert main(["promote", "4", "--to", "Staging", "--model-name", shelf]) == 0
-    said = capsys.readouterr().out
+    promoted = verb("promote", "4", "--to", "Staging", "--model-name", shelf)
+    assert promoted.exit_code == 0
+    said = promoted.stdout
     assert "mended: version 3 is in None, its tag stage says Production" in said
     assert said.splitlines()[-1] == f"{shelf} version 4 is in Staging already"
     assert seen(shelf) == {1: ALONE[ARCHIVED], 2: ALONE[NONE], 3: ALONE[NONE], 4: ALONE[STAGING]}

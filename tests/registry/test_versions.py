@@ -15,9 +15,9 @@ from typing import Any
 import mlflow
 import pytest
 import yaml
+from click.testing import Result
 
 from nbtrack.mlflow_rest import MlflowRest
-from pokebattle.cli import main
 from pokebattle.datasets import load_battles
 from pokebattle.params import ParamsError
 from pokebattle.registry import gates, judging_set, load_registered, model_files, stages
@@ -191,14 +191,15 @@ def test_a_refused_version_stays_where_it_is_and_says_why(
     root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    verb: Callable[..., Result],
 ) -> None:
     text = (root / "params" / "sample.yaml").read_text().replace("fresh_battles: 10", "fresh_battles: 2")
     (tmp_path / "sample.yaml").write_text(re.sub(r"calibration_error: \S+", "calibration_error: 1.0e-6", text))
     monkeypatch.setenv("POKEBATTLE_PARAMS", str(tmp_path))
     before = stages.read(rest, "battle_winner").versions[1]
-    assert main(["promote", "1", "--to", "Production"]) == 1
-    said = capsys.readouterr().err
+    done = verb("promote", "1", "--to", "Production")
+    assert done.exit_code == 1
+    said = done.stderr
     assert "refused by calibration: 0." in said and ", expected at most 1e-06" in said
     assert "executed again: impossible: commit 000000000000 is missing here" in said
     assert said.count("\n") == 1
@@ -307,13 +308,14 @@ def test_the_version_that_train_registered_is_loaded(trained: str, copied: Calla
         assert load_registered(name, BATTLES()).booster_.num_boosted_rounds() == 40
 
 
-def test_people_ask_a_registered_version_who_wins(trained: str, rest: MlflowRest, capsys: Any) -> None:
-    assert main(["predict", "Venusaur", "blastoise", "--model", "battle_winner/1"]) == 0
-    said = capsys.readouterr().out.splitlines()
+def test_people_ask_a_registered_version_who_wins(trained: str, rest: MlflowRest, verb: Callable[..., Result]) -> None:
+    done = verb("predict", "Venusaur", "blastoise", "--model", "battle_winner/1")
+    assert done.exit_code == 0
+    said = done.stdout.splitlines()
     assert re.fullmatch(r"Venusaur beats Blastoise in \d+\.\d% of battles", said[0])
     assert said[2].startswith("model: battle_winner version 1, stage ") and "calibration error" in said[2]
-    assert main(["predict", "venusaur", "blastois", "--model", "battle_winner/1"]) == 1
-    assert "did you mean blastoise?" in capsys.readouterr().err
+    refused = verb("predict", "venusaur", "blastois", "--model", "battle_winner/1")
+    assert refused.exit_code == 1 and "did you mean blastoise?" in refused.stderr
 
 
 def edit(old: str, new: str) -> Callable[[Path], None]:
