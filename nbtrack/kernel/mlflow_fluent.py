@@ -65,6 +65,7 @@ class Attachment:
         self.execution: Execution | None = None  # the execution whose run was used
         self._open: set[str] = set()  # runs that cells have started on the execution's server and not ended
         self._claims = threading.Lock()  # of several threads that log without a run, only one gets the execution's
+        self._looked_up = threading.local()  # the chosen experiment, during one call of a cell
         self._stack = fluent._active_run_stack.get
         self._chosen_experiment = fluent._get_experiment_id
         self._end_run = fluent.end_run
@@ -131,7 +132,16 @@ class Attachment:
     def experiment_id(self) -> Any:
         """Return the experiment for mlflow's functions: the notebook's own unless a cell has chosen another."""
         own = None if self._is_chosen() else _attempt(self._own_experiment)
-        return own or self._chosen_experiment()
+        return own or self._choice()
+
+    def _choice(self) -> Any:
+        """Return the experiment that cells have chosen. One call of a cell looks it up once, as that may create it."""
+        found = getattr(self._looked_up, "ids", None)
+        if found is None:
+            return self._chosen_experiment()
+        if not found:
+            found.append(self._chosen_experiment())
+        return found[0]
 
     def _own_experiment(self) -> Any:
         execution = self._joined()
@@ -146,7 +156,7 @@ class Attachment:
             return False
         if not self._is_chosen():
             return True
-        chosen = self._chosen_experiment()
+        chosen = self._choice()
         if not execution.is_in_experiment(chosen) and not execution.started:
             execution.move(chosen, self.fluent.get_experiment(chosen).name)
         return execution.is_in_experiment(chosen)
@@ -158,7 +168,11 @@ class Attachment:
 
         @functools.wraps(get_or_start_run)
         def call() -> Any:
-            return _attempt(self._claimed) or get_or_start_run()
+            self._looked_up.ids = []
+            try:
+                return _attempt(self._claimed) or get_or_start_run()
+            finally:
+                self._looked_up.ids = None
 
         return call
 

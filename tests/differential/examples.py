@@ -105,6 +105,17 @@ EXAMPLES: dict[str, Sequence] = {
         ["mlflow.log_metric('a', 1)", f"mlflow.search_runs(experiment_names=[{A}])"],
         env=(("MLFLOW_EXPERIMENT_NAME", f"exp-{TAG}-a"),),
     ),
+    "an experiment that the environment names is looked up once": sequence(
+        [
+            ("mlflow.start_run(run_name='before')", "run"),
+            "mlflow.end_run()",
+            "os.environ.__setitem__('MLFLOW_EXPERIMENT_ID', '12345678')",
+            f"os.environ.__setitem__('MLFLOW_EXPERIMENT_NAME', {A})",
+            "mlflow.log_metric('a', 1)",
+            "mlflow.end_run()",
+            "mlflow.log_metric('a', 2)",
+        ]
+    ),
     "an experiment is missing until it is created or chosen": sequence(
         [(f"mlflow.get_experiment_by_name({A})", "exp"), (f"mlflow.set_experiment({A})", "expid")]
     ),
