@@ -346,9 +346,12 @@ def test_the_pictures_of_a_run_are_those_of_the_last_fit(tracked: Any, make_note
                 kernel.run(DRAWS.format("below 6"), "below")
     finally:
         kernel.stop()
-    front, first, second = (_figures(tracked, run) for run in tracked.runs("pictures", count=3))
-    assert front == {"cell_04.png": "above", "cell_05.png": "fit with 3"}
-    assert first == {"cell_03.png": "below 6"} and second == {}
+    figures = {run.info.run_name: _figures(tracked, run) for run in tracked.runs("pictures", count=3)}
+    assert figures == {
+        "pictures": {"cell_04.png": "above", "cell_05.png": "fit with 3"},
+        "attempt 1": {"cell_03.png": "below 6"},
+        "attempt 2": {},
+    }
 
 
 def _figures(tracked: Any, run: Any) -> dict[str, str]:

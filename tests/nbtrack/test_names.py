@@ -313,5 +313,5 @@ def test_of_a_kernel_of_another_environment_papermills_side_is_known(tracked: An
         "only what papermill saw: the kernel other does not load nbtrack's extension"
     )
     assert tracked.artifact(run, "in_other.ipynb")["cells"][0]["outputs"][0]["text"] == f"{other}\n"
-    told = tracked.execute("python", "-m", "pokebattle", "doctor")
-    assert told.returncode == 0 and "other (Other) does not load the extension" in told.stdout
+    told = tracked.execute("python", "-m", "pokebattle", "doctor").stdout
+    assert "other (Other) does not load the extension" in told
