@@ -1,6 +1,7 @@
 """README and docs/ agree with the repository: links, anchors, make targets, commands, and the lock of the site."""
 
 import re
+import runpy
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,3 +119,19 @@ def pins(lock: str) -> dict[str, set[str]]:
     for name, version in re.findall(r"^([a-z0-9._-]+)(==[^\s;]+)", lock, re.MULTILINE):
         found.setdefault(name, set()).add(version)
     return found
+
+
+@pytest.mark.parametrize("program", ["differential/compare.py", "foreign/suites.py", "foreign/readonly.py"])
+def test_what_is_allowed_to_differ_is_in_the_table(
+    root: Path, pages: dict[Path, str], monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    """Every exception of a comparison names the row of the table of intended differences that it stands on."""
+    path = root / "tests" / program
+    monkeypatch.syspath_prepend(str(path.parent))
+    names = runpy.run_path(str(path))
+    text = pages[root / "docs" / "mlflow-in-notebooks.md"]
+    table = text.partition("## Intended differences")[2].partition("\n## ")[0]
+    rows = [line.removeprefix("| ") for line in table.splitlines() if line.startswith("| ")][1:]
+    missing = [row for row in names["ON_PURPOSE"].values() if sum(line.startswith(row) for line in rows) != 1]
+    assert len(rows) > 10 and missing == []
+    assert {name for name in names if name.startswith("OWN_")} <= names["ON_PURPOSE"].keys()

@@ -35,6 +35,7 @@ ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
 CONNECT = 5.0  # seconds to open a connection
 PASSING = {408, 425, 429, 502, 503, 504}  # the server, or a proxy before it, has a temporary problem
 DENIED = {401, 403}
+LOST = "the connection was lost"
 WRITING = (  # mlflow functions that write: what they read internally is not a read of the cell's
     "log_",
     "_log",
@@ -399,7 +400,7 @@ class TrackedRequests:
             unanswered = self._unanswered(cause)
             if unanswered is None:
                 raise
-            if again and isinstance(cause, self.module.requests.exceptions.ConnectionError) and unanswered.sent:
+            if again and isinstance(cause, self.module.requests.exceptions.ConnectionError) and str(unanswered) == LOST:
                 return self._send(request, patience)
             raise unanswered from None
         if "search" not in request.name and request.name:
@@ -410,11 +411,11 @@ class TrackedRequests:
         errors = self.module.requests.exceptions
         if isinstance(cause, errors.ConnectTimeout):
             return UnansweredError("no connection", sent=False)
-        if isinstance(cause, errors.Timeout):
+        if isinstance(cause, errors.Timeout) or "ReadTimeoutError" in repr(cause):  # urllib3's, if it counts attempts
             return UnansweredError("it takes long", sent=True)
         if isinstance(cause, errors.ConnectionError | errors.ChunkedEncodingError | errors.ContentDecodingError):
             refused = "NewConnectionError" in repr(cause) or "NameResolutionError" in repr(cause)
-            return UnansweredError("no connection" if refused else "the connection was lost", sent=not refused)
+            return UnansweredError("no connection" if refused else LOST, sent=not refused)
         return None
 
     def adopt(self, execution: Execution, run: dict[str, Any]) -> dict[str, Any]:

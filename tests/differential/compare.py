@@ -37,6 +37,22 @@ OWN_FILES = re.compile(
     r"|traceback\.txt|figures/.*"
 )
 OWN_FIELDS = {"run_name", "name", "start_time", "user_id", "source_name", "source_type"}
+OWN_ENDS = {"FINISHED", "FAILED"}  # of a run that a cell left open
+OWN_ANSWER = "mlflow.get_parent_run"  # gives the notebook's run, where plain MLflow has none
+ON_PURPOSE = {  # and the row of the table in docs/mlflow-in-notebooks.md, by its first words, that says so
+    "OWN_KEYS": "The notebook's run has the metrics",
+    "OWN_TAGS": "The notebook's run has its own name",
+    "OWN_FILES": "The notebook's run has its own name",
+    "OWN_FIELDS": "The notebook's run has its own name",
+    "OWN_ENDS": "Runs that fluent calls left open",
+    "OWN_ANSWER": "`mlflow.get_parent_run` of such a run",
+    "PARENT": "A run that a cell starts without a parent",
+    "DEFAULT": "If no experiment is chosen",
+    "NO_DEFAULT": "A call that uses the active run's experiment",
+    "_Own": "The first item that is logged",
+    "_is_denied": "A write that the server denies",
+    "_repeated": "If a server answers 500 to one request",
+}
 
 
 @dataclass(frozen=True)
@@ -248,7 +264,7 @@ class _Comparison:
             if plain is MISSING or not self._is_pair(plain, tracked.value):
                 return
             tracked = tracked.value
-        if plain is None and _is_own(tracked) and where.startswith("mlflow.get_parent_run"):
+        if plain is None and _is_own(tracked) and where.startswith(OWN_ANSWER):
             return
         if isinstance(plain, dict) and isinstance(tracked, dict):
             tracked = self._keyed_alike(plain, tracked)
@@ -374,7 +390,7 @@ class _Comparison:
                 key: points if isinstance(points, _Own) else sorted(points, key=str)
                 for key, points in tracked["metrics"].items()
             }
-        if plain.get("status") == "RUNNING" and tracked.get("status") in {"FINISHED", "FAILED"}:
+        if plain.get("status") == "RUNNING" and tracked.get("status") in OWN_ENDS:
             for part in ("status", "end_time"):  # what is left open is closed
                 plain.pop(part), tracked.pop(part)
         self._walk(plain, tracked, where)

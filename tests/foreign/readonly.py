@@ -31,6 +31,7 @@ from environments import ROOT, served, variables, without_product
 
 OURS = ("explore", "simulate", "train", "tune", "evaluate")
 OWN_NOTE = re.compile(r'(?<=\{)(\s*"execution": "[-0-9a-f]{28}"),|,(\s*"execution": "[-0-9a-f]{28}")')  # see above
+ON_PURPOSE = {"OWN_NOTE": "The output notebook of papermill has"}  # a row of the table in docs/mlflow-in-notebooks.md
 WIDGETS = re.compile(r'(?ms)^  "widgets": \{.*?^  \},?\n')  # compared for themselves
 LINES = 60  # of a difference that are shown
 LONGEST = 900  # seconds for one execution

@@ -37,9 +37,10 @@ LONGEST = 3600  # seconds for one suite in one environment
 OPTIONS = ("-q", "-p", "no:cacheprovider", "--timeout=120", "--color=no")
 
 
-PARENT = "a run that is started is a child of the notebook's run"
-MOMENT = "points of one series that are logged within one millisecond get a millisecond each"
-PLACE = "the notebook's own experiment stands in for Default"
+# first words of rows of the table in docs/mlflow-in-notebooks.md
+PARENT = "A run that a cell starts without a parent has the tag"
+MOMENT = "Points of one series that are logged within one millisecond"
+PLACE = "If no experiment is chosen, runs go to the notebook's experiment"
 ON_PURPOSE = {
     "test_get_experiment_id_with_no_active_experiments_returns_zero": PLACE,
     "test_get_experiment_by_id_with_is_in_databricks_job": PLACE,

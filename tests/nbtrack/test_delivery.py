@@ -4,6 +4,7 @@ import json
 import time
 from typing import Any
 
+import nbformat
 import pytest
 from faults import FaultProxy
 
@@ -181,3 +182,77 @@ def test_a_run_that_was_deleted_is_called_so(
 
 def delivered_metrics(tracked: Any, run_id: str) -> dict[str, float]:
     return dict(tracked.client.get_run(run_id).data.metrics)
+
+
+HALVES = """
+for function, given in (
+    (mlflow.log_param, ('half', 'a\\ud800b')),
+    (mlflow.set_tag, ('half', 'a\\ud800b')),
+    (mlflow.log_text, ('a\\ud800b', 'half.txt')),
+):
+    try:
+        function(*given)
+    except UnicodeEncodeError as raised:  # mlflow's own, before it sends anything
+        print(raised.reason)
+mlflow.log_param('whole', 'b')
+mlflow.set_tag('whole', 'b')
+mlflow.log_text('b', 'whole.txt')"""
+
+
+@pytest.mark.parametrize("mode", ["pass", "refuse"])
+def test_half_a_character_costs_itself_alone(tracked: Any, make_notebook: Any, mode: str) -> None:
+    """What a cell logs is refused by mlflow; what tracking notes by itself is stored with a mark in its place."""
+    name = f"half_{mode}"
+    cells = ("import mlflow\nmlflow.log_metric('before', 1)", HALVES, "mlflow.log_metric('after', 2)")
+    path = tracked.write(f"{name}.ipynb", make_notebook(*cells, parameters="given = 'a\\ud800b'"))
+    with FaultProxy(tracked.uri) as proxy:
+        proxy.mode = mode
+        tracked.env["MLFLOW_TRACKING_URI"] = proxy.uri
+        done = tracked.papermill(path)
+        assert done.returncode == 0, done.stderr
+        proxy.mode = "pass"
+        tracked.execute("python", "-m", "pokebattle", "sync")
+        (run,) = tracked.runs(name)
+    outputs = nbformat.read(tracked.folder / "out.ipynb", 4).cells[2].outputs
+    assert "".join(output.text for output in outputs) == "surrogates not allowed\n" * 3
+    assert (run.info.status, run.data.params) == ("FINISHED", {"whole": "b", "given": "a?b"})
+    assert run.data.tags["whole"] == "b" and "pokebattle.set_aside" not in run.data.tags
+    assert {"before": 1.0, "after": 2.0}.items() <= run.data.metrics.items()
+    files = {file.path for file in tracked.client.list_artifacts(run.info.run_id)}
+    assert {"whole.txt", f"{name}.ipynb", "cells.json", "parameters.json"} <= files
+
+
+HURRIED = """\
+from nbtrack import start
+main = "from nbtrack.sender import process, sender; sender.PERSISTENCE = 0.0; process.main()"
+start.SENDER = start.SENDER.partition("from ")[0] + main
+"""  # what the kernel runs when it starts: its sender does not wait a minute for a server that fails at one item
+
+
+def test_a_batch_at_which_the_server_fails_is_named(tracked: Any, make_notebook: Any) -> None:
+    cells = (
+        "import mlflow\nmlflow.log_metrics({'a': 1.0, 'poison': 1.0, 'b': 2.0})\nmlflow.log_param('p', 1)",
+        "mlflow.log_metric('after', 3.0)",
+    )
+    startup = tracked.folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "hurried.py").write_text(HURRIED)
+    with FaultProxy(tracked.uri) as proxy:
+        proxy.answer_500 = b'"poison"'
+        tracked.env["MLFLOW_TRACKING_URI"] = proxy.uri
+        path = tracked.write("poisoned.ipynb", make_notebook(*cells))
+        done = tracked.papermill(path, IPYTHONDIR=str(tracked.folder / "ipython"))
+        assert done.returncode == 0, done.stderr
+        (run,) = tracked.runs("poisoned")
+        told = tracked.execute("python", "-m", "pokebattle", "doctor")
+    assert (run.info.status, run.data.params) == ("FINISHED", {"p": "1"})
+    assert {key: run.data.metrics.get(key) for key in ("a", "b", "after", "poison")} == {
+        "a": 1.0,
+        "b": 2.0,
+        "after": 3.0,
+        "poison": None,
+    }
+    said = run.data.tags["pokebattle.set_aside"]
+    assert said.startswith(f"1: poison of run {run.info.run_id} (HTTP 500"), said
+    (line,) = [line for line in told.stdout.splitlines() if "set aside" in line]
+    assert told.returncode == 1 and "poison" in line and "HTTP 500" in line

@@ -126,6 +126,17 @@ def test_a_kernel_restarted_in_a_cell_leaves_a_killed_run(tracked: Any, make_not
     assert run.data.tags["pokebattle.cause"] == "the kernel was restarted in the middle of a cell"
 
 
+def test_children_left_open_fail_with_their_notebook(tracked: Any, make_notebook: Any) -> None:
+    opens = "import mlflow\nmlflow.start_run(run_name='child')\nmlflow.start_run(run_name='grandchild', nested=True);"
+    path = tracked.write("leaves_open.ipynb", make_notebook(opens, "mlflow.log_metric('m', 1)", "1 / 0"))
+    assert tracked.papermill(path).returncode == 1
+    runs = {run.info.run_name: run for run in tracked.runs("leaves_open", count=3)}
+    assert {name: run.info.status for name, run in runs.items()} == dict.fromkeys(
+        ("leaves_open", "child", "grandchild"), "FAILED"
+    )
+    assert runs["grandchild"].data.metrics == {"m": 1.0}
+
+
 def test_a_mismatch_that_nbval_finds_fails_the_run(tracked: Any, make_notebook: Any) -> None:
     document = make_notebook("print('as stored')", "print('new')")
     for cell, text in zip(document.cells, ("as stored\n", "old\n"), strict=True):
@@ -320,6 +331,34 @@ def test_all_cells_run_again_in_lab_are_a_second_attempt_which_the_run_shows(
     assert tags["mlflow.note.content"].startswith("score 3\n\n**Cell [9] failed:** `ZeroDivisionError: ")
     assert tags["pokebattle.error"].startswith("ZeroDivisionError") and "1 / 0" in tags["pokebattle.traceback"]
     assert tags["pokebattle.order"] == "out of order, edited"
+
+
+DRAWS = "from base64 import b64encode\ndisplay({{'image/png': b64encode(b'{}').decode()}}, raw=True)"
+
+
+def test_the_pictures_of_a_run_are_those_of_the_last_fit(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
+    kernel = lab_kernel(tracked, tracked.write("pictures.ipynb", make_notebook("1")))
+    try:
+        for depth in (6, 3):
+            kernel.run(DRAWS.format("above"), "above")
+            kernel.run(f"depth = {depth}\n" + SESSION["fit"] + "\n" + DRAWS.format(f"fit with {depth}"), "fit")
+            if depth == 6:
+                kernel.run(DRAWS.format("below 6"), "below")
+    finally:
+        kernel.stop()
+    figures = {run.info.run_name: _figures(tracked, run) for run in tracked.runs("pictures", count=3)}
+    assert figures == {
+        "pictures": {"cell_04.png": "above", "cell_05.png": "fit with 3"},
+        "attempt 1": {"cell_03.png": "below 6"},
+        "attempt 2": {},
+    }
+
+
+def _figures(tracked: Any, run: Any) -> dict[str, str]:
+    """Return a run's figures, which are texts here."""
+    names = [file.path for file in tracked.client.list_artifacts(run.info.run_id, "figures")]
+    files = [tracked.download(run_id=run.info.run_id, artifact_path=name) for name in names]
+    return {file.name: file.read_text() for file in files}
 
 
 def test_a_notebook_that_executes_notebooks_is_their_parent(tracked: Any, make_notebook: Any) -> None:

@@ -6,7 +6,9 @@ import http.server
 import json
 import shutil
 import sys
+import sysconfig
 import threading
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -293,3 +295,23 @@ def test_of_a_kernel_without_the_extension_papermills_side_is_known(tracked: Any
     assert all(cell["ok"] for cell in tracked.artifact(well, "cells.json"))
     told = tracked.execute("python", "-m", "pokebattle", "doctor")
     assert told.returncode == 0 and "echo (Echo) does not load the extension" in told.stdout
+
+
+def test_of_a_kernel_of_another_environment_papermills_side_is_known(tracked: Any, make_notebook: Any) -> None:
+    """It has ipykernel, and everything else of this one, but no configuration that names the extension."""
+    other, spec = tracked.folder / "other", tracked.folder / "share" / "kernels" / "other"
+    venv.create(other)
+    (packages,) = other.glob("lib/python*/site-packages")
+    (packages / "of_this_one.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    spec.mkdir(parents=True)
+    argv = [str(other / "bin" / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Other", "language": "python"}))
+    tracked.env["JUPYTER_PATH"] = str(tracked.folder / "share")
+    kernel = {"kernelspec": {"name": "other", "display_name": "Other", "language": "python"}}
+    run = tracked.run_of("in_other.ipynb", make_notebook("import sys\nprint(sys.prefix)", metadata=kernel))
+    assert run.data.tags["pokebattle.known"] == (
+        "only what papermill saw: the kernel other does not load nbtrack's extension"
+    )
+    assert tracked.artifact(run, "in_other.ipynb")["cells"][0]["outputs"][0]["text"] == f"{other}\n"
+    told = tracked.execute("python", "-m", "pokebattle", "doctor").stdout
+    assert "other (Other) does not load the extension" in told

@@ -85,3 +85,70 @@ def test_a_server_far_away_is_asked_by_the_first_call(
     )
     kernel.stop()
     assert (Path(tracked.folder) / "said").read_text() == f"RESOURCE_DOES_NOT_EXIST: Run with id={'0' * 32} not found"
+
+
+QUESTIONS = """
+import mlflow
+for ask in (
+    lambda: mlflow.get_experiment_by_name('Default'),
+    lambda: mlflow.search_runs(experiment_ids=['0'], output_format='list'),
+    lambda: mlflow.MlflowClient().get_run({run!r}),
+):
+    try:
+        said = f'answered {{type(ask()).__name__}}'
+    except Exception as raised:
+        said = f'{{type(raised).__name__}}: {{raised}}'
+    print(said, file=open('said', 'a'))"""
+
+BACK = """
+import time
+for _ in range(600):  # a server that is away is looked for once a second
+    try:
+        mlflow.search_experiments()
+        break
+    except mlflow.MlflowException:
+        time.sleep(0.1)"""
+
+
+@pytest.mark.parametrize("mode", ["refuse", "unavailable", pytest.param("hang", marks=pytest.mark.long)])
+def test_a_question_to_a_server_that_is_away_says_so(
+    proxy: FaultProxy, tracked: Any, lab_kernel: Any, make_notebook: Any, mode: str
+) -> None:
+    """Of a server that was never there, and of one that has gone; and it is answered in between."""
+    foreign = tracked.client.create_run("0").info.run_id
+    proxy.mode = mode
+    behind = type(tracked)(tracked.folder, proxy.uri)
+    kernel = lab_kernel(behind, behind.write("asks_in_vain.ipynb", make_notebook("1")))
+    kernel.run(QUESTIONS.format(run=foreign), "cell-0")
+    proxy.mode = "pass"
+    kernel.run(BACK, "cell-1")
+    kernel.run(QUESTIONS.format(run=foreign), "cell-2")
+    proxy.mode = mode
+    kernel.run(QUESTIONS.format(run=foreign), "cell-3")
+    kernel.stop()
+    said = (Path(tracked.folder) / "said").read_text().splitlines()
+    assert said[3:6] == ["answered Experiment", "answered list", "answered Run"]
+    away = [line.partition(" (")[0] for line in said[:3] + said[6:]]
+    assert away == [f"MlflowException: {proxy.uri} cannot answer now"] * 6
+
+
+SLOWLY = """
+mlflow.end_run()
+default = mlflow.get_experiment_by_name('Default').experiment_id
+with mlflow.start_run(run_id={run!r}) as run:
+    mlflow.log_metric('b', 2)
+open('said', 'w').write(f'{{default}} {{run.info.run_id}} {{run.info.run_name}}')"""
+
+
+def test_an_answer_that_takes_long_is_waited_for(proxy: FaultProxy, started: Any, tracked: Any) -> None:
+    foreign = tracked.client.create_run("0", run_name="foreign").info.run_id
+    before = len(tracked.client.search_runs(["0"])), len(tracked.client.search_experiments())
+    proxy.paths, proxy.delay, proxy.mode = "/get", 5.0, "slow"
+    started.run(SLOWLY.format(run=foreign), "cell-1")
+    proxy.mode = "pass"
+    assert (Path(tracked.folder) / "said").read_text() == f"0 {foreign} foreign"
+    assert proxy.struck["slow"] >= 2
+    started.run(ASK, "cell-2")  # whose answer comes after what was written before
+    found = tracked.client.get_run(foreign)
+    assert (found.data.metrics, found.info.status) == ({"b": 2.0}, "FINISHED")
+    assert (len(tracked.client.search_runs(["0"])), len(tracked.client.search_experiments())) == before

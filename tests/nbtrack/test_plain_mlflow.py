@@ -218,6 +218,70 @@ for address in (logged.model_uri, f'models:/line {side}/1', f'models:/line {side
     print(round(float(mlflow.pyfunc.load_model(address).predict([[2.0]])[0]), 6))
 print(mlflow.get_logged_model(logged.model_id).status)
 print(client.get_model_version(f'line {side}', 1).model_id == logged.model_id)""",
+    "a model is registered by its address": """
+import mlflow.sklearn
+from sklearn.linear_model import LinearRegression
+with mlflow.start_run() as run:
+    logged = mlflow.sklearn.log_model(
+        LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), name='line',
+        pip_requirements=['scikit-learn'], serialization_format='skops')
+name = f'by address {side}'
+for address in (f'runs:/{run.info.run_id}/line', logged.model_uri, f'models:/{name}/1'):
+    version = mlflow.register_model(address, name)
+    print(version.version, type(version.version).__name__, version.status, version.run_id == run.info.run_id)""",
+    "a metric of a model is read in the next line": """
+def shown(model):
+    return sorted((m.key, m.value, m.step) for m in mlflow.get_logged_model(model.model_id).metrics or [])
+with mlflow.start_run() as run:
+    model = mlflow.create_external_model(name='outside')
+    print(shown(model))
+    mlflow.log_metric('score', 0.5, model_id=model.model_id)
+    print(shown(model))
+    mlflow.log_metrics({'a': 1.0, 'b': 2.0}, step=3, model_id=model.model_id)
+    print(shown(model))
+print(client.get_run(run.info.run_id).data.metrics)""",
+    "what another client changes is read in the next line": """
+import urllib.request
+def elsewhere(method, path, **body):
+    address, kind = f'{mlflow.get_tracking_uri()}/api/2.0/mlflow/{path}', {'Content-Type': 'application/json'}
+    urllib.request.urlopen(urllib.request.Request(address, json.dumps(body).encode(), kind, method=method)).close()
+name, renamed = f'moved {side}', f'moved on {side}'
+client.create_registered_model(name)
+with mlflow.start_run(run_name='old name') as run:
+    mlflow.set_tag('k', 'old'); mlflow.log_text('x', 'm/x.txt')
+source = f'{run.info.artifact_uri}/m'
+versions = [client.create_model_version(name, source, run.info.run_id).version for _ in range(2)]
+client.set_registered_model_alias(name, 'best', versions[0])
+client.set_model_version_tag(name, versions[0], 'k', 'old')
+made = mlflow.create_experiment(f'moved {side}', tags={'k': 'old'})
+def shown():
+    first, told = client.get_model_version(name, versions[0]), client.get_run(run.info.run_id)
+    place = client.get_experiment(made)
+    print(client.get_model_version_by_alias(name, 'best').version, first.current_stage, first.tags, first.description)
+    print(told.data.tags['k'], told.info.run_name, place.name.split()[-2], place.tags['k'])
+    print(client.get_registered_model(name).aliases, [v.version for v in client.get_latest_versions(name, ['Staging'])])
+shown()
+elsewhere('POST', 'registered-models/alias', name=name, alias='best', version=versions[1])
+elsewhere('POST', 'model-versions/transition-stage', name=name, version=versions[0], stage='Staging')
+elsewhere('POST', 'model-versions/set-tag', name=name, version=versions[0], key='k', value='new')
+elsewhere('PATCH', 'model-versions/update', name=name, version=versions[0], description='told')
+elsewhere('POST', 'runs/set-tag', run_id=run.info.run_id, key='k', value='new')
+elsewhere('POST', 'runs/update', run_id=run.info.run_id, run_name='new name')
+elsewhere('POST', 'experiments/update', experiment_id=made, new_name=f'moved on {side}')
+elsewhere('POST', 'experiments/set-experiment-tag', experiment_id=made, key='k', value='new')
+shown()
+elsewhere('POST', 'registered-models/rename', name=name, new_name=renamed)
+error(client.get_registered_model, name)
+print(client.get_model_version_by_alias(renamed, 'best').version, mlflow.get_experiment_by_name(f'moved {side}'))""",
+    "the printed link opens the run": """
+import urllib.request
+shown = io.StringIO()
+with contextlib.redirect_stdout(shown), mlflow.start_run(run_name='linked'):
+    mlflow.log_metric('m', 1)
+links = [word for word in shown.getvalue().split() if '/runs/' in word]
+address = f'{mlflow.get_tracking_uri()}/api/2.0/mlflow/runs/get?run_id={links[0].rpartition("/")[2]}'
+with urllib.request.urlopen(address) as answer:
+    print(len(links), 'View run linked at' in shown.getvalue(), json.load(answer)['run']['info']['run_name'])""",
 }
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from nbtrack.mlflow_rest import MlflowRest
@@ -32,6 +33,40 @@ def test_mlflow_calls_of_cells_land_in_the_run(tracked: Any, make_notebook: Any)
     for child in ("inner", "left open"):
         assert runs[child].data.tags["mlflow.parentRunId"] == own.info.run_id
         assert runs[child].info.status == "FINISHED"
+
+
+RESUMES = """
+import mlflow
+given = {run!r}
+with mlflow.start_run(run_id=given) as run:
+    print(run.info.run_name, mlflow.active_run().info.run_id == given, mlflow.get_run(given).info.status)
+    mlflow.log_param('late {switch}', 1)
+    mlflow.log_metric('late {switch}', 2.0)
+    mlflow.set_tag('late {switch}', 'yes')
+    mlflow.log_text('late', 'late {switch}.txt')
+print(mlflow.active_run(), mlflow.last_active_run().info.run_id == given, mlflow.get_run(given).info.status)"""
+
+
+def test_the_run_of_another_notebook_is_resumed_as_in_plain_mlflow(tracked: Any, make_notebook: Any) -> None:
+    first = tracked.run_of("resumed.ipynb", make_notebook("import mlflow\nmlflow.log_metric('early', 1.0)"))
+    shown = {}
+    for switch in ("on", "off"):
+        cell = RESUMES.format(run=first.info.run_id, switch=switch)
+        done = tracked.papermill(tracked.write("resumes.ipynb", make_notebook(cell)), POKEBATTLE_TRACKING=switch)
+        assert done.returncode == 0, done.stderr
+        outputs = nbformat.read(tracked.folder / "out.ipynb", 4).cells[-1].outputs
+        text = "".join(output.text for output in outputs if output.get("name") == "stdout")
+        shown[switch] = [line for line in text.splitlines() if line[0] not in "🏃🧪"]
+    assert shown["on"] == shown["off"] == ["resumed True RUNNING", "None True FINISHED"]
+    (own,) = tracked.runs("resumes")
+    assert "late on" not in {*own.data.params, *own.data.metrics, *own.data.tags}
+    (found,) = tracked.runs("resumed")
+    before = first.data
+    assert found.data.params == before.params | {"late on": "1", "late off": "1"}
+    assert found.data.metrics == before.metrics | {"late on": 2.0, "late off": 2.0}
+    assert found.data.tags == before.tags | {"late on": "yes", "late off": "yes"}
+    files = {file.path for file in tracked.client.list_artifacts(found.info.run_id)}
+    assert found.info.status == "FINISHED" and {"late on.txt", "late off.txt"} <= files
 
 
 def test_cells_that_turn_to_another_server_are_left_alone(tracked: Any, make_notebook: Any) -> None:
