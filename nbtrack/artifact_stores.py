@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from nbtrack import variables
 from nbtrack.errors import ServerError
 
 SECONDS = 120.0  # timeout for a request to an artifact store
@@ -116,7 +117,7 @@ def _write(file: Path, pieces: Iterable[bytes]) -> None:
 def _with_mlflow(code: str, *words: str) -> str:
     """Run code with the environment's own mlflow; return why it failed, or an empty string."""
     command = [sys.executable, "-c", code, *words]
-    env = {**os.environ, "POKEBATTLE_TRACKING": "off"}
+    env = {**os.environ, variables.TRACKING: "off"}
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from nbtrack import variables
 from nbtrack.cells import PARAMETER_TAGS, cell_source, chosen_experiment, literals, tags_of_cell, wants_tracking
 from nbtrack.executions import executions_dir
 from nbtrack.files import read_json
@@ -21,14 +22,11 @@ from nbtrack.journal import make_private, read_events
 from nbtrack.provenance import user_name
 
 INTERACTIVE = {"jupyterlab", "vscode", "kernel"}  # executors in which cells run in any order and repeatedly
-HANDOVER = "POKEBATTLE_EXECUTION"  # the path of a file that papermill's engine or pytest's plugin wrote
 VALUED = {"--output", "--output-dir", "-o", "--to", "--template", "--config"}  # options that are followed by a value
 TRASH = re.compile(r".*/\.?Trash[^/]*/files/[^/]*")  # where desktops and JupyterLab put deleted files
 FOR_PEOPLE = ("jupyter", "spyder")  # programs that start kernels for interactive use
 LARGEST = 64 << 20  # maximum size of a notebook that is searched, in bytes
-EXPERIMENT, EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"  # mlflow's own
-UNTRACKED = "untracked"  # as the value of HANDOVER: the kernel must not be tracked
-PARENT = "POKEBATTLE_PARENT"  # kernels that a cell starts read their parent execution from it
+UNTRACKED = "untracked"  # as the value of `variables.HANDOVER`: the kernel must not be tracked
 
 
 @dataclass
@@ -119,8 +117,8 @@ class Context:
             "experiment": names[0],
             "run_name": names[1],
             "driver": self.driver,
-            "parent_execution": os.environ.get(PARENT),
-            "experiment_id": os.environ.get(EXPERIMENT_ID, ""),
+            "parent_execution": os.environ.get(variables.PARENT),
+            "experiment_id": os.environ.get(variables.EXPERIMENT_ID, ""),
         }
 
     def follow(self, cell_id: str | None) -> bool:
@@ -195,7 +193,7 @@ class Context:
         values: dict[str, Any] = {}
         for cell in self.parameter_cells():
             values.update(literals(cell_source(cell)))
-        return os.environ.get(EXPERIMENT) or chosen_experiment(self.document, values | self.parameters)
+        return os.environ.get(variables.EXPERIMENT_NAME) or chosen_experiment(self.document, values | self.parameters)
 
 
 def _literal(text: str) -> str:
@@ -215,7 +213,9 @@ def _parent_folder() -> Path | None:
 
 def handed_over() -> Context | None:
     """Return the context that papermill's engine or pytest's plugin wrote for this kernel; None if there is none."""
-    if not (handover := os.environ.pop(HANDOVER, None)):  # removed, as kernels that this one starts must not read it
+    if not (
+        handover := os.environ.pop(variables.HANDOVER, None)
+    ):  # removed, as kernels that this one starts must not read it
         return None
     if handover == UNTRACKED:
         return Context("kernel", document={"metadata": {"pokebattle": {"track": False}}})

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from nbtrack import variables
+
 
 def checkout() -> Path | None:
     """Return the root of the checkout that this package runs from, or None if the package is installed."""
@@ -20,7 +22,7 @@ def state_dir() -> Path:
 
     ``POKEBATTLE_STATE``, else ``.pokebattle`` in the checkout, else ``pokebattle`` in the user's XDG state folder.
     """
-    if named := os.environ.get("POKEBATTLE_STATE"):
+    if named := os.environ.get(variables.STATE):
         return Path(named).expanduser().absolute()
     if root := checkout():
         return root / ".pokebattle"

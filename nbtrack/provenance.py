@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nbtrack import variables
+
 DIFF_LIMIT = 1 << 20  # characters
 SOURCES = ("*.py", "*.js", "*.yaml", "*.yml", "*.toml")  # code and settings, which a run may depend on
 LOCKS = ("requirements.lock", "uv.lock", "poetry.lock", "pixi.lock", "conda-lock.yml", "environment.yml")
@@ -215,7 +217,7 @@ def _sources(notebook: str) -> list[tuple[str, tuple[str, ...]]]:
 
 def user_name() -> str:
     """Return the server account, else the user of this machine, or ``unknown`` if the system has none."""
-    if account := os.environ.get("MLFLOW_TRACKING_USERNAME"):
+    if account := os.environ.get(variables.USERNAME):
         return account
     try:
         return getpass.getuser()

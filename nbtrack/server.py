@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from nbtrack import variables
 from nbtrack.errors import UserError
 from nbtrack.files import write_atomically
 from nbtrack.paths import state_dir
@@ -60,7 +61,7 @@ def origin_of(uri: str) -> str:
         Empty if there is nothing to remark.
     """
     record = server_record()
-    if os.environ.get("MLFLOW_TRACKING_URI") or (uri == record.get("uri") and process(record)):
+    if os.environ.get(variables.TRACKING_URI) or (uri == record.get("uri") and process(record)):
         return ""
     return "not started from here; runs go there, `python -m nbtrack server start --own` starts another"
 
@@ -107,7 +108,7 @@ def start(wait: bool = True, own: bool = False) -> tuple[str, list[str]]:
         remarks.append(f"ended what was left of the MLflow server at {record['uri']}")
     if answers(uri) and not (own and origin_of(uri)):
         return uri, remarks + ([f"the MLflow server at {uri} was {remark}"] if (remark := origin_of(uri)) else [])
-    if named := os.environ.get("MLFLOW_TRACKING_URI"):
+    if named := os.environ.get(variables.TRACKING_URI):
         remarks.append(f"MLFLOW_TRACKING_URI names {named}, which does not answer")
     running = process(record)
     if running is None:
@@ -143,16 +144,11 @@ def _spawn() -> tuple[dict[str, Any], list[str]]:
         "--artifacts-destination",
         str(folder / "artifacts"),
     ]
-    switches = {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-    }
-    own = {k: v for k, v in os.environ.items() if k not in {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"}}
+    own = {k: v for k, v in os.environ.items() if k not in {variables.TRACKING_URI, variables.RUN_ID}}
     with (folder / "server.log").open("ab") as log:
         child = subprocess.Popen(
             command,
-            env=own | switches,
+            env=own | variables.SERVER_SWITCHES,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -10,13 +10,14 @@ import re
 import time
 from typing import Any
 
+from nbtrack import variables
 from nbtrack.paths import state_dir
 
 DEFAULT_URI = "http://127.0.0.1:5000"
 PROMOTIONS = "promotions"  # prefix of the experiments that are tickets of the promotion lock; who may create them
 START_SECONDS = 180.0  # timeout for the start of a local server
 OFF, ON = {"off", "0", "false", "no"}, {"on", "1", "true", "yes", ""}
-NUMBERS = {"POKEBATTLE_SPOOL_MB": 4096.0, "POKEBATTLE_LINGER": 86400.0}  # settings and their defaults
+NUMBERS = {variables.SPOOL_MB: 4096.0, variables.LINGER: 86400.0}  # settings and their defaults
 SPOOL_RESERVE = 1 << 20  # bytes that an execution may always write; half of them only for events that show how it ended
 
 
@@ -27,17 +28,17 @@ def enabled() -> bool:
 
 def switched_on() -> bool:
     """Return whether ``POKEBATTLE_TRACKING`` is not off."""
-    return os.environ.get("POKEBATTLE_TRACKING", "on").strip().lower() not in OFF
+    return os.environ.get(variables.TRACKING, "on").strip().lower() not in OFF
 
 
 def spool_limit() -> int:
     """Return the maximum size of all waiting executions in bytes: ``POKEBATTLE_SPOOL_MB``, by default 4 GB."""
-    return int(_number("POKEBATTLE_SPOOL_MB") * (1 << 20))
+    return int(_number(variables.SPOOL_MB) * (1 << 20))
 
 
 def linger() -> float:
     """Return how many seconds after a kernel's end delivery is retried: ``POKEBATTLE_LINGER``, by default a day."""
-    return _number("POKEBATTLE_LINGER")
+    return _number(variables.LINGER)
 
 
 def _number(name: str) -> float:
@@ -55,7 +56,7 @@ def _number(name: str) -> float:
 def invalid_settings() -> list[str]:
     """Return one line per invalid setting in the environment, with the default that is used instead."""
     found = []
-    switch = os.environ.get("POKEBATTLE_TRACKING", "on")
+    switch = os.environ.get(variables.TRACKING, "on")
     if switch.strip().lower() not in OFF | ON:
         found.append(f"POKEBATTLE_TRACKING: expected on or off, got {switch!r}: it is on")
     for name, default in NUMBERS.items():
@@ -78,7 +79,7 @@ def server_record() -> dict[str, Any]:
 
 def tracking_uri() -> str:
     """Return the server's address: ``MLFLOW_TRACKING_URI``, else the recorded one, else port 5000."""
-    return (os.environ.get("MLFLOW_TRACKING_URI") or server_record().get("uri") or DEFAULT_URI).rstrip("/")
+    return (os.environ.get(variables.TRACKING_URI) or server_record().get("uri") or DEFAULT_URI).rstrip("/")
 
 
 def is_served(uri: str) -> bool:
@@ -100,7 +101,7 @@ def is_local(uri: str) -> bool:
     ----------
     uri : str
     """
-    return uri == server_record().get("uri") or (uri == DEFAULT_URI and not os.environ.get("MLFLOW_TRACKING_URI"))
+    return uri == server_record().get("uri") or (uri == DEFAULT_URI and not os.environ.get(variables.TRACKING_URI))
 
 
 def destination_of(start: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ def hand_over(execution: str, told: dict[str, Any]) -> str:
     Returns
     -------
     str
-        The value for the kernel's environment variable `HANDOVER`.
+        The value for the kernel's environment variable `variables.HANDOVER`.
     """
     try:
         document = without_secrets(told["document"])

@@ -20,8 +20,9 @@ from papermill.iorw import papermill_io
 from papermill.log import logger
 from papermill.utils import merge_kwargs, remove_args
 
+from nbtrack import variables
 from nbtrack.cells import wants_tracking
-from nbtrack.context import HANDOVER, UNTRACKED
+from nbtrack.context import UNTRACKED
 from nbtrack.executions import execution_folder, new_execution_id, run_address
 from nbtrack.executors import handover
 from nbtrack.files import in_words, read_json
@@ -95,11 +96,11 @@ class TrackedEngine(NBClientEngine):
             As papermill's engines.
         """
         environment = dict(os.environ)
-        environment[HANDOVER] = UNTRACKED
+        environment[variables.HANDOVER] = UNTRACKED
         if told:
             if isinstance(own := nb_man.nb.metadata.get("pokebattle"), dict):  # other notebooks are not changed
                 own["execution"] = told["execution"]
-            environment[HANDOVER] = handover.hand_over(told["execution"], told)
+            environment[variables.HANDOVER] = handover.hand_over(told["execution"], told)
         options = merge_kwargs(
             remove_args(["input_path", "timeout", "startup_timeout"], **kwargs),
             timeout=execution_timeout or kwargs.get("timeout"),

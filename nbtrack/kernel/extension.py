@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbtrack import processes
+from nbtrack import processes, variables
 from nbtrack.cells import (
     ANSI,
     MAY_FAIL,
@@ -27,7 +27,7 @@ from nbtrack.cells import (
     tags_of_cell,
     without_secrets,
 )
-from nbtrack.context import INTERACTIVE, PARENT, Context, detect, handed_over, parent_pid
+from nbtrack.context import INTERACTIVE, Context, detect, handed_over, parent_pid
 from nbtrack.files import write_atomically
 from nbtrack.journal import secretless, secrets_known
 from nbtrack.kernel import autolog, mlflow_fluent, tracebacks
@@ -252,7 +252,7 @@ class KernelTracker:
         execution = Execution(start, context.execution_id)
         context.execution_id = None  # a second run of this kernel gets an id of its own
         set_current(execution)
-        os.environ[PARENT] = execution.id
+        os.environ[variables.PARENT] = execution.id
         if context.parameters:
             execution.emit("params", values=context.parameters)
         self._write_document(execution)

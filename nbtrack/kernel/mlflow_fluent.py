@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from nbtrack import variables
 from nbtrack.journal import NOT_ENDED
 from nbtrack.kernel import mlflow_requests
 from nbtrack.kernel.execution import Execution
@@ -21,7 +22,7 @@ from nbtrack.kernel.import_hooks import after_import, replace
 from nbtrack.terminal import say_once
 
 PARENT = "mlflow.parentRunId"
-CHOSEN = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
+CHOSEN = (variables.EXPERIMENT_NAME, variables.EXPERIMENT_ID)
 _attachment: "Attachment | None" = None
 
 
@@ -177,7 +178,7 @@ class Attachment:
         return call
 
     def _claimed(self) -> Any:
-        execution = None if self.stack() or os.environ.get("MLFLOW_RUN_ID") else self._joined()
+        execution = None if self.stack() or os.environ.get(variables.RUN_ID) else self._joined()
         if execution is None:
             return None
         with self._claims:
@@ -186,7 +187,7 @@ class Attachment:
 
     def _monitored(self, run: Any) -> Any:
         """Start system metrics if they are switched on, as mlflow does for a run that it starts."""
-        if os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "").lower() not in {"true", "1"}:
+        if os.environ.get(variables.SYSTEM_METRICS, "").lower() not in {"true", "1"}:
             return run
         self.stack().pop()
         resumed = self.fluent.start_run(run_id=run.info.run_id)
@@ -200,7 +201,7 @@ class Attachment:
         @functools.wraps(start_run)
         def call(*args: Any, **kwargs: Any) -> Any:
             given = signature.bind(*args, **kwargs)
-            named = given.arguments.get("run_id") or os.environ.get("MLFLOW_RUN_ID")
+            named = given.arguments.get("run_id") or os.environ.get(variables.RUN_ID)
             if not (named or given.arguments.get("parent_run_id") or self.stack()) and (own := _attempt(self._own_run)):
                 given.arguments["tags"] = {PARENT: own, **(given.arguments.get("tags") or {})}
             run = start_run(*given.args, **given.kwargs)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nbtrack import variables
 from nbtrack.team import settings as s
 from nbtrack.team.postgres import session
 
@@ -32,12 +33,12 @@ def serve(settings: Mapping[str, str]) -> None:
     environment(settings, uri)
     if s.with_accounts(settings):
         account = s.login(settings, "ADMIN")
-        accounts = settings.get("MLFLOW_AUTH_DATABASE_URI") or s.accounts_database(uri)
+        accounts = settings.get(s.AUTH_DATABASE) or s.accounts_database(uri)
         ensure_database(uri, accounts)
-        os.environ["MLFLOW_AUTH_CONFIG_PATH"] = _auth_config(accounts, settings.get("MLFLOW_AUTH_CONFIG_PATH"))
-        os.environ["MLFLOW_AUTH_ADMIN_USERNAME"] = account.name
-        os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"] = account.password
-        os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = s.need(settings, "MLFLOW_FLASK_SERVER_SECRET_KEY")
+        os.environ[s.AUTH_CONFIG] = _auth_config(accounts, settings.get(s.AUTH_CONFIG))
+        os.environ[s.AUTH_ADMIN_USERNAME] = account.name
+        os.environ[s.AUTH_ADMIN_PASSWORD] = account.password
+        os.environ[s.SECRET_KEY] = s.need(settings, s.SECRET_KEY)
         argv += ["--app-name", "nbtrack"]
         _first_account()
     else:
@@ -61,15 +62,15 @@ def command(settings: Mapping[str, str]) -> list[str]:
     SettingsError
         If the artifact folder, the port or the number of workers is invalid.
     """
-    artifacts = settings.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip()
+    artifacts = settings.get(s.ARTIFACT_ROOT, "").strip()
     if not artifacts.startswith(("/", "s3://")):
         raise s.SettingsError(
             f"MLFLOW_DEFAULT_ARTIFACT_ROOT: expected an absolute folder or s3://bucket/folder, got {artifacts!r}"
         )
-    port, workers = s.number(settings, "MLFLOW_PORT", 5000), s.number(settings, "MLFLOW_WORKERS", 2)
+    port, workers = s.number(settings, s.PORT, 5000), s.number(settings, s.WORKERS, 2)
     return [
         "--host",
-        settings.get("MLFLOW_HOST") or "127.0.0.1",
+        settings.get(s.HOST) or "127.0.0.1",
         "--port",
         str(port),
         "--workers",
@@ -91,25 +92,14 @@ def environment(settings: Mapping[str, str], uri: str) -> None:
     uri : str
         Address of MLflow's database.
     """
-    for name in (
-        "MLFLOW_DEFAULT_ARTIFACT_ROOT",
-        "MLFLOW_TRACKING_URI",
-        "MLFLOW_TRACKING_USERNAME",
-        "MLFLOW_TRACKING_PASSWORD",
-        "MLFLOW_RUN_ID",
-    ):
+    client = (variables.TRACKING_URI, variables.USERNAME, variables.PASSWORD, variables.RUN_ID)
+    for name in (s.ARTIFACT_ROOT, *client):
         os.environ.pop(name, None)
-    for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+    for name in s.S3:
         if settings.get(name):
             os.environ[name] = settings[name]
-    os.environ |= {
-        "MLFLOW_BACKEND_STORE_URI": uri,
-        "MLFLOW_SERVER_ALLOWED_HOSTS": s.allowed_hosts(settings),
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-    }
+    own = {s.BACKEND_STORE: uri, s.ALLOWED_HOSTS: s.allowed_hosts(settings), s.FAIL_CLOSED: "true"}
+    os.environ |= own | variables.SERVER_SWITCHES
 
 
 def ensure_database(uri: str, *more: str) -> None:

@@ -11,14 +11,24 @@ from urllib.parse import quote
 from nbtrack.errors import UserError
 from nbtrack.paths import project, state_dir
 
-SECRETS = (
-    "POSTGRES_PASSWORD",
-    "MLFLOW_ADMIN_PASSWORD",
-    "MLFLOW_FLASK_SERVER_SECRET_KEY",
-    "MLFLOW_TEAM_PASSWORD",
-    "MLFLOW_PROMOTER_PASSWORD",
-    "JUPYTER_TOKEN",
-)
+# Names of the settings, in `.env` and in the environment
+HOST, PORT, WORKERS = "MLFLOW_HOST", "MLFLOW_PORT", "MLFLOW_WORKERS"
+PUBLIC_HOST, ALLOWED_HOSTS = "MLFLOW_PUBLIC_HOST", "MLFLOW_SERVER_ALLOWED_HOSTS"
+BACKEND_STORE, ARTIFACT_ROOT = "MLFLOW_BACKEND_STORE_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT"
+ENABLE_AUTH, FAIL_CLOSED = "MLFLOW_ENABLE_AUTH", "MLFLOW_BASIC_AUTH_FAIL_CLOSED"
+AUTH_DATABASE, AUTH_CONFIG = "MLFLOW_AUTH_DATABASE_URI", "MLFLOW_AUTH_CONFIG_PATH"
+AUTH_ADMIN_USERNAME, AUTH_ADMIN_PASSWORD = "MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_AUTH_ADMIN_PASSWORD"
+SECRET_KEY = "MLFLOW_FLASK_SERVER_SECRET_KEY"
+USERNAMES = {who: f"MLFLOW_{who}_USERNAME" for who in ("ADMIN", "TEAM", "PROMOTER")}
+PASSWORDS = {who: f"MLFLOW_{who}_PASSWORD" for who in USERNAMES}
+DATABASE_USER, DATABASE_PASSWORD, DATABASE_NAME = "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"
+DATABASE_HOST, DATABASE_PORT = "POSTGRES_HOST", "POSTGRES_PORT"
+S3 = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+JUPYTER_TOKEN = "JUPYTER_TOKEN"
+ENV_FILE, UID, GID = "POKEBATTLE_ENV_FILE", "POKEBATTLE_UID", "POKEBATTLE_GID"
+BOOT, BOOT_HEADER = "POKEBATTLE_BOOT", "X-Pokebattle-Boot"  # a started server's id: another may use its port
+
+SECRETS = (DATABASE_PASSWORD, PASSWORDS["ADMIN"], SECRET_KEY, PASSWORDS["TEAM"], PASSWORDS["PROMOTER"], JUPYTER_TOKEN)
 MINIMUM = 12  # characters of a password, MLflow's own rule
 KNOWN = {
     "password1234",
@@ -31,7 +41,6 @@ KNOWN = {
     "mlflow-password",
     "postgrespassword",
 }
-BOOT, BOOT_HEADER = "POKEBATTLE_BOOT", "X-Pokebattle-Boot"  # a started server's id: another may use its port
 LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
 
 
@@ -49,7 +58,7 @@ class Login:
 
 def env_file() -> Path:
     """Return the path of the settings file: ``POKEBATTLE_ENV_FILE``, else ``.env`` in the checkout."""
-    named = os.environ.get("POKEBATTLE_ENV_FILE")
+    named = os.environ.get(ENV_FILE)
     return Path(named).absolute() if named else project() / ".env"
 
 
@@ -108,8 +117,8 @@ def write_env(file: Path, example: Path) -> list[str]:
         raise SettingsError(f"{file} is not there, nor {example} to make it from: expected a checkout of pokebattle")
     text = (file if file.is_file() else example).read_text("utf-8")
     if not file.is_file() and os.getuid():  # Compose runs the containers with the caller's ids, but never as root
-        text = re.sub(r"(?m)^POKEBATTLE_UID=.*$", f"POKEBATTLE_UID={os.getuid()}", text)
-        text = re.sub(r"(?m)^POKEBATTLE_GID=.*$", f"POKEBATTLE_GID={os.getgid()}", text)
+        text = re.sub(rf"(?m)^{UID}=.*$", f"{UID}={os.getuid()}", text)
+        text = re.sub(rf"(?m)^{GID}=.*$", f"{GID}={os.getgid()}", text)
     filled = []
     for name in SECRETS:
         empty = re.compile(rf"(?m)^{name}=[ \t]*$")
@@ -216,12 +225,12 @@ def login(settings: Mapping[str, str], who: str) -> Login:
     SettingsError
         If name or password is missing or not allowed.
     """
-    name = need(settings, f"MLFLOW_{who}_USERNAME")
+    name = need(settings, USERNAMES[who])
     try:
         check_name(name)
     except SettingsError as error:
-        raise SettingsError(f"MLFLOW_{who}_USERNAME: {error}") from None
-    return Login(name, password(settings, f"MLFLOW_{who}_PASSWORD"))
+        raise SettingsError(f"{USERNAMES[who]}: {error}") from None
+    return Login(name, password(settings, PASSWORDS[who]))
 
 
 def with_accounts(settings: Mapping[str, str]) -> bool:
@@ -237,7 +246,7 @@ def with_accounts(settings: Mapping[str, str]) -> bool:
     SettingsError
         If the value is neither true nor false.
     """
-    value = settings.get("MLFLOW_ENABLE_AUTH", "true").strip().lower()
+    value = settings.get(ENABLE_AUTH, "true").strip().lower()
     if value in {"", "true", "1", "on", "yes"}:
         return True
     if value in {"false", "0", "off", "no"}:
@@ -282,21 +291,17 @@ def database(settings: Mapping[str, str], host: str | None = None) -> str:
     SettingsError
         If a setting is missing or not allowed, or the address is not PostgreSQL's.
     """
-    if uri := settings.get("MLFLOW_BACKEND_STORE_URI", "").strip():
+    if uri := settings.get(BACKEND_STORE, "").strip():
         if not uri.startswith("postgresql"):
             raise SettingsError(f"MLFLOW_BACKEND_STORE_URI: expected postgresql+psycopg2://…, got {uri.split(':')[0]}")
         return uri
     user, word, name = (
         quote(one, safe="")
-        for one in (
-            need(settings, "POSTGRES_USER"),
-            password(settings, "POSTGRES_PASSWORD"),
-            need(settings, "POSTGRES_DB"),
-        )
+        for one in (need(settings, DATABASE_USER), password(settings, DATABASE_PASSWORD), need(settings, DATABASE_NAME))
     )
     if host:
         return f"postgresql+psycopg2://{user}:{word}@/{name}?host={quote(host, safe='/')}"
-    where = f"{settings.get('POSTGRES_HOST') or 'db'}:{settings.get('POSTGRES_PORT') or '5432'}"
+    where = f"{settings.get(DATABASE_HOST) or 'db'}:{settings.get(DATABASE_PORT) or '5432'}"
     return f"postgresql+psycopg2://{user}:{word}@{where}/{name}"
 
 
@@ -326,4 +331,4 @@ def allowed_hosts(settings: Mapping[str, str]) -> str:
         Separated by commas.
     """
     names = ["localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*", "mlflow:5000"]
-    return ",".join([*names, *settings.get("MLFLOW_PUBLIC_HOST", "").replace(",", " ").split()])
+    return ",".join([*names, *settings.get(PUBLIC_HOST, "").replace(",", " ").split()])

@@ -25,7 +25,7 @@ from nbtrack.settings import START_SECONDS
 from nbtrack.team import accounts, postgres
 from nbtrack.team import settings as s
 from nbtrack.team.backup import Place
-from nbtrack.team.settings import BOOT, BOOT_HEADER, SettingsError
+from nbtrack.team.settings import SettingsError
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,15 @@ def start() -> tuple[str, list[str]]:
 
 def _database(settings: Mapping[str, str]) -> str:
     """Start PostgreSQL, unless the settings name another database; return its address."""
-    if settings.get("MLFLOW_BACKEND_STORE_URI", "").strip():
+    if settings.get(s.BACKEND_STORE, "").strip():
         return s.database(settings)
-    user, word = s.need(settings, "POSTGRES_USER"), s.password(settings, "POSTGRES_PASSWORD")
-    folder = postgres.start(s.folder() / "postgres", user, word, s.need(settings, "POSTGRES_DB"))
+    user, word = s.need(settings, s.DATABASE_USER), s.password(settings, s.DATABASE_PASSWORD)
+    folder = postgres.start(s.folder() / "postgres", user, word, s.need(settings, s.DATABASE_NAME))
     return s.database(settings, folder)
 
 
 def _spawn(settings: Mapping[str, str], uri: str) -> dict[str, Any]:
-    port = s.number(settings, "MLFLOW_PORT", 5000)
+    port = s.number(settings, s.PORT, 5000)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -105,11 +105,11 @@ def _spawn(settings: Mapping[str, str], uri: str) -> dict[str, Any]:
     artifacts.mkdir(exist_ok=True, mode=0o700)
     boot = secrets.token_hex(8)
     places = {
-        BOOT: boot,
-        "MLFLOW_BACKEND_STORE_URI": uri,
-        "MLFLOW_DEFAULT_ARTIFACT_ROOT": settings.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or str(artifacts),
-        "MLFLOW_AUTH_CONFIG_PATH": str(s.folder() / "auth.ini"),
-        "MLFLOW_HOST": "127.0.0.1",
+        s.BOOT: boot,
+        s.BACKEND_STORE: uri,
+        s.ARTIFACT_ROOT: settings.get(s.ARTIFACT_ROOT) or str(artifacts),
+        s.AUTH_CONFIG: str(s.folder() / "auth.ini"),
+        s.HOST: "127.0.0.1",
     }
     handle = os.open(_log(), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(handle, "ab") as log:
@@ -156,7 +156,7 @@ def health(uri: str, boot: str | None = None, timeout: float = 10.0) -> str | No
     """
     try:
         with urllib.request.urlopen(f"{uri}/health", timeout=timeout) as reply:
-            if boot and reply.headers.get(BOOT_HEADER) != boot:
+            if boot and reply.headers.get(s.BOOT_HEADER) != boot:
                 return "another server answers there"
             return None if reply.read(20) == b"OK" else "it does not answer as MLflow does"
     except urllib.error.HTTPError as error:
@@ -184,8 +184,8 @@ def stop() -> list[str]:
 def status() -> list[Part]:
     """Check the database, the server, and whether the server can read the database."""
     record, settings = _record(), s.load()
-    uri = str(record.get("uri") or f"http://127.0.0.1:{settings.get('MLFLOW_PORT') or 5000}")
-    if settings.get("MLFLOW_BACKEND_STORE_URI", "").strip():
+    uri = str(record.get("uri") or f"http://127.0.0.1:{settings.get(s.PORT) or 5000}")
+    if settings.get(s.BACKEND_STORE, "").strip():
         database = Part("database", True, "elsewhere, as MLFLOW_BACKEND_STORE_URI says")
     else:
         there = postgres.runs(s.folder() / "postgres")
@@ -217,8 +217,8 @@ def place() -> Iterator[Place]:
         If a setting is missing or invalid, or the database does not start.
     """
     settings, folder = s.load(), s.folder() / "postgres"
-    artifacts = settings.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip() or str(s.folder() / "artifacts")
-    elsewhere = settings.get("MLFLOW_BACKEND_STORE_URI", "").strip() or settings.get("POSTGRES_HOST", "").strip()
+    artifacts = settings.get(s.ARTIFACT_ROOT, "").strip() or str(s.folder() / "artifacts")
+    elsewhere = settings.get(s.BACKEND_STORE, "").strip() or settings.get(s.DATABASE_HOST, "").strip()
     if elsewhere:
         yield Place(s.database(settings), artifacts)
         return
