@@ -7,7 +7,10 @@ from typing import Any
 from nbtrack.parameters_cell import UNKNOWN, assignments
 
 NO_TRACK = "# no-track"
-PARAMETER_TAGS = {"parameters", "injected-parameters"}
+METADATA_KEY = "pokebattle"  # the key of nbtrack's settings in a notebook's metadata
+TRACK_KEY = "pokebattle.track"  # the key of the switch in a notebook without these settings
+PARAMETERS, INJECTED = "parameters", "injected-parameters"  # the tags of papermill's cells
+PARAMETER_TAGS = {PARAMETERS, INJECTED}
 MAY_FAIL = "raises-exception"  # the tag of a cell that is expected to fail
 NEUTRAL = (  # functions that use and show no experiment, so that one chosen after them may exist before them
     "active_run",
@@ -36,8 +39,8 @@ def wants_tracking(document: dict[str, Any]) -> bool:
         The notebook's JSON.
     """
     metadata = document.get("metadata", {})
-    own = metadata.get("pokebattle")
-    switch = own.get("track") if isinstance(own, dict) else metadata.get("pokebattle.track")
+    own = metadata.get(METADATA_KEY)
+    switch = own.get("track") if isinstance(own, dict) else metadata.get(TRACK_KEY)
     return switch is not False
 
 

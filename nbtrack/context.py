@@ -15,7 +15,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from nbtrack import variables
-from nbtrack.cells import PARAMETER_TAGS, cell_source, chosen_experiment, literals, tags_of_cell, wants_tracking
+from nbtrack.cells import (
+    METADATA_KEY,
+    PARAMETER_TAGS,
+    cell_source,
+    chosen_experiment,
+    literals,
+    tags_of_cell,
+    wants_tracking,
+)
 from nbtrack.executions import executions_dir
 from nbtrack.files import read_json
 from nbtrack.journal import make_private, read_events
@@ -92,7 +100,7 @@ class Context:
     @property
     def metadata(self) -> dict[str, Any]:
         """The notebook's own ``pokebattle`` metadata."""
-        found = self.document.get("metadata", {}).get("pokebattle", {})
+        found = self.document.get("metadata", {}).get(METADATA_KEY, {})
         return found if isinstance(found, dict) else {}
 
     @property
@@ -218,7 +226,7 @@ def handed_over() -> Context | None:
     ):  # removed, as kernels that this one starts must not read it
         return None
     if handover == UNTRACKED:
-        return Context("kernel", document={"metadata": {"pokebattle": {"track": False}}})
+        return Context("kernel", document={"metadata": {METADATA_KEY: {"track": False}}})
     told = read_json(Path(handover))
     with contextlib.suppress(OSError):
         Path(handover).unlink()

@@ -15,9 +15,9 @@ from nbtrack.executions import executions_dir
 from nbtrack.files import read_json
 from nbtrack.journal import spool_size
 from nbtrack.mlflow_rest import MlflowRest, ServerError, tags_of
-from nbtrack.sender.journal_reader import KERNEL, SEEN
 from nbtrack.sender.run_writer import HEARTBEAT
 from nbtrack.settings import destination_of, enabled, invalid_settings, spool_limit, switched_on, tracking_uri
+from nbtrack.tags import CAUSE, EXECUTION, KERNEL, OLD_KERNEL, SEEN
 
 STALE = 3 * HEARTBEAT  # seconds without a sign of life after which a run of another host is called stale
 
@@ -156,9 +156,9 @@ def _open_runs(rest: MlflowRest) -> list[Finding]:
     """Find runs that are open on the server although nothing writes to them."""
     here = {one.start["execution"]: one for one in spool.waiting()}
     found = []
-    for run in rest.search_runs("attributes.status = 'RUNNING' and tags.`pokebattle.execution` != ''"):
+    for run in rest.search_runs(f"attributes.status = 'RUNNING' and tags.`{EXECUTION}` != ''"):
         tags = tags_of(run)
-        if tags["pokebattle.execution"] not in here:
+        if tags[EXECUTION] not in here:
             found += _open_run(run["info"], tags)
     return found
 
@@ -191,7 +191,7 @@ def _open_run(info: dict[str, Any], tags: dict[str, str]) -> list[Finding]:
 
 def _kernel(tags: dict[str, str]) -> dict[str, Any]:
     """Return the identity of a run's kernel from the run's tags."""
-    old = {key: tags.get(f"pokebattle.{key}", "") for key in ("host", "boot", "pid", "started")}  # older versions
+    old = {key: tags.get(tag, "") for key, tag in OLD_KERNEL.items()}
     told = {key: value for key, value in old.items() if value} | json.loads(tags.get(KERNEL) or "{}")
     pid, started = told.get("pid", "0"), told.get("started", "")
     return {
@@ -312,6 +312,6 @@ def close_stranded(run_id: str) -> str:
     if state != "ended":
         where = f"runs on {kernel['host']}, which alone can tell" if state == "elsewhere" else "is alive"
         return f"run {run_id} is left alone: its kernel {where}"
-    rest.log_batch(run_id, tags={"pokebattle.cause": "its kernel is gone, and its record on the machine too"})
+    rest.log_batch(run_id, tags={CAUSE: "its kernel is gone, and its record on the machine too"})
     rest.call("POST", "runs/update", run_id=run_id, status="KILLED", end_time=int(time.time() * 1000))
     return f"run {run_id} is KILLED"

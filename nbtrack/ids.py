@@ -5,7 +5,6 @@ import random
 import re
 import uuid
 
-LOCAL_ID = "pokebattle.local_id"  # the tag that holds the local id on the server
 ID, VERSION = "10ca1", "1020111"  # prefixes of local ids and of local version numbers
 MARKS = (ID.encode(), VERSION.encode())
 LOCAL = re.compile(rf"(mlflow-artifacts:/)?((?:m-)?{ID}[0-9a-f]{{27}}|\b{VERSION}\d{{11}}\b)")

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbtrack import variables
+from nbtrack import tags, variables
 from nbtrack.context import Context
 from nbtrack.kernel import mlflow_fluent
 from nbtrack.kernel.execution import Execution, current, set_current
@@ -25,8 +25,6 @@ from nbtrack.terminal import say
 
 if TYPE_CHECKING:
     from mlflow import ActiveRun
-
-EXPERIMENT = "pokebattle.experiment"  # the script's experiment, on a child run, which is in its parent's experiment
 
 
 @functools.cache
@@ -206,7 +204,7 @@ class MLflowTracker:
         if current() is None and mlflow.active_run() is None:
             mlflow.set_experiment(self.experiment_name)
         run = mlflow.start_run(run_name=run_name, nested=mlflow.active_run() is not None)
-        mlflow.set_tag(EXPERIMENT, self.experiment_name)
+        mlflow.set_tag(tags.EXPERIMENT, self.experiment_name)
         try:
             yield run
         except BaseException as error:
@@ -214,8 +212,8 @@ class MLflowTracker:
             if os.getpid() == process:
                 if told:
                     last, whole = f"{told['ename']}: {told['evalue']}", "\n".join(told["traceback"])
-                    mlflow.set_tag("pokebattle.error", last[: LIMIT["tags"]])
-                    mlflow.set_tag("pokebattle.traceback", whole[-LIMIT["tags"] :])
+                    mlflow.set_tag(tags.ERROR, last[: LIMIT["tags"]])
+                    mlflow.set_tag(tags.TRACEBACK, whole[-LIMIT["tags"] :])
                 stopped = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
                 mlflow.end_run(stopped if told else "FINISHED")
             raise

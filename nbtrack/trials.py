@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from nbtrack.ids import LOCAL_ID, local_ids
+from nbtrack.ids import local_ids
 from nbtrack.mlflow_rest import MlflowRest, pairs, tags_of
+from nbtrack.tags import BEST as BEST  # for projects: what their searches write and read
+from nbtrack.tags import EXECUTION as EXECUTION
+from nbtrack.tags import LOCAL_ID, PARENT_RUN, SHARED_VIEW, STUDY, TRIAL, TRIAL_STATE, USER
 
-STUDY, TRIAL, STATE, EXECUTION = "pokebattle.study", "pokebattle.trial", "pokebattle.state", "pokebattle.execution"
-BEST = "pokebattle.best"  # on the notebook's run: the best values as JSON
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
-PARENT = "mlflow.parentRunId"
 TIMEOUT = 10.0  # seconds that a request to the server may take
 SHOWN = 40  # number of best runs shown, and of other runs, if there are more
 ML = "workflowType=machine_learning"  # keeps MLflow's page out of its GenAI mode
@@ -67,11 +67,11 @@ def tags(trial: Mapping[str, Any], parent: str, user: str) -> dict[str, str]:
     user : str
     """
     return {
-        PARENT: parent,
-        "mlflow.user": user,
+        PARENT_RUN: parent,
+        USER: user,
         STUDY: trial["study"],
         TRIAL: str(trial["number"]),
-        STATE: trial["state"],
+        TRIAL_STATE: trial["state"],
         LOCAL_ID: ids(trial["study"], trial["number"])[0],
     }
 
@@ -229,7 +229,7 @@ def view(study: str, filter_string: str, params: Sequence[str], metrics: Sequenc
         "compareRunCharts": [chart],
         "compareRunSections": [section],
     }
-    return f"mlflow.sharedViewState.{view_key(study)}", json.dumps(state, separators=(",", ":"))
+    return f"{SHARED_VIEW}{view_key(study)}", json.dumps(state, separators=(",", ":"))
 
 
 def view_key(study: str) -> str:

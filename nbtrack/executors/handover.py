@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from nbtrack import context, processes
-from nbtrack.cells import NO_TRACK, cell_source, is_untracked, tags_of_cell, without_secrets
+from nbtrack.cells import INJECTED, NO_TRACK, cell_source, is_untracked, tags_of_cell, without_secrets
 from nbtrack.executions import execution_folder
 from nbtrack.files import write_atomically
 from nbtrack.journal import Journal, append_event, secretless
 from nbtrack.start import NEVER_RAN, opening, start_sender
+from nbtrack.tags import KNOWN
 from nbtrack.terminal import say
 
 
@@ -122,7 +123,7 @@ def refuse(execution: str, told: dict[str, Any], error: BaseException, naming: d
     """
     document = without_secrets(told["document"])
     cells = document.get("cells", [])  # the injected one contains the refused parameters
-    cells = [cell for cell in cells if "injected-parameters" not in tags_of_cell(cell)]
+    cells = [cell for cell in cells if INJECTED not in tags_of_cell(cell)]
     journal = _record(execution, told, {**document, "cells": cells}, naming)
     journal.append("driver_end", error=type(error).__name__, message=str(error)[:2000])
     died = type(error).__name__ == "DeadKernelError" or str(error).startswith("Kernel died")  # nbclient's message
@@ -166,7 +167,7 @@ def tell(execution: str, told: dict[str, Any], seen: list[Seen], why: str) -> No
     """
     own = {"time": seen[0].began, "prefix": ""}
     journal = _record(execution, told, without_secrets(told["document"]), told["parameters"], **own)
-    journal.append("tags", values={"pokebattle.known": f"only what {told['executor']} saw: {why}"})
+    journal.append("tags", values={KNOWN: f"only what {told['executor']} saw: {why}"})
     for turn, one in enumerate(seen):
         ended, count = one.began + int(1000 * one.seconds), one.cell.get("execution_count")
         hidden = is_untracked(cell_source(one.cell))

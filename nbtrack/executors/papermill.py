@@ -21,7 +21,7 @@ from papermill.log import logger
 from papermill.utils import merge_kwargs, remove_args
 
 from nbtrack import variables
-from nbtrack.cells import wants_tracking
+from nbtrack.cells import METADATA_KEY, PARAMETERS, wants_tracking
 from nbtrack.context import UNTRACKED
 from nbtrack.executions import execution_folder, new_execution_id, run_address
 from nbtrack.executors import handover
@@ -98,7 +98,7 @@ class TrackedEngine(NBClientEngine):
         environment = dict(os.environ)
         environment[variables.HANDOVER] = UNTRACKED
         if told:
-            if isinstance(own := nb_man.nb.metadata.get("pokebattle"), dict):  # other notebooks are not changed
+            if isinstance(own := nb_man.nb.metadata.get(METADATA_KEY), dict):  # other notebooks are not changed
                 own["execution"] = told["execution"]
             environment[variables.HANDOVER] = handover.hand_over(told["execution"], told)
         options = merge_kwargs(
@@ -132,10 +132,10 @@ def _finish(told: dict[str, Any], error: BaseException | None, nb: Any, kernel: 
 
 
 def _validate(nb: Any, name: str, told: dict[str, Any] | None) -> None:
-    own = nb.metadata.get("pokebattle")
+    own = nb.metadata.get(METADATA_KEY)
     if not isinstance(own, dict):  # a notebook of no project
         return
-    source = next((c.source for c in nb.cells if "parameters" in c.metadata.get("tags", [])), "")
+    source = next((c.source for c in nb.cells if PARAMETERS in c.metadata.get("tags", [])), "")
     given = told["parameters"] if told else dict(nb.metadata.papermill.get("parameters", {}))
     try:
         for check_parameters in functions("check_parameters"):

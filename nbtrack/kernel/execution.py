@@ -12,6 +12,7 @@ from nbtrack.executions import execution_folder, new_execution_id
 from nbtrack.journal import BACK, BELL, URGENT, Journal, Progress
 from nbtrack.server import answers
 from nbtrack.start import opening, start_sender
+from nbtrack.tags import DESCRIPTION
 
 PATIENCE = 0.2  # seconds that a write waits for a server, with response times unknown, before it may count as hanging
 HURRY = 3  # the same for a server that answers, in multiples of its current response time
@@ -150,7 +151,7 @@ class Execution:
             Markdown.
         """
         self._described[subject] = text
-        self.emit("tags", values={"mlflow.note.content": "\n\n".join(self._described.values())})
+        self.emit("tags", values={DESCRIPTION: "\n\n".join(self._described.values())})
 
     def signal(self, how: bytes) -> None:
         """Signal the sender; start it again if it was killed.

@@ -7,9 +7,10 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nbtrack.ids import LOCAL_ID, new_local_id, new_local_version
+from nbtrack.ids import new_local_id, new_local_version
 from nbtrack.kernel.execution import Execution
 from nbtrack.kernel.safe_writes import LOGGING, entries, run_of
+from nbtrack.tags import LOCAL_ID, RUN_NAME
 
 CREATIONS = {
     "experiments/create": "experiment",
@@ -157,7 +158,7 @@ class KnownEntities:
         token, root, sent = new_local_version() if kind == "version" else new_local_id(), new_local_id(), body
         body = body | {"tags": list(body.get("tags", []))}
         if kind == "run" and not body.get("run_name"):
-            named = [tag["value"] for tag in body["tags"] if tag["key"] == "mlflow.runName"]
+            named = [tag["value"] for tag in body["tags"] if tag["key"] == RUN_NAME]
             body["run_name"] = named[0] if named else _random_name()
         if kind == "model" and not body.get("name"):
             body["name"] = _random_name()

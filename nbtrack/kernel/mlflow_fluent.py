@@ -19,9 +19,9 @@ from nbtrack.journal import NOT_ENDED
 from nbtrack.kernel import mlflow_requests
 from nbtrack.kernel.execution import Execution
 from nbtrack.kernel.import_hooks import after_import, replace
+from nbtrack.tags import PARENT_RUN
 from nbtrack.terminal import say_once
 
-PARENT = "mlflow.parentRunId"
 CHOSEN = (variables.EXPERIMENT_NAME, variables.EXPERIMENT_ID)
 _attachment: "Attachment | None" = None
 
@@ -203,7 +203,7 @@ class Attachment:
             given = signature.bind(*args, **kwargs)
             named = given.arguments.get("run_id") or os.environ.get(variables.RUN_ID)
             if not (named or given.arguments.get("parent_run_id") or self.stack()) and (own := _attempt(self._own_run)):
-                given.arguments["tags"] = {PARENT: own, **(given.arguments.get("tags") or {})}
+                given.arguments["tags"] = {PARENT_RUN: own, **(given.arguments.get("tags") or {})}
             run = start_run(*given.args, **given.kwargs)
             self._note(run.info.run_id, "RUNNING")
             return run

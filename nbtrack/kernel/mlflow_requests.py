@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from nbtrack import tags
 from nbtrack.ids import LOCAL
 from nbtrack.journal import mask_request
 from nbtrack.kernel import child_processes
@@ -290,7 +291,7 @@ class TrackedRequests:
         """Set the notebook as a run's source, as mlflow only knows the kernel's program."""
         if request.name == "runs/create" and (notebook := request.execution.start["notebook"]):
             for tag in request.body.get("tags", []):
-                if tag["key"] == "mlflow.source.name" and tag["value"].endswith("ipykernel_launcher.py"):
+                if tag["key"] == tags.SOURCE_NAME and tag["value"].endswith("ipykernel_launcher.py"):
                     tag["value"] = notebook
 
     def _learn(self, request: Request, response: Any) -> None:
@@ -441,13 +442,13 @@ class TrackedRequests:
             "artifact_uri": run["artifact_uri"],
             "lifecycle_stage": "active",
         }
-        tags = {
-            "mlflow.user": start["user"],
-            "mlflow.source.name": start["notebook"] or start["executor"],
-            "mlflow.source.type": "NOTEBOOK",
-            "mlflow.runName": info["run_name"],
+        tagged = {
+            tags.USER: start["user"],
+            tags.SOURCE_NAME: start["notebook"] or start["executor"],
+            tags.SOURCE_TYPE: "NOTEBOOK",
+            tags.RUN_NAME: info["run_name"],
         }
-        pairs = [{"key": key, "value": value} for key, value in tags.items()]
+        pairs = [{"key": key, "value": value} for key, value in tagged.items()]
         whole = {"run": {"info": info, "data": {"tags": pairs}}}
         self.offline.remember("run", whole)
         place = {

@@ -12,8 +12,8 @@ from nbtrack import events
 from nbtrack.cells import Places
 from nbtrack.files import to_json
 
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-MINIMAL: dict[str, Any] = {"cells": [], "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}
+KERNELSPEC = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+MINIMAL: dict[str, Any] = {"cells": [], "metadata": KERNELSPEC, "nbformat": 4, "nbformat_minor": 5}
 
 Mask = Callable[[Any], Any]
 Entry = dict[str, Any]  # a ``cell`` of the notebook and its last ``run``

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from nbtrack.mlflow_rest import MlflowRest, ServerError
+from nbtrack.tags import RUN_NAME
 
 UNCLEAR = "UNCLEAR"  # error code of a request that is not sent again, as it may have been carried out
 MARGIN = 1500  # ms of tolerance when clocks are compared, as the server's date has whole seconds
@@ -242,7 +243,7 @@ def _runs(rest: MlflowRest, body: Mapping[str, Any]) -> Iterator[Answer]:
     query = {"experiment_ids": [body["experiment_id"]], "filter": f"attributes.start_time = {begun}"}
     for run in rest.pages("POST", "runs/search", "runs", **query):
         info, data = run["info"], run.get("data", {})
-        tags = {"mlflow.runName": info.get("run_name", "")} | _pairs(body.get("tags"))
+        tags = {RUN_NAME: info.get("run_name", "")} | _pairs(body.get("tags"))
         untouched = info["status"] == "RUNNING" and not data.get("metrics") and not data.get("params")
         if untouched and _same(info, body, "run_name", "user_id") and _pairs(data.get("tags")) == tags:
             yield run

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nbtrack.ids import LOCAL_ID
 from nbtrack.mlflow_rest import BATCH, Chunks, pairs
+from nbtrack.tags import LOCAL_ID
 
 
 @dataclass

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from nbtrack import events, trials
+from nbtrack import events, tags, trials
 from nbtrack.cells import NO_TRACK, Places, cell_source
 from nbtrack.context import INTERACTIVE
 from nbtrack.executions import execution_folder
 from nbtrack.files import read_json
-from nbtrack.ids import LOCAL, LOCAL_ID, local_ids
+from nbtrack.ids import LOCAL, local_ids
 from nbtrack.journal import NOT_ENDED, Progress, read_events
 from nbtrack.mlflow_rest import LENGTH, LIMIT, file_chunks, pairs, storable, storable_key
 from nbtrack.secrets import Masker
@@ -24,10 +24,7 @@ from nbtrack.sender.items import Batch, Call, Experiment, File, Removal
 from nbtrack.sender.run_provenance import Provenance
 from nbtrack.sender.sender import Sender
 
-DIRTY = "pokebattle.git.dirty"
-KERNEL, SEEN = "pokebattle.kernel", "pokebattle.seen"  # tags of an open run that identify its kernel
 NAMED_FITS = 10  # fits per model class that get keys of their own; ``fits.json`` has all
-NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 SCRIPT = "script"  # the executor of what `MLflowTracker` opens
 UNSEEN = "# not written down: there was no space left"
 COPIED_POINTS = 10_000  # metric points of a cell that are kept for the run of an attempt
@@ -198,8 +195,8 @@ class JournalReader:
             self.delivery.queue.extendleft([*removal, run, experiment])  # before items that were queued earlier
         self._note_params(self._provisional)
 
-    def _creation(self, token: str, root: str, name: str, time: int, tags: dict[str, str]) -> Call:
-        told = {key: storable(value) for key, value in {**tags, LOCAL_ID: token}.items()}
+    def _creation(self, token: str, root: str, name: str, time: int, tagged: dict[str, str]) -> Call:
+        told = {key: storable(value) for key, value in {**tagged, tags.LOCAL_ID: token}.items()}
         body = {
             "experiment_id": self.start["experiment_token"],
             "run_name": name,
@@ -212,30 +209,26 @@ class JournalReader:
     def _opening_tags(self) -> dict[str, str]:
         """Return the tags that are known when the run begins; MLflow shows them in this order."""
         start = self.start
-        tags = {
-            "mlflow.source.type": "LOCAL" if self.is_script else "NOTEBOOK",
-            "mlflow.source.name": start["notebook"] or start.get("stem") or start["executor"],
-            "mlflow.user": start["user"],
-            "pokebattle.executor": start["executor"],
+        found = {
+            tags.SOURCE_TYPE: "LOCAL" if self.is_script else "NOTEBOOK",
+            tags.SOURCE_NAME: start["notebook"] or start.get("stem") or start["executor"],
+            tags.USER: start["user"],
+            tags.EXECUTOR: start["executor"],
         }
         if parent := start.get("parent_execution"):
-            tags["pokebattle.parent_execution"] = parent
+            found[tags.PARENT_EXECUTION] = parent
             if known := read_json(execution_folder(parent) / "run.json").get("run_id"):
-                tags[trials.PARENT] = known
+                found[tags.PARENT_RUN] = known
         code = self.provenance.seen
         if code.get("commit"):
-            tags |= {"mlflow.source.git.commit": code["commit"], DIRTY: str(code["dirty"]).lower()}
+            found |= {tags.COMMIT: code["commit"], tags.DIRTY: str(code["dirty"]).lower()}
             self._dirty = bool(code["dirty"])
         if code.get("lock"):
-            tags["pokebattle.lock"] = code["lock"]
+            found[tags.LOCK] = code["lock"]
         if code.get("python"):
-            tags["pokebattle.python"] = code["python"]
+            found[tags.PYTHON] = code["python"]
         kernel = {key: str(start["kernel"][key]) for key in ("host", "boot", "pid", "started")}
-        return tags | {
-            "pokebattle.host": kernel["host"],
-            trials.EXECUTION: start["execution"],
-            KERNEL: json.dumps(kernel),
-        }
+        return found | {tags.HOST: kernel["host"], tags.EXECUTION: start["execution"], tags.KERNEL: json.dumps(kernel)}
 
     def _await_parent(self) -> None:
         """Raise OSError while the notebook that executes this one has no run yet."""
@@ -260,7 +253,7 @@ class JournalReader:
         """Set the dirty flag at once if the commit does not contain the cell that runs."""
         if self.by_hand and not self._dirty and not cell.beside and not self.provenance.holds(cell.source):
             self._dirty = True
-            self._put(Batch(self.run, tags={DIRTY: "true"}))
+            self._put(Batch(self.run, tags={tags.DIRTY: "true"}))
 
     def failures(self) -> list[ExecutedCell]:
         """Return the cells whose last execution failed, in the order in which they ran."""
@@ -305,7 +298,7 @@ class JournalReader:
         now = storable(page(self.attempts.text(), lines, fits, held), LIMIT["tags"])
         if now != self._page_sent:
             self._page_sent = now
-            self.delivery.put(Batch(self.run, tags={NOTE: now}))
+            self.delivery.put(Batch(self.run, tags={tags.DESCRIPTION: now}))
 
     def numbered_fits(self) -> list[dict[str, Any]]:
         """Return all fits, each with its cell's number."""
@@ -419,9 +412,9 @@ class JournalReader:
         """Queue a child run with an attempt's valid results; return its local id, the same at every reading."""
         name = f"attempt {number}"
         token, root = self.attempt_ids(number)
-        tags = {trials.PARENT: self.run, "mlflow.user": self.start["user"], "pokebattle.attempt": str(number)}
+        tagged = {tags.PARENT_RUN: self.run, tags.USER: self.start["user"], tags.ATTEMPT: str(number)}
         began = self.start["time"] if number == 1 else self.last_time
-        self.delivery.put(self._creation(token, root, name, began, tags))
+        self.delivery.put(self._creation(token, root, name, began, tagged))
         self.children[token] = "RUNNING"
         self._attempt_run, self._on_attempt = token, {}
         own, points = self.attempts.own()
@@ -506,12 +499,12 @@ class JournalReader:
             "source": json.dumps({"uri": event.get("source", event["name"])}),
             "profile": json.dumps({"num_rows": event["rows"]}),
         }
-        tags = [{"key": "mlflow.data.context", "value": "training" if part == "train" else part}]
-        inputs = [{"dataset": dataset, "tags": tags}]
+        context = [{"key": tags.DATA_CONTEXT, "value": "training" if part == "train" else part}]
+        inputs = [{"dataset": dataset, "tags": context}]
         self.delivery.put(Call("POST", "runs/log-inputs", {"run_id": self.run, "datasets": inputs}))
         if part != "train":
             moment = datetime.fromtimestamp(event["time"] / 1000, UTC).isoformat(timespec="seconds")
-            opened = {"run_id": self.run, "key": f"pokebattle.opened.{part}", "value": moment}
+            opened = {"run_id": self.run, "key": f"{tags.OPENED}{part}", "value": moment}
             self.delivery.put(Call("POST", "runs/set-tag", opened))
 
     def on_fit(self, event: events.Fit) -> None:
@@ -547,8 +540,8 @@ class JournalReader:
         event : Tags
         """
         values = dict(event["values"])
-        if not event.get("run") and NOTE in values:
-            self._telling().text = values.pop(NOTE)
+        if not event.get("run") and tags.DESCRIPTION in values:
+            self._telling().text = values.pop(tags.DESCRIPTION)
             self._page_stale = True
         self._put(Batch(event.get("run") or self.run, tags=values))
 
@@ -560,11 +553,11 @@ class JournalReader:
         event : Trial
         """
         token, root = trials.ids(event["study"], event["number"])
-        tags = trials.tags(event, event.get("parent") or self.run, self.start["user"])
-        call = self._creation(token, root, event["name"], event["began"], tags)
+        tagged = trials.tags(event, event.get("parent") or self.run, self.start["user"])
+        call = self._creation(token, root, event["name"], event["began"], tagged)
         call.shared = True
         self.delivery.put(call)
-        self._put(Batch(token, trials.points(event), event["params"], {trials.PARENT: tags[trials.PARENT]}))
+        self._put(Batch(token, trials.points(event), event["params"], {tags.PARENT_RUN: tagged[tags.PARENT_RUN]}))
         ended = {"run_id": token, "status": trials.STATUS[event["state"]], "end_time": event["ended"]}
         self.delivery.put(Call("POST", "runs/update", ended))
 
@@ -624,17 +617,19 @@ class JournalReader:
     def _log(self, run: str, name: str, body: dict[str, Any]) -> None:
         one = [{key: value for key, value in body.items() if key not in {"run_id", "run_uuid"}}]
         metrics = one if name == "log-metric" else body.get("metrics", [])
-        params = one if name == "log-parameter" else body.get("params", [])
-        tags = one if name == "set-tag" else body.get("tags", [])
-        self._put(Batch(run, metrics, given := {p["key"]: p["value"] for p in params}))
-        self._put(Batch(run, tags={tag["key"]: tag.get("value", "") for tag in tags}))
+        named = one if name == "log-parameter" else body.get("params", [])
+        params = {pair["key"]: pair["value"] for pair in named}
+        named = one if name == "set-tag" else body.get("tags", [])
+        tagged = {pair["key"]: pair.get("value", "") for pair in named}
+        self._put(Batch(run, metrics, params))
+        self._put(Batch(run, tags=tagged))
         if self.delivery.owns(run):
-            self._take_own(metrics, given, {tag["key"]: tag.get("value", "") for tag in tags})
+            self._take_own(metrics, params, tagged)
 
-    def _take_own(self, metrics: list[dict[str, Any]], params: dict[str, str], tags: dict[str, str]) -> None:
+    def _take_own(self, metrics: list[dict[str, Any]], params: dict[str, str], tagged: dict[str, str]) -> None:
         """Store what cells have logged to the execution's run: automatic records must not replace it."""
         self._on_run = params | self._on_run
-        self._own_text = tags.get(NOTE, self._own_text)
+        self._own_text = tagged.get(tags.DESCRIPTION, self._own_text)
         if not (metrics or params):
             return
         told = self._telling()
@@ -779,7 +774,7 @@ class JournalReader:
         event : Moved
         """
         self.start |= {"notebook": event["notebook"], "stem": event["stem"]}
-        self._put(Batch(self.run, tags={"mlflow.source.name": event["notebook"]}))
+        self._put(Batch(self.run, tags={tags.SOURCE_NAME: event["notebook"]}))
 
     def on_driver_end(self, event: events.DriverEnd) -> None:
         """Record that the program that executes the notebook has finished with it.

@@ -17,10 +17,11 @@ from nbtrack import artifact_stores, processes, spool
 from nbtrack.journal import BACK, BELL, URGENT, append_event, read_events
 from nbtrack.mlflow_rest import ServerError
 from nbtrack.sender.items import Batch
-from nbtrack.sender.journal_reader import SCRIPT, SEEN
+from nbtrack.sender.journal_reader import SCRIPT
 from nbtrack.sender.run_writer import HEARTBEAT, RunWriter
 from nbtrack.sender.sender import ServerRefusesError
 from nbtrack.settings import server_is_starting
+from nbtrack.tags import SEEN
 from nbtrack.terminal import say
 
 DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to report how they ended, once the kernel is gone

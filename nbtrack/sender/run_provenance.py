@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nbtrack.cells import cell_source, tags_of_cell, without_secrets
+from nbtrack.cells import INJECTED, cell_source, tags_of_cell, without_secrets
 from nbtrack.files import read_json, write_atomically
 from nbtrack.provenance import (
     cells_diff,
@@ -24,7 +24,6 @@ from nbtrack.provenance import (
 from nbtrack.secrets import MASK, Masker
 from nbtrack.sender.executed_notebook import ExecutedCell
 
-INJECTED = "injected-parameters"  # the tag of the cell in which papermill injects parameters
 NOT_SHOWN = "# not shown: something in it is masked"
 
 

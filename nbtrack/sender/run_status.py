@@ -9,6 +9,7 @@ from nbtrack.context import INTERACTIVE
 from nbtrack.sender.executed_notebook import ExecutedCell
 from nbtrack.sender.journal_reader import JournalReader
 from nbtrack.start import NEVER_RAN
+from nbtrack.tags import ERROR
 
 AT_ONCE = 2000  # ms between interrupt and shutdown: clients interrupt a kernel before they restart it
 UNKNOWN = "the kernel ended in the middle of a cell, cause unknown"
@@ -63,7 +64,7 @@ def _verdict(reader: JournalReader) -> Verdict:
     if last is None and (reader.kernel_end or {}).get("cause") == NEVER_RAN:
         return Verdict("KILLED", NEVER_RAN)
     if error:
-        return Verdict("FAILED", tags={"pokebattle.error": f"{error}: {(driver or {}).get('message', '')}"})
+        return Verdict("FAILED", tags={ERROR: f"{error}: {(driver or {}).get('message', '')}"})
     if driver is None and reader.start.get("driver") and not _all_ran(reader):
         return Verdict("KILLED", f"{_driver_cause(reader)} before the last cell")
     return Verdict("FINISHED")
@@ -72,9 +73,7 @@ def _verdict(reader: JournalReader) -> Verdict:
 def _killed(reader: JournalReader, error: str, last: ExecutedCell) -> Verdict:
     """Return the verdict on a kernel that ended in the middle of a cell."""
     if error and error != "DeadKernelError":
-        return Verdict(
-            "FAILED", failed=last, tags={"pokebattle.error": f"{error}: {(reader.driver_end or {}).get('message', '')}"}
-        )
+        return Verdict("FAILED", failed=last, tags={ERROR: f"{error}: {(reader.driver_end or {}).get('message', '')}"})
     end = reader.kernel_end or {}
     cause = str(end.get("cause") or UNKNOWN)
     if reader.shutdown:
@@ -114,7 +113,7 @@ def _fails_papermill(cell: ExecutedCell) -> bool:
 def _mismatched(reader: JournalReader) -> Verdict:
     first = reader.mismatches[0]
     failed = next((cell for cell in reader.cells if cell.count == first["cell"]), None)
-    return Verdict("FAILED", failed=failed, tags={"pokebattle.error": str(first["message"])})
+    return Verdict("FAILED", failed=failed, tags={ERROR: str(first["message"])})
 
 
 def _all_ran(reader: JournalReader) -> bool:

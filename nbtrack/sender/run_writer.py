@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from nbtrack import events
+from nbtrack import events, tags
 from nbtrack.cells import ANSI
 from nbtrack.executions import run_address
 from nbtrack.files import read_json, to_json, write_atomically
@@ -20,13 +20,12 @@ from nbtrack.mlflow_rest import LIMIT, ServerError, storable
 from nbtrack.secrets import Masker
 from nbtrack.sender.executed_notebook import ExecutedNotebook
 from nbtrack.sender.items import Batch, Call, File
-from nbtrack.sender.journal_reader import DIRTY, KERNEL, NOTE, SEEN, JournalReader
+from nbtrack.sender.journal_reader import JournalReader
 from nbtrack.sender.run_status import Verdict, order, verdict
 from nbtrack.sender.sender import Sender, ServerRefusesError
 from nbtrack.settings import destination_of, server_record
 
 LEFT = {"run.json", "aside.jsonl", "lock"}  # what remains of an execution that is on the server
-SET_ASIDE = "pokebattle.set_aside"
 HEARTBEAT = 300.0  # seconds between two heartbeats on an open run
 
 
@@ -190,42 +189,39 @@ class RunWriter:
 
     def _tags(self, ending: Verdict, dropped: dict[str, Any]) -> dict[str, str]:
         reader, mask = self.reader, self.reader.masker.text
-        tags = dict(ending.tags)
+        found = dict(ending.tags)
         if ending.cause:
-            tags["pokebattle.cause"] = ending.cause
+            found[tags.CAUSE] = ending.cause
         by_hand = self.start["executor"] in {"jupyterlab", "vscode"}
         saved = read_json(Path(reader.start["notebook"])) if by_hand else {}
         document = saved or reader.document
         if reader.provenance.seen.get("commit"):
-            tags[DIRTY] = str(self._code[0]).lower()
+            found[tags.DIRTY] = str(self._code[0]).lower()
         if document.get("cells"):
-            tags["pokebattle.order"] = order(reader.cells, document["cells"])
+            found[tags.ORDER] = order(reader.cells, document["cells"])
         if failed := ending.failed:
             error = failed.error or {"ename": "", "evalue": "", "traceback": []}
             place = {
-                "pokebattle.failed_cell": str("" if failed.count is None else failed.count),
-                "pokebattle.failed_source": failed.source,
+                tags.FAILED_CELL: str("" if failed.count is None else failed.count),
+                tags.FAILED_SOURCE: failed.source,
             }
-            tags = (
+            found = (
                 ({} if reader.is_script else place)
-                | {
-                    "pokebattle.error": f"{error['ename']}: {error['evalue']}",
-                    "pokebattle.traceback": self._traceback(error),
-                }
-                | tags
+                | {tags.ERROR: f"{error['ename']}: {error['evalue']}", tags.TRACEBACK: self._traceback(error)}
+                | found
             )
         if dropped.get("events"):
-            tags["pokebattle.dropped"] = f"{dropped['events']} events or files, {dropped['bytes']} bytes: no space left"
+            found[tags.DROPPED] = f"{dropped['events']} events or files, {dropped['bytes']} bytes: no space left"
         if reader.cut:
             names = ", ".join(f"{key} ({length})" for key, length in reader.cut.items())
-            tags["pokebattle.cut"] = (
+            found[tags.CUT] = (
                 f"MLflow keeps {LIMIT['params']} characters of a parameter, {LIMIT['tags']} of a tag: {names}"
             )
         if aside := self.delivery.told_aside():
-            tags[SET_ASIDE] = f"{len(aside)}: {'; '.join(aside)}"
-        told = {key: storable(mask(value), LIMIT["tags"]) for key, value in tags.items() if value}
-        description = reader.description(ending.status, ending.failed, ending.cause or tags.get("pokebattle.error", ""))
-        return told | ({NOTE: description} if description or reader.described else {})
+            found[tags.SET_ASIDE] = f"{len(aside)}: {'; '.join(aside)}"
+        told = {key: storable(mask(value), LIMIT["tags"]) for key, value in found.items() if value}
+        description = reader.description(ending.status, ending.failed, ending.cause or found.get(tags.ERROR, ""))
+        return told | ({tags.DESCRIPTION: description} if description or reader.described else {})
 
     def _params_there(self) -> list[str]:
         """Return the parameters that the run has on the server: a cell may have logged one without the journal."""
@@ -240,7 +236,7 @@ class RunWriter:
     def _forget_kernel(self) -> None:
         """Delete the tags that identify an open run's kernel; they are useless once it has ended."""
         long = self.reader.last_time - self.start["time"] > 1000 * HEARTBEAT
-        for key in (KERNEL, SEEN) if long else (KERNEL,):
+        for key in (tags.KERNEL, tags.SEEN) if long else (tags.KERNEL,):
             with contextlib.suppress(OSError, ServerError):  # the tags do no harm
                 run = self.delivery.progress.ids[self.start["run"]]
                 self.delivery.rest.call("POST", "runs/delete-tag", run_id=run, key=key)
@@ -341,7 +337,7 @@ def deliver_aside(folder: Path) -> str:
     try:
         delivery.retry_aside()
         if not delivery.aside():
-            delivery.rest.call("POST", "runs/delete-tag", run_id=record["run_id"], key=SET_ASIDE)
+            delivery.rest.call("POST", "runs/delete-tag", run_id=record["run_id"], key=tags.SET_ASIDE)
             return "delivered"
     except (OSError, ServerError) as error:
         return f"away: {error}"

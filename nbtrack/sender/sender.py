@@ -20,17 +20,17 @@ from typing import Any
 
 from nbtrack.errors import ServerError, is_unclear
 from nbtrack.files import write_atomically
-from nbtrack.ids import LOCAL, LOCAL_ID
+from nbtrack.ids import LOCAL
 from nbtrack.journal import Progress
 from nbtrack.mlflow_rest import API, Chunks, MlflowRest, file_chunks
 from nbtrack.sender import idempotency
 from nbtrack.sender.items import Batch, Call, Experiment, File, Item, Removal, carries_id, id_of, ids_of, registers
+from nbtrack.tags import LOCAL_ID, SEEN
 
 PERSISTENCE = 60.0  # seconds for which an internal error of the server counts as temporary
 AMBIGUOUS = {404, 500}  # status without MLflow's reason: the server has a problem, or cannot store the item
 ATTEMPTS, PAUSE = 3, 0.5  # attempts at one item while the server accepts others, and seconds between them
 EXISTS = {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"}
-SEEN = "pokebattle.seen"  # tag: when the run was last written to
 
 
 class ServerRefusesError(Exception):

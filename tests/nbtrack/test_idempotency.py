@@ -10,10 +10,11 @@ from faults import FaultProxy
 from nbtrack import spool
 from nbtrack.executions import execution_folder
 from nbtrack.files import read_json
-from nbtrack.ids import LOCAL_ID, new_local_id
+from nbtrack.ids import new_local_id
 from nbtrack.mlflow_rest import MlflowRest
 from nbtrack.sender import sender as delivery
 from nbtrack.sender.sender import Batch, Sender
+from nbtrack.tags import LOCAL_ID
 
 API = "/api/2.0/mlflow/"
 CLOCK = 5.0  # seconds by which the date of an answer tells times apart: it has whole seconds, and a busy server is late

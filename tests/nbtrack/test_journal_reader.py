@@ -8,9 +8,10 @@ import pytest
 
 from nbtrack.ids import local_ids
 from nbtrack.secrets import Masker
-from nbtrack.sender.journal_reader import HANDLERS, NOTE, JournalReader
+from nbtrack.sender.journal_reader import HANDLERS, JournalReader
 from nbtrack.sender.run_status import verdict
 from nbtrack.sender.sender import Batch, Call, Sender
+from nbtrack.tags import DESCRIPTION
 
 RUN = "10ca1" + 27 * "0"
 START = {
@@ -218,10 +219,10 @@ def test_before_the_end_the_front_has_no_parameter_that_could_change_and_the_pag
     all_cells(told, 6, 0.6)
     told.arrive(settled=False)
     assert told.params["own"] == {} and "log_loss" not in told.metrics["own"]
-    assert "max_depth `6`" in told.tags[NOTE] and "| [3] | xgboost |" in told.tags[NOTE]
+    assert "max_depth `6`" in told.tags[DESCRIPTION] and "| [3] | xgboost |" in told.tags[DESCRIPTION]
     all_cells(told, 3, 0.3)
     told.arrive(settled=False)
-    assert "max_depth `3`" in told.tags[NOTE] and "max_depth `6`" not in told.tags[NOTE]
+    assert "max_depth `3`" in told.tags[DESCRIPTION] and "max_depth `6`" not in told.tags[DESCRIPTION]
     assert told.params["attempt 2"]["max_depth"] == "3" and told.metrics["attempt 2"]["log_loss"] == 0.3
 
 
@@ -271,9 +272,9 @@ def test_the_page_shows_all_fits_where_they_differ(tmp_path: Path) -> None:
 
 def test_a_cell_that_failed_is_on_the_page_until_it_succeeds(told: Replay) -> None:
     told.cell("a", ok=False).cell("b").arrive(settled=False)
-    assert told.tags[NOTE] == "**Cell [1] failed:** `ValueError`"
+    assert told.tags[DESCRIPTION] == "**Cell [1] failed:** `ValueError`"
     told.cell("a").arrive(settled=False)
-    assert told.tags[NOTE] == ""
+    assert told.tags[DESCRIPTION] == ""
 
 
 @pytest.mark.parametrize(
@@ -295,19 +296,21 @@ def test_the_page_says_what_differed_where_the_cell_shows_no_error(told: Replay)
 
 
 def test_a_description_of_the_cells_own_is_left_alone(told: Replay) -> None:
-    told.cell("own", log(tags=[{"key": NOTE, "value": "mine"}])).cell("fit", fit(max_depth=6)).cell("b", ok=False)
-    assert told.arrive().tags[NOTE] == "mine"
+    told.cell("own", log(tags=[{"key": DESCRIPTION, "value": "mine"}])).cell("fit", fit(max_depth=6)).cell(
+        "b", ok=False
+    )
+    assert told.arrive().tags[DESCRIPTION] == "mine"
     assert told.reader.description().startswith("mine\n\n**Cell [3] failed:**")
 
 
 def test_the_page_says_what_the_notebook_said_of_the_last_attempt(told: Replay) -> None:
     def says(text: str) -> tuple[str, dict[str, Any]]:
-        return "tags", {"values": {NOTE: text}}
+        return "tags", {"values": {DESCRIPTION: text}}
 
     told.cell("fit", fit(max_depth=6)).cell("judge", says("six")).cell("fit", fit(max_depth=3)).arrive(settled=False)
-    assert "six" not in told.tags[NOTE]
+    assert "six" not in told.tags[DESCRIPTION]
     told.cell("judge", says("three")).arrive(settled=False)
-    assert told.tags[NOTE].startswith("three")
+    assert told.tags[DESCRIPTION].startswith("three")
 
 
 def test_attempts_are_the_same_runs_whenever_the_journal_is_read(told: Replay) -> None:

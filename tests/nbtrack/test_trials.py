@@ -14,7 +14,7 @@ from faults import FaultProxy
 from mlflow.entities import Run
 from test_lab import QUIET
 
-from nbtrack import trials
+from nbtrack import tags
 
 SMALL = {"max_matchups": 300, "max_judging_pairs": 20, "features": "raw", "n_bootstrap": 20, "n_estimators": 12}
 PARAMETERS = 'version: str = "sample"  # a file in params/\nkilled: int = -1  # the trial in which the kernel dies'
@@ -72,12 +72,12 @@ def options(**chosen: Any) -> list[str]:
 
 def children(tracked: Any, parent: Run) -> list[Run]:
     """The trials below a run."""
-    below = f"tags.`{trials.PARENT}` = '{parent.info.run_id}'"
+    below = f"tags.`{tags.PARENT_RUN}` = '{parent.info.run_id}'"
     return list(tracked.client.search_runs([parent.info.experiment_id], filter_string=below))
 
 
 def numbers(runs: list[Run]) -> list[int]:
-    return sorted(int(run.data.tags[trials.TRIAL]) for run in runs)
+    return sorted(int(run.data.tags[tags.TRIAL]) for run in runs)
 
 
 def shown(folder: Path, name: str = "out.ipynb") -> str:
@@ -101,14 +101,14 @@ def test_a_search_is_a_run_with_its_trials_below_repaired_by_sync_and_handed_ove
     done = tracked.papermill(tracked.folder / "tune.ipynb", *options(version="handed", n_trials=7), **env)
     assert done.returncode == 0, done.stderr
     runs = tracked.runs("tuning_handed", 8)
-    (parent,) = [run for run in runs if trials.PARENT not in run.data.tags]
+    (parent,) = [run for run in runs if tags.PARENT_RUN not in run.data.tags]
     found = children(tracked, parent)
     assert parent.info.status == "FINISHED" and numbers(found) == list(range(7))
     assert len({(tuple(sorted(run.data.params)), tuple(sorted(run.data.metrics))) for run in found}) == 1
-    assert {run.data.tags[trials.STATE] for run in found} <= {"complete", "pruned"}
-    best = min(run.data.metrics["log_loss"] for run in found if run.data.tags[trials.STATE] == "complete")
+    assert {run.data.tags[tags.TRIAL_STATE] for run in found} <= {"complete", "pruned"}
+    best = min(run.data.metrics["log_loss"] for run in found if run.data.tags[tags.TRIAL_STATE] == "complete")
     assert parent.data.metrics["best_log_loss"] == pytest.approx(best)
-    (own,) = [run for run in found if run.data.tags[trials.TRIAL] == "0"]
+    (own,) = [run for run in found if run.data.tags[tags.TRIAL] == "0"]
     curve = tracked.client.get_metric_history(own.info.run_id, "log_loss_by_round")
     assert len(curve) > 3 and len({point.step for point in curve}) == len(curve)
     assert {file.path for file in tracked.client.list_artifacts(parent.info.run_id, "best_model")} == {
@@ -127,7 +127,7 @@ def test_a_search_is_a_run_with_its_trials_below_repaired_by_sync_and_handed_ove
     assert "1 trials made up for, 1 removed that were there twice" in done.stdout, done.stdout + done.stderr
     mended = children(tracked, parent)
     assert numbers(mended) == list(range(7))
-    (again,) = [run for run in mended if run.data.tags[trials.TRIAL] == lost.data.tags[trials.TRIAL]]
+    (again,) = [run for run in mended if run.data.tags[tags.TRIAL] == lost.data.tags[tags.TRIAL]]
     assert (again.data.params, again.data.metrics) == (lost.data.params, lost.data.metrics)
     assert again.info.status == lost.info.status and doubled.info.run_id in {run.info.run_id for run in mended}
 
@@ -140,7 +140,7 @@ def test_a_search_is_a_run_with_its_trials_below_repaired_by_sync_and_handed_ove
     assert parent.data.tags["pokebattle.trained_by"] == trained.info.run_id
     settings, result = trained.data.tags["mlflow.note.content"].split("\n\n")
     assert parent.info.run_id in settings and result.startswith("Test part, protocol pair: excess **")
-    values = json.loads(parent.data.tags[trials.BEST])
+    values = json.loads(parent.data.tags[tags.BEST])
     given = {name: value for name, value in values.items() if name not in SMALL}
     assert given and {name: float(trained.data.params[name]) for name in given} == given
     assert int(trained.data.params["n_estimators"]) == SMALL["n_estimators"]  # -p goes before
@@ -187,7 +187,7 @@ def test_a_killed_kernels_trial_is_made_again_and_no_trial_is_lost_or_doubled_wh
     path = tracked.write(f"{name}.ipynb", document)
     killed = tracked.papermill(path, "-p", "killed", "2")
     assert killed.returncode != 0
-    (first,) = [run for run in tracked.runs(name, 3) if trials.PARENT not in run.data.tags]
+    (first,) = [run for run in tracked.runs(name, 3) if tags.PARENT_RUN not in run.data.tags]
     assert first.info.status == "KILLED" and numbers(children(tracked, first)) == [0, 1]
 
     proxy.mode = "refuse"
@@ -197,11 +197,11 @@ def test_a_killed_kernels_trial_is_made_again_and_no_trial_is_lost_or_doubled_wh
     proxy.mode = "pass"
     done = pokebattle(tracked, "sync")
     runs = tracked.runs(name, 7)
-    (second,) = [run for run in runs if trials.PARENT not in run.data.tags and run.info.run_id != first.info.run_id]
+    (second,) = [run for run in runs if tags.PARENT_RUN not in run.data.tags and run.info.run_id != first.info.run_id]
     of_first, of_second = children(tracked, first), children(tracked, second)
     assert numbers(of_first) == [0, 1, 2] and numbers(of_second) == [3, 4]
-    by_number = {int(run.data.tags[trials.TRIAL]): run for run in of_first + of_second}
-    ended = [by_number[n].data.tags[trials.STATE] for n in range(5)]
+    by_number = {int(run.data.tags[tags.TRIAL]): run for run in of_first + of_second}
+    ended = [by_number[n].data.tags[tags.TRIAL_STATE] for n in range(5)]
     assert ended == ["failed", "complete", "failed", "complete", "complete"]
     assert [by_number[n].info.status for n in (0, 1)] == ["FAILED", "FINISHED"]
     assert by_number[3].data.params == by_number[2].data.params
