@@ -1,10 +1,47 @@
-"""Small JSON files: written as a whole, read without errors. Standard library only."""
+"""Files that are replaced as a whole, and JSON that every program can read. Standard library only."""
 
+import contextlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+
+@contextlib.contextmanager
+def replacing(file: Path, mode: int = 0o666, sync: bool = False) -> Iterator[BinaryIO]:
+    """Yield a stream whose content replaces ``file`` when the ``with`` block ends; if it fails, ``file`` is unchanged.
+
+    Parameters
+    ----------
+    file : Path
+    mode : int
+        The file's permissions, from which the umask is subtracted.
+    sync : bool
+        Wait until the content is on the disk before the file is replaced.
+
+    Yields
+    ------
+    binary stream
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            if sync:
+                os.fsync(stream.fileno())
+        draft.replace(file)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def write_atomically(file: Path, text: str) -> None:
@@ -20,9 +57,8 @@ def write_atomically(file: Path, text: str) -> None:
     OSError
         If the file cannot be written.
     """
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(file)
+    with replacing(file) as stream:
+        stream.write(text.encode("utf-8"))
 
 
 def read_json(file: Path) -> dict[str, Any]:

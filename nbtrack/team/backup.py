@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+from nbtrack.files import replacing
 from nbtrack.team import postgres
 from nbtrack.team.serve import ensure_database, plain
 from nbtrack.team.settings import SettingsError, accounts_database
@@ -76,20 +77,12 @@ def backup(place: Place, target: Path) -> dict[str, Any]:
     SettingsError
         If the database or the folder cannot be read, or ``target`` cannot be written; no partial file is left.
     """
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as output:
-            manifest = write(place, output)
-            output.flush()
-            os.fsync(output.fileno())
-        draft.replace(target)
+        with replacing(target, 0o600, sync=True) as output:
+            return write(place, output)
     except OSError as error:
         raise SettingsError(f"{target} is not written: {error}") from None
-    finally:
-        draft.unlink(missing_ok=True)
-    return manifest
 
 
 def write(place: Place, output: IO[bytes]) -> dict[str, Any]:

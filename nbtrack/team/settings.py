@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from nbtrack.errors import UserError
+from nbtrack.files import replacing
 from nbtrack.paths import project, state_dir
 
 # Names of the settings, in `.env` and in the environment
@@ -128,11 +129,8 @@ def write_env(file: Path, example: Path) -> list[str]:
             text = empty.sub(f"{name}={secrets.token_urlsafe(24)}", text)
             filled.append(name)
     if filled or not file.is_file():
-        whole = file.with_name(f"{file.name}.new")
-        handle = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as output:
-            output.write(text)
-        whole.replace(file)
+        with replacing(file, 0o600) as stream:
+            stream.write(text.encode("utf-8"))
     return filled
 
 
