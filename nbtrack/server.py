@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -110,14 +110,18 @@ def start(wait: bool = True, own: bool = False) -> tuple[str, list[str]]:
         return uri, remarks + ([f"the MLflow server at {uri} was {remark}"] if (remark := origin_of(uri)) else [])
     if named := os.environ.get(variables.TRACKING_URI):
         remarks.append(f"MLFLOW_TRACKING_URI names {named}, which does not answer")
-    running = process(record)
-    if running is None:
+    if process(record) is None:
         record, more = _spawn()
         remarks += more
-        running = process(record)
     if wait:
-        _await(record, running)
+        own_uri = str(record["uri"])
+        await_answer(record, lambda: None if answers(own_uri) else f"no answer from {own_uri}", _not_started)
     return str(record["uri"]), remarks
+
+
+def _not_started(problem: str | None) -> ServerStartError:
+    what = f"{problem} in {START_SECONDS:.0f} s" if problem else "the MLflow server ended before it answered"
+    return ServerStartError(f"{what}; its log is {_folder() / 'server.log'}")
 
 
 def _folder() -> Path:
@@ -145,20 +149,36 @@ def _spawn() -> tuple[dict[str, Any], list[str]]:
         str(folder / "artifacts"),
     ]
     own = {k: v for k, v in os.environ.items() if k not in {variables.TRACKING_URI, variables.RUN_ID}}
-    with (folder / "server.log").open("ab") as log:
-        child = subprocess.Popen(
-            command,
-            env=own | variables.SERVER_SWITCHES,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd=folder,
-        )
-    record = {"uri": f"http://127.0.0.1:{port}", "pid": child.pid, "created": psutil.Process(child.pid).create_time()}
+    record = spawn(command, own | variables.SERVER_SWITCHES, folder, port)
     write_atomically(state_dir() / "server.json", json.dumps(record))
     (folder / "port").write_text(f"{port}\n")
     return record, remarks
+
+
+def spawn(command: Sequence[str], env: Mapping[str, str], folder: Path, port: int) -> dict[str, Any]:
+    """Start a server in the background, detached from this process and its terminal.
+
+    Parameters
+    ----------
+    command : sequence of str
+    env : mapping
+        The server's environment.
+    folder : Path
+        The server's working folder; its output is appended to ``server.log`` there, which only its owner can read.
+    port : int
+        The port on 127.0.0.1 that the server will listen on.
+
+    Returns
+    -------
+    record : dict
+        ``uri``, ``pid`` and ``created`` (when the process began), by which `process` finds it again.
+    """
+    handle = os.open(folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(handle, "ab") as log:
+        child = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=folder
+        )
+    return {"uri": f"http://127.0.0.1:{port}", "pid": child.pid, "created": psutil.Process(child.pid).create_time()}
 
 
 def _free_port() -> tuple[int, list[str]]:
@@ -167,14 +187,26 @@ def _free_port() -> tuple[int, list[str]]:
     assert wanted is not None
     known = [int(text)] if last.is_file() and (text := last.read_text().strip()).isdigit() else []
     for port in (wanted, *known, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                taken = probe.getsockname()[1]
-                remark = f"port {wanted} is held by {holder(wanted)}: taking port {taken}"
-                return taken, [] if port == wanted else [remark]
+        if taken := is_free(port):
+            remark = f"port {wanted} is held by {holder(wanted)}: taking port {taken}"
+            return taken, [] if port == wanted else [remark]
     raise ServerStartError("no free port on 127.0.0.1")
+
+
+def is_free(port: int) -> int:
+    """Return a port of 127.0.0.1 if a server can listen on it; 0 if it is in use.
+
+    Parameters
+    ----------
+    port : int
+        0 for any free port.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    return 0
 
 
 def holder(port: int) -> str:
@@ -191,14 +223,31 @@ def holder(port: int) -> str:
     return "another program"
 
 
-def _await(record: dict[str, Any], running: psutil.Process | None) -> None:
-    log: Path = _folder() / "server.log"
+def await_answer(
+    record: Mapping[str, Any], problem: Callable[[], str | None], fail: Callable[[str | None], Exception]
+) -> None:
+    """Wait until a started server works, for at most `START_SECONDS` seconds.
+
+    Parameters
+    ----------
+    record : mapping
+        From `spawn`.
+    problem : callable
+        Returns what is wrong with the server, None if it works.
+    fail : callable
+        Returns the error to raise: for the last problem, or for None if the process has ended.
+
+    Raises
+    ------
+    Exception
+        From ``fail``.
+    """
     deadline = time.monotonic() + START_SECONDS
-    while not answers(str(record["uri"])):
-        if running is None or process(record) is None:
-            raise ServerStartError(f"the MLflow server ended before it answered; its log is {log}")
+    while (wrong := problem()) is not None:
+        if process(record) is None:
+            raise fail(None)
         if time.monotonic() > deadline:
-            raise ServerStartError(f"no answer from {record['uri']} in {START_SECONDS:.0f} s; its log is {log}")
+            raise fail(wrong)
         time.sleep(0.25)
 
 

@@ -43,15 +43,7 @@ def start_sender(folder: Path, listen: int, kernel: int) -> None:
         Process id of the kernel.
     """
     command = [sys.executable, "-I", "-S", "-c", SENDER, str(folder), str(listen), str(kernel)]
-    child = subprocess.Popen(
-        command,
-        pass_fds=(listen,),
-        start_new_session=True,
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=log_fd(),
-    )
+    child = _detached(command, pass_fds=(listen,), stderr=log_fd())
     _latest[folder] = child.pid
     _thread.start_new_thread(_replace, (child, folder, os.getpid()))  # not a thread that cells can see or count
 
@@ -75,14 +67,13 @@ def _replace(child: "subprocess.Popen[bytes]", folder: Path, kernel: int) -> Non
 def start_drainer() -> None:
     """Start the detached process that delivers executions whose kernels have ended."""
     command = [sys.executable, "-I", "-S", "-c", DRAINER]
-    subprocess.Popen(
-        command,
-        start_new_session=True,
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    _detached(command, stderr=subprocess.DEVNULL)
+
+
+def _detached(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a process that this one's end and its terminal's signals do not affect."""
+    null = subprocess.DEVNULL
+    return subprocess.Popen(command, start_new_session=True, cwd="/", stdin=null, stdout=null, **options)
 
 
 def opening(execution_id: str, **told: Any) -> dict[str, Any]:

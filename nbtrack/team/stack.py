@@ -2,21 +2,16 @@
 
 import contextlib
 import fcntl
+import functools
 import json
-import os
 import secrets
-import socket
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from nbtrack import server
 from nbtrack.files import read_json, write_atomically
@@ -70,12 +65,11 @@ def start() -> tuple[str, list[str]]:
     with _alone():
         uri = _database(settings)
         record = _record()
-        running = server.process(record)
-        if running is None:
+        if server.process(record) is None:
             server.end_remains(record, s.folder())
             record = _spawn(settings, uri)
-            running = server.process(record)
-        _await(record, running)
+        own_uri, boot = str(record["uri"]), record.get("boot")
+        server.await_answer(record, lambda: health(own_uri, boot), functools.partial(_not_started, own_uri))
         if s.with_accounts(settings):
             remarks += accounts.apply(accounts.Server(str(record["uri"]), s.login(settings, "ADMIN")), settings)
     return str(record["uri"]), remarks
@@ -92,15 +86,11 @@ def _database(settings: Mapping[str, str]) -> str:
 
 def _spawn(settings: Mapping[str, str], uri: str) -> dict[str, Any]:
     port = s.number(settings, s.PORT, 5000)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise SettingsError(
-                f"MLFLOW_PORT: {port} is held by {server.holder(port)}; end that (`make stop` ends the local server), "
-                "or name another port in .env"
-            ) from None
+    if not server.is_free(port):
+        raise SettingsError(
+            f"MLFLOW_PORT: {port} is held by {server.holder(port)}; end that (`make stop` ends the local server), "
+            "or name another port in .env"
+        )
     artifacts = s.folder() / "artifacts"
     artifacts.mkdir(exist_ok=True, mode=0o700)
     boot = secrets.token_hex(8)
@@ -111,36 +101,18 @@ def _spawn(settings: Mapping[str, str], uri: str) -> dict[str, Any]:
         s.AUTH_CONFIG: str(s.folder() / "auth.ini"),
         s.HOST: "127.0.0.1",
     }
-    handle = os.open(_log(), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(handle, "ab") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "nbtrack", "shared", "serve"],
-            env=dict(settings) | places,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd=s.folder(),
-        )
-    created = psutil.Process(child.pid).create_time()
-    record = {
-        "uri": f"http://127.0.0.1:{port}",
-        "pid": child.pid,
-        "created": created,
-        "boot": boot if s.with_accounts(settings) else None,
-    }
+    record = server.spawn(
+        [sys.executable, "-m", "nbtrack", "shared", "serve"], dict(settings) | places, s.folder(), port
+    )
+    record["boot"] = boot if s.with_accounts(settings) else None
     write_atomically(s.folder() / "server.json", json.dumps(record))
     return record
 
 
-def _await(record: Mapping[str, Any], running: psutil.Process | None) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while (problem := health(str(record["uri"]), record.get("boot"))) is not None:
-        if running is None or server.process(dict(record)) is None:
-            raise SettingsError(f"the MLflow server ended before it answered: {_last_line()} (its log is {_log()})")
-        if time.monotonic() > deadline:
-            raise SettingsError(f"{record['uri']} after {START_SECONDS:.0f} s: {problem}; its log is {_log()}")
-        time.sleep(0.25)
+def _not_started(uri: str, problem: str | None) -> SettingsError:
+    if problem is None:
+        return SettingsError(f"the MLflow server ended before it answered: {_last_line()} (its log is {_log()})")
+    return SettingsError(f"{uri} after {START_SECONDS:.0f} s: {problem}; its log is {_log()}")
 
 
 def health(uri: str, boot: str | None = None, timeout: float = 10.0) -> str | None:
