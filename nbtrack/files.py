@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+# The names of numbers that JSON does not allow, in MLflow and elsewhere, by Python's text
+NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
 
 @contextlib.contextmanager
 def replacing(file: Path, mode: int = 0o666, sync: bool = False) -> Iterator[BinaryIO]:
@@ -102,5 +105,5 @@ def in_words(value: Any) -> Any:
         return {key: in_words(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [in_words(one) for one in value]
-    is_odd = isinstance(value, float) and not math.isfinite(value)
-    return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(float(value))] if is_odd else value
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    return value if is_finite else NOT_FINITE[str(float(value))]

@@ -4,7 +4,6 @@ Standard library only: ``import mlflow`` takes seconds, a call here takes millis
 """
 
 import base64
-import configparser
 import contextlib
 import functools
 import http.client
@@ -24,15 +23,17 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from nbtrack import artifact_stores, variables
 from nbtrack.errors import ServerError, UnsentError
+from nbtrack.files import NOT_FINITE
 from nbtrack.settings import is_served
+from nbtrack.tags import DATA_CONTEXT
 
 API = "/api/2.0/mlflow/"
 BATCH = {"metrics": 800, "params": 100, "tags": 100}  # per log-batch request; MLflow accepts 1,000 in total
 ANSWERS = 20  # number of responses whose dates are compared with this machine's clock
 IDLE = 2.0  # seconds after which a connection is not reused: the server may have closed it (uvicorn after 5)
 LIMIT = {"params": 6000, "tags": 8000}  # characters of a value
-LENGTH = {"key": 250, "run": 250, "experiment": 256, "user": 256}  # characters of a name that every database can store
-NOT_FINITE = {float("inf"): "Infinity", float("-inf"): "-Infinity"}
+# characters of a name that every database can store
+LENGTH = {"key": 250, "run": 250, "experiment": 256, "user": 256, "digest": 36}
 
 Chunks = Callable[[], Iterable[bytes]]
 
@@ -371,7 +372,7 @@ def _as_told(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_as_told(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return NOT_FINITE.get(value, "NaN")
+        return NOT_FINITE[str(float(value))]
     return whole_characters(value) if isinstance(value, str) else value
 
 
@@ -433,6 +434,31 @@ def pairs(values: dict[str, Any]) -> list[dict[str, str]]:
     return [{"key": str(key), "value": str(value)} for key, value in values.items()]
 
 
+def dataset_input(name: str, digest: str, source: str, part: str, rows: int | None = None) -> dict[str, Any]:
+    """Return a part of a data set as an input of a run, in the form of ``runs/log-inputs``.
+
+    Parameters
+    ----------
+    name, digest : str
+        Name and digest of the whole data set.
+    source : str
+        Where the data come from: a path or an address.
+    part : str
+        "train", or the name of a part that is held out, which is added to the data set's name.
+    rows : int, optional
+        Number of rows of the part.
+    """
+    is_training = part == "train"
+    dataset = {
+        "name": name if is_training else f"{name}-{part}",
+        "digest": digest[: LENGTH["digest"]],
+        "source_type": "local",
+        "source": json.dumps({"uri": source}),
+    }
+    profile = {} if rows is None else {"profile": json.dumps({"num_rows": rows})}
+    return {"dataset": dataset | profile, "tags": pairs({DATA_CONTEXT: "training" if is_training else part})}
+
+
 def params_of(run: Mapping[str, Any]) -> dict[str, str]:
     """Return the parameters of a run.
 
@@ -472,6 +498,8 @@ def credentials() -> dict[str, str]:
         return {"Authorization": f"Bearer {token}"}
     user, password = os.environ.get(variables.USERNAME), os.environ.get(variables.PASSWORD)
     if not user and os.environ.get("HOME"):
+        import configparser  # seldom needed, and kernels should start fast
+
         stored = configparser.ConfigParser(interpolation=None)
         try:
             stored.read(Path.home() / ".mlflow" / "credentials")

@@ -9,7 +9,7 @@ from typing import Any
 
 from nbtrack.ids import new_local_id, new_local_version
 from nbtrack.kernel.execution import Execution
-from nbtrack.kernel.safe_writes import LOGGING, entries, run_of
+from nbtrack.kernel.safe_writes import LOGGING, Write, run_of
 from nbtrack.tags import LOCAL_ID, RUN_NAME
 
 CREATIONS = {
@@ -61,22 +61,19 @@ class KnownEntities:
             found = whole["model_version"]
             self._known[kind, f"{found['name']}/{found['version']}"] = whole
 
-    def follow(self, name: str, body: dict[str, Any]) -> None:
+    def follow(self, write: Write) -> None:
         """Update what is remembered of a run with what is logged to it.
 
         Parameters
         ----------
-        name : str
-            The request's path below MLflow's API.
-        body : dict
-            The request's JSON body.
+        write : Write
         """
-        run = self._known.get(("run", run_of(body)))
-        if run is None or name not in LOGGING:
+        run = self._known.get(("run", write.run))
+        if run is None or write.name not in LOGGING:
             return
         data = run["run"].setdefault("data", {})
         for kind in ("metrics", "params", "tags"):
-            if fresh := entries(name, body, kind):
+            if fresh := write.entries(kind):
                 if kind == "metrics":
                     history = self._known.setdefault(("history", run["run"]["info"]["run_id"]), {"metrics": []})
                     history["metrics"] += fresh[: HISTORY - len(history["metrics"])]
@@ -121,16 +118,15 @@ class KnownEntities:
             key = str(next(filter(None, names), name.rpartition("/")[2]))
         return self._known.get((kind, key))
 
-    def keep(
-        self, execution: Execution, method: str, path: str, name: str, body: dict[str, Any], unclear: dict[str, Any]
-    ) -> Answer:
+    def keep(self, execution: Execution, method: str, path: str, write: Write, unclear: dict[str, Any]) -> Answer:
         """Record a request for the sender, and answer it.
 
         Parameters
         ----------
         execution : Execution
-        method, path, name, body
-            The request; ``name`` is its path below MLflow's API.
+        method, path : str
+        write : Write
+            The request, which has this method and path.
         unclear : dict
             Empty unless the server may have carried out the request; then ``doubtful`` is true, and ``began`` is the
             earliest time of that, in ms.
@@ -142,10 +138,11 @@ class KnownEntities:
         body : dict
             The response.
         """
+        name, body = write
         if method == "POST" and name in CREATIONS:
             return self._create(execution, path, CREATIONS[name], body, unclear)
         execution.emit("call", method=method, path=path, body=body, **unclear)
-        kind, key = ("run", run_of(body)) if name == "runs/update" else ("model", name.partition("/")[2])
+        kind, key = ("run", write.run) if name == "runs/update" else ("model", name.partition("/")[2])
         if not (known := self._known.get((kind, key))):
             return 200, {}
         info = known[kind]["info"]

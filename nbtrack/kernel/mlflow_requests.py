@@ -28,7 +28,7 @@ from nbtrack.kernel import child_processes
 from nbtrack.kernel.execution import ANSWER, LONGEST_WAIT, PAUSE, Execution
 from nbtrack.kernel.import_hooks import after_import, replace
 from nbtrack.kernel.known_entities import CREATIONS, KnownEntities
-from nbtrack.kernel.safe_writes import KnownRuns, run_of
+from nbtrack.kernel.safe_writes import KnownRuns, Write
 from nbtrack.terminal import say_once
 
 API = re.compile(r"/(?:ajax-)?api/[23]\.0/mlflow/")
@@ -134,6 +134,11 @@ class Request:
         last = self.name.rpartition("/")[2]
         return self.method == "GET" or (self.method == "POST" and ("search" in last or last.startswith("get-")))
 
+    @property
+    def write(self) -> Write:
+        """Endpoint and body, for a request that writes."""
+        return Write(self.name, self.body)
+
     def text(self) -> str:
         """Return the parts of the request that may contain ids."""
         return f"{self.path} {json.dumps(self.body)} {json.dumps(self.options.get('params') or {})}"
@@ -213,11 +218,11 @@ class TrackedRequests:
         return 200, {}
 
     def _write(self, request: Request) -> Any:
-        execution, name, body = request.execution, request.name, request.body
-        if not (execution.refused or execution.deleted) and self.runs.take(name, body):
-            self.offline.follow(name, body)
+        execution, write = request.execution, request.write
+        if not (execution.refused or execution.deleted) and self.runs.take(write):
+            self.offline.follow(write)
             try:
-                execution.emit("call", method=request.method, path=request.path, body=body)
+                execution.emit("call", method=request.method, path=request.path, body=write.body)
             except Exception as error:
                 _not_kept(error)
             return 200, {}
@@ -234,11 +239,11 @@ class TrackedRequests:
                     self._learn(request, response)
                     return response
                 doubtful = response.status_code not in DENIED | {404}
-        if name.startswith("traces"):  # mlflow reports that it is lost, and continues
+        if write.name.startswith("traces"):  # mlflow reports that it is lost, and continues
             raise self.module.MlflowException(f"{execution.uri} takes no trace now")
-        if not name:  # not a request that the sender can deliver
+        if not write.name:  # not a request that the sender can deliver
             return 200, {}
-        if said := self.runs.contradiction(name, body):
+        if said := self.runs.contradiction(write):
             return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": said}
         try:
             return self._keep(request, {"doubtful": True, "began": began} if doubtful else {})
@@ -247,11 +252,11 @@ class TrackedRequests:
             return 200, {}
 
     def _keep(self, request: Request, unclear: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        name, body = request.name, request.body
-        answer = self.offline.keep(request.execution, request.method, request.path, name, body, unclear)
-        self.offline.follow(name, body)
-        self.runs.sent(name, body)
-        if name == "runs/create":
+        write = request.write
+        answer = self.offline.keep(request.execution, request.method, request.path, write, unclear)
+        self.offline.follow(write)
+        self.runs.sent(write)
+        if write.name == "runs/create":
             self.runs.learn(answer[1]["run"]["info"]["run_id"], {})
         return answer
 
@@ -298,12 +303,13 @@ class TrackedRequests:
         """Store what the response to a request shows about its entities."""
         if response.status_code != 200:
             return
-        name, body = request.name, request.body
-        self.runs.sent(name, body)
-        self.offline.follow(name, body)
-        own = request.execution
-        deletes_run = name == "runs/delete" and own.owns(run_of(body))
-        if deletes_run or (name == "experiments/delete" and own.is_in_experiment(str(body.get("experiment_id")))):
+        write, name = request.write, request.name
+        self.runs.sent(write)
+        self.offline.follow(write)
+        own, experiment_id = request.execution, str(write.body.get("experiment_id"))
+        if (name == "runs/delete" and own.owns(write.run)) or (
+            name == "experiments/delete" and own.is_in_experiment(experiment_id)
+        ):
             own.deleted = True
         if request.method == "POST" and (kind := CREATIONS.get(name)):
             whole = response.json()
@@ -311,7 +317,7 @@ class TrackedRequests:
             if kind == "run":
                 self.runs.learn(whole["run"]["info"]["run_id"], {})
         elif name == "runs/update":
-            self.runs.learn(run_of(body))
+            self.runs.learn(write.run)
 
     # -- reads -------------------------------------------------------------------------------------
 

@@ -2,16 +2,49 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
+
+from nbtrack.files import NOT_FINITE
+from nbtrack.mlflow_rest import LENGTH
 
 KEY = re.compile(r"[\w\-]+( [\w\-]+)*([./][\w\-]+( [\w\-]+)*)*", re.ASCII)  # names that MLflow accepts everywhere
-LENGTH = {"key": 250, "value": 100_000}  # characters; the server truncates values longer than MLflow stores
+LONGEST = 100_000  # characters of a value; the server truncates values longer than MLflow stores
 ENTRIES, PAIRS = 1000, 100  # MLflow's limits for one request: entries of all kinds, and parameters or tags
 INTEGER = 1 << 63
-NOT_FINITE = {"NaN", "Infinity", "-Infinity"}
 SINGLE = {"runs/log-metric": "metrics", "runs/log-parameter": "params", "runs/set-tag": "tags"}
 LOGGING = {*SINGLE, "runs/log-batch"}
 KEEPING = {*LOGGING, "runs/update", "runs/delete-tag", "runs/log-inputs", "runs/outputs", "runs/log-model"}
+
+
+class Write(NamedTuple):
+    """A request of mlflow's that writes something, perhaps to a run.
+
+    Attributes
+    ----------
+    name : str
+        The request's endpoint, for example ``runs/log-batch``.
+    body : dict
+        The request's JSON body.
+    """
+
+    name: str
+    body: dict[str, Any]
+
+    @property
+    def run(self) -> str:
+        """The id of the run that the request is about; empty if it is about none."""
+        return run_of(self.body)
+
+    def entries(self, kind: str) -> list[dict[str, Any]]:
+        """Return the metrics, parameters or tags that the request logs.
+
+        Parameters
+        ----------
+        kind : {"metrics", "params", "tags"}
+        """
+        if self.name in SINGLE:
+            return [self.body] if SINGLE[self.name] == kind else []
+        return list(self.body.get(kind, []))
 
 
 class KnownRuns:
@@ -32,78 +65,67 @@ class KnownRuns:
         if self._params.get(run_id) is None:
             self._params[run_id] = params
 
-    def sent(self, name: str, body: dict[str, Any]) -> None:
+    def sent(self, write: Write) -> None:
         """Update the known runs after a request: add its parameters, forget runs that it may have ended or deleted.
 
         Parameters
         ----------
-        name : str
-            The request's endpoint, for example ``runs/log-batch``.
-        body : dict
-            The request's JSON body.
+        write : Write
         """
-        run = run_of(body)
-        if name == "experiments/delete":
+        if write.name == "experiments/delete":
             self._params.clear()
-        elif run in self._params and name in LOGGING:
-            known = self._params[run]
+        elif write.run in self._params and write.name in LOGGING:
+            known = self._params[write.run]
             if known is not None:
-                known |= {str(pair["key"]): str(pair.get("value")) for pair in entries(name, body, "params")}
-        elif run in self._params and name not in KEEPING:
-            del self._params[run]
+                known |= {str(pair["key"]): str(pair.get("value")) for pair in write.entries("params")}
+        elif write.run in self._params and write.name not in KEEPING:
+            del self._params[write.run]
 
-    def take(self, name: str, body: dict[str, Any]) -> bool:
+    def take(self, write: Write) -> bool:
         """Return whether the server will certainly accept a write; if so, record it as written.
 
         Parameters
         ----------
-        name : str
-            The request's endpoint.
-        body : dict
-            The request's JSON body.
+        write : Write
         """
-        run = run_of(body)
-        if name not in LOGGING or run not in self._params:
+        if write.name not in LOGGING or write.run not in self._params:
             return False
-        metrics, params, tags = (entries(name, body, kind) for kind in ("metrics", "params", "tags"))
+        metrics, params, tags = (write.entries(kind) for kind in ("metrics", "params", "tags"))
         pairs = len(params) + len(tags)
-        fits = len(metrics) + pairs <= ENTRIES and pairs <= PAIRS and not body.get("model_id")
-        if not (fits and all(map(_is_point, metrics)) and _are_pairs(tags) and self._are_new(run, params)):
+        fits = len(metrics) + pairs <= ENTRIES and pairs <= PAIRS and not write.body.get("model_id")
+        if not (fits and all(map(_is_point, metrics)) and _are_pairs(tags) and self._are_new(write.run, params)):
             return False
-        self.sent(name, body)
+        self.sent(write)
         return True
 
-    def contradiction(self, name: str, body: dict[str, Any]) -> str:
+    def contradiction(self, write: Write) -> str:
         """Return the server's message about parameters that already have other values.
 
         Parameters
         ----------
-        name : str
-            The request's endpoint.
-        body : dict
-            The request's JSON body.
+        write : Write
 
         Returns
         -------
         str
             Empty if no known value is contradicted.
         """
-        known = self._params.get(run_of(body)) or {}
+        known = self._params.get(write.run) or {}
         changed = [
             (pair, known[pair["key"]])
-            for pair in entries(name, body, "params")
+            for pair in write.entries("params")
             if known.get(pair["key"], pair.get("value")) != pair.get("value")
         ]
         if not changed:
             return ""
-        if name != "runs/log-batch":
+        if write.name != "runs/log-batch":
             ((pair, old),) = changed
             return (
                 f"Changing param values is not allowed. Param with key='{pair['key']}' was already logged with "
-                f"value='{old}' for run ID='{run_of(body)}'. Attempted logging new value '{pair['value']}'."
+                f"value='{old}' for run ID='{write.run}'. Attempted logging new value '{pair['value']}'."
             )
         told = [{"key": pair["key"], "old_value": old, "new_value": pair["value"]} for pair, old in changed]
-        return f"Changing param values is not allowed. Params were already logged='{told}' for run ID='{run_of(body)}'."
+        return f"Changing param values is not allowed. Params were already logged='{told}' for run ID='{write.run}'."
 
     def _are_new(self, run: str, params: list[dict[str, Any]]) -> bool:
         """Return whether parameters contradict neither each other nor the run's known ones."""
@@ -130,24 +152,8 @@ def run_of(body: dict[str, Any]) -> str:
     return str(body.get("run_id") or body.get("run_uuid") or "")
 
 
-def entries(name: str, body: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """Return the metrics, parameters or tags in a request that logs one or several of them.
-
-    Parameters
-    ----------
-    name : str
-        The request's endpoint.
-    body : dict
-        The request's JSON body.
-    kind : {"metrics", "params", "tags"}
-    """
-    if name in SINGLE:
-        return [body] if SINGLE[name] == kind else []
-    return list(body.get(kind, []))
-
-
 def _is_point(point: dict[str, Any]) -> bool:
-    numbers = point.get("value") in NOT_FINITE or type(point.get("value")) in (int, float)
+    numbers = point.get("value") in NOT_FINITE.values() or type(point.get("value")) in (int, float)
     whole = 0 <= _integer(point.get("timestamp", 0)) < INTEGER and -INTEGER <= _integer(point.get("step", 0)) < INTEGER
     plain = not any(point.get(name) for name in ("model_id", "dataset_name", "dataset_digest"))
     return numbers and whole and plain and _is_key(point.get("key"))
@@ -164,7 +170,7 @@ def _are_pairs(pairs: Iterable[dict[str, Any]]) -> bool:
     return all(
         _is_key(pair.get("key"))
         and isinstance(value := pair.get("value"), str)
-        and len(value) <= LENGTH["value"]
+        and len(value) <= LONGEST
         and _can_be_stored(value)
         for pair in pairs
     )

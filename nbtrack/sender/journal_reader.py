@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +13,10 @@ from nbtrack import events, tags, trials
 from nbtrack.cells import NO_TRACK, Places, cell_source
 from nbtrack.context import INTERACTIVE
 from nbtrack.executions import execution_folder
-from nbtrack.files import read_json
+from nbtrack.files import NOT_FINITE, read_json
 from nbtrack.ids import LOCAL, local_ids
 from nbtrack.journal import NOT_ENDED, Progress, read_events
-from nbtrack.mlflow_rest import LENGTH, LIMIT, file_chunks, pairs, storable, storable_key
+from nbtrack.mlflow_rest import LENGTH, LIMIT, dataset_input, file_chunks, pairs, storable, storable_key
 from nbtrack.secrets import Masker
 from nbtrack.sender.attempts import NO_CELL, Attempts, CellResults
 from nbtrack.sender.description import page
@@ -491,17 +492,9 @@ class JournalReader:
         """
         if "manifest" in event:
             self.manifests.append(event["manifest"])
-        part = event["part"]
-        dataset = {
-            "name": event["name"] if part == "train" else f"{event['name']}-{part}",
-            "digest": str(event["digest"])[:36],
-            "source_type": "local",
-            "source": json.dumps({"uri": event.get("source", event["name"])}),
-            "profile": json.dumps({"num_rows": event["rows"]}),
-        }
-        context = [{"key": tags.DATA_CONTEXT, "value": "training" if part == "train" else part}]
-        inputs = [{"dataset": dataset, "tags": context}]
-        self.delivery.put(Call("POST", "runs/log-inputs", {"run_id": self.run, "datasets": inputs}))
+        part, source = event["part"], event.get("source", event["name"])
+        given = dataset_input(event["name"], str(event["digest"]), source, part, event["rows"])
+        self.delivery.put(Call("POST", "runs/log-inputs", {"run_id": self.run, "datasets": [given]}))
         if part != "train":
             moment = datetime.fromtimestamp(event["time"] / 1000, UTC).isoformat(timespec="seconds")
             opened = {"run_id": self.run, "key": f"{tags.OPENED}{part}", "value": moment}
@@ -844,12 +837,8 @@ def point(key: str, value: float, timestamp: int, step: int = 0) -> dict[str, An
         In ms since the epoch.
     step : int
     """
-    plain = (
-        value
-        if abs(value) != float("inf") and value == value
-        else {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), "NaN")
-    )
-    return {"key": storable_key(key), "value": plain, "timestamp": timestamp, "step": step}
+    shown = value if math.isfinite(value) else NOT_FINITE[str(float(value))]
+    return {"key": storable_key(key), "value": shown, "timestamp": timestamp, "step": step}
 
 
 def _storable_params(values: dict[str, str]) -> dict[str, str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from nbtrack.mlflow_rest import MlflowRest
+from nbtrack.mlflow_rest import MlflowRest, dataset_input
+from nbtrack.tags import OPENED
 from pokebattle import engine, evaluation
 from pokebattle.datasets import BattleSet, load_battles, open_part, splits
 from pokebattle.engine.run_battles import fresh_stream
@@ -85,15 +86,9 @@ def opened(rest: MlflowRest, run_id: str, battles: BattleSet) -> None:
     OSError, ServerError
         If the server does not answer, or refuses the request.
     """
-    dataset = {
-        "name": f"{battles.name}-{GATE}",
-        "digest": battles.digest[:36],
-        "source_type": "local",
-        "source": f'{{"uri": "pokebattle/data/battles/{battles.name}"}}',
-    }
-    inputs = [{"dataset": dataset, "tags": [{"key": "mlflow.data.context", "value": GATE}]}]
-    rest.call("POST", "runs/log-inputs", run_id=run_id, datasets=inputs)
-    rest.call("POST", "runs/set-tag", run_id=run_id, key=f"pokebattle.opened.{GATE}", value=moment())
+    part = dataset_input(battles.name, battles.digest, f"pokebattle/data/battles/{battles.name}", GATE)
+    rest.call("POST", "runs/log-inputs", run_id=run_id, datasets=[part])
+    rest.call("POST", "runs/set-tag", run_id=run_id, key=f"{OPENED}{GATE}", value=moment())
 
 
 def gate_ground(battles: BattleSet, n_battles: int) -> JudgingSet:
