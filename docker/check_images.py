@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from nbtrack.team import settings as s  # noqa: E402
-from nbtrack.team.accounts import Server  # noqa: E402
+from nbtrack.team.accounts import AccountsClient  # noqa: E402
 
 PLACE = Path(os.environ.get("POKEBATTLE_IMAGES", "/var/tmp/pokebattle-images"))
 BASE = "docker.io/library/python:3.11.14-slim-bookworm"
@@ -180,7 +180,7 @@ def together(run: Containers) -> None:
     words = "papermill", "notebooks/train.ipynb", "out.ipynb", "-p", "version", "sample", "-p", "register_model", "True"
     say(" ".join(words))
     run.type("jupyter", *words)
-    server = Server(uri, s.Login(run.secrets["MLFLOW_ADMIN_USERNAME"], run.secrets["MLFLOW_ADMIN_PASSWORD"]))
+    server = AccountsClient(uri, s.Login(run.secrets["MLFLOW_ADMIN_USERNAME"], run.secrets["MLFLOW_ADMIN_PASSWORD"]))
     (found,) = closed_runs(server)
     assert found["info"]["status"] == "FINISHED", found["info"]
     (model,) = server.call("GET", "registered-models/search")["registered_models"]
@@ -214,7 +214,7 @@ os.execv(programs / "postgres", [programs / "postgres", "-D", data, "-h", "127.0
 """
 
 
-def closed_runs(server: Server) -> list[dict[str, Any]]:
+def closed_runs(server: AccountsClient) -> list[dict[str, Any]]:
     """Return the runs of the sample version, once they are closed."""
     deadline = time.monotonic() + 120
     while True:

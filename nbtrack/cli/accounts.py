@@ -31,18 +31,18 @@ def command(action: str, name: str, role: str, password_stdin: bool) -> int:
     if action not in {"list", "apply"} and not name:
         raise s.SettingsError(f"accounts {action}: expected the account's name, got none")
     settings = s.load()
-    server = accounts.Server(_uri(settings), s.login(settings, "ADMIN"))
+    server = accounts.AccountsClient(_uri(settings), s.login(settings, "ADMIN"))
     if action == "apply":
-        for remark in accounts.apply(server, settings) or ["roles and accounts are as .env says"]:
+        for remark in server.apply(settings) or ["roles and accounts are as .env says"]:
             click.echo(remark)
     elif action == "list":
-        for account in accounts.listed(server):
+        for account in server.listed():
             click.echo(f"{account.name:<24} {'admin' if account.admin else ', '.join(account.roles) or 'no role'}")
     elif action == "role":
-        accounts.give_role(server, name, role)
+        server.give_role(name, role)
         click.echo(f"{name} has the role {role}: {accounts.PURPOSES[role]}")
     elif action == "remove":
-        accounts.remove(server, name)
+        server.remove(name)
         click.echo(f"{name} cannot log in any more")
     else:
         word = sys.stdin.readline().rstrip("\n") if password_stdin else accounts.random_password()
@@ -52,13 +52,13 @@ def command(action: str, name: str, role: str, password_stdin: bool) -> int:
     return 0
 
 
-def _set(server: accounts.Server, action: str, account: s.Login, role: str) -> None:
+def _set(server: accounts.AccountsClient, action: str, account: s.Login, role: str) -> None:
     """Add an account, or change the password of one."""
     if action == "add":
-        accounts.add(server, account, role)
+        server.add(account, role)
         click.echo(f"{account.name} has the role {role}: {accounts.PURPOSES[role]}")
     else:
-        accounts.set_password(server, account)
+        server.set_password(account)
         click.echo(f"{account.name} has another password")
 
 

@@ -17,8 +17,9 @@ from nbtrack import server
 from nbtrack.files import read_json, write_atomically
 from nbtrack.paths import project
 from nbtrack.settings import START_SECONDS
-from nbtrack.team import accounts, postgres
+from nbtrack.team import postgres
 from nbtrack.team import settings as s
+from nbtrack.team.accounts import AccountsClient
 from nbtrack.team.backup import Place
 from nbtrack.team.settings import SettingsError
 
@@ -71,7 +72,7 @@ def start() -> tuple[str, list[str]]:
         own_uri, boot = str(record["uri"]), record.get("boot")
         server.await_answer(record, lambda: health(own_uri, boot), functools.partial(_not_started, own_uri))
         if s.with_accounts(settings):
-            remarks += accounts.apply(accounts.Server(str(record["uri"]), s.login(settings, "ADMIN")), settings)
+            remarks += AccountsClient(own_uri, s.login(settings, "ADMIN")).apply(settings)
     return str(record["uri"]), remarks
 
 

@@ -17,7 +17,9 @@ import nbformat
 import pytest
 from guard import guarded
 
-from nbtrack.team import accounts, settings
+from nbtrack.errors import ServerError
+from nbtrack.team import settings
+from nbtrack.team.accounts import AccountsClient
 from nbtrack.team.settings import Login
 
 BIN = Path(sys.executable).parent
@@ -111,15 +113,15 @@ class Team:
         """Return the account of ``ADMIN``, ``TEAM`` or ``PROMOTER``."""
         return settings.login(settings.read_env(self.env_file), who)
 
-    def account(self, login: Login | str) -> accounts.Server:
+    def account(self, login: Login | str) -> AccountsClient:
         """Return the server as one account sees it."""
-        return accounts.Server(self.uri, self.login(login) if isinstance(login, str) else login)
+        return AccountsClient(self.uri, self.login(login) if isinstance(login, str) else login)
 
     def new_account(self, name: str, role: str) -> Login:
         """Make an account with a role, unless there is one."""
         account = Login(name, f"{name}-has-a-long-password")
-        if name not in {one.name for one in accounts.listed(self.account("ADMIN"))}:
-            accounts.add(self.account("ADMIN"), account, role)
+        if name not in {one.name for one in self.account("ADMIN").listed()}:
+            self.account("ADMIN").add(account, role)
         return account
 
     def tracked(self, login: Login, **env: str) -> dict[str, str]:
@@ -152,12 +154,12 @@ class Team:
             time.sleep(0.5)
 
     @staticmethod
-    def _runs(admin: accounts.Server, experiment: str) -> list[dict[str, Any]]:
+    def _runs(admin: AccountsClient, experiment: str) -> list[dict[str, Any]]:
         try:
             known = admin.call("GET", "experiments/get-by-name", experiment_name=experiment)["experiment"]
             ids = [known["experiment_id"]]
             return list(admin.call("POST", "runs/search", experiment_ids=ids, max_results=1000).get("runs", []))
-        except (OSError, accounts.ServerError):
+        except (OSError, ServerError):
             return []
 
 

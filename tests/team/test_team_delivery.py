@@ -11,7 +11,6 @@ from nbtrack.executions import execution_folder
 from nbtrack.ids import new_local_id
 from nbtrack.mlflow_rest import params_of, tags_of
 from nbtrack.sender.sender import Sender
-from nbtrack.team import accounts
 
 API = "/api/2.0/mlflow/"
 
@@ -92,11 +91,11 @@ def test_who_has_lost_the_role_is_told_so_and_a_purged_run_is_something_else(tea
     as_user(login)
     run, admin = new_local_id(), team.account("ADMIN")
     leave(name, call("runs/set-tag", {"run_id": run, "key": "colour", "value": "red"}), run=run)
-    accounts.give_role(admin, login.name, "reader")
+    admin.give_role(login.name, "reader")
     assert spool.drain()[execution_folder(name)].startswith("refused: HTTP 403")
     (finding,) = health._waiting()
     assert "role team" in finding.mend
-    accounts.give_role(admin, login.name, "team")
+    admin.give_role(login.name, "team")
     found = delivered(team, name)
 
     again = f"{name}-again"

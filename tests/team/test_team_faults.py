@@ -16,7 +16,7 @@ import pytest
 from guard import guarded
 
 from nbtrack.mlflow_rest import MlflowRest, ServerError
-from nbtrack.team import accounts, postgres, stack
+from nbtrack.team import postgres, stack
 
 pytestmark = pytest.mark.long
 CELLS = 12
@@ -235,7 +235,7 @@ def test_everything_is_destroyed_and_restored(make_team, tmp_path):
         archive_existing_versions=True,
     )
     admin.call("POST", "registered-models/alias", name="battle_winner", version="1", alias="champion")
-    known = accounts.listed(admin)
+    known = admin.listed()
     file = tmp_path / "backup.tar"
     said = team.type("backup", "--to", str(file))  # while it serves
     assert "both databases and 1 artifacts" in said and file.stat().st_mode & 0o077 == 0
@@ -247,7 +247,7 @@ def test_everything_is_destroyed_and_restored(make_team, tmp_path):
     assert "the server has runs (2), which this replaces" in said and "--overwrite" in said
 
     shutil.rmtree(team.state)
-    for damaged, told in ((file.read_bytes()[:-20000], "damaged|cut off"), (b"no backup", "no backup")):
+    for damaged, told in ((file.read_bytes()[:-20000], "damaged|incomplete"), (b"no backup", "is not a backup")):
         (tmp_path / "damaged.tar").write_bytes(damaged)
         said = team.type("restore", str(tmp_path / "damaged.tar"), status=1)
         assert any(word in said for word in told.split("|")), said
@@ -256,7 +256,7 @@ def test_everything_is_destroyed_and_restored(make_team, tmp_path):
     team.start()
     admin = team.account("ADMIN")
     assert read(team, login, run) == b"kept"
-    assert accounts.listed(admin) == known
+    assert admin.listed() == known
     version = admin.call("GET", "registered-models/alias", name="battle_winner", alias="champion")["model_version"]
     assert (version["version"], version["current_stage"]) == ("1", "Production")
     with pytest.raises(ServerError):

@@ -337,17 +337,19 @@ def test_accounts_come_change_and_go(team):
     said = team.type("accounts", "add", "carol")
     word = re.search(r"^password: (\S{20,})$", said, re.MULTILINE)[1]
     carol = team.account(Login("carol", word))
-    assert accounts.logs_in(carol)
+    assert carol.logs_in()
     assert re.search(r"(?m)^carol +team$", team.type("accounts"))
-    assert team.type("accounts", "add", "carol", status=1).startswith("Error: carol has an account: `accounts role`")
+    assert team.type("accounts", "add", "carol", status=1).startswith(
+        "Error: the account carol exists already; `accounts role`"
+    )
     team.type("accounts", "role", "carol", "--role", "promoter")
     assert re.search(r"(?m)^carol +promoter$", team.type("accounts", "list"))
     team.type("accounts", "password", "carol", "--password-stdin", stdin="another-long-password\n")
-    assert not accounts.logs_in(carol) and accounts.logs_in(team.account(Login("carol", "another-long-password")))
+    assert not carol.logs_in() and team.account(Login("carol", "another-long-password")).logs_in()
     said = team.type("accounts", "password", "carol", "--password-stdin", stdin="short\n", status=1)
     assert "at least 12 characters" in said
     team.type("accounts", "remove", "carol")
-    assert not accounts.logs_in(team.account(Login("carol", "another-long-password")))
+    assert not team.account(Login("carol", "another-long-password")).logs_in()
     assert "carol" not in team.type("accounts")
     assert "roles and accounts are as .env says" in team.type("accounts", "apply")
     assert "not found" in team.type("accounts", "remove", "carol", status=1)
