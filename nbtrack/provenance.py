@@ -12,7 +12,7 @@ from typing import Any
 
 from nbtrack import variables
 
-DIFF_LIMIT = 1 << 20  # characters
+DIFF_LIMIT = 1 << 20  # characters of a patch (2**20)
 SOURCES = ("*.py", "*.js", "*.yaml", "*.yml", "*.toml")  # code and settings, which a run may depend on
 LOCKS = ("requirements.lock", "uv.lock", "poetry.lock", "pixi.lock", "conda-lock.yml", "environment.yml")
 
@@ -100,7 +100,8 @@ def code_diff(folder: Path, commit: str = "HEAD", but: Path | None = None) -> st
     Returns
     -------
     str
-        At most 1 MB of patch (`DIFF_LIMIT`, in characters), then a note that it is cut; empty outside a checkout.
+        At most `DIFF_LIMIT` characters of patch, then a note that it is cut; the names of changed notebooks and new
+        files come first and are not counted. Empty outside a checkout.
     """
     top = _git(folder, "rev-parse", "--show-toplevel")
     if top is None:
@@ -144,7 +145,7 @@ def cells_diff(notebook: Path, committed: Sequence[str], ran: Sequence[str]) -> 
     Returns
     -------
     str
-        Unified diff of at most 1 MB (`DIFF_LIMIT`, in characters), then a note that it is cut.
+        Unified diff: at most `DIFF_LIMIT` characters of patch, then a note that it is cut.
     """
     name = (_git(notebook.parent, "rev-parse", "--show-prefix") or "").strip() + notebook.name
     before, after = (
