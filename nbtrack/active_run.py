@@ -57,7 +57,8 @@ class Run:
         values : mapping
             Value by name.
         automatic : bool, default False
-            Whether no cell asks for it: then nothing is recorded in a cell marked ``# no-track``.
+            Whether the package records them without a call in the cell; then nothing is recorded in a cell marked
+            ``# no-track``.
         """
         if automatic:
             extension.emit("params", values=dict(values))

@@ -19,7 +19,7 @@ from nbtrack.sender.run_writer import HEARTBEAT
 from nbtrack.settings import destination_of, enabled, invalid_settings, spool_limit, switched_on, tracking_uri
 from nbtrack.tags import CAUSE, EXECUTION, KERNEL, OLD_KERNEL, SEEN
 
-STALE = 3 * HEARTBEAT  # seconds without a sign of life after which a run of another host is called stale
+STALE = 3 * HEARTBEAT  # seconds without a heartbeat after which a run of another host is called stale
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,17 @@ class Finding:
     ----------
     subject : str
         What was checked.
-    well : bool
-        Whether it is in order.
+    ok : bool
     text : str
         What was found.
-    mend : str
+    fix : str
         How to fix it; empty if there is nothing to do.
     """
 
     subject: str
-    well: bool
+    ok: bool
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine() -> list[Finding]:
@@ -86,8 +85,8 @@ def _other_kernels() -> list[Finding]:
         own = spec.get("language") == "python" and (program.name == str(program) or _loads_extension(_prefix(program)))
         if not own:
             text = (
-                f"{name} ({spec.get('display_name', name)}) does not load the extension: papermill's runs of it "
-                "tell what papermill saw, other executions leave none"
+                f"{name} ({spec.get('display_name', name)}) does not load the extension; of its runs by papermill, "
+                "only papermill's side is recorded, other executions are not tracked"
             )
             found.append(Finding("kernel", True, text))
     return found
@@ -112,12 +111,12 @@ def _spool() -> Finding:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        mend = "let POKEBATTLE_STATE name a folder that you may write in"
-        return Finding("spool", False, f"{root}: nothing can be written in {there} ({error.strerror})", mend)
+        fix = "set POKEBATTLE_STATE to a writable folder"
+        return Finding("spool", False, f"{root}: {there} is not writable ({error.strerror})", fix)
     if not root.is_dir():
         return Finding("spool", True, f"{root} is empty")
     size, limit = spool_size(root), spool_limit()
-    text = f"{root} holds {size / 2**20:.1f} MB of at most {limit / 2**20:.0f} MB"
+    text = f"{root}: {size / 2**20:.1f} MB of at most {limit / 2**20:.0f} MB used"
     if root.stat().st_mode & 0o077:
         return Finding("spool", False, f"{text}, and others can read it", f"chmod 700 {root}")
     if size > 0.9 * limit:
@@ -133,11 +132,11 @@ def _server() -> list[Finding]:
     except ValueError as error:
         return [Finding("server", False, str(error), "correct MLFLOW_TRACKING_URI")]
     except ServerError as error:
-        mend = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if error.denied else "look at its log"
-        return [Finding("server", False, f"{uri}: {error}", mend)]
+        fix = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if error.denied else "check its log"
+        return [Finding("server", False, f"{uri}: {error}", fix)]
     except OSError as error:
-        mend = "`make server`, for a team's own `make shared`, or set MLFLOW_TRACKING_URI"
-        return [Finding("server", False, f"{uri} does not answer ({error})", mend)]
+        fix = "`make server`, for a team's own `make shared`, or set MLFLOW_TRACKING_URI"
+        return [Finding("server", False, f"{uri} does not answer ({error})", fix)]
     remark = server.origin_of(uri)
     answers = Finding("server", True, f"{uri} answers{f', {remark}' if remark else ''}")
     return [answers, *_artifacts(rest), *_open_runs(rest)]
@@ -148,8 +147,8 @@ def _artifacts(rest: MlflowRest) -> list[Finding]:
     latest = rest.call("POST", "experiments/search", max_results=1, order_by=["creation_time DESC"])
     places = [one.get("artifact_location", "") for one in latest.get("experiments", [])]
     problems = [why for place in places if (why := artifact_stores.problem(place))]
-    mend = "start the server with --artifacts-destination, or give this machine credentials for that place"
-    return [Finding("artifacts", False, why, mend) for why in problems]
+    fix = "start the server with --artifacts-destination, or give this machine credentials for that place"
+    return [Finding("artifacts", False, why, fix) for why in problems]
 
 
 def _open_runs(rest: MlflowRest) -> list[Finding]:
@@ -171,7 +170,7 @@ def _open_run(info: dict[str, Any], tags: dict[str, str]) -> list[Finding]:
             Finding(
                 "open run",
                 False,
-                f"{name} was begun here, its kernel is gone and so is its record",
+                f"{name} was started on this host; its kernel and its record are gone",
                 f"`python -m nbtrack sync --close {info['run_id']}`",
             )
         ]
@@ -182,7 +181,7 @@ def _open_run(info: dict[str, Any], tags: dict[str, str]) -> list[Finding]:
             Finding(
                 "stale run",
                 True,
-                f"{name} on {kernel['host']} gave no sign of life since {since}",
+                f"{name} on {kernel['host']} has sent no heartbeat since {since}",
                 f"`python -m nbtrack sync` on {kernel['host']}",
             )
         ]
@@ -208,37 +207,39 @@ def _waiting() -> list[Finding]:
         what = Path(one.start["notebook"]).name or one.start["executor"]
         name = f"{one.folder.name} ({what}) for {destination_of(one.start)}"
         if one.state == "refused":
-            mend = _mend_refused(one)
-            found.append(Finding("refused", False, f"{name}: {one.reason}", mend))
+            fix = _fix_refused(one)
+            found.append(Finding("refused", False, f"{name}: {one.reason}", fix))
         elif one.state == "elsewhere":
             found.append(Finding("waiting", True, f"{name}: {one.start['kernel']['host']} has to deliver it"))
         elif one.state == "ended":
-            found.append(Finding("waiting", False, f"{name}: {one.reason or _who_delivers(one)}", _mend(one)))
+            found.append(Finding("waiting", False, f"{name}: {one.reason or _who_delivers(one)}", _fix(one)))
         else:
             found.append(Finding("running", True, name + (f", waits: {one.reason}" if one.reason else "")))
     return found
 
 
-def _mend_refused(one: spool.Waiting) -> str:
+def _fix_refused(one: spool.Waiting) -> str:
     again = "`python -m nbtrack sync`"
-    give_up = f"`python -m nbtrack sync --forget {one.folder.name}` gives it up"
+    discard = f"`python -m nbtrack sync --forget {one.folder.name}` discards it"
     if one.reason.startswith("HTTP 403"):
-        return f"have an administrator let this account write (role team), then {again}"
+        return f"ask an administrator for the role team, then {again}"
     if one.reason.startswith("run "):
-        return give_up if "for good" in one.reason else f"do that, then {again}; or {give_up}"
-    return f"mend that, then {again}"
+        return discard if "for good" in one.reason else f"fix this, then {again}; or {discard}"
+    return f"fix this, then {again}"
 
 
 def _who_delivers(one: spool.Waiting) -> str:
     with spool.locked(one.folder / "lock") as free:
-        return "nobody delivers it at the moment" if free else "being delivered"
+        return "no process is delivering it" if free else "being delivered"
 
 
-def _mend(one: spool.Waiting) -> str:
+def _fix(one: spool.Waiting) -> str:
     """Return how to get a waiting execution delivered."""
     uri, again = destination_of(one.start), "`python -m nbtrack sync`"
     if one.reason.startswith("HTTP"):
-        return f"look at the server's log, then {again}: what it alone does not take for a minute is set aside"
+        return (
+            f"check the server's log, then {again}; an item that fails for a minute while others succeed is set aside"
+        )
     if uri != tracking_uri():
         return f"{again} once a server answers at {uri}: MLFLOW_TRACKING_URI named it when the notebook ran"
     return f"{again} once the server answers"
@@ -249,13 +250,15 @@ def _set_aside() -> list[Finding]:
     for file in sorted(executions_dir().glob("*/aside.jsonl")):
         lines = file.read_text("utf-8").splitlines()
         first = json.loads(lines[0])
-        give_up = f"`python -m nbtrack sync --forget {file.parent.name}` gives it up"
-        mend = f"the server does not take this: look, then {give_up}"
+        discard = f"`python -m nbtrack sync --forget {file.parent.name}` discards it"
+        fix = f"the server rejected it; check the error, then {discard}"
         if any('"file"' in line or '"call"' in line for line in lines):
-            allowed = "once you are allowed to" if "HTTP 403" in first["error"] else "look"
-            mend = f"{allowed}, `python -m nbtrack sync` tries again; {give_up}"
+            retry = "`python -m nbtrack sync` retries it"
+            denied = "HTTP 403" in first["error"]
+            fix = f"{retry} once you have permission" if denied else f"check the error, then {retry}"
+            fix = f"{fix}; {discard}"
         text = f"{file.parent.name}: {len(lines)}, the first {first['what'][:200]} ({first['error'][:300]})"
-        found.append(Finding("set aside", False, text, mend))
+        found.append(Finding("set aside", False, text, fix))
     return found
 
 
@@ -310,8 +313,8 @@ def close_stranded(run_id: str) -> str:
     kernel = _kernel(tags)
     state = processes.state_of(kernel)
     if state != "ended":
-        where = f"runs on {kernel['host']}, which alone can tell" if state == "elsewhere" else "is alive"
-        return f"run {run_id} is left alone: its kernel {where}"
-    rest.log_batch(run_id, tags={CAUSE: "its kernel is gone, and its record on the machine too"})
+        where = f"only {kernel['host']} can tell whether its kernel still runs"
+        return f"run {run_id} was not closed: {where if state == 'elsewhere' else 'its kernel is alive'}"
+    rest.log_batch(run_id, tags={CAUSE: "the kernel has ended, and its record on the machine is lost"})
     rest.call("POST", "runs/update", run_id=run_id, status="KILLED", end_time=int(time.time() * 1000))
     return f"run {run_id} is KILLED"

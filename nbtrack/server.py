@@ -63,7 +63,7 @@ def origin_of(uri: str) -> str:
     record = server_record()
     if os.environ.get(variables.TRACKING_URI) or (uri == record.get("uri") and process(record)):
         return ""
-    return "not started from here; runs go there, `python -m nbtrack server start --own` starts another"
+    return "not started by this checkout; runs go to it (`python -m nbtrack server start --own` starts a separate one)"
 
 
 def process(record: Mapping[str, Any]) -> psutil.Process | None:
@@ -105,11 +105,11 @@ def start(wait: bool = True, own: bool = False) -> tuple[str, list[str]]:
     """
     uri, remarks, record = tracking_uri(), [], server_record()
     if end_remains(record, _folder()):  # they would answer, and `stop` could not stop them
-        remarks.append(f"ended what was left of the MLflow server at {record['uri']}")
+        remarks.append(f"ended leftover processes of the MLflow server at {record['uri']}")
     if answers(uri) and not (own and origin_of(uri)):
         return uri, remarks + ([f"the MLflow server at {uri} was {remark}"] if (remark := origin_of(uri)) else [])
     if named := os.environ.get(variables.TRACKING_URI):
-        remarks.append(f"MLFLOW_TRACKING_URI names {named}, which does not answer")
+        remarks.append(f"MLFLOW_TRACKING_URI is {named}, where no server answers")
     if process(record) is None:
         record, more = _spawn()
         remarks += more
@@ -188,7 +188,7 @@ def _free_port() -> tuple[int, list[str]]:
     known = [int(text)] if last.is_file() and (text := last.read_text().strip()).isdigit() else []
     for port in (wanted, *known, 0):
         if taken := is_free(port):
-            remark = f"port {wanted} is held by {holder(wanted)}: taking port {taken}"
+            remark = f"port {wanted} is in use by {holder(wanted)}; using port {taken}"
             return taken, [] if port == wanted else [remark]
     raise ServerStartError("no free port on 127.0.0.1")
 

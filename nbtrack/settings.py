@@ -58,13 +58,13 @@ def invalid_settings() -> list[str]:
     found = []
     switch = os.environ.get(variables.TRACKING, "on")
     if switch.strip().lower() not in OFF | ON:
-        found.append(f"POKEBATTLE_TRACKING: expected on or off, got {switch!r}: it is on")
+        found.append(f"POKEBATTLE_TRACKING: expected on or off, got {switch!r}; using on")
     for name, default in NUMBERS.items():
         given = os.environ.get(name)
         with contextlib.suppress(ValueError):
             if given is None or 0 <= float(given) < float("inf"):
                 continue
-        found.append(f"{name}: expected a number from 0, got {given!r}: it is {default:g}")
+        found.append(f"{name}: expected a number from 0, got {given!r}; using {default:g}")
     return found
 
 

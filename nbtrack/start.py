@@ -49,7 +49,7 @@ def start_sender(folder: Path, listen: int, kernel: int) -> None:
 
 
 def _replace(child: "subprocess.Popen[bytes]", folder: Path, kernel: int) -> None:
-    """Have a sender that dies replaced even if its kernel writes nothing: ringing for it starts a new one."""
+    """Replace a sender that dies, even if its kernel writes nothing: the signal starts a new one."""
     from nbtrack.kernel.execution import current  # here, as that module imports this one
 
     with contextlib.suppress(ChildProcessError):  # a cell has already waited for all child processes

@@ -230,7 +230,7 @@ class MLflowTracker:
         if self._silent or not switched_on():
             return False
         if _mlflow().active_run() is None:
-            raise RuntimeError("no run is under way: log inside `with tracker.start_run(...):`")
+            raise RuntimeError("no run is active: log inside `with tracker.start_run(...):`")
         return True
 
 

@@ -13,7 +13,7 @@ def command() -> int:
     """
     findings = examine()
     for finding in findings:
-        click.echo(f"{'ok  ' if finding.well else 'BAD '} {finding.subject:<10} {finding.text}")
-        if finding.mend:
-            click.echo(f"{'':16}{'to mend: ' if not finding.well else ''}{finding.mend}")
-    return 0 if all(finding.well for finding in findings) else 1
+        click.echo(f"{'ok  ' if finding.ok else 'BAD '} {finding.subject:<10} {finding.text}")
+        if finding.fix:
+            click.echo(f"{'':16}{'to mend: ' if not finding.ok else ''}{finding.fix}")
+    return 0 if all(finding.ok for finding in findings) else 1

@@ -167,7 +167,7 @@ def tell(execution: str, told: dict[str, Any], seen: list[Seen], why: str) -> No
     """
     own = {"time": seen[0].began, "prefix": ""}
     journal = _record(execution, told, without_secrets(told["document"]), told["parameters"], **own)
-    journal.append("tags", values={KNOWN: f"only what {told['executor']} saw: {why}"})
+    journal.append("tags", values={KNOWN: f"recorded by {told['executor']} only: {why}"})
     for turn, one in enumerate(seen):
         ended, count = one.began + int(1000 * one.seconds), one.cell.get("execution_count")
         hidden = is_untracked(cell_source(one.cell))
@@ -190,7 +190,7 @@ def tell(execution: str, told: dict[str, Any], seen: list[Seen], why: str) -> No
             time=ended,
         )
     journal.append("driver_end")
-    _close(journal, "the kernel was not watched")
+    _close(journal, "the kernel was not tracked")
 
 
 def _record(

@@ -107,7 +107,7 @@ def _tell(emit: Emit, describe: Callable[[], dict[str, Any]]) -> None:
     try:
         emit("fit", **describe())
     except Exception as error:
-        say_once(f"a fit is not written down ({type(error).__name__}: {error})")
+        say_once(f"a fit was not recorded ({type(error).__name__}: {error})")
 
 
 def _plain_values(params: dict[str, Any]) -> dict[str, Any]:

@@ -271,7 +271,9 @@ class Execution:
         return not pipe.poll(0)
 
     def record_timeout(self, patience: float, began: float) -> None:
-        """Record a wait without success: until the server makes progress, or for a while, nobody waits as long again.
+        """Record a wait without success.
+
+        Until the server makes progress, or a while has passed, no call waits as long again.
 
         Parameters
         ----------
@@ -379,7 +381,7 @@ class Execution:
 
     def end(self) -> None:
         """End this execution while the process continues."""
-        self.emit("kernel_end", cause="the process went over to another run", signal=None)
+        self.emit("kernel_end", cause="the process began another run", signal=None)
         with contextlib.suppress(OSError):
             os.close(self._bell)
         self.journal.close()

@@ -57,7 +57,7 @@ def watch(shell: Any) -> None:
         _tracker = KernelTracker(shell)
         _tracker.install()
     else:
-        say(f"notebooks are tracked on http(s) servers, not at {tracking_uri()}: this one has mlflow to itself")
+        say(f"notebooks are tracked on http(s) servers, not at {tracking_uri()}; this notebook is not tracked")
 
 
 def emit(kind: str, **fields: Any) -> None:

@@ -272,7 +272,7 @@ class Attachment:
             try:
                 self._end_run("FAILED" if failed else "FINISHED")
             except Exception as error:
-                say_once(f"a run is left open ({type(error).__name__}: {error})")
+                say_once(f"a run could not be ended ({type(error).__name__}: {error})")
 
 
 def _attempt(work: Callable[[], Any]) -> Any:
@@ -280,5 +280,5 @@ def _attempt(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except Exception as error:
-        say_once(f"mlflow's calls are not joined to the run ({type(error).__name__}: {error})")
+        say_once(f"mlflow's calls are not logged to the notebook's run ({type(error).__name__}: {error})")
         return None

@@ -240,7 +240,7 @@ class TrackedRequests:
                     return response
                 doubtful = response.status_code not in DENIED | {404}
         if write.name.startswith("traces"):  # mlflow reports that it is lost, and continues
-            raise self.module.MlflowException(f"{execution.uri} takes no trace now")
+            raise self.module.MlflowException(f"{execution.uri} accepts no traces at the moment")
         if not write.name:  # not a request that the sender can deliver
             return 200, {}
         if said := self.runs.contradiction(write):
@@ -328,7 +328,11 @@ class TrackedRequests:
         patience = max(ANSWER, execution.write_timeout) if asked else execution.write_timeout
         began = time.monotonic()
         ready = self._is_ready(request, patience)
-        reason = execution.progress.facts.get("away") or execution.progress.facts.get("refused") or "it takes long"
+        reason = (
+            execution.progress.facts.get("away")
+            or execution.progress.facts.get("refused")
+            or "the answer takes too long"
+        )
         recorded = self._recorded(request, asked)
         if ready:
             try:
@@ -344,7 +348,7 @@ class TrackedRequests:
         if recorded:
             return recorded
         if not asked and request.name:
-            message = f"{execution.uri} cannot be asked now"
+            message = f"{execution.uri} cannot be reached"
             return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": message}
         raise self.module.MlflowException(f"{execution.uri} cannot answer now ({reason})")
 
@@ -419,7 +423,7 @@ class TrackedRequests:
         if isinstance(cause, errors.ConnectTimeout):
             return UnansweredError("no connection", sent=False)
         if isinstance(cause, errors.Timeout) or "ReadTimeoutError" in repr(cause):  # urllib3's, if it counts attempts
-            return UnansweredError("it takes long", sent=True)
+            return UnansweredError("the answer takes too long", sent=True)
         if isinstance(cause, errors.ConnectionError | errors.ChunkedEncodingError | errors.ContentDecodingError):
             refused = "NewConnectionError" in repr(cause) or "NameResolutionError" in repr(cause)
             return UnansweredError("no connection" if refused else LOST, sent=not refused)
@@ -490,7 +494,7 @@ def _awaited(send: Callable[[], Any], execution: Execution, patience: float) -> 
     threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
     while not done.wait(patience):
         if time.monotonic() - began > LONGEST_WAIT or execution.hangs():
-            raise UnansweredError("it takes long", sent=True)
+            raise UnansweredError("the answer takes too long", sent=True)
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
@@ -521,4 +525,4 @@ def _outermost_function() -> str:
 
 
 def _not_kept(error: Exception) -> None:
-    say_once(f"a call of mlflow's is not written down ({type(error).__name__}: {error})")
+    say_once(f"a call of mlflow's was not recorded ({type(error).__name__}: {error})")

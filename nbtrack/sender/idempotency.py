@@ -55,7 +55,7 @@ def carried_out(rest: MlflowRest, method: str, name: str, body: Mapping[str, Any
         return look(rest, dict(body) | {"model_id": name.rpartition("logged-models/")[2].split("/")[0]}, at)
     if is_harmless(method, name):
         return None
-    raise _unclear(f"{name} may have been carried out, the server does not tell")
+    raise _unclear(f"{name} may have been carried out; the server does not show whether it was")
 
 
 def is_harmless(method: str, name: str) -> bool:
@@ -108,7 +108,7 @@ def _later(rest: MlflowRest, found: Mapping[str, Any], at: int, what: str) -> No
     """
     created_at = int(found.get("creation_timestamp") or found.get("creation_time") or 0)
     if int(found.get("last_updated_timestamp") or found.get("last_update_time") or 0) >= at > created_at:
-        raise _unclear(f"{what} was changed meanwhile, so this is not done again")
+        raise _unclear(f"{what} was changed meanwhile, so the request is not repeated")
 
 
 def _lifecycle(wanted: str) -> Callable[[MlflowRest, Mapping[str, Any], int], Seen]:

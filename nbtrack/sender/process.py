@@ -151,7 +151,9 @@ class SenderProcess:
         if not self._said:
             self._said = True
             what_runs = "script" if self.start["executor"] == SCRIPT else "notebook"
-            say(f"{what}; the {what_runs} goes on, its record waits in {self.folder} (`python -m nbtrack doctor`)")
+            say(
+                f"{what}; the {what_runs} continues, and its record waits in {self.folder} (`python -m nbtrack doctor`)"
+            )
 
     def _note_end(self) -> None:
         """Record how the kernel ended, and wait for its driver's report."""

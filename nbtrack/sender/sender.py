@@ -197,10 +197,10 @@ class Sender:
         except ServerError as error:
             if not error.missing or (error.denied and run == self.own and not self._sees_experiment()):
                 return ""
-            return f"run {run_id} is not on the server any more: it was deleted for good"
+            return f"run {run_id} is no longer on the server: it was deleted for good"
         if info.get("lifecycle_stage") != "deleted":
             return ""
-        return f"run {run_id} was deleted: `mlflow runs restore --run-id {run_id}` brings it back"
+        return f"run {run_id} was deleted: `mlflow runs restore --run-id {run_id}` restores it"
 
     def _sees_experiment(self) -> bool:
         """Return whether this account may read the experiment: a run that it cannot see then does not exist."""
@@ -306,7 +306,7 @@ class Sender:
         if not root:
             raise ServerError(400, "NOT_CREATED", f"{item.root} could not be created")
         if item.staged and not item.staged.is_file():
-            raise ServerError(400, "FILE_IS_GONE", f"{item.staged.name} is not in the spool any more")
+            raise ServerError(400, "FILE_IS_GONE", f"{item.staged.name} is no longer in the spool")
         self.rest.upload(root, item.path, self._content(item), self.progress.beat)
         if item.staged and item.root != self.own_root:  # the run may be created again elsewhere
             self.spent.append(item.staged)

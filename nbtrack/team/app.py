@@ -139,10 +139,10 @@ def _promoters(concerns: Callable[[Any], bool], refusal: str) -> tuple[Rule]:
 
 
 _PROMOTE = "may not promote: stages, aliases and their tags are for accounts with the role promoter"
-_REGISTERED = "may not do this: what is registered is deleted and renamed by accounts with the role promoter"
-_SHARED = "may not do this: an experiment, with what everybody logged in it, is deleted by the administrator"
-_CREATE = "may not write here: that is for accounts with the role team"
-_PLACE = "may not choose where artifacts lie: the server keeps them, and a place of its own files would show these"
+_REGISTERED = "may not do this: only accounts with the role promoter may delete or rename registered models"
+_SHARED = "may not do this: only the administrator may delete experiments"
+_CREATE = "may not write here: this needs the role team"
+_PLACE = "may not choose artifact locations: the server sets them"
 RULES: dict[type, tuple[Rule, ...]] = {
     model_registry_pb2.TransitionModelVersionStage: _promoters(_always, _PROMOTE),
     model_registry_pb2.SetRegisteredModelAlias: _promoters(_always, _PROMOTE),
@@ -243,7 +243,7 @@ def _refused_file(asked: Request, path: str) -> str:
     if user is None or may_promote(user.username):
         return ""
     if asked.method == "DELETE":
-        return "artifacts are deleted by accounts with the role promoter"
+        return "only accounts with the role promoter may delete artifacts"
     found = STORED.search(path)
     if found is None:
         return ""
@@ -251,7 +251,7 @@ def _refused_file(asked: Request, path: str) -> str:
     for version in handlers._get_model_registry_store().search_model_versions(f"source_path LIKE '%{owner}%'", 1000):
         folder = version.source.partition(owner)[2].removeprefix("/artifacts").strip("/")
         if not folder or file.startswith(f"{folder}/"):
-            return f"the files of {version.name} version {version.version} stay as they were registered"
+            return f"the files of {version.name} version {version.version} cannot be changed: the version is registered"
     return ""
 
 

@@ -82,7 +82,7 @@ def backup(place: Place, target: Path) -> dict[str, Any]:
         with replacing(target, 0o600, sync=True) as output:
             return write(place, output)
     except OSError as error:
-        raise SettingsError(f"{target} is not written: {error}") from None
+        raise SettingsError(f"{target} was not written: {error}") from None
 
 
 def write(place: Place, output: IO[bytes]) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def restore(place: Place, source: str, stream: IO[bytes], overwrite: bool = Fals
         ensure_database(place.uri, *place.databases().values())
         if not overwrite and (runs := _runs(place.uri)):
             raise SettingsError(
-                f"the server has runs ({runs}), which this replaces: back them up, then `--overwrite` (OVERWRITE=1)"
+                f"the server has runs ({runs}), which this replaces: back them up, then use `--overwrite` (OVERWRITE=1)"
             )
         drafts: dict[str, str] = {}
         try:
@@ -175,7 +175,10 @@ def restore(place: Place, source: str, stream: IO[bytes], overwrite: bool = Fals
 def _check(place: Place, manifest: dict[str, Any], source: str) -> None:
     """Refuse a backup that this server cannot use."""
     if manifest["mlflow"].split(".")[:2] != version("mlflow").split(".")[:2]:
-        raise SettingsError(f"{source} is of MLflow {manifest['mlflow']}, this is {version('mlflow')}: use that one")
+        raise SettingsError(
+            f"{source} was written by MLflow {manifest['mlflow']}, this is {version('mlflow')}: "
+            f"restore it with {manifest['mlflow']}"
+        )
     here = "in this file" if place.folder else place.artifacts
     if manifest["artifacts"] != here:
         raise SettingsError(
@@ -186,7 +189,7 @@ def _check(place: Place, manifest: dict[str, Any], source: str) -> None:
 def _dump(uri: str, target: Path) -> None:
     """Write one database with PostgreSQL's own program, which gets the password from the environment."""
     address, how = _without_password(uri)
-    with _told("the database is not read"):
+    with _told("the database could not be read"):
         postgres.program("pg_dump", "--format=custom", "--no-owner", f"--file={target}", f"--dbname={address}", env=how)
 
 
@@ -194,7 +197,7 @@ def _load(uri: str, draft: str, dump: Path) -> None:
     """Load a dump into a new database beside the one at ``uri``."""
     ensure_database(uri, _renamed(uri, draft))
     address, how = _without_password(_renamed(uri, draft))
-    with _told("the backup's database is not loaded"):
+    with _told("the backup's database could not be loaded"):
         postgres.program("pg_restore", "--exit-on-error", "--no-owner", f"--dbname={address}", str(dump), env=how)
 
 
@@ -210,7 +213,7 @@ def _swap(uri: str, drafts: dict[str, str]) -> None:
                     names = sql.Identifier(old), sql.Identifier(new)
                     cursor.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(*names))
     except psycopg2.Error as error:
-        raise SettingsError(f"the databases are not replaced: {str(error).strip().splitlines()[0]}") from None
+        raise SettingsError(f"the databases were not replaced: {str(error).strip().splitlines()[0]}") from None
 
 
 def _drop(uri: str, names: Iterable[str]) -> None:
@@ -253,15 +256,15 @@ def _unpack(source: str, stream: IO[bytes], target: Path) -> dict[str, Any]:
             archive.extractall(target, filter="data")
         manifest = json.loads((target / MANIFEST).read_text("utf-8"))
     except FileNotFoundError:
-        raise SettingsError(f"{source} is cut off: it has no manifest") from None
+        raise SettingsError(f"{source} is incomplete: it has no manifest") from None
     except (OSError, tarfile.TarError, ValueError) as error:
-        raise SettingsError(f"{source} is no backup, or damaged: {error}") from None
+        raise SettingsError(f"{source} is not a backup, or is damaged: {error}") from None
     if manifest.get("format") != FORMAT:
         raise SettingsError(f"{source}: expected a backup of format {FORMAT}, got {manifest.get('format')!r}")
     for name, digest in manifest["files"].items():
         file = target / name
         if not file.is_file() or _digest(file) != digest:
-            raise SettingsError(f"{source} is damaged: {name} is not what was backed up")
+            raise SettingsError(f"{source} is damaged: {name} does not match its digest")
     return dict(manifest)
 
 

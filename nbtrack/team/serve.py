@@ -42,7 +42,7 @@ def serve(settings: Mapping[str, str]) -> None:
         argv += ["--app-name", "nbtrack"]
         _first_account()
     else:
-        sys.stderr.write("Warning: MLFLOW_ENABLE_AUTH is off, whoever reaches the port may do everything\n")
+        sys.stderr.write("Warning: MLFLOW_ENABLE_AUTH is off: anyone who reaches the port has full access\n")
         ensure_database(uri)
     from mlflow.cli import cli
 
@@ -135,7 +135,7 @@ def ensure_database(uri: str, *more: str) -> None:
             told = str(error).strip().splitlines()[-1]
             if "password authentication failed" in told:
                 raise s.SettingsError(
-                    f"the database at {where} refuses POSTGRES_PASSWORD: it keeps the one of its first start"
+                    f"the database at {where} refuses POSTGRES_PASSWORD: it still has the password of its first start"
                 ) from None
             if "does not exist" in told or time.monotonic() > deadline:
                 raise s.SettingsError(f"no database answers at {where} ({told})") from None

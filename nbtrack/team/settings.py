@@ -115,7 +115,7 @@ def write_env(file: Path, example: Path) -> list[str]:
         If neither file exists.
     """
     if not (file.is_file() or example.is_file()):
-        raise SettingsError(f"{file} is not there, nor {example} to make it from: expected a checkout of pokebattle")
+        raise SettingsError(f"neither {file} nor {example} exists: expected a checkout")
     text = (file if file.is_file() else example).read_text("utf-8")
     if not file.is_file() and os.getuid():  # Compose runs the containers with the caller's ids, but never as root
         text = re.sub(rf"(?m)^{UID}=.*$", f"{UID}={os.getuid()}", text)
@@ -190,7 +190,7 @@ def check_password(value: str) -> None:
     if len(value) < MINIMUM:
         raise SettingsError(f"expected at least {MINIMUM} characters, got {len(value)}; `make env` makes random ones")
     if value.lower() in KNOWN or len(set(value)) < 4:
-        raise SettingsError("expected a password of your own, got one that anybody guesses; `make env` makes one")
+        raise SettingsError("expected a password of your own, got one that is easy to guess; `make env` makes one")
 
 
 def check_name(value: str) -> None:
@@ -206,7 +206,9 @@ def check_name(value: str) -> None:
         If it contains a colon.
     """
     if ":" in value:
-        raise SettingsError(f"expected an account's name without a colon, got {value!r}: nobody can log in with it")
+        raise SettingsError(
+            f"expected an account's name without a colon, got {value!r}: basic authentication does not allow a colon"
+        )
 
 
 def login(settings: Mapping[str, str], who: str) -> Login:

@@ -59,7 +59,7 @@ def start() -> tuple[str, list[str]]:
     """
     remarks = []
     if filled := s.write_env(s.env_file(), project() / ".env.example"):
-        remarks.append(f"{s.env_file()} holds new random secrets: {', '.join(filled)}")
+        remarks.append(f"{s.env_file()} contains new random secrets: {', '.join(filled)}")
     settings = s.load()
     for who in ("ADMIN", "TEAM", "PROMOTER"):
         s.login(settings, who)
@@ -89,8 +89,8 @@ def _spawn(settings: Mapping[str, str], uri: str) -> dict[str, Any]:
     port = s.number(settings, s.PORT, 5000)
     if not server.is_free(port):
         raise SettingsError(
-            f"MLFLOW_PORT: {port} is held by {server.holder(port)}; end that (`make stop` ends the local server), "
-            "or name another port in .env"
+            f"MLFLOW_PORT: {port} is in use by {server.holder(port)}; stop it (`make stop` stops the local server), "
+            "or set another port in .env"
         )
     artifacts = s.folder() / "artifacts"
     artifacts.mkdir(exist_ok=True, mode=0o700)
@@ -146,7 +146,7 @@ def stop() -> list[str]:
             server.end(running.pid)
             stopped.append(f"the MLflow server at {_record()['uri']}")
         elif server.end_remains(_record(), s.folder()):
-            stopped.append(f"what was left of the MLflow server at {_record()['uri']}")
+            stopped.append(f"leftover processes of the MLflow server at {_record()['uri']}")
         if postgres.stop(s.folder() / "postgres"):
             stopped.append("its PostgreSQL")
         for name in ("server.json", "auth.ini"):
@@ -169,9 +169,9 @@ def status() -> list[Part]:
     accounts_ = Part(
         "accounts",
         True,
-        "passwords are asked for"
+        "passwords are required"
         if s.with_accounts(settings)
-        else "off (MLFLOW_ENABLE_AUTH): whoever reaches the port may do everything",
+        else "off (MLFLOW_ENABLE_AUTH): anyone who reaches the port has full access",
     )
     return [database, process, Part("health", problem is None, f"{uri}: {problem or 'reads its databases'}"), accounts_]
 
@@ -220,7 +220,7 @@ def _log() -> Path:
 def _last_line() -> str:
     """Return the log's last line with an error, else its last line."""
     lines = _log().read_text("utf-8", errors="replace").strip().splitlines() if _log().is_file() else []
-    last = lines[-1] if lines else "it said nothing"
+    last = lines[-1] if lines else "the log is empty"
     return next((line for line in reversed(lines) if "error" in line.lower()), last).removeprefix("Error: ")
 
 

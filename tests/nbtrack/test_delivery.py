@@ -170,7 +170,7 @@ def test_a_run_that_was_deleted_is_called_so(
     assert spool.drain()[execution_folder(name)].startswith("refused: run")
     (finding,) = [one for one in health._waiting() if one.subject == "refused"]
     if purged:
-        assert "deleted for good" in finding.text and f"sync --forget {name}" in finding.mend
+        assert "deleted for good" in finding.text and f"sync --forget {name}" in finding.fix
         tracked.client.delete_run(given)  # on this server it is there, and open
         return
     assert f"run {given} was deleted: `mlflow runs restore --run-id {given}`" in finding.text

@@ -283,7 +283,7 @@ def test_of_a_kernel_without_the_extension_papermills_side_is_known(tracked: Any
     (well,), (failed,) = tracked.runs("echoes"), tracked.runs("fails")
     assert (well.info.status, failed.info.status) == ("FINISHED", "FAILED")
     assert well.data.tags["pokebattle.known"] == (
-        "only what papermill saw: the kernel echo does not load nbtrack's extension"
+        "recorded by papermill only: the kernel echo does not load nbtrack's extension"
     )
     assert "pokebattle.python" not in well.data.tags
     assert (failed.data.tags["pokebattle.error"], failed.data.tags["pokebattle.failed_cell"]) == (

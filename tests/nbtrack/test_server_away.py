@@ -165,7 +165,7 @@ def test_what_is_left_of_a_server_whose_first_process_was_killed_is_ended(
     assert [process.is_running() for process in left] == [True]
     if verb == "start":
         uri, (remark, _) = server.start()
-        assert uri == mlflow_server and remark == "ended what was left of the MLflow server at http://127.0.0.1:9"
+        assert uri == mlflow_server and remark == "ended leftover processes of the MLflow server at http://127.0.0.1:9"
     else:
         assert server.stop() == "http://127.0.0.1:9"
     assert not psutil.wait_procs(left, timeout=10)[1]
@@ -185,7 +185,7 @@ def test_a_port_held_by_something_else_is_named_and_another_taken(
         (own_state / "server" / "port").write_text(f"{taken}\n")
         assert server._free_port()[0] == taken  # what a terminal has learned stays true
     assert taken != port
-    assert f"port {port} is held by" in remark and f"process {os.getpid()}" in remark and str(taken) in remark
+    assert f"port {port} is in use by" in remark and f"process {os.getpid()}" in remark and str(taken) in remark
 
 
 def test_the_tests_own_server_leaves_the_default_port_alone(mlflow_server: str) -> None:
@@ -216,7 +216,7 @@ def test_a_server_that_was_not_started_here_is_called_so(
 ) -> None:
     monkeypatch.setattr(server, "tracking_uri", lambda: mlflow_server)
     uri, (remark,) = server.start()
-    assert uri == mlflow_server and "not started from here" in remark and "--own" in remark
+    assert uri == mlflow_server and "not started by this checkout" in remark and "--own" in remark
     gone = {"uri": mlflow_server, "pid": os.getpid(), "created": 0.0}  # ours, which had that port before
     (own_state / "server.json").write_text(json.dumps(gone))
     assert server.start() == (mlflow_server, [remark])
@@ -276,4 +276,4 @@ def test_no_failure_of_tracking_reaches_a_cell(away: Any, make_notebook: Any) ->
     assert done.returncode == 0, done.stderr
     out = nbformat.read(away.folder / "out.ipynb", 4).cells
     assert [cell.outputs[0].text for cell in out[2:]] == ["one\n", "two\n", "three\n"]
-    assert done.stderr.count("pokebattle: a call of mlflow's is not written down (TypeError") == 1
+    assert done.stderr.count("pokebattle: a call of mlflow's was not recorded (TypeError") == 1

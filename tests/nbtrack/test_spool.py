@@ -108,7 +108,7 @@ def test_what_the_server_fails_at_is_set_aside_after_a_minute_and_tried_again_on
     write("20990101-behind", {"kind": "params", "values": {"depth": 3}})
     assert sorted(result.partition(":")[0] for result in spool.drain().values()) == ["delivered", "held up"]
     (waits,) = health._waiting()
-    assert "HTTP 500" in waits.text and "set aside" in waits.mend
+    assert "HTTP 500" in waits.text and "set aside" in waits.fix
     assert [result.partition(":")[0] for result in spool.drain().values()] == ["held up"], "it may pass"
     place = tracked.client.get_experiment_by_name("collide").experiment_id
     (run,) = tracked.client.search_runs([place])
@@ -121,7 +121,7 @@ def test_what_the_server_fails_at_is_set_aside_after_a_minute_and_tried_again_on
     artifacts = {item.path for item in tracked.client.list_artifacts(run.info.run_id)}
     assert {"plots", "collide.ipynb", "cells.json"} <= artifacts
     (folder,) = (Path(tracked.env["POKEBATTLE_STATE"]) / "executions").glob("*/aside.jsonl")
-    assert "2, the first" in (said := health._set_aside()[0]).text and "tries again" in said.mend
+    assert "2, the first" in (said := health._set_aside()[0]).text and "retries it" in said.fix
     assert [result.partition(":")[0] for result in spool.retry_aside().values()] == ["set aside"]
     root = run.info.artifact_uri.removeprefix("mlflow-artifacts:")
     MlflowRest(tracked.uri).request("DELETE", f"/api/2.0/mlflow-artifacts/artifacts{root}/plots")

@@ -169,7 +169,7 @@ tracker.log_params({"too": "late"})
 """
     done = tracked.execute("python", write(tracked, "endings", body))
     assert done.returncode == 1
-    assert "RuntimeError: no run is under way: log inside `with tracker.start_run" in done.stderr
+    assert "RuntimeError: no run is active: log inside `with tracker.start_run" in done.stderr
     runs = {run.info.run_name: run for run in tracked.runs("endings", 6)}
     assert {name: run.info.status for name, run in runs.items()} == {
         "wrong": "FAILED",

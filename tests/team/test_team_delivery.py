@@ -59,7 +59,7 @@ def test_a_run_that_is_missing_costs_what_was_said_of_it(team, as_user, name):
     assert [point["value"] for point in found["data"]["metrics"] if point["key"] == "loss"] == [1.0]
     assert tags_of(found)["pokebattle.set_aside"].startswith("1: colour of run 000")
     (finding,) = health._set_aside()
-    assert "HTTP 403" in finding.text and "sync --forget" in finding.mend
+    assert "HTTP 403" in finding.text and "sync --forget" in finding.fix
 
 
 def test_what_postgresql_cannot_store_costs_itself_alone(team, as_user, name, monkeypatch):
@@ -94,7 +94,7 @@ def test_who_has_lost_the_role_is_told_so_and_a_purged_run_is_something_else(tea
     admin.give_role(login.name, "reader")
     assert spool.drain()[execution_folder(name)].startswith("refused: HTTP 403")
     (finding,) = health._waiting()
-    assert "role team" in finding.mend
+    assert "role team" in finding.fix
     admin.give_role(login.name, "team")
     found = delivered(team, name)
 
@@ -111,4 +111,4 @@ def test_who_has_lost_the_role_is_told_so_and_a_purged_run_is_something_else(tea
     )
     assert spool.drain()[execution_folder(again)].startswith("refused: run 0000")
     (finding,) = health._waiting()
-    assert "deleted for good" in finding.text and "role team" not in finding.mend
+    assert "deleted for good" in finding.text and "role team" not in finding.fix

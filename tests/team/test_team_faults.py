@@ -158,7 +158,7 @@ def test_what_is_left_of_a_server_whose_first_process_was_killed_is_ended(make_t
     psutil.wait_procs([psutil.Process(first)] if psutil.pid_exists(first) else [], timeout=10)
     assert any(process.is_running() for process in left)
     if verb == "stop":
-        assert "what was left of the MLflow server" in team.type("shared", "stop")
+        assert "leftover processes of the MLflow server" in team.type("shared", "stop")
     else:
         team.start()
         assert stack.health(team.uri) is None and team.server_pid() != first
@@ -280,7 +280,7 @@ def test_a_restore_that_fails_changes_nothing(make_team, tmp_path):
         assert holder.stdout.readline() == "connected\n"
         team.guards.enter_context(guarded(team.database_pid()))
         said = team.type("restore", str(tmp_path / "before.tar"), "--overwrite", status=1)
-        assert "the databases are not replaced" in said
+        assert "the databases were not replaced" in said
         holder.communicate("")
     team.start()
     assert read(team, login, run) == b"kept"
