@@ -12,7 +12,7 @@ TRACK_KEY = "pokebattle.track"  # the key of the switch in a notebook without th
 PARAMETERS, INJECTED = "parameters", "injected-parameters"  # the tags of papermill's cells
 PARAMETER_TAGS = {PARAMETERS, INJECTED}
 MAY_FAIL = "raises-exception"  # the tag of a cell that is expected to fail
-NEUTRAL = (  # functions that use and show no experiment, so that one chosen after them may exist before them
+NEUTRAL = (  # functions that neither use nor look up an experiment: one chosen after them may be created before them
     "active_run",
     "autolog",
     "disable_",
@@ -181,8 +181,8 @@ def literals(source: str) -> dict[str, Any]:
 def chosen_experiment(document: dict[str, Any], values: dict[str, Any]) -> str | None:
     """Return the experiment that a notebook chooses with ``mlflow.set_experiment`` before it uses or looks up any.
 
-    The run is opened there at once, so a cell that asks before whether the experiment exists must not be answered by
-    what tracking has created.
+    The run is created in it at once. A cell that looks up the experiment before it chooses it must not find what
+    tracking has created, so nothing is returned then.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ def _statements(cell: dict[str, Any]) -> list[ast.stmt]:
 
 
 def _mlflow_calls(statement: ast.stmt) -> list[tuple[str, ast.Call]]:
-    """Return a statement's calls of mlflow functions, and of all that are about experiments, in the text's order."""
+    """Return a statement's calls of mlflow functions, and of all calls about experiments, in the text's order."""
     calls = [(ast.unparse(node.func), node) for node in ast.walk(statement) if isinstance(node, ast.Call)]
     found = [(name, call) for name, call in calls if name.startswith("mlflow.") or "experiment" in name]
     return sorted(found, key=lambda one: (one[1].lineno, one[1].col_offset))

@@ -220,7 +220,7 @@ def _parent_folder() -> Path | None:
 
 
 def handed_over() -> Context | None:
-    """Return the context that papermill's engine or pytest's plugin wrote for this kernel; None if there is none."""
+    """Return the context that papermill's engine or pytest's plugin wrote for this kernel; None without such a file."""
     if not (
         handover := os.environ.pop(variables.HANDOVER, None)
     ):  # removed, as kernels that this one starts must not read it
@@ -386,7 +386,7 @@ def _from_program(first: str) -> Context | None:
     """Find the notebook that a user's own program executes, for example with nbclient or jupyter-scheduler.
 
     It is the notebook with the executed first cell, searched for first on the program's command line, then in the
-    kernel's folder, then in the program's. If none or several match, the program gives the name.
+    kernel's folder, then in the program's. If no notebook or several match, the program gives the name.
     """
     import psutil
 

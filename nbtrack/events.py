@@ -1,4 +1,4 @@
-"""The events of a journal: what a kernel, or the program that executes a notebook, writes down, one JSON line each.
+"""The events of a journal: what a kernel, or the program that executes a notebook, records, one JSON line each.
 
 Times are in milliseconds since 1970. A ``cell`` is the number of cells that began before it in this execution. Journals
 of earlier releases may lack fields that were added later; the fields are listed with `NotRequired` then.
@@ -59,14 +59,14 @@ class Params(FromCell):
 
 
 class Metrics(FromCell):
-    """Metrics that the project's own code logs, for a logged model if one is named."""
+    """Metrics that the project's own code logs, linked to a logged model if the event names it."""
 
     values: dict[str, float]
     model: NotRequired[str]
 
 
 class Dataset(FromCell):
-    """A part of a data set was loaded; a part other than "train" is one that is held out."""
+    """A part of a data set was loaded; every part except "train" is held out."""
 
     name: str
     digest: str
@@ -87,7 +87,7 @@ class Fit(FromCell):
 
 
 class Tags(FromCell):
-    """Tags for the run, or for another one."""
+    """Tags for the run, or for another run."""
 
     values: dict[str, str]
     run: NotRequired[str]

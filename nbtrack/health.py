@@ -147,12 +147,12 @@ def _artifacts(rest: MlflowRest) -> list[Finding]:
     latest = rest.call("POST", "experiments/search", max_results=1, order_by=["creation_time DESC"])
     places = [one.get("artifact_location", "") for one in latest.get("experiments", [])]
     problems = [why for place in places if (why := artifact_stores.problem(place))]
-    fix = "start the server with --artifacts-destination, or give this machine credentials for that place"
+    fix = "start the server with --artifacts-destination, or give this machine credentials for that store"
     return [Finding("artifacts", False, why, fix) for why in problems]
 
 
 def _open_runs(rest: MlflowRest) -> list[Finding]:
-    """Find runs that are open on the server although nothing writes to them."""
+    """Find runs that are open on the server although no process writes to them."""
     here = {one.start["execution"]: one for one in spool.waiting()}
     found = []
     for run in rest.search_runs(f"attributes.status = 'RUNNING' and tags.`{EXECUTION}` != ''"):
@@ -234,7 +234,7 @@ def _who_delivers(one: spool.Waiting) -> str:
 
 
 def _fix(one: spool.Waiting) -> str:
-    """Return how to get a waiting execution delivered."""
+    """Return what delivers a waiting execution."""
     uri, again = destination_of(one.start), "`python -m nbtrack sync`"
     if one.reason.startswith("HTTP"):
         return (

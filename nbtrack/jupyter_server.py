@@ -1,4 +1,4 @@
-"""Jupyter server extension that delivers what kernels and their senders have left; the server outlives them."""
+"""Jupyter server extension that delivers what kernels and senders left; the server runs longer than they do."""
 
 import asyncio
 from typing import Any

@@ -54,8 +54,8 @@ class MlflowRest:
     ----------
     ahead : float
         Seconds by which the server's clock is ahead of this machine's, according to its last responses, with a
-        resolution of one second. A server sets a response's date before it sends it, a busy server long before; the
-        latest date counts.
+        resolution of one second. A server sets a response's date before it sends the response, a busy server
+        long before; the latest date counts.
     """
 
     def __init__(self, uri: str, timeout: float = 30.0, heard: Callable[[float], None] = lambda seconds: None) -> None:
@@ -269,8 +269,8 @@ class MlflowRest:
             try:
                 found = dict(self.call("GET", "experiments/get-by-name", experiment_name=name)["experiment"])
                 if found.get("lifecycle_stage") == "deleted":
-                    mend = f"mlflow experiments restore --experiment-id {found['experiment_id']}"
-                    raise ServerError(409, "EXPERIMENT_DELETED", f"experiment {name!r} is deleted (`{mend}`)")
+                    undo = f"mlflow experiments restore --experiment-id {found['experiment_id']}"
+                    raise ServerError(409, "EXPERIMENT_DELETED", f"experiment {name!r} is deleted (`{undo}`)")
                 return found
             except ServerError as error:
                 if error.status != 404 or not error.code:
@@ -362,15 +362,15 @@ def as_json(value: Any) -> bytes:
     try:
         return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except ValueError:
-        return json.dumps(_as_told(value), allow_nan=False, ensure_ascii=False).encode()
+        return json.dumps(_readable(value), allow_nan=False, ensure_ascii=False).encode()
 
 
-def _as_told(value: Any) -> Any:
+def _readable(value: Any) -> Any:
     """Return a JSON value with MLflow's names for numbers that are not finite, and without half surrogate pairs."""
     if isinstance(value, dict):
-        return {_as_told(key): _as_told(item) for key, item in value.items()}
+        return {_readable(key): _readable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_as_told(item) for item in value]
+        return [_readable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return NOT_FINITE[str(float(value))]
     return whole_characters(value) if isinstance(value, str) else value

@@ -14,7 +14,7 @@ GROUP = "nbtrack.plugins"
 
 
 class Plugin(Protocol):
-    """The functions that a plugin may have. A plugin without a function is passed over."""
+    """The functions that a plugin may have; it may lack any of them."""
 
     def start_kernel(self) -> None:
         """Prepare a tracked kernel, before its cells import their first package."""
@@ -42,7 +42,7 @@ class Plugin(Protocol):
         """
 
     def usable_parameters(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return parameters that were refused such that the run's name can be made from them."""
+        """Return rejected parameters in a form from which the run's name can be built."""
 
     def model_logger(self, model: Any) -> Callable[..., Any] | None:
         """Return the function that logs a model of the project's own type; None for another model.
@@ -51,7 +51,7 @@ class Plugin(Protocol):
         """
 
     def after_sync(self) -> list[str]:
-        """Deliver what is the project's own after ``sync``, and return lines that say what was done.
+        """Deliver the project's own records after ``sync``, and return lines that say what was done.
 
         Raises
         ------
@@ -72,7 +72,7 @@ def plugins() -> tuple[Any, ...]:
 
 
 def functions(name: str) -> list[Callable[..., Any]]:
-    """Return the plugins' functions of one name.
+    """Return the functions of a name that the plugins have.
 
     Parameters
     ----------

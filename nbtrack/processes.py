@@ -155,8 +155,8 @@ class Watch:
         signal : int or None
         """
         code = self._exit_code()
-        # The counter is the whole cgroup's: an earlier out-of-memory kill of another process in it, followed by
-        # somebody's SIGKILL, is reported wrongly. The count is current: it rises before the signal is sent.
+        # The counter is the whole cgroup's: if another process in it was killed out of memory, a later SIGKILL for
+        # another reason is reported wrongly. The count is current: it rises before the signal is sent.
         counter, before = self._oom
         now = oom_kills(counter)
         out_of_memory = before is not None and now is not None and now > before
@@ -220,7 +220,7 @@ def _open_pidfd(pid: int) -> int | None:
 
 
 def oom_counter(pid: int, root: str | Path = "/") -> Path | None:
-    """Return the file in which the memory cgroup of a process counts out-of-memory kills; None if none can be read.
+    """Return the file in which the memory cgroup of a process counts out-of-memory kills; None if it cannot be read.
 
     Parameters
     ----------

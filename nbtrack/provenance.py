@@ -28,7 +28,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def code_version(folder: Path) -> tuple[str, bool] | None:
     """Return commit and dirty flag of the checkout that contains ``folder``; None outside a checkout.
 
-    Dirty means that a tracked file differs from the commit, or that no commit contains some code or settings. A
+    Dirty means that a tracked file differs from the commit, or that code or settings are in no commit. A
     notebook whose code cells are the committed ones does not count.
 
     Parameters

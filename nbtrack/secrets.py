@@ -108,7 +108,7 @@ class Masker:
         values = [value for name, value in fresh.items() if re.search(_NAME, name.lower()) and _is_secret(name)]
         values += [found[1] for value in fresh.values() if "://" in value for found in re.findall(_URL, value)]
         forms = {form for value in values if _is_rare(value) for form in _written(value)}
-        if forms:  # longest first, as one may be the beginning of another
+        if forms:  # longest first, as a form may be the beginning of another
             self._values = sorted(forms.union(self._values), key=len, reverse=True)
 
     def __len__(self) -> int:

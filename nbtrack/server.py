@@ -67,7 +67,7 @@ def origin_of(uri: str) -> str:
 
 
 def process(record: Mapping[str, Any]) -> psutil.Process | None:
-    """Return the recorded server's process if it is alive and still the same one.
+    """Return the recorded server's process if it is alive and its pid was not reused.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def spawn(command: Sequence[str], env: Mapping[str, str], folder: Path, port: in
 
 
 def _free_port() -> tuple[int, list[str]]:
-    """Return MLflow's port if it is free, else the last used or any free one, with a remark on who uses MLflow's."""
+    """Return MLflow's port if it is free, else the last used or any free port, with a remark on what uses MLflow's."""
     wanted, last = urlsplit(DEFAULT_URI).port, _folder() / "port"
     assert wanted is not None
     known = [int(text)] if last.is_file() and (text := last.read_text().strip()).isdigit() else []
@@ -252,7 +252,7 @@ def await_answer(
 
 
 def stop() -> str | None:
-    """Stop the server that ``start`` recorded; return its address, or None if there was none to stop."""
+    """Stop the server that ``start`` recorded; return its address, or None if there was no server to stop."""
     record = server_record()
     running = process(record)
     (state_dir() / "server.json").unlink(missing_ok=True)
@@ -264,7 +264,7 @@ def stop() -> str | None:
 
 
 def end_remains(record: Mapping[str, Any], folder: Path) -> bool:
-    """Stop what is left of a recorded server whose main process was killed.
+    """Stop the leftover processes of a recorded server whose main process was killed.
 
     Parameters
     ----------

@@ -14,7 +14,9 @@ from nbtrack import variables
 from nbtrack.paths import state_dir
 
 DEFAULT_URI = "http://127.0.0.1:5000"
-PROMOTIONS = "promotions"  # prefix of the experiments that are tickets of the promotion lock; who may create them
+PROMOTIONS = (
+    "promotions"  # prefix of the experiments that are tickets of a promotion lock; the team's server protects them
+)
 START_SECONDS = 180.0  # timeout for the start of a local server
 OFF, ON = {"off", "0", "false", "no"}, {"on", "1", "true", "yes", ""}
 NUMBERS = {variables.SPOOL_MB: 4096.0, variables.LINGER: 86400.0}  # settings and their defaults

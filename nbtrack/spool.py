@@ -193,7 +193,7 @@ def retry_aside() -> dict[Path, str]:
 
 
 def drain_until_empty() -> None:
-    """Deliver until nothing waits, for at most `linger` seconds (a day); only one process per spool does this.
+    """Deliver until nothing waits, for at most `linger` seconds (a day); only one process of a spool does this.
 
     Other processes return at once: the one that drains checks the spool again after it has released the lock.
     """
@@ -215,7 +215,7 @@ def drain_until_empty() -> None:
 
 
 def call_drainer() -> None:
-    """Start a process that delivers what a sender that died with its kernel has left, unless one runs already."""
+    """Start a process that delivers what senders that died with their kernels left, unless such a process runs."""
     with contextlib.suppress(OSError):
         if executions_dir().is_dir() and _any_stranded():
             start_drainer()

@@ -199,7 +199,7 @@ class MLflowTracker:
 
     @contextlib.contextmanager
     def _child(self, run_name: str | None) -> Iterator["ActiveRun"]:
-        """Begin a run below the active run, or one of mlflow's own if there is no server."""
+        """Begin a run below the active run, or a run of plain mlflow if there is no server."""
         mlflow, process = _mlflow(), os.getpid()
         if current() is None and mlflow.active_run() is None:
             mlflow.set_experiment(self.experiment_name)

@@ -34,7 +34,7 @@ PATIENCE = 2.0  # seconds to wait for a run's address if the run was not created
 
 
 class ParameterError(click.ClickException, ValueError):
-    """A parameter that the notebook's schema refuses: one line and exit code 1 on the command line."""
+    """A parameter that the notebook's schema rejects: one line and exit code 1 on the command line."""
 
 
 class TrackedEngine(NBClientEngine):
@@ -133,7 +133,7 @@ def _finish(told: dict[str, Any], error: BaseException | None, nb: Any, kernel: 
 
 def _validate(nb: Any, name: str, told: dict[str, Any] | None) -> None:
     own = nb.metadata.get(METADATA_KEY)
-    if not isinstance(own, dict):  # a notebook of no project
+    if not isinstance(own, dict):  # the notebook has no settings for nbtrack
         return
     source = next((c.source for c in nb.cells if PARAMETERS in c.metadata.get("tags", [])), "")
     given = told["parameters"] if told else dict(nb.metadata.papermill.get("parameters", {}))
@@ -156,7 +156,7 @@ def _seen(nb: Any) -> list[handover.Seen]:
 
 
 def _usable(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return parameters that were refused such that the run's name can be made from them."""
+    """Return rejected parameters in a form from which the run's name can be built."""
     for usable_parameters in functions("usable_parameters"):
         parameters = dict(usable_parameters(parameters))
     return parameters

@@ -35,8 +35,8 @@ _under_way: "Execution | None" = None
 def current() -> "Execution | None":
     """Return the execution that this process is part of; None if nothing is tracked.
 
-    It receives what cells log with mlflow even if its cells are no longer watched: without a server, there is no other
-    way.
+    It receives what cells log with mlflow even after tracking of its cells has failed: while the server is away, no
+    other object can record it.
     """
     execution = _under_way
     return execution if execution and execution.pid == os.getpid() else None
@@ -95,7 +95,7 @@ class Execution:
         self.progress = Progress(self.journal.folder)
         self._usual = 0.0  # the server's current response time in seconds
         self._stuck: tuple[tuple[int, int], float, float] | None = None  # after a failed wait: pulse, until, patience
-        self._looked = 0.0, 0.0  # check in vain of a server that is away: when to check again, seconds waited
+        self._looked = 0.0, 0.0  # last failed check of a server that is away: when to check again, seconds waited
         self._asked_to = 0  # journal offset up to which events must be delivered before a read
         self._looking, self._starting = threading.Lock(), threading.Lock()
         self.failed = False  # a cell has failed
@@ -165,7 +165,7 @@ class Execution:
             os.write(self._bell, how)
         except BlockingIOError:
             pass
-        except OSError:  # the sender is gone
+        except OSError:  # the sender has ended
             with self._starting:  # several threads may notice it
                 if time.monotonic() - self._started > RESTART and self.journal.folder.is_dir():
                     self._start_sender()
@@ -252,7 +252,7 @@ class Execution:
         self._usual, self._stuck = max(seconds, 0.8 * self._usual), None
 
     def hangs(self) -> bool:
-        """Return whether further waiting is useless: the sender is gone, or the server answers nothing at all.
+        """Return whether further waiting is useless: the sender has ended, or the server answers no request at all.
 
         On a busy machine, or behind a lock in its database, a working server can take long for one response.
         """

@@ -227,7 +227,7 @@ class KernelTracker:
             return execution
         bound = {**self.shell.user_ns, **(literals(source) if is_parameters else {})}
         names = self.context.names(bound)
-        if execution and self._goes_over(execution, names):
+        if execution and self._begins_another(execution, names):
             execution.end()
             execution, self._cells = None, {}
         if execution is None:
@@ -236,10 +236,10 @@ class KernelTracker:
             execution.freeze_names(names)
         return execution
 
-    def _goes_over(self, execution: Execution, names: tuple[str, str]) -> bool:
-        """Return whether another run begins.
+    def _begins_another(self, execution: Execution, names: tuple[str, str]) -> bool:
+        """Return whether the names of a cell's run differ, so that another run begins.
 
-        Not while a subshell is busy, as its cell has to end in the run in which it began.
+        No run begins while a subshell is busy, as its cell has to end in the run in which it began.
         """
         if not execution.names or execution.names == names or (self.context and self.context.executor == "papermill"):
             return False
@@ -359,7 +359,7 @@ class KernelTracker:
     def _note_count(self, kind: str, content: dict[str, Any], request: str, cell: Cell | None) -> None:
         """Record the execution count that a front end shows.
 
-        It is the announced one; in interactive executors, that of the reply.
+        It is the count that was announced; in interactive executors, the count in the reply.
         """
         count = content.get("execution_count")
         if kind == "execute_input":

@@ -31,7 +31,7 @@ def after_import(name: str, callback: Callback) -> None:
 def before_first_package(callback: Callable[[], None]) -> None:
     """Call ``callback()`` before the next package that is not of the standard library is imported.
 
-    An error in it is one line on the terminal: the user's import must not fail, and tracking goes on.
+    An error in it is one line on the terminal: the user's import must not fail, and tracking continues.
 
     Parameters
     ----------

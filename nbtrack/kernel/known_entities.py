@@ -159,7 +159,7 @@ class KnownEntities:
             body["run_name"] = named[0] if named else _random_name()
         if kind == "model" and not body.get("name"):
             body["name"] = _random_name()
-        if not unclear:  # otherwise it is found by what was sent
+        if not unclear:  # otherwise the sender recognises it by what was sent
             own = [{"key": LOCAL_ID, "value": token}] if kind in {"run", "model", "version"} else []
             sent = body | {"tags": [*body["tags"], *own]} if body["tags"] or own else sent
         known = {"known": self._server_ids(kind)} if unclear else {}
@@ -173,7 +173,7 @@ class KnownEntities:
         return 200, whole
 
     def _server_ids(self, kind: str) -> list[str]:
-        """Return the ids of known entities, so that none of them is taken for the one just created."""
+        """Return the ids of known entities, so that the sender does not take one of them for the one just created."""
         return [key.rpartition("/")[2] for known, key in self._known if known == kind]
 
 

@@ -1,4 +1,4 @@
-"""Join the cells' own ``mlflow`` calls to the execution's run.
+"""Make the cells' own ``mlflow`` calls use the execution's run.
 
 Nothing here imports mlflow: the patches are applied when a cell imports it. A cell that logs without a run of its own
 logs to the execution's run, where plain MLflow would begin a new run; a run that a cell starts without a parent becomes
@@ -65,7 +65,7 @@ class Attachment:
         self.fluent, self.current = fluent, current
         self.execution: Execution | None = None  # the execution whose run was used
         self._open: set[str] = set()  # runs that cells have started on the execution's server and not ended
-        self._claims = threading.Lock()  # of several threads that log without a run, only one gets the execution's
+        self._claims = threading.Lock()  # only one of several threads that log without a run gets the execution's run
         self._looked_up = threading.local()  # the chosen experiment, during one call of a cell
         self._stack = fluent._active_run_stack.get
         self._chosen_experiment = fluent._get_experiment_id
@@ -211,7 +211,7 @@ class Attachment:
         return call
 
     def _own_run(self) -> Any:
-        """Return the id of the execution's run; None if the server refuses it, so that no other run waits for it."""
+        """Return the id of the execution's run; None if the server refuses it: no other run must wait for it."""
         execution = self._joined()
         own = self._adopted(execution)["info"]["run_id"] if execution else None
         return None if execution and (execution.refused or execution.deleted) else own

@@ -37,7 +37,7 @@ CONNECT = 5.0  # seconds to open a connection
 PASSING = {408, 425, 429, 502, 503, 504}  # the server, or a proxy before it, has a temporary problem
 DENIED = {401, 403}
 LOST = "the connection was lost"
-WRITING = (  # mlflow functions that write: what they read internally is not a read of the cell's
+WRITING = (  # mlflow functions that write: what they read internally is not a read by the cell
     "log_",
     "_log",
     "start_",
@@ -283,7 +283,7 @@ class TrackedRequests:
         return status in {404, 500} and not self._is_well(request, PAUSE)
 
     def _is_well(self, request: Request, timeout: float) -> bool:
-        """Return whether an MLflow server can read its database, so that it fails only at the one request."""
+        """Return whether an MLflow server can read its database, so that only the one request fails."""
         try:
             path = "/api/2.0/mlflow/experiments/search"
             options = {"params": {"max_results": 1}, "timeout": timeout}
@@ -353,7 +353,7 @@ class TrackedRequests:
         raise self.module.MlflowException(f"{execution.uri} cannot answer now ({reason})")
 
     def _recorded(self, request: Request, asked: bool) -> Any:
-        """Return the answer from the journal, about what only this process has, or for a read of mlflow's own."""
+        """Return the answer to a read about what the server does not have yet, or to a read of mlflow's own."""
         local = LOCAL.search(_translate(request.execution, request.text()))
         if local and request.path.startswith(ARTIFACTS.rstrip("/")):
             return self._kept_file(request)
@@ -372,7 +372,7 @@ class TrackedRequests:
     def _remembered(self, request: Request) -> dict[str, Any] | None:
         return self.offline.look_up(request.name, request.options.get("params") or request.body)
 
-    # -- the way to the server -------------------------------------------------------------------
+    # -- sending -----------------------------------------------------------------------------------
 
     def _is_ready(self, request: Request, patience: float) -> bool:
         """Wait until the server has received what was recorded before.
@@ -478,7 +478,7 @@ def _awaited(send: Callable[[], Any], execution: Execution, patience: float) -> 
     Raises
     ------
     UnansweredError
-        If it takes longer than any working server.
+        If it takes longer than a working server would.
     """
     outcome: list[Any] = []
     done, began = threading.Event(), time.monotonic()

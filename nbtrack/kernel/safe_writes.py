@@ -32,7 +32,7 @@ class Write(NamedTuple):
 
     @property
     def run(self) -> str:
-        """The id of the run that the request is about; empty if it is about none."""
+        """The id of the run that the request is about; empty if it names no run."""
         return run_of(self.body)
 
     def entries(self, kind: str) -> list[dict[str, Any]]:
@@ -181,5 +181,8 @@ def _is_key(key: Any) -> bool:
 
 
 def _can_be_stored(text: str) -> bool:
-    """Return whether every database accepts a text: PostgreSQL refuses NUL, none stores half of a surrogate pair."""
+    """Return whether every database accepts a text.
+
+    PostgreSQL refuses NUL, and no database stores half of a surrogate pair.
+    """
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

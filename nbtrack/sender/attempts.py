@@ -33,7 +33,7 @@ class CellResults:
     own : dict
         Parameters that the cell logged with mlflow.
     figures : dict
-        The latest value of each metric that the cell has published or logged.
+        The latest value of each metric that the cell or the project's own code in it logged.
     text : str
         What the cell added to the run's description.
     """

@@ -102,9 +102,9 @@ def _get(rest: MlflowRest, path: str, **query: Any) -> Seen:
 
 
 def _later(rest: MlflowRest, found: Mapping[str, Any], at: int, what: str) -> None:
-    """Raise if somebody may have changed an entity after the request.
+    """Raise if another client may have changed an entity after the request.
 
-    An entity that was created after the request is not checked, as others could not know it.
+    An entity that was created after the request is not checked, as other clients could not know it.
     """
     created_at = int(found.get("creation_timestamp") or found.get("creation_time") or 0)
     if int(found.get("last_updated_timestamp") or found.get("last_update_time") or 0) >= at > created_at:
@@ -199,7 +199,7 @@ LOOKS: dict[str, Callable[[MlflowRest, Mapping[str, Any], int], Seen]] = {
 def created(rest: MlflowRest, creates: str, body: Mapping[str, Any], asked: int) -> Iterator[Answer]:
     """Yield, as responses to the request, what it may have created: equal in all requested fields, and not yet changed.
 
-    Nobody has received the id of what it created, so an entity to which something was logged is somebody else's.
+    No client has received the id of what the request created, so an entity with logged values was created by another.
 
     Parameters
     ----------

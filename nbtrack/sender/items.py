@@ -12,7 +12,7 @@ from nbtrack.tags import LOCAL_ID
 
 @dataclass
 class Item:
-    """One item to deliver. A ``vital`` item is one without which there is no run."""
+    """One item to deliver. Without a ``vital`` item there is no run."""
 
     failures: int = field(default=0, init=False)
     unclear: bool = field(default=False, init=False)  # it was sent and may have been carried out

@@ -115,7 +115,7 @@ class JournalReader:
 
     @property
     def headline(self) -> dict[str, float]:
-        """The valid metrics that cells published or logged."""
+        """The valid metrics that cells or the project's own code logged."""
         return self.attempts.figures()
 
     def read(self) -> None:
@@ -252,7 +252,7 @@ class JournalReader:
 
     def _notice_edit(self, cell: ExecutedCell) -> None:
         """Set the dirty flag at once if the commit does not contain the cell that runs."""
-        if self.by_hand and not self._dirty and not cell.beside and not self.provenance.holds(cell.source):
+        if self.by_hand and not self._dirty and not cell.beside and not self.provenance.contains(cell.source):
             self._dirty = True
             self._put(Batch(self.run, tags={tags.DIRTY: "true"}))
 
@@ -401,10 +401,10 @@ class JournalReader:
         for turn in attempts.begin():
             self.cells[turn].left_to = number
         self._open_attempt(attempts.number)
-        self.provenance.recheck_server(attempts.number)
+        self.provenance.recheck(attempts.number)
 
     def _turn(self) -> int | None:
-        """Return the turn of the cell that the current event comes from: the one it names, else the notebook's last."""
+        """Return the turn of the cell that the current event names, else of the notebook's last executed cell."""
         if self._event_cell is not None and self._event_cell < len(self.cells):
             return self._event_cell
         return next((turn for turn in range(len(self.cells) - 1, -1, -1) if not self.cells[turn].beside), None)
@@ -451,7 +451,7 @@ class JournalReader:
     def _in_turn(self, run: str, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the points of one request such that MLflow shows the point of each key that was logged last.
 
-        Of points with the same step and millisecond, MLflow shows the greatest, and keeps equal ones once. When each
+        Of points with the same step and millisecond, MLflow shows the greatest, and stores equal points once. When each
         point is sent and awaited, no two have the same millisecond; in a journal they may, so later points get later
         timestamps. Timestamps that were not taken from the clock are not changed.
         """
@@ -471,7 +471,7 @@ class JournalReader:
         return point if given == told else point | {"timestamp": given}
 
     def on_metrics(self, event: events.Metrics) -> None:
-        """Store metrics that a notebook publishes, and queue them.
+        """Store metrics that the project's own code logs, and queue them.
 
         Parameters
         ----------
@@ -484,7 +484,7 @@ class JournalReader:
         self._metrics(told, points)
 
     def on_dataset(self, event: events.Dataset) -> None:
-        """Queue a part of a battle set as the run's input; for a judging part, also when it was opened.
+        """Queue a part of a data set as the run's input; for a part that is held out, also when it was opened.
 
         Parameters
         ----------

@@ -25,7 +25,7 @@ from nbtrack.tags import SEEN
 from nbtrack.terminal import say
 
 DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to report how they ended, once the kernel is gone
-PACE = 1.0  # seconds between deliveries that nobody waits for, as each takes processor time from the cells
+PACE = 1.0  # seconds between deliveries for which no cell waits, as each takes processor time from the cells
 TICK = 1.0  # seconds without a signal after which the kernel is checked
 TOLD_HERE = {"jupyterlab", "vscode", SCRIPT}  # executors in which no driver prints the run's address
 PARTING = 5.0  # seconds after the kernel's end in which the terminal may still be used
@@ -48,7 +48,7 @@ class SenderProcess:
     Parameters
     ----------
     folder : Path
-        The execution's folder, whose lock the caller holds.
+        The execution's folder, which the caller has locked.
     start : dict
         The journal's first event.
     kernel : int
@@ -95,7 +95,7 @@ class SenderProcess:
             else:
                 pause = due - time.monotonic()
         leave_terminal()
-        os.nice(5)  # nobody waits any more, and the next notebook may already run
+        os.nice(5)  # no cell waits any more, and the next notebook may already run
         self._note_end()
         self._attempt(self.writer.finalize, at_once=True)
 

@@ -83,7 +83,7 @@ class Provenance:
             return ""
         return self.masker.text(code_diff(self.place, commit, self.notebook)) or "# something differs\n"
 
-    def recheck_server(self, attempt: int) -> None:
+    def recheck(self, attempt: int) -> None:
         """Record the differences from the commit when an attempt begins: modules may have been edited and reloaded.
 
         Parameters
@@ -99,12 +99,12 @@ class Provenance:
 
     @functools.cached_property
     def committed(self) -> list[dict[str, Any]] | None:
-        """The code cells of the committed notebook, without those marked ``# no-track``; None if there is none."""
+        """The code cells of the committed notebook, without those marked ``# no-track``; None if no commit has it."""
         commit = self.seen.get("commit")
         cells = committed_cells(self.notebook, commit) if self.notebook and commit else None
         return None if cells is None else without_secrets({"cells": cells}).get("cells", [])
 
-    def holds(self, source: str) -> bool:
+    def contains(self, source: str) -> bool:
         """Return whether the committed notebook contains a cell that ran; true if there is no committed notebook.
 
         Parameters

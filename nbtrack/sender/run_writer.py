@@ -35,7 +35,7 @@ class RunWriter:
     Parameters
     ----------
     folder : Path
-        The execution's folder, whose lock the caller holds.
+        The execution's folder, which the caller has locked.
     start : dict
         The journal's first event.
     """
@@ -176,7 +176,7 @@ class RunWriter:
         self.record()  # again, as a full disk now has room
 
     def _is_open(self, run: str) -> bool:
-        """Return whether the server has a run as running, so that nobody has ended it."""
+        """Return whether the server has a run as running, so that no client has ended it."""
         try:
             found = self.delivery.rest.call("GET", "runs/get", run_id=self.delivery.progress.ids.get(run, run))
         except ServerError:
@@ -224,7 +224,7 @@ class RunWriter:
         return told | ({tags.DESCRIPTION: description} if description or reader.described else {})
 
     def _params_there(self) -> list[str]:
-        """Return the parameters that the run has on the server: a cell may have logged one without the journal."""
+        """Return the parameters that the run has on the server: cells may have logged some without the journal."""
         try:
             run = self.delivery.rest.call("GET", "runs/get", run_id=self.delivery.progress.ids[self.start["run"]])
         except ServerError as error:
@@ -325,7 +325,7 @@ def deliver_aside(folder: Path) -> str:
     Parameters
     ----------
     folder : Path
-        The execution's folder, whose lock the caller holds.
+        The execution's folder, which the caller has locked.
 
     Returns
     -------

@@ -3,7 +3,7 @@
 A request that was sent may have been carried out although no response came. Metric points, parameters, tags and files
 may be sent twice without harm. What gets an id from the server (runs, models, versions) carries a local id in the tag
 ``pokebattle.local_id``, is searched for before it is created a second time, and duplicates are deleted at the end.
-For what a kernel sent without that tag, and for what changes something, the server is asked first: see `repeats`.
+For what a kernel sent without that tag, and for what changes something, the server is asked first: see `idempotency`.
 
 If the server does not accept an item, only that item is set aside, and retried later if that can succeed.
 """
@@ -59,7 +59,7 @@ class Sender:
         self.moving = False  # the same, except for the execution's run, which is created again elsewhere
         self._resumed = bool(self.progress.offset or self.progress.ids or self.progress.facts)
         self._doubtful: list[Call] = []
-        self._blamed = ""  # names and error of the item last set aside: an equal one is set aside undivided
+        self._blamed = ""  # names and error of the item last set aside: an item with the same is set aside undivided
 
     def _heard(self, seconds: float) -> None:
         """Show a waiting kernel that the server responds, and how long its first response took."""

@@ -6,10 +6,10 @@ MANAGE of all model versions, which only an administrator can grant.
 
 MLflow lets every account create experiments and models, and their creator delete them with what others logged there.
 Here, creating needs EDIT of all experiments. Only the administrator deletes experiments; registered models and
-versions, and the tickets of promotions (experiments that `registry.claim` creates), are deleted by accounts that may
+versions, and the tickets of promotions (experiments whose names begin with `TICKETS`), are deleted by accounts that may
 promote.
 
-An account without a password gets no information, and `/health` reads both databases.
+A client that does not log in gets no information. `/health` reads both databases.
 """
 
 import os
@@ -227,7 +227,7 @@ def _user(asked: Request) -> Any:
 
 
 def _written(asked: Request, path: str) -> str:
-    """Return the path of the artifact that a request writes or deletes; empty if it is about none."""
+    """Return the path of the artifact that a request writes or deletes; empty for other requests."""
     if path.endswith("/mlflow/upload-artifact"):
         path = f"/{asked.query_params.get('run_uuid')}/artifacts/{asked.query_params.get('path')}"
     elif "/mlflow-artifacts/" not in path:
@@ -256,7 +256,7 @@ def _refused_file(asked: Request, path: str) -> str:
 
 
 def database_problem() -> str:
-    """Read a table of each database; return which one does not answer, or an empty string."""
+    """Read a table of each database; return which database does not answer, or an empty string."""
     looks = (("MLflow's", handlers._get_tracking_store, "experiments"), ("the accounts'", lambda: auth.store, "users"))
     for whose, store, table in looks:
         try:

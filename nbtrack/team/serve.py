@@ -27,7 +27,7 @@ def serve(settings: Mapping[str, str]) -> None:
     Raises
     ------
     SettingsError
-        If a setting is missing, a password is short or a known one, or the database does not answer.
+        If a setting is missing, a password is too short or easy to guess, or the database does not answer.
     """
     uri, argv = s.database(settings), command(settings)
     environment(settings, uri)

@@ -188,13 +188,15 @@ def check_password(value: str) -> None:
         If it has fewer than `MINIMUM` characters, fewer than four different ones, or is a known example.
     """
     if len(value) < MINIMUM:
-        raise SettingsError(f"expected at least {MINIMUM} characters, got {len(value)}; `make env` makes random ones")
+        raise SettingsError(f"expected at least {MINIMUM} characters, got {len(value)}; `make env` writes random ones")
     if value.lower() in KNOWN or len(set(value)) < 4:
-        raise SettingsError("expected a password of your own, got one that is easy to guess; `make env` makes one")
+        raise SettingsError(
+            "expected a password of your own, got one that is easy to guess; `make env` writes a random one"
+        )
 
 
 def check_name(value: str) -> None:
-    """Check that an account's name has no colon: basic authentication ends the name there, so nobody could log in.
+    """Check that an account's name has no colon: basic authentication ends the name there.
 
     Parameters
     ----------

@@ -159,12 +159,12 @@ def status() -> list[Part]:
     record, settings = _record(), s.load()
     uri = str(record.get("uri") or f"http://127.0.0.1:{settings.get(s.PORT) or 5000}")
     if settings.get(s.BACKEND_STORE, "").strip():
-        database = Part("database", True, "elsewhere, as MLFLOW_BACKEND_STORE_URI says")
+        database = Part("database", True, "elsewhere (MLFLOW_BACKEND_STORE_URI)")
     else:
         there = postgres.runs(s.folder() / "postgres")
         database = Part("database", there, "PostgreSQL runs" if there else "PostgreSQL does not run")
     there = server.process(record) is not None
-    process = Part("server", there, f"process {record['pid']}" if there else "no process of this checkout's")
+    process = Part("server", there, f"process {record['pid']}" if there else "no process of this checkout")
     problem = health(uri, record.get("boot"))
     accounts_ = Part(
         "accounts",

@@ -69,7 +69,7 @@ def test_cells_that_did_not_run_differ_from_nothing(notebook: Path) -> None:
 def test_a_cell_that_was_edited_and_not_saved_is_dirty_and_in_the_patch(notebook: Path) -> None:
     seen = provenance(notebook)
     assert seen.seen["dirty"] is False
-    assert not seen.holds("fit(depth=3)") and seen.holds("fit(depth=6)\n")
+    assert not seen.contains("fit(depth=3)") and seen.contains("fit(depth=6)\n")
     dirty, patch = seen.that_ran(ran(SOURCES | {"b": "fit(depth=3)"}), 1)
     assert dirty and "\n-fit(depth=6)\n+fit(depth=3)\n" in patch and "noise" not in patch
     assert patch.startswith("--- a/n.ipynb (code cells)\n+++ b/n.ipynb (code cells)\n")
@@ -105,7 +105,7 @@ def test_a_module_that_was_edited_since_counts_from_the_next_attempt_on(notebook
     assert seen.seen["dirty"] is False
     (notebook.parent / "module.py").write_text("x = 2\n")
     assert seen.that_ran(ran(SOURCES), 1) == (False, "")
-    seen.recheck_server(2)
+    seen.recheck(2)
     (notebook.parent / "module.py").write_text("x = 1\n")
     dirty, patch = provenance(notebook).that_ran(ran(SOURCES), 2)  # whoever reads the journal again
     assert dirty and "+x = 2\n" in patch
