@@ -27,7 +27,7 @@ from nbtrack.sender.sender import Sender
 
 NAMED_FITS = 10  # fits per model class that get keys of their own; ``fits.json`` has all
 SCRIPT = "script"  # the executor of what `MLflowTracker` opens
-UNSEEN = "# was not recorded: there was no space left"
+UNSEEN = "# not recorded: there was no space left"
 COPIED_POINTS = 10_000  # metric points of a cell that are kept for the run of an attempt
 NOW = 1000  # ms: a point whose time is this close to its event's got it from mlflow's clock
 LONGEST_WAIT = 120_000  # ms that a kernel may have waited for an answer before it records a request
