@@ -52,11 +52,11 @@ def problem(artifact_uri: str) -> str:
     if (folder := _folder(artifact_uri)) is not None:
         return _locked(next(parent for parent in (folder, *folder.parents) if parent.exists()), artifact_uri)
     if said := _with_mlflow(LOOK, artifact_uri):
-        return f"{_own(artifact_uri)} ({said})"
+        return f"{_cannot_store(artifact_uri)} ({said})"
     return ""
 
 
-def _own(artifact_uri: str) -> str:
+def _cannot_store(artifact_uri: str) -> str:
     return f"clients have to store artifacts in {artifact_uri} themselves, and this machine cannot"
 
 
@@ -103,7 +103,7 @@ def upload(artifact_uri: str, path: str, chunks: Callable[[], Iterable[bytes]]) 
     except OSError as error:
         raise ServerError(400, "NOT_WRITABLE", f"{path} cannot be written below {artifact_uri} ({error})") from error
     if said:
-        raise ServerError(400, "NOT_PROXIED", f"{_own(artifact_uri)} ({said})")
+        raise ServerError(400, "NOT_PROXIED", f"{_cannot_store(artifact_uri)} ({said})")
 
 
 def _folder(artifact_uri: str) -> Path | None:

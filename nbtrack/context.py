@@ -221,9 +221,8 @@ def _parent_folder() -> Path | None:
 
 def handed_over() -> Context | None:
     """Return the context that papermill's engine or pytest's plugin wrote for this kernel; None without such a file."""
-    if not (
-        handover := os.environ.pop(variables.HANDOVER, None)
-    ):  # removed, as kernels that this one starts must not read it
+    handover = os.environ.pop(variables.HANDOVER, None)  # removed, as kernels that this one starts must not read it
+    if not handover:
         return None
     if handover == UNTRACKED:
         return Context("kernel", document={"metadata": {METADATA_KEY: {"track": False}}})

@@ -234,7 +234,7 @@ def _who_delivers(one: spool.Waiting) -> str:
 
 
 def _fix(one: spool.Waiting) -> str:
-    """Return what delivers a waiting execution."""
+    """Return how to deliver a waiting execution."""
     uri, again = destination_of(one.start), "`python -m nbtrack sync`"
     if one.reason.startswith("HTTP"):
         return (
