@@ -239,7 +239,7 @@ def test_who_may_not_register_still_logs(tracked: Any, make_notebook: Any, mlflo
         sync = ("python", "-m", "pokebattle", "sync")
         told = tracked.execute(*sync)
         assert told.returncode == 0 and ": set aside: HTTP 403" in told.stdout
-        assert "once you are allowed to" in tracked.execute("python", "-m", "pokebattle", "doctor").stdout
+        assert "once you have permission" in tracked.execute("python", "-m", "pokebattle", "doctor").stdout
         proxy.mode = "pass"  # and now they may
         assert ": delivered as " in tracked.execute(*sync).stdout
     assert tracked.client.get_registered_model("others").tags == {"seen": "yes"}
