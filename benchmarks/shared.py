@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nbtrack.mlflow_rest import MlflowRest
-from nbtrack.team import accounts, settings
+from nbtrack.team import settings
+from nbtrack.team.accounts import AccountsClient
 from nbtrack.team.settings import Login
 
 ROUNDS, WRITERS, RUNS = 5, 8, 25
@@ -75,11 +76,11 @@ def team(folder: Path, workers: int) -> Iterator[list[MlflowRest]]:
     try:
         subprocess.run([*command, "start"], env=env, check=True, stdout=subprocess.DEVNULL)
         uri = f"http://127.0.0.1:{env['MLFLOW_PORT']}"
-        admin = accounts.Server(uri, settings.login(settings.read_env(folder / ".env"), "ADMIN"))
+        admin = AccountsClient(uri, settings.login(settings.read_env(folder / ".env"), "ADMIN"))
         people = [Login(f"person{number}", f"{number}-has-a-long-password") for number in range(WRITERS)]
         for person in people:
-            accounts.add(admin, person, "team")
-        yield [accounts.Server(uri, person) for person in people]
+            admin.add(person, "team")
+        yield [AccountsClient(uri, person) for person in people]
     finally:
         subprocess.run([*command, "stop"], env=env, check=True, stdout=subprocess.DEVNULL)
 
