@@ -179,7 +179,7 @@ def test_another_server_on_the_port_is_not_taken_for_its_own(make_team):
 def test_without_accounts_everybody_may_and_is_told_so(make_team):
     team = make_team(MLFLOW_ENABLE_AUTH="false")
     assert MlflowRest(team.uri).call("POST", "experiments/search", max_results=1)["experiments"]
-    assert "whoever reaches the port may do everything" in team.type("shared", "start")
+    assert "anyone who reaches the port has full access" in team.type("shared", "start")
     assert "ok   accounts   off (MLFLOW_ENABLE_AUTH)" in team.type("shared", "status")
     assert "has no accounts: MLFLOW_ENABLE_AUTH is off there" in team.type("accounts", status=1)
 
