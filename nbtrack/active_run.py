@@ -1,7 +1,8 @@
 """The run of the execution that this process is part of, for a project's own code."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from nbtrack.ids import LOCAL
@@ -100,6 +101,18 @@ class Run:
         """
         body = {"experiment_id": self.experiment_id, "key": key, "value": value}
         self._execution.emit("call", method="POST", path=f"{API}/experiments/set-experiment-tag", body=body)
+
+    def use_files(self, pattern: str, used: Iterable[Path]) -> None:
+        """Record which files of a kind this execution uses: changes of the others do not make its code dirty.
+
+        Parameters
+        ----------
+        pattern : str
+            Absolute path with wildcards, as in ``/project/params/*.yaml``.
+        used : iterable of Path
+            Absolute paths. Those of earlier calls with the same pattern count, too.
+        """
+        self._execution.emit("files_used", pattern=pattern, used=[str(path) for path in used])
 
     def describe(self, subject: str, text: str) -> None:
         """Add a paragraph to the run's description, below those about other subjects.

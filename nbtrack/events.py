@@ -51,6 +51,13 @@ class Names(Event):
     run_name: str
 
 
+class FilesUsed(Event):
+    """Of the files that match a pattern, the execution uses these; paths are absolute."""
+
+    pattern: str
+    used: list[str]
+
+
 class Params(FromCell):
     """Parameters that were recorded automatically; provisional ones may still be replaced by an injected cell."""
 

@@ -53,6 +53,17 @@ def head(folder: Path) -> str:
     return (_git(folder, "rev-parse", "HEAD") or "").strip()
 
 
+def checkout(folder: Path) -> Path | None:
+    """Return the root of the checkout that contains ``folder``; None outside a checkout.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    return None if top is None else Path(top.strip())
+
+
 def changed_files(folder: Path, commit: str) -> list[Path]:
     """Return the files that make the checkout around ``folder`` dirty, compared with a commit.
 
@@ -66,10 +77,9 @@ def changed_files(folder: Path, commit: str) -> list[Path]:
     list of Path
         Absolute paths; empty outside a checkout.
     """
-    top = _git(folder, "rev-parse", "--show-toplevel")
-    if top is None:
+    root = checkout(folder)
+    if root is None:
         return []
-    root = Path(top.strip())
     return [root / path for path in _changed(root, commit) + _unknown(root)]
 
 
@@ -103,10 +113,9 @@ def code_diff(folder: Path, commit: str = "HEAD", but: Path | None = None) -> st
         At most `DIFF_LIMIT` characters of patch, then a note that it is cut; the names of changed notebooks and new
         files come first and are not counted. Empty outside a checkout.
     """
-    top = _git(folder, "rev-parse", "--show-toplevel")
-    if top is None:
+    root = checkout(folder)
+    if root is None:
         return ""
-    root = Path(top.strip())
     patch = _git(root, "diff", commit, "--no-color", "--no-ext-diff", "--", ".", ":(exclude)*.ipynb") or ""
     if len(patch) > DIFF_LIMIT:
         patch = f"{patch[:DIFF_LIMIT]}\n# cut: the patch has {len(patch)} characters\n"

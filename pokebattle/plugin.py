@@ -30,6 +30,10 @@ def start_kernel() -> None:
 def _record_params(params: Params) -> None:
     if current := run():
         current.log_params(params.model_dump(), automatic=True)
+        from pokebattle.params.files import folder
+
+        versions = folder().resolve()
+        current.use_files(str(versions / "*.yaml"), [versions / f"{params.version}.yaml"])
 
 
 def _record_battles(battles: BattleSet) -> None:

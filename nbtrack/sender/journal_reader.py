@@ -318,6 +318,15 @@ class JournalReader:
 
     # -- parameters, metrics, data ---------------------------------------------------------------
 
+    def on_files_used(self, event: events.FilesUsed) -> None:
+        """Pass on which files of a kind the execution uses.
+
+        Parameters
+        ----------
+        event : FilesUsed
+        """
+        self.provenance.use(event["pattern"], event["used"])
+
     def on_params(self, event: events.Params) -> None:
         """Store parameters of the notebook or of its schema, and queue them.
 
@@ -791,6 +800,7 @@ class JournalReader:
 HANDLERS: dict[str, Callable[[JournalReader, Any], None]] = {
     "start": JournalReader.on_start,
     "names": JournalReader.on_names,
+    "files_used": JournalReader.on_files_used,
     "params": JournalReader.on_params,
     "metrics": JournalReader.on_metrics,
     "dataset": JournalReader.on_dataset,

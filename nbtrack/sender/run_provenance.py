@@ -5,7 +5,8 @@ import functools
 import json
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from nbtrack.files import read_json, write_atomically
 from nbtrack.provenance import (
     cells_diff,
     changed_files,
+    checkout,
     code_diff,
     committed_cells,
     head,
@@ -24,6 +26,8 @@ from nbtrack.provenance import (
 from nbtrack.secrets import MASK, Masker
 from nbtrack.sender.executed_notebook import ExecutedCell
 
+PIECE = re.compile(r"^(?=diff --git |# )", re.MULTILINE)  # where a file's part of a patch begins
+FILE = re.compile(r"(?:diff --git a/.* b/|# in no commit: )(?P<path>.*)")
 NOT_SHOWN = "# not shown: something in it is masked"
 
 
@@ -47,6 +51,7 @@ class Provenance:
         self.notebook = self.path.resolve() if self.path and self.path.suffix == ".ipynb" else None
         self.place = self.path.parent if self.path else Path(start["cwd"])
         self.prefix = start.get("prefix")
+        self.used: dict[str, set[str]] = {}
 
     @functools.cached_property
     def seen(self) -> dict[str, Any]:
@@ -104,6 +109,31 @@ class Provenance:
         cells = committed_cells(self.notebook, commit) if self.notebook and commit else None
         return None if cells is None else without_secrets({"cells": cells}).get("cells", [])
 
+    def use(self, pattern: str, paths: Iterable[str]) -> None:
+        """Let changes of the files that match a pattern count only if they are among these.
+
+        Parameters
+        ----------
+        pattern : str
+            Absolute path with wildcards.
+        paths : iterable of str
+            Absolute paths. Those of earlier calls with the same pattern count, too.
+        """
+        self.used.setdefault(pattern, set()).update(paths)
+
+    def _of_used_files(self, diff: str) -> str:
+        """Return a patch without the files that match a pattern of `use` and are not used."""
+        top = checkout(self.place) if self.used and diff else None
+        if top is None:
+            return diff
+        kept = []
+        for piece in PIECE.split(diff):
+            path = FILE.match(piece)
+            file = str(top / path["path"]) if path else ""
+            if all(file in used or not fnmatch(file, pattern) for pattern, used in self.used.items()):
+                kept.append(piece)
+        return "".join(kept)
+
     def contains(self, source: str) -> bool:
         """Return whether the committed notebook contains a cell that ran; true if there is no committed notebook.
 
@@ -132,7 +162,7 @@ class Provenance:
         seen = self.seen
         if not seen.get("commit"):
             return False, ""
-        diff = str(seen.get("later", {}).get(str(attempt), seen["diff"]))
+        diff = self._of_used_files(str(seen.get("later", {}).get(str(attempt), seen["diff"])))
         if seen.get("unknown") and self.path:
             return True, f"# notebook that no commit holds: {self.path.name}\n{diff}"
         if self.notebook is None or self.committed is None:

@@ -92,6 +92,26 @@ def test_what_is_saved_and_did_not_run_is_not_told(notebook: Path) -> None:
     assert seen.that_ran(ran(SOURCES), 1) == (False, "")
 
 
+def test_of_files_of_one_kind_only_those_that_are_used_count(notebook: Path) -> None:
+    folder = notebook.parent.resolve() / "params"
+    folder.mkdir()
+    (folder / "theirs.yaml").write_text("depth: 3\n")
+    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["add", "-A"], ["commit", "-qm", "two"]):
+        subprocess.run([*git, *command], check=True)
+    (folder / "theirs.yaml").write_text("depth: 4\n")
+    (folder / "own.yaml").write_text("depth: 5\n")
+    seen = provenance(notebook)
+    assert seen.seen["dirty"] is True  # no cell has said yet which it uses
+    seen.use(str(folder / "*.yaml"), [])
+    assert seen.that_ran(ran(SOURCES), 1) == (False, "")
+    seen.use(str(folder / "*.yaml"), [str(folder / "own.yaml")])
+    assert seen.that_ran(ran(SOURCES), 1) == (True, "# in no commit: params/own.yaml\n")
+    seen.use(str(folder / "*.yaml"), [str(folder / "theirs.yaml")])
+    dirty, patch = seen.that_ran(ran(SOURCES), 1)
+    assert dirty and "own.yaml" in patch and "\n-depth: 3\n+depth: 4\n" in patch
+
+
 def test_text_and_outputs_are_no_code(notebook: Path) -> None:
     cells = json.loads(notebook.read_text())["cells"]
     cells[0]["source"], cells[1]["execution_count"] = "Other words", 7
