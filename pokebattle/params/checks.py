@@ -41,12 +41,12 @@ def check(model: type[Params], values: Mapping[str, Any], places: Mapping[str, s
     if name == "tables":
         raise _table_error(places[name], [str(part) for part in faults[0]["loc"]], kind, got)
     if kind == "extra_forbidden":
-        near = did_you_mean(name, list(model.model_fields), 0.6)
+        near = did_you_mean(name, list(model.model_fields))
         expected = near or f"; expected one of {', '.join(model.model_fields)}"
         raise ParamsError(f"{places[name]}{name}: unknown parameter, got {shown(got)}{expected}")
     field = model.model_fields[name]
     text = "none" if kind == "missing" else shown(got) + _yaml_trap(got, places[name])
-    near = did_you_mean(got, ("True", "False") if field.annotation is bool else get_args(field.annotation), 0.6)
+    near = did_you_mean(got, ("True", "False") if field.annotation is bool else get_args(field.annotation))
     raise ParamsError(f"{places[name]}{name}: expected {_expected(field)}, got {text}{near}")
 
 
@@ -95,7 +95,7 @@ def _check_search(params: Params, place: str) -> None:
     for name, searched in params.search.items():
         key = f"{place}search.{name}"
         if name not in SEARCHABLE:
-            near = did_you_mean(name, SEARCHABLE, 0.6) or f"; expected one of {', '.join(SEARCHABLE)}"
+            near = did_you_mean(name, SEARCHABLE) or f"; expected one of {', '.join(SEARCHABLE)}"
             got = shown(searched.model_dump(exclude_defaults=True))
             raise ParamsError(f"{key}: unknown parameter, got {got}{near}")
         field, (low, high) = Params.model_fields[name], (searched.low, searched.high)
@@ -124,7 +124,7 @@ def _check_value(place: str, field: FieldInfo, value: Any) -> None:
         TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
     except ValidationError:
         text = "none" if value is None else shown(value) + _yaml_trap(value, place)
-        near = did_you_mean(value, get_args(field.annotation), 0.6)
+        near = did_you_mean(value, get_args(field.annotation))
         raise ParamsError(f"{place}: expected {_expected(field)}, got {text}{near}") from None
 
 

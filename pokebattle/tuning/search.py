@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from hashlib import sha256
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -30,7 +29,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nbtrack import processes, run
 from pokebattle import registry
 from pokebattle.datasets import BattleSet
-from pokebattle.errors import UserError
+from pokebattle.errors import UserError, did_you_mean
 from pokebattle.params import SEARCHABLE, Params, ParamsError
 from pokebattle.registry import Published
 from pokebattle.tuning import storage
@@ -376,8 +375,8 @@ def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "
     own_name = f"{params.version}-{sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]}"
     known = {one.study_name: one for one in optuna.get_all_study_summaries(kept, include_best_trial=False)}
     if name and name not in known:
-        near = ", ".join(get_close_matches(name, known, 3, 0.3) or list(known)[-3:]) or "none"
-        raise ParamsError(f"study: expected one that is in the storage, got {name!r}; there is {near}")
+        near = did_you_mean(name, known, 0.3) or f"; the latest are {', '.join(list(known)[-3:]) or 'none'}"
+        raise ParamsError(f"study: expected a study in the storage, got {name!r}{near}")
     if name and (other := _difference(known[name].user_attrs.get("identity", {}), identity)):
         raise ParamsError(
             f"study: expected one of the same search as {params.version}, got {name!r}, whose {other} "
