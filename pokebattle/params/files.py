@@ -12,7 +12,7 @@ import yaml
 from pokebattle.errors import did_you_mean
 from pokebattle.params.checks import DECIMAL, check, shown
 from pokebattle.params.schema import Params, ParamsError
-from pokebattle.paths import project
+from pokebattle.paths import PARAMS, project
 
 
 def recorded(values: Mapping[str, Any]) -> Params:
@@ -50,7 +50,7 @@ def folder() -> Path:
 
     ``POKEBATTLE_PARAMS``, else params/ in the checkout, else params/ in the working directory.
     """
-    return Path(os.environ.get("POKEBATTLE_PARAMS") or project() / "params")
+    return Path(os.environ.get(PARAMS) or project() / "params")
 
 
 def known_version(version: Any, place: str = "") -> str:

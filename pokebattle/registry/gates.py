@@ -16,6 +16,7 @@ from typing import Any
 from nbtrack.mlflow_rest import MlflowRest, ServerError
 from pokebattle.registry import description, stages
 from pokebattle.registry.gate_report import Gate, Report
+from pokebattle.registry.tags import GATES
 from pokebattle.registry.transitions import Writer
 
 FOLDER = "gates"  # artifact folder for reports on the version's run
@@ -71,7 +72,7 @@ def _recorded(report: Report, rest: MlflowRest, run: dict[str, Any]) -> Report:
     try:
         version = stages.read(rest, report.name).version(report.version)
         text = description.of_version(version.description, version.events, report.markdown())
-        writer.tag(report.version, "gates", f"{report.when}: {report.verdict}")
+        writer.tag(report.version, GATES, f"{report.when}: {report.verdict}")
         writer.describe(report.version, text)
     except ServerError as error:
         if not error.denied:

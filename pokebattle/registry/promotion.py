@@ -13,7 +13,8 @@ from nbtrack.mlflow_rest import MlflowRest, ServerError
 from nbtrack.provenance import user_name
 from pokebattle.registry import stages
 from pokebattle.registry.promotion_lock import hold_lock
-from pokebattle.registry.stages import ARCHIVED, NONE, PENDING, PRODUCTION, STAGING, Model, RegistryError
+from pokebattle.registry.stages import ARCHIVED, NONE, PRODUCTION, STAGING, Model, RegistryError
+from pokebattle.registry.tags import PENDING
 from pokebattle.registry.transitions import Writer, mend
 
 if TYPE_CHECKING:

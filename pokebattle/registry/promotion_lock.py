@@ -18,11 +18,11 @@ from typing import Any
 from nbtrack.mlflow_rest import MlflowRest, ServerError, tags_of
 from nbtrack.settings import PROMOTIONS
 from pokebattle.registry.stages import TIMEOUT, RegistryError
+from pokebattle.registry.tags import BY
 
 LEASE = 60.0  # seconds after which a ticket is no longer valid
 WORK = LEASE - 2 * TIMEOUT  # seconds within which the last change of a move must begin
 DRAWS = 20  # attempts to create a ticket
-BY = "pokebattle.by"
 
 
 class BusyError(RegistryError):

@@ -1,7 +1,7 @@
 """Execute a run again from its own record (commit, notebook, parameters) and compare the results.
 
 The notebook runs in a worktree of the recorded commit, with that commit's package. This creates a new run, with the
-notebook's experiment and name and the tag `pokebattle.reproduces` (the first run's id), that registers nothing. The
+notebook's experiment and name and the tag `REPRODUCES`, that registers nothing. The
 environment (Python, packages and lock file) is not restored; differences are listed as drift.
 """
 
@@ -26,9 +26,9 @@ from nbtrack.secrets import MASK
 from pokebattle.paths import project, state_dir
 from pokebattle.registry import artifacts
 from pokebattle.registry.stages import RegistryError, moment
+from pokebattle.registry.tags import DRIFT, REPRODUCED, REPRODUCES, TUNED_FROM
 from pokebattle.registry.worktree import WorktreeError, apply_patch, worktree
 
-REPRODUCES, REPRODUCED, DRIFT = "pokebattle.reproduces", "pokebattle.reproduced", "pokebattle.drift"
 SAME, DIFFERENT, IMPOSSIBLE = "same", "different", "impossible"
 TIMES = ("seconds",)  # suffixes of metrics that measure time; they are not compared
 FACTS = ("dataset_digest", "model_digest")  # parameters that are compared: digests of the data and of the model
@@ -193,7 +193,7 @@ def _parameters(executed: Mapping[str, Any], tags: Mapping[str, str]) -> dict[st
     """Return the parameters for papermill: the recorded ones, a search by its run's id, and register_model False."""
     metadata = executed.get("metadata", {})
     given = dict(metadata.get("papermill", {}).get("parameters", {}))
-    if found := tags.get("pokebattle.tuned_from"):
+    if found := tags.get(TUNED_FROM):
         given["tuned_from"] = found
     if (metadata.get("pokebattle") or {}).get("schema") == "params":
         given["register_model"] = False

@@ -18,13 +18,11 @@ from nbtrack.server import answers
 from nbtrack.settings import tracking_uri
 from pokebattle.errors import UserError
 from pokebattle.params import versions
+from pokebattle.registry.tags import EVENT, PENDING, STAGE
 
 NAME = "battle_winner"  # the registered model of this project
 NONE, STAGING, PRODUCTION, ARCHIVED = "None", "Staging", "Production", "Archived"
 ALIASES = {STAGING: "staging", PRODUCTION: "production"}
-TAG = "stage"
-PENDING = "pokebattle.pending"  # tag with the move in progress
-EVENT = "history."  # prefix of the tags that record the moves, one each; the rest of the name is the time
 TIMEOUT = 10.0  # seconds for one request
 ARRIVAL = 30.0  # seconds to wait for a version that an execution on this machine is still registering
 
@@ -66,7 +64,7 @@ class Version:
     @property
     def tag(self) -> str:
         """Return the stage according to the tag; "None" without a tag."""
-        return self.tags.get(TAG, NONE)
+        return self.tags.get(STAGE, NONE)
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -135,7 +133,7 @@ class Model:
         said = []
         for number, version in sorted(self.versions.items()):
             if version.tag != version.stage:
-                said.append(f"version {number} is in {version.stage}, its tag {TAG} says {version.tag}")
+                said.append(f"version {number} is in {version.stage}, its tag {STAGE} says {version.tag}")
             for stage, alias in ALIASES.items():
                 if (alias in version.aliases) != (version.stage == stage):
                     has = "has" if alias in version.aliases else "lacks"

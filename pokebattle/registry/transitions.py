@@ -13,7 +13,8 @@ from typing import Any
 
 from nbtrack.mlflow_rest import MlflowRest
 from pokebattle.registry import description
-from pokebattle.registry.stages import ALIASES, ARCHIVED, EVENT, PENDING, TAG, Model, read
+from pokebattle.registry.stages import ALIASES, ARCHIVED, Model, read
+from pokebattle.registry.tags import EVENT, PENDING, STAGE
 
 
 class Writer:
@@ -144,7 +145,7 @@ def mend(writer: Writer) -> list[str]:
             writer.alias(stage, holder)
     for number, version in model.versions.items():
         if version.tag != version.stage:
-            writer.tag(number, TAG, version.stage)
+            writer.tag(number, STAGE, version.stage)
     for number, version in model.versions.items():
         if PENDING in version.tags:
             _settle(writer, model, number, json.loads(version.tags[PENDING]))
@@ -172,7 +173,7 @@ def _settle(writer: Writer, model: Model, number: int, move: dict[str, Any]) -> 
         for one, event in moved.items():
             writer.tag(one, EVENT + event["when"], json.dumps(event, ensure_ascii=False))
             for key in ("by", "when", "why"):
-                writer.tag(one, f"{TAG}.{key}", event[key])
+                writer.tag(one, f"{STAGE}.{key}", event[key])
         model = read(writer.rest, writer.name)
         for one in moved:
             version = model.versions[one]

@@ -17,6 +17,7 @@ from nbtrack.mlflow_rest import MlflowRest, ServerError, tags_of
 from nbtrack.settings import tracking_uri
 from pokebattle import params
 from pokebattle.params import ParamsError
+from pokebattle.registry.tags import TRAINED_BY, TUNED_FROM
 
 LATEST = "latest"
 
@@ -105,8 +106,8 @@ def take(tuned_from: str, version: str) -> Tuned:
     tuned, current = find(tuned_from, version), run()
     if tuned.run_id and current:
         current.describe("settings", f"Settings from [the search of {version}]({tuned.link})")
-        current.set_tags({"pokebattle.tuned_from": tuned.run_id})
-        current.set_tags({"pokebattle.trained_by": current.local_id}, tuned.run_id)
+        current.set_tags({TUNED_FROM: tuned.run_id})
+        current.set_tags({TRAINED_BY: current.local_id}, tuned.run_id)
     return tuned
 
 
