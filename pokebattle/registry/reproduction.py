@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from nbtrack.cells import cell_source, is_untracked
-from nbtrack.mlflow_rest import MlflowRest, ServerError, params_of, tags_of
+from nbtrack.mlflow_rest import MlflowRest, ServerError, metrics_of, params_of, tags_of
 from nbtrack.provenance import lock_digest
 from nbtrack.secrets import MASK
 from pokebattle.paths import project, state_dir
@@ -46,9 +46,10 @@ class Reproduction:
     run_id, again : str
         Ids of the run and of the new run ("" if there is none).
     verdict : {"same", "different", "impossible"}
-        "different" also if the run has no metrics to compare.
+        "different" also if the run has neither metrics nor digests.
     compared : int
-        Number of metrics and digests that were compared.
+        Number of metrics (except times) and digests that either run has; one that is missing in a run differs. 0 if
+        impossible.
     differences : tuple of str
         The metrics and digests that differ, with both values; or the reason why the run cannot be executed again.
     drift : tuple of str
@@ -74,8 +75,10 @@ class Reproduction:
         if self.verdict == IMPOSSIBLE:
             return f"impossible: {_shown(self.differences)}{drift}"
         if self.same:
-            return f"{self.compared} metrics, all the same{drift}"
-        return f"{len(self.differences)} of {self.compared} metrics differ: {_shown(self.differences)}{drift}"
+            return f"{self.compared} values, all the same{drift}"
+        if not self.compared:
+            return f"the run has no metrics or digests to compare{drift}"
+        return f"{len(self.differences)} of {self.compared} values differ: {_shown(self.differences)}{drift}"
 
 
 def reproduce(run_id: str, rest: MlflowRest) -> Reproduction:
@@ -269,21 +272,19 @@ def _closed(rest: MlflowRest, execution: str) -> dict[str, Any]:
 
 def _compared(run: dict[str, Any], again: dict[str, Any]) -> tuple[str, int, list[str]]:
     """Return the verdict, the number of compared metrics and digests, and those that differ."""
-    before, after = (_figures(one) for one in (run, again))
+    before, after = (_comparable(one) for one in (run, again))
     differences = [
         f"{name} {before.get(name, 'missing')} → {after.get(name, 'missing')}"
         for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
+        if str(before.get(name)) != str(after.get(name))  # as text, because NaN is not equal to NaN
     ]
     return DIFFERENT if differences or not before else SAME, len({*before, *after}), differences
 
 
-def _figures(run: dict[str, Any]) -> dict[str, Any]:
+def _comparable(run: dict[str, Any]) -> dict[str, Any]:
     """Return a run's metrics except times, and the digests of its data and its model."""
-    figures: dict[str, Any] = {
-        one["key"]: one["value"] for one in run["data"].get("metrics", []) if not one["key"].endswith(TIMES)
-    }
-    return figures | {key: value for key, value in params_of(run).items() if key in FACTS}
+    metrics = {name: value for name, value in metrics_of(run).items() if not name.endswith(TIMES)}
+    return metrics | {name: value for name, value in params_of(run).items() if name in FACTS}
 
 
 def _environment_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowRest) -> list[str]:

@@ -66,7 +66,7 @@ def test_a_good_version_passes_every_gate_and_its_page_shows_them(rest: Any, pro
     assert [re.split(r"  +|: ", line)[1] for line in lines[:-1]] == NAMES
     assert {line.split()[0] for line in lines[:-1]} == {"passed", "no"}
     assert "no meaning   not behind Production: no other version is in Production" in lines
-    assert re.search(r"executed again: 1\d metrics, all the same", promoted)
+    assert re.search(r"executed again: 1\d values, all the same", promoted)
     assert lines[-1] == "battle_winner version 1: None → Staging"
     version = stages.read(rest, "battle_winner").versions[1]
     assert (version.stage, version.aliases, version.tag) == ("Staging", ("staging",), "Staging")
