@@ -35,7 +35,7 @@ def progress(search: Search) -> pd.DataFrame:
         Index trial; columns log_loss (nats per battle) and better_by (percent, relative to the previous best trial).
     """
     losses = _complete(search)["log_loss"]
-    best = losses[losses < losses.shift().cummin().fillna(np.inf)]
+    best = losses[_improves(losses)]
     return pd.DataFrame({"log_loss": best, "better_by": -100 * best.pct_change()})
 
 
@@ -126,7 +126,7 @@ def speed_picture(search: Search) -> Figure:
     search : Search
     """
     trials = _complete(search).sort_values(["predict_us", "log_loss"])
-    front = trials[trials["log_loss"] < trials["log_loss"].shift().cummin().fillna(np.inf)]
+    front = trials[_improves(trials["log_loss"])]
     with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(figsize=(6.2, 3.8), layout="constrained")
         axes.scatter(trials["predict_us"], trials["log_loss"], color=plots.GREY, label="trials")
@@ -137,6 +137,11 @@ def speed_picture(search: Search) -> Figure:
         axes.legend(frameon=False)
     plt.close(figure)
     return figure
+
+
+def _improves(losses: pd.Series) -> pd.Series:
+    """Return which values are below all earlier ones."""
+    return losses < losses.shift().cummin().fillna(np.inf)
 
 
 def _complete(search: Search) -> pd.DataFrame:
