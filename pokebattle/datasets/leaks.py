@@ -1,7 +1,8 @@
 """The leak check: stops a training if information about the judging pairs, or about the results, has reached it.
 
 It runs in every training before the test part is opened. It looks for pairs that are in two parts (also with the sides
-swapped), for held-out families in the training part, and for features that contain the result.
+swapped), for matchups that occur twice in a part, for held-out families in the training part, and for features that
+contain the result.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,8 +40,8 @@ def check_parts(parts: Mapping[str, pd.DataFrame], protocol: str, families: pd.S
     Raises
     ------
     LeakError
-        If a part contains a matchup twice, two parts share a pair, or a held-out family is in the training part. The
-        message contains the part, the kind of overlap, its size and an example.
+        If a part contains the same matchup twice, in the same orientation, two parts share a pair, or a held-out family
+        is in the training part. The message contains the part, the kind of overlap, its size and an example.
     """
     pairs = {name: set(distinct_pairs(part)[0]) for name, part in parts.items()}
     species = {name: _species(part) for name, part in parts.items()}
@@ -117,7 +118,10 @@ def _species(matchups: pd.DataFrame) -> set[str]:
 
 
 def _twice(matchups: pd.DataFrame) -> list[str]:
-    """Return labels of the matchups that occur more than once. Matchups with swapped sides are not compared."""
+    """Return a label for each repetition of a matchup.
+
+    A matchup with swapped sides is another matchup: v1 and v2 contain both.
+    """
     sides = ["species_a", "species_b", "move_a", "move_b", "policy"]
     again = matchups.duplicated([name for name in sides if name in matchups])
     return [f"{row.species_a} against {row.species_b}" for row in matchups[again].itertuples()]

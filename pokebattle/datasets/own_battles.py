@@ -1,7 +1,7 @@
 """Your own battles: read two CSV files, one of species and one of battles, with the mapping of their columns.
 
 Missing names, winners given by id, name or flag, and pairs that fought more than once are handled and noted in
-`OwnBattles.notes`. Everything else raises an error of one line, see `sheets`. Documented in docs/own-battles.md.
+`OwnBattles.notes`. Everything else raises an error of one line, see `csv_reader`. Documented in docs/own-battles.md.
 """
 
 from collections.abc import Mapping

@@ -78,7 +78,7 @@ def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float
     current = run()
     if current is None:
         return _save(model, params, "tracking is off" if params.register_model else "register_model is false")
-    facts, model_id = metadata(model, params, battles), ""
+    facts, model_id = metadata(model, battles), ""
     current.log_params(facts | {model_files.DIGEST: _digest(model)})
     current.describe("result", _in_words(metrics, battles.protocol))
     try:
@@ -128,15 +128,13 @@ def keep(model: "BattleWinner", params: "Params") -> str:
     return "The best model is kept with the run, as best_model; train.ipynb registers."
 
 
-def metadata(model: "BattleWinner", params: "Params", battles: "BattleSet") -> dict[str, Any]:
+def metadata(model: "BattleWinner", battles: "BattleSet") -> dict[str, Any]:
     """Return facts about the model and its data, which become parameters of the run and metadata of the model.
 
     Parameters
     ----------
     model : BattleWinner
         A fitted model.
-    params : Params
-        Not used.
     battles : BattleSet
         The set that it was trained and evaluated on.
 
