@@ -15,6 +15,10 @@ class UserError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
+class UnavailableError(UserError, ConnectionError):
+    """A server or a database does not answer, or refuses this account."""
+
+
 def did_you_mean(got: object, names: Iterable[str], cutoff: float = 0.6, plain: Callable[[str], str] = str) -> str:
     """Return a hint at the name that is most similar to an invalid one; "" if none is.
 

@@ -112,9 +112,9 @@ def after_sync() -> list[str]:
     if not os.environ.get(STORAGE) and not studies_file().is_file():
         return []
     if find_spec("optuna") is None:
-        return ["trials are not looked at: optuna is not installed"]
+        return ["trials are not checked: optuna is not installed"]
     from pokebattle.tuning.trial_runs import mend
 
     missing, doubled, orphans = mend(tracking_uri())
     left = f", {orphans} wait for the run of their notebook" if orphans else ""
-    return [f"{missing} trials made up for, {doubled} removed that were there twice{left}"]
+    return [f"{missing} trials delivered, {doubled} duplicates removed{left}"]

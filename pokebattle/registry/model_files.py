@@ -19,9 +19,8 @@ from typing import Any
 import yaml
 
 from nbtrack.mlflow_rest import MlflowRest, ServerError, params_of
-from pokebattle.params import ParamsError
 from pokebattle.registry import artifacts
-from pokebattle.registry.stages import Version
+from pokebattle.registry.stages import RegistryError, Version
 
 LOADER = "pokebattle.model"
 DATA = "data/model"
@@ -40,7 +39,7 @@ FLAVOR = {"loader_module", "data", "code", "env", "python_version", "streamable"
 DIGEST = "model_digest"  # parameter of the run that logged the model; MLflow's parameters cannot be changed
 
 
-class ForeignModelError(ParamsError):
+class ForeignModelError(RegistryError):
     """A registered version that this package did not publish, or that was changed after the registration."""
 
 

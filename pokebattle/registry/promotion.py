@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.error import URLError
 
-from nbtrack.mlflow_rest import MlflowRest, ServerError
+from nbtrack.mlflow_rest import MlflowRest
 from nbtrack.provenance import user_name
 from pokebattle.registry import stages
 from pokebattle.registry.promotion_lock import hold_lock
-from pokebattle.registry.stages import ARCHIVED, NONE, PRODUCTION, STAGING, Model, RegistryError
+from pokebattle.registry.stages import ARCHIVED, NONE, PRODUCTION, STAGING, Model, RegistryError, connected
 from pokebattle.registry.tags import PENDING
 from pokebattle.registry.transitions import Writer, mend
 
@@ -361,49 +359,6 @@ def check_permission(rest: MlflowRest, name: str) -> None:
         If this account may not change stages.
     """
     rest.call("DELETE", "registered-models/alias", name=name, alias=PROBE)
-
-
-@contextlib.contextmanager
-def connected(name: str) -> Iterator[MlflowRest]:
-    """Connect to the server of this checkout, and turn its errors into RegistryErrors of one line.
-
-    Parameters
-    ----------
-    name : str
-        The subject of error messages: a registered model, or "its runs".
-
-    Yields
-    ------
-    MlflowRest
-
-    Raises
-    ------
-    RegistryError
-        If no server answers, it refuses a request, or the connection is lost.
-    """
-    rest = stages.connect()
-    try:
-        yield rest
-    except ServerError as error:
-        raise _explained(error, rest, name) from None
-    except (ConnectionError, TimeoutError, URLError) as error:
-        raise RegistryError(
-            f"{rest.uri} does not answer any more ({error}): once it does, the same command goes on "
-            "from where the registry is"
-        ) from None
-
-
-def _explained(error: ServerError, rest: MlflowRest, name: str) -> RegistryError:
-    if error.status == 401:
-        return RegistryError(
-            f"{rest.uri} wants a name and a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        )
-    if error.denied:
-        return RegistryError(
-            f"{user_name()} may not change the stages of {name} at {rest.uri}: that needs the role of "
-            f"a promoter (HTTP {error.status})"
-        )
-    return RegistryError(f"{rest.uri}: {' '.join(str(error).split())}")
 
 
 def _holders(model: Model) -> dict[str, int | None]:

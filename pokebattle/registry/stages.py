@@ -5,15 +5,18 @@ mlflow is not needed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.error import URLError
 
 from nbtrack import is_delivering
 from nbtrack.mlflow_rest import MlflowRest, ServerError
+from nbtrack.provenance import user_name
 from nbtrack.server import answers
 from nbtrack.settings import tracking_uri
 from pokebattle.errors import UserError
@@ -28,7 +31,7 @@ ARRIVAL = 30.0  # seconds to wait for a version that an execution on this machin
 
 
 class RegistryError(UserError):
-    """The registry or its server does not allow something. The message is one line."""
+    """The registry or its server does not answer, or does not allow something. The message is one line."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,48 @@ def connect(uri: str = "") -> MlflowRest:
             f"no MLflow server answers at {uri}: `make server` starts one, MLFLOW_TRACKING_URI names another"
         )
     return MlflowRest(uri, TIMEOUT)
+
+
+@contextlib.contextmanager
+def connected(name: str) -> Iterator[MlflowRest]:
+    """Connect to the server of this checkout, and turn its errors into RegistryErrors of one line.
+
+    Parameters
+    ----------
+    name : str
+        The subject of error messages: a registered model, or "its runs".
+
+    Yields
+    ------
+    MlflowRest
+
+    Raises
+    ------
+    RegistryError
+        If no server answers, it refuses a request, or the connection is lost.
+    """
+    rest = connect()
+    try:
+        yield rest
+    except ServerError as error:
+        raise _explained(error, rest, name) from None
+    except (ConnectionError, TimeoutError, URLError) as error:
+        raise RegistryError(
+            f"{rest.uri} does not answer any more ({error}); repeat the command when it answers again"
+        ) from None
+
+
+def _explained(error: ServerError, rest: MlflowRest, name: str) -> RegistryError:
+    if error.status == 401:
+        return RegistryError(
+            f"{rest.uri} requires a name and a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    if error.denied:
+        return RegistryError(
+            f"{rest.uri} does not allow {user_name()} to access {name} (HTTP {error.status}); changing stages "
+            "needs the role promoter"
+        )
+    return RegistryError(f"{rest.uri}: {' '.join(str(error).split())}")
 
 
 def read(rest: MlflowRest, name: str) -> Model:

@@ -16,6 +16,7 @@ from nbtrack.executions import run_address
 from nbtrack.mlflow_rest import MlflowRest, ServerError, tags_of
 from nbtrack.settings import tracking_uri
 from pokebattle import params
+from pokebattle.errors import UnavailableError
 from pokebattle.params import ParamsError
 from pokebattle.registry.tags import TRAINED_BY, TUNED_FROM
 
@@ -55,7 +56,9 @@ def find(tuned_from: str, version: str) -> Tuned:
     Raises
     ------
     ParamsError
-        If no server answers, there is no such run, it has found no settings, or it has tuned another version.
+        If there is no such run, it has found no settings, or it has tuned another version.
+    UnavailableError
+        If no server answers, or it refuses this account.
     """
     if not tuned_from:
         return Tuned()
@@ -68,6 +71,8 @@ def find(tuned_from: str, version: str) -> Tuned:
         else:
             found = [rest.call("GET", "runs/get", run_id=tuned_from)["run"]]
     except (OSError, ServerError) as error:
+        if isinstance(error, OSError) or error.denied or not error.permanent:
+            raise UnavailableError(f"tuned_from: {uri} does not answer ({error})") from None
         raise ParamsError(
             f"tuned_from: expected a run of tune.ipynb that {uri} knows, got {tuned_from!r} ({error})"
         ) from None
@@ -100,7 +105,7 @@ def take(tuned_from: str, version: str) -> Tuned:
 
     Raises
     ------
-    ParamsError
+    ParamsError, UnavailableError
         As in `find`.
     """
     tuned, current = find(tuned_from, version), run()

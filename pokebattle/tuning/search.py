@@ -366,7 +366,9 @@ def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "
     Raises
     ------
     ParamsError
-        If the storage does not answer, there is no study `name`, or it belongs to a different search.
+        If there is no study `name`, or it belongs to a different search.
+    UnavailableError
+        If the storage does not answer.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = storage.url_of(url)

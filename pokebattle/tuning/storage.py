@@ -27,7 +27,7 @@ from sqlalchemy.exc import (
 )
 
 from nbtrack import processes
-from pokebattle.params import ParamsError
+from pokebattle.errors import UnavailableError
 from pokebattle.paths import STORAGE, state_dir, studies_file
 
 HEARTBEAT, GRACE = 30, 180  # seconds between two heartbeats of a trial; seconds without one until it counts as lost
@@ -57,7 +57,7 @@ def connect(url: str) -> PatientStorage:
 
     Raises
     ------
-    ParamsError
+    UnavailableError
         If the database does not answer, or cannot be used as Optuna's storage.
     """
     shown = url
@@ -74,7 +74,7 @@ def connect(url: str) -> PatientStorage:
         return _opened(url, engine)
     except (SQLAlchemyError, ImportError, RuntimeError, TypeError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise ParamsError(
+        raise UnavailableError(
             f"storage: expected a database that answers, as in postgresql+psycopg2://host/name, got {shown} ({reason})"
         ) from None
 

@@ -196,7 +196,7 @@ def mend(uri: str) -> tuple[int, int, int]:
     ------
     OSError, ServerError
         If the server does not answer, or refuses a request.
-    ParamsError
+    UnavailableError
         If the storage does not answer.
     """
     rest, orphans, sums = MlflowRest(uri, trials.TIMEOUT), 0, [0, 0]

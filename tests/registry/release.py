@@ -162,11 +162,11 @@ def test_who_may_not_is_told_in_one_line_before_anything_is_measured(
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"Error: ben may not change the stages of battle_winner at {proxy.uri}: that needs the role "
-        "of a promoter (HTTP 403)\n"
+        f"Error: {proxy.uri} does not allow ben to access battle_winner (HTTP 403); changing stages needs the role "
+        "promoter\n"
     )
     proxy.mode = "unauthorized"
     done = checkout.verb("promote", str(waiting[0]), "--to", "Staging", MLFLOW_TRACKING_URI=proxy.uri)
     assert done.stderr.endswith(
-        "wants a name and a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD\n"
+        "requires a name and a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD\n"
     )

@@ -25,6 +25,7 @@ from optuna.trial import TrialState
 
 from nbtrack import processes
 from pokebattle.datasets import load_battles
+from pokebattle.errors import UnavailableError
 from pokebattle.evaluation import figures_of_merit
 from pokebattle.params import ParamsError, Range, load_params
 from pokebattle.tuning import search as searches
@@ -253,7 +254,7 @@ GIVEN, SHOWN = "secret@127.0.0.1:9", "[*]{3}@127"
     ],
 )
 def test_a_storage_out_of_reach_is_one_line(quick: Any, url: str, reason: str) -> None:
-    with pytest.raises(ParamsError, match=f"^storage: expected a database that answers.*{reason}") as error:
+    with pytest.raises(UnavailableError, match=f"^storage: expected a database that answers.*{reason}") as error:
         open_search(PARAMS, BATTLES, url)
     assert "\n" not in str(error.value) and "secret" not in str(error.value)
 
