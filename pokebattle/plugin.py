@@ -113,8 +113,8 @@ def after_sync() -> list[str]:
         return []
     if find_spec("optuna") is None:
         return ["trials are not checked: optuna is not installed"]
-    from pokebattle.tuning.trial_runs import mend
+    from pokebattle.tuning.trial_runs import repair_all
 
-    missing, doubled, orphans = mend(tracking_uri())
+    missing, doubled, orphans = repair_all(tracking_uri())
     left = f", {orphans} wait for the run of their notebook" if orphans else ""
     return [f"{missing} trials delivered, {doubled} duplicates removed{left}"]

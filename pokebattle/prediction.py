@@ -1,4 +1,4 @@
-"""Who wins one matchup? For people who think in names."""
+"""Predict one matchup from the names of two species."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class Sheet:
         comma = any(len(cells) for cells in with_comma)
         if comma and all(cells.str.fullmatch(THOUSANDS).all() for cells in with_comma):
             for cells in with_comma:
-                self.refuse(cells, "a number that tells whether the comma is of thousands or of decimals")
+                self.refuse(cells, "a number in which it is clear whether the comma separates thousands or decimals")
         return pd.DataFrame({name: self._numbers(column, comma) for name, column in columns.items()})
 
     def _numbers(self, column: pd.Series, comma: bool) -> pd.Series:
@@ -171,7 +171,7 @@ def read_sheet(label: str, encoding: str | None = None) -> Sheet:
     width = len(headers)
     for row, cells in rows:
         if len(cells) < width or any(cell.strip() for cell in cells[width:]):
-            raise TablesError(f"{label}, row {row}: expected {width} cells, as there are headers, got {len(cells)}")
+            raise TablesError(f"{label}, row {row}: expected {width} cells, one per header, got {len(cells)}")
     table = pd.DataFrame([cells[:width] for _, cells in rows], index=[row for row, _ in rows], dtype="str")
     stripped = table.apply(lambda column: column.str.strip())
     return Sheet(label, separator, header_row, headers, stripped, sha256(content).hexdigest())
@@ -187,7 +187,7 @@ def _decoded(content: bytes, label: str, encoding: str | None) -> str:
         row = content.count(b"\n", 0, error.start) + 1
         raise TablesError(
             f"{label}, row {row}: expected {name} text, got the byte {content[error.start]:#04x}: save "
-            "it as UTF-8, or say what it is, e.g. tables.encoding: cp1252"
+            "it as UTF-8, or name its encoding, e.g. tables.encoding: cp1252"
         ) from None
 
 
@@ -209,8 +209,8 @@ def _encoding(content: bytes, named: str | None) -> str:
 
 def _separator(text: str) -> str:
     """Return the separator from a first line `sep=;`, as written by spreadsheets, else the one with most headers."""
-    if said := re.match(r"sep=(.)\r?\n", text, re.IGNORECASE):
-        return said[1]
+    if line := re.match(r"sep=(.)\r?\n", text, re.IGNORECASE):
+        return line[1]
     lines = text.lstrip("\r\n")[:HEADERS]
     fields = {mark: len(next(csv.reader(io.StringIO(lines, newline=""), delimiter=mark), [])) for mark in SEPARATORS}
     return max(fields, key=fields.__getitem__)

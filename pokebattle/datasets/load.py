@@ -287,7 +287,9 @@ def _computed(name: str, protocol: str) -> tuple[dict[str, Any], dict[str, pd.Da
 
 def _own(tables: Tables | None) -> OwnBattles:
     if tables is None:
-        raise DatasetError(f"tables: expected two files and what their columns mean, as dataset is {OWN}, got none")
+        raise DatasetError(
+            f"tables: expected two files and the mapping of their columns, as dataset is {OWN}, got none"
+        )
     return read(tables)
 
 
@@ -323,7 +325,7 @@ def _digest(*parts: object) -> str:
 def _check_engine(name: str) -> None:
     """Raise a DatasetError for sets that the engine did not fight."""
     if name in (*formula.SCENARIOS, OWN):
-        decides = "files of one's own tell" if name == OWN else "a formula decides"
+        decides = "come from your own files" if name == OWN else "a formula decides"
         raise DatasetError(f"dataset: expected battles that the engine fought, as in v3, got {name!r}, which {decides}")
 
 

@@ -423,8 +423,7 @@ def matchup_features(name: str, species: pd.DataFrame | None = None) -> MatchupF
         raise ValueError(f"features: unknown set, got {name!r}; there is {', '.join(FEATURE_SETS)}")
     if species is not None and name != "raw":
         raise ValueError(
-            f"features: expected raw for species of one's own, got {name!r}, which needs the game's own "
-            "species and moves"
+            f"features: expected raw for your own species, got {name!r}, which needs the game's own species and moves"
         )
     if species is not None:
         return StatFeatures(species)

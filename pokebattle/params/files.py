@@ -32,11 +32,11 @@ def recorded(values: Mapping[str, Any]) -> Params:
     place = "parameters.json, "
     version = known_version(values.get("version"), place)
     stored = read(folder() / f"{version}.yaml")
-    told = {name: value for name, value in values.items() if name in Params.model_fields and name != "gates"}
+    known = {name: value for name, value in values.items() if name in Params.model_fields and name != "gates"}
     return check(
         Params,
-        stored | told,
-        dict.fromkeys(stored, error_prefix(folder() / f"{version}.yaml")) | dict.fromkeys(told, place),
+        stored | known,
+        dict.fromkeys(stored, error_prefix(folder() / f"{version}.yaml")) | dict.fromkeys(known, place),
     )
 
 

@@ -23,7 +23,7 @@ FOLDER = "gates"  # artifact folder for reports on the version's run
 
 
 def judge(
-    rest: MlflowRest, version: int, name: str, *, tell: Callable[[Gate], object] | None = None, record: bool = True
+    rest: MlflowRest, version: int, name: str, *, on_gate: Callable[[Gate], object] | None = None, record: bool = True
 ) -> Report:
     """Measure all gates of a registered version.
 
@@ -36,7 +36,7 @@ def judge(
     version : int
     name : str
         The registered model.
-    tell : callable, optional
+    on_gate : callable, optional
         Called with every gate as soon as it is measured.
     record : bool, default True
         Whether to write the report to the version's page and to its run.
@@ -52,14 +52,14 @@ def judge(
 
     model = stages.read_with(rest, name, version)
     with tempfile.TemporaryDirectory() as folder:
-        bench = GateChecks(rest, model, model.version(version), Path(folder))
+        checks = GateChecks(rest, model, model.version(version), Path(folder))
         gates = []
-        for gate in bench.measured():
+        for gate in checks.measured():
             gates.append(gate)
-            if tell:
-                tell(gate)
-        report = Report(name, version, stages.moment(), tuple(gates), bench.judged_on)
-    return _recorded(report, rest, bench.run) if record else report
+            if on_gate:
+                on_gate(gate)
+        report = Report(name, version, stages.moment(), tuple(gates), checks.judged_on)
+    return _recorded(report, rest, checks.run) if record else report
 
 
 def _recorded(report: Report, rest: MlflowRest, run: dict[str, Any]) -> Report:

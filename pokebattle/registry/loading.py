@@ -160,9 +160,9 @@ def registered_versions(name: str) -> pd.DataFrame:
         client = MlflowClient(uri, uri)
         for version_ in client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"]):
             data = client.get_run(version_.run_id).data
-            told = [data.params.get(key) for key in ("version", "dataset_version", "protocol", "features")]
+            facts = [data.params.get(key) for key in ("version", "dataset_version", "protocol", "features")]
             figures = [data.metrics.get(key) for key in ("log_loss", "excess_percent", "test_accuracy")]
-            rows[int(version_.version)] = told + figures
+            rows[int(version_.version)] = facts + figures
     if not rows:
         return note("no versions: not asked for, none registered, or no server answers")
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("version")

@@ -13,7 +13,7 @@ from pokebattle.registry import stages
 from pokebattle.registry.promotion_lock import hold_lock
 from pokebattle.registry.stages import ARCHIVED, NONE, PRODUCTION, STAGING, Model, RegistryError, connected
 from pokebattle.registry.tags import PENDING
-from pokebattle.registry.transitions import Writer, mend
+from pokebattle.registry.transitions import Writer, repair
 
 if TYPE_CHECKING:
     from pokebattle.registry.gate_report import Gate, Report
@@ -84,14 +84,14 @@ class Outcome:
         A message for the user.
     report : Report, optional
         The report of the gates, if they were measured.
-    mended : sequence of str
+    repaired : sequence of str
         The inconsistencies that were repaired (with `dry_run`: found).
     """
 
     changed: bool
     text: str
     report: Report | None = None
-    mended: Sequence[str] = ()
+    repaired: Sequence[str] = ()
 
 
 def promote(
@@ -101,7 +101,7 @@ def promote(
     why: str = "",
     dry_run: bool = False,
     *,
-    tell: Callable[[Gate], object] | None = None,
+    on_gate: Callable[[Gate], object] | None = None,
 ) -> Outcome:
     """Judge a version and move it to the next stage.
 
@@ -115,7 +115,7 @@ def promote(
         The reason, for the history.
     dry_run : bool, default False
         Judge the version and report what would happen, but change nothing.
-    tell : callable, optional
+    on_gate : callable, optional
         Called with every gate as soon as it is measured.
 
     Returns
@@ -134,19 +134,19 @@ def promote(
     with connected(name) as rest:
         model = stages.read_with(rest, name, version)
         if model.version(version).stage == stage:
-            mended = complete(rest, name, dry_run)
-            return Outcome(False, f"{name} version {version} is in {stage} already", mended=mended)
+            repaired = complete(rest, name, dry_run)
+            return Outcome(False, f"{name} version {version} is in {stage} already", repaired=repaired)
         planned = plan(model, version, stage)
         if not dry_run:
             check_permission(rest, name)
-        report = judge(rest, version, name, tell=tell, record=not dry_run)
+        report = judge(rest, version, name, on_gate=on_gate, record=not dry_run)
         if dry_run:
             verdict = str(planned) if report.passed else str(RefusedError(report))
             return Outcome(False, f"{verdict} (dry run: nothing was changed)", report)
         if not report.passed:
             raise RefusedError(report)
-        mended = move(rest, planned, why or "its gates let it pass", report.file)
-    return Outcome(True, str(planned), report, mended)
+        repaired = move(rest, planned, why or "all gates passed", report.file)
+    return Outcome(True, str(planned), report, repaired)
 
 
 def rollback(name: str, why: str, dry_run: bool = False) -> Outcome:
@@ -184,8 +184,8 @@ def rollback(name: str, why: str, dry_run: bool = False) -> Outcome:
         model_files.check(rest, model.version(planned.version), name)
         if dry_run:
             return Outcome(False, f"{planned} (dry run: nothing was changed)")
-        mended = move(rest, planned, why)
-    return Outcome(True, str(planned), mended=mended)
+        repaired = move(rest, planned, why)
+    return Outcome(True, str(planned), repaired=repaired)
 
 
 def plan(model: Model, version: int, stage: str) -> Plan:
@@ -206,8 +206,11 @@ def plan(model: Model, version: int, stage: str) -> Plan:
     if was not in FROM[stage]:
         orders = {
             (NONE, PRODUCTION): "Staging comes before Production",
-            (ARCHIVED, PRODUCTION): "Staging comes before Production; `rollback` goes back to the version before",
-            (PRODUCTION, STAGING): "another version is promoted in its place, or `rollback` goes back",
+            (ARCHIVED, PRODUCTION): "Staging comes before Production; `rollback` returns to the version before",
+            (
+                PRODUCTION,
+                STAGING,
+            ): "promote another version in its place, or return to the version before with `rollback`",
         }
         raise RegistryError(
             f"{model.name} version {version} is in {was} and cannot go to {stage}: "
@@ -278,7 +281,7 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
     who = who or user_name()
     with hold_lock(rest, planned.name, who) as allowed:
         writer = Writer(rest, planned.name, allowed)
-        mended = mend(writer)
+        repaired = repair(writer)
         model = stages.read(rest, planned.name)
         now = Plan(
             planned.name,
@@ -294,7 +297,7 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
             raise MeanwhileError(
                 f"the stages of {planned.name} were changed meanwhile{whose}: {_shown(now.holders)}, "
                 f"and not {_shown(planned.holders)} as when version {planned.version} was judged; "
-                "judge it again"
+                "judge the version again"
             )
         archived = [version.number for version in model.within(planned.stage) if version.number != planned.version]
         event = {
@@ -310,8 +313,8 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
         }
         writer.tag(planned.version, PENDING, json.dumps(event, ensure_ascii=False))
         writer.transition(planned.version, planned.stage)
-        mend(writer)
-    return mended
+        repair(writer)
+    return repaired
 
 
 def complete(rest: MlflowRest, name: str, dry_run: bool = False) -> list[str]:
@@ -338,7 +341,7 @@ def complete(rest: MlflowRest, name: str, dry_run: bool = False) -> list[str]:
     said = stages.read(rest, name).disagreements()
     if said and not dry_run:
         with hold_lock(rest, name, user_name()) as allowed:
-            mend(Writer(rest, name, allowed))
+            repair(Writer(rest, name, allowed))
     return said
 
 
@@ -367,5 +370,5 @@ def _holders(model: Model) -> dict[str, int | None]:
 
 def _shown(holders: Mapping[str, int | None]) -> str:
     return ", ".join(
-        f"{stage} {'holds none' if number is None else f'holds version {number}'}" for stage, number in holders.items()
+        f"{stage} {'is empty' if number is None else f'contains version {number}'}" for stage, number in holders.items()
     )

@@ -149,7 +149,7 @@ def _executed_again(run: dict[str, Any], rest: MlflowRest, drift: list[str]) -> 
         executed = artifacts.read_json(rest, run, source.name)
         notebook = _place(folder, source)
         if _differs(executed, notebook):
-            drift.append(f"{source.name} is not what the commit has")
+            drift.append(f"{source.name} differs from the commit")
             notebook.parent.mkdir(parents=True, exist_ok=True)
             notebook.write_text(json.dumps(_clean(executed)), "utf-8")
         given = _parameters(executed, tags)
@@ -206,16 +206,16 @@ def _parameters(executed: Mapping[str, Any], tags: Mapping[str, str]) -> dict[st
 def _provide_version(folder: Path, run: dict[str, Any], rest: MlflowRest, drift: list[str]) -> None:
     """Write the version's file from the run's recorded parameters, if the commit does not contain it."""
     try:
-        told = artifacts.read_json(rest, run, "parameters.json")
+        recorded = artifacts.read_json(rest, run, "parameters.json")
     except FileNotFoundError:  # the notebook has no parameters
         return
-    file = folder / "params" / f"{told.get('version')}.yaml"
-    if "model_name" not in told or file.is_file():
+    file = folder / "params" / f"{recorded.get('version')}.yaml"
+    if "model_name" not in recorded or file.is_file():
         return
     sample = yaml.safe_load((folder / "params" / "sample.yaml").read_text("utf-8"))
-    known = {name: value for name, value in told.items() if name in {*sample, "tables"}}
+    known = {name: value for name, value in recorded.items() if name in {*sample, "tables"}}
     file.write_text(yaml.safe_dump(known, allow_unicode=True, sort_keys=False), "utf-8")
-    drift.append(f"params/{file.name} is in no commit: it was made from the run's parameters")
+    drift.append(f"params/{file.name} was not in the commit: it was written from the run's parameters")
 
 
 def _run(folder: Path, notebook: Path, given: Mapping[str, Any], run: dict[str, Any], uri: str) -> str:
@@ -297,12 +297,14 @@ def _environment_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowR
     if (then := before.get("pokebattle.python")) and then != after.get("pokebattle.python"):
         drift.append(f"python: {then} → {after.get('pokebattle.python')}")
     drift += _package_drift(run, again, rest)
-    told, now = params_of(run), params_of(again)
+    recorded, now = params_of(run), params_of(again)
     meant = {"register_model", "tuned_from", *FACTS}
-    others = [name for name in sorted(told) if told[name] != now.get(name) and "." not in name and name not in meant]
-    drift += [f"parameter {name}: {told[name]} → {now.get(name, 'missing')}" for name in others]
-    if told.get("dataset_digest") != now.get("dataset_digest"):
-        drift.append(f"data: {told.get('dataset_digest')} → {now.get('dataset_digest')}")
+    others = [
+        name for name in sorted(recorded) if recorded[name] != now.get(name) and "." not in name and name not in meant
+    ]
+    drift += [f"parameter {name}: {recorded[name]} → {now.get(name, 'missing')}" for name in others]
+    if recorded.get("dataset_digest") != now.get("dataset_digest"):
+        drift.append(f"data: {recorded.get('dataset_digest')} → {now.get('dataset_digest')}")
     return drift
 
 

@@ -112,7 +112,7 @@ class Writer:
         self.rest.call(method, path, name=self.name, **fields)
 
 
-def mend(writer: Writer) -> list[str]:
+def repair(writer: Writer) -> list[str]:
     """Complete or drop interrupted moves, and set aliases and tags to match the stages.
 
     If the process is killed at any point, calling the function again finishes the work.
@@ -132,12 +132,12 @@ def mend(writer: Writer) -> list[str]:
         If the lock expires, or the server does not answer or refuses a change.
     """
     model = read(writer.rest, writer.name)
-    said = model.disagreements()
+    found = model.disagreements()
     for stage in ALIASES:
         holders = model.within(stage)
         if len(holders) > 1:  # somebody has moved a version by hand
             writer.transition(holders[0].number, stage)
-    model = read(writer.rest, writer.name) if said else model
+    model = read(writer.rest, writer.name) if found else model
     for stage, alias in ALIASES.items():
         holder = model.holder(stage)
         aliased = [version.number for version in model.versions.values() if alias in version.aliases]
@@ -149,7 +149,7 @@ def mend(writer: Writer) -> list[str]:
     for number, version in model.versions.items():
         if PENDING in version.tags:
             _settle(writer, model, number, json.loads(version.tags[PENDING]))
-    return said
+    return found
 
 
 def _settle(writer: Writer, model: Model, number: int, move: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import yaml
 
 from nbtrack import run, trials
 from nbtrack.executions import run_address
-from nbtrack.mlflow_rest import MlflowRest, ServerError, tags_of
+from nbtrack.mlflow_rest import MlflowRest, ServerError, params_of, tags_of
 from nbtrack.settings import tracking_uri
 from pokebattle import params
 from pokebattle.errors import UnavailableError
@@ -84,9 +84,9 @@ def find(tuned_from: str, version: str) -> Tuned:
     info, best = found[0]["info"], tags_of(found[0]).get(trials.BEST)
     if not best:
         raise ParamsError(f"tuned_from: expected a run of tune.ipynb, got {tuned_from!r}, which found no values")
-    told = [one["value"] for one in found[0]["data"].get("params", []) if one["key"] == "version"]
-    if told != [version]:
-        raise ParamsError(f"tuned_from: expected a run that tuned {version}, got {tuned_from!r}, which tuned {told}")
+    tuned = params_of(found[0]).get("version")
+    if tuned != version:
+        raise ParamsError(f"tuned_from: expected a run that tuned {version}, got {tuned_from!r}, which tuned {tuned}")
     link = run_address({"uri": uri, "run_id": info["run_id"], "experiment_id": info["experiment_id"]})
     return Tuned(info["run_id"], link, json.loads(best))
 

@@ -19,7 +19,7 @@ from pokebattle.evaluation import plots
 from pokebattle.tuning.search import Search
 
 N_BINS = 3  # parts of a parameter's values
-LOSS = "log-loss (nats a battle)"
+LOSS = "log-loss (nats per battle)"
 
 
 def progress(search: Search) -> pd.DataFrame:
@@ -130,10 +130,12 @@ def speed_picture(search: Search) -> Figure:
     with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(figsize=(6.2, 3.8), layout="constrained")
         axes.scatter(trials["predict_us"], trials["log_loss"], color=plots.GREY, label="trials")
-        axes.plot(front["predict_us"], front["log_loss"], color=plots.A_COLOUR, marker="o", label="none is both better")
+        axes.plot(front["predict_us"], front["log_loss"], color=plots.A_COLOUR, marker="o", label="Pareto front")
         for number, row in front.iterrows():
             axes.annotate(str(number), (row["predict_us"], row["log_loss"]), xytext=(4, 4), textcoords="offset points")
-        axes.set(xlabel="microseconds a matchup, features apart", ylabel=LOSS, title="Quality and speed of prediction")
+        axes.set(
+            xlabel="microseconds per matchup, without features", ylabel=LOSS, title="Quality and speed of prediction"
+        )
         axes.legend(frameon=False)
     plt.close(figure)
     return figure
@@ -153,8 +155,8 @@ def _picture(draw: Callable[[], Any], size: tuple[float, float]) -> Figure:
     """Draw a figure with Optuna, and restore matplotlib's style afterwards."""
     with plt.rc_context():
         axes = np.atleast_1d(_quietly(draw))
-        for one in axes.flat:
-            one.xaxis.set_minor_formatter(NullFormatter())  # on a narrow logarithmic axis these labels overlap
+        for panel in axes.flat:
+            panel.xaxis.set_minor_formatter(NullFormatter())  # on a narrow logarithmic axis these labels overlap
         figure: Figure = axes.flat[0].figure
         figure.set_size_inches(size)
         plt.close(figure)

@@ -216,7 +216,7 @@ class Search:
             else:
                 self._employ(workers, goal, task, deadline, note)
         except KeyboardInterrupt:
-            self.notes.append("interrupted: what was done is kept, running again goes on")
+            self.notes.append("interrupted: finished trials are kept; run again to continue")
         finally:
             storage.release(self.study)
             note()
@@ -269,7 +269,7 @@ class Search:
                     killed += len(lost)
                     storage.release(self.study)
                     if killed > workers * FAILURES:
-                        raise TuningError(f"{killed} workers have ended by themselves, the last with {lost[-1]}")
+                        raise TuningError(f"{killed} workers were killed, the last with exit code {lost[-1]}")
                 note()
         finally:
             for process in crew:
@@ -386,13 +386,13 @@ def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "
         )
     name, notes = name or own_name, []
     if name in known:
-        notes.append(f"study {name} goes on with {known[name].n_trials} trials")
+        notes.append(f"study {name} continues with {known[name].n_trials} trials")
     else:
         notes.append(f"study {name} is new")
         related = [one for one in known.values() if one.user_attrs.get("identity", {}).get("version") == params.version]
         for one in related[-3:]:
             what = _difference(one.user_attrs["identity"], identity)
-            notes.append(f"study {one.study_name} with {one.n_trials} trials stays as it is: its {what} differs")
+            notes.append(f"study {one.study_name} with {one.n_trials} trials is not changed: its {what} differs")
     study = _study(kept, name, identity, folds)
     study.sampler = NumberedSampler(params.random_state)
     return Search(study, kept, url, folds, notes)

@@ -124,7 +124,7 @@ def test_a_dirty_run_is_executed_again_with_its_patch_and_drift_is_named(
     assert re.match(r"same: \d\d+ metrics compared\n", done.stdout)
     for drift in (
         "in no commit: params/mine.yaml",
-        "params/mine.yaml is in no commit: it was made from the run's",
+        "params/mine.yaml was not in the commit: it was written from the run's",
         "lock: requirements.lock sha256:",
     ):
         assert f"drifted  {drift}" in done.stdout

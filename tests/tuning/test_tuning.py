@@ -215,7 +215,7 @@ def test_running_again_goes_on_and_another_space_or_other_battles_begin_another_
     first = open_search(PARAMS, BATTLES, file)
     first.run(3)
     again = open_search(PARAMS, BATTLES, file)
-    assert again.notes == [f"study {first.study.study_name} goes on with 3 trials"]
+    assert again.notes == [f"study {first.study.study_name} continues with 3 trials"]
     again.run(3)
     assert states(again)["COMPLETE"] == 3
     again.run(5)
@@ -226,7 +226,7 @@ def test_running_again_goes_on_and_another_space_or_other_battles_begin_another_
     wider = PARAMS.model_copy(update={"search": {"max_depth": Range(low=1, high=9)}})
     other = open_search(wider, BATTLES, file)
     assert other.notes[0] == f"study {other.study.study_name} is new"
-    assert other.notes[1].startswith(f"study {first.study.study_name} with 5 trials stays as it is: its search and")
+    assert other.notes[1].startswith(f"study {first.study.study_name} with 5 trials is not changed: its search and")
     elsewhere = open_search(PARAMS, SimpleNamespace(digest="others"), file)
     assert elsewhere.notes[1:] and "its battles differs" in elsewhere.notes[1]
 
