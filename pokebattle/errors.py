@@ -1,4 +1,4 @@
-"""The base of the errors that a user can correct, and the hint that their messages end with."""
+"""The base of the errors that a user can correct, and the suggestion at the end of their messages."""
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -20,7 +20,7 @@ class UnavailableError(UserError, ConnectionError):
 
 
 def did_you_mean(got: object, names: Iterable[str], cutoff: float = 0.6, plain: Callable[[str], str] = str) -> str:
-    """Return a hint at the name that is most similar to an invalid one; "" if none is.
+    """Suggest the valid name that is most similar to an invalid one; "" if none is similar enough.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def did_you_mean(got: object, names: Iterable[str], cutoff: float = 0.6, plain: 
     cutoff : float, default 0.6
         Similarity that a name needs, 0 to 1, as in `difflib.get_close_matches`.
     plain : callable, default str
-        Normalises names before they are compared. The hint contains the original name.
+        Normalises names before they are compared. The suggestion is the original name.
     """
     known = {plain(str(name)): name for name in names if name}
     near = get_close_matches(plain(str(got)), list(known), 1, cutoff)

@@ -250,7 +250,7 @@ def _stored(name: str, protocol: str, folder: Path) -> tuple[dict[str, Any], dic
     if (moved := protocols[protocol] != expected).any():
         row = protocols[moved].iloc[0]
         raise DatasetError(
-            f"{name}/{PROTOCOLS}: {protocol} puts {moved.sum()} pairs elsewhere than splits.assign, "
+            f"{name}/{PROTOCOLS}: {protocol} assigns {moved.sum()} pairs to other parts than splits.assign, "
             f"e.g. {row['species_a']} against {row['species_b']}"
         )
     part_of = pd.Series(protocols[protocol].to_numpy(), index=splits.pair_ids(protocols))
@@ -355,11 +355,11 @@ def _parquet(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
     """Read one file of a set and check its sha256 and its number of rows."""
     where, expected = f"{path.parent.name}/{path.name}", manifest["files"][path.name]
     if not path.exists():
-        raise DatasetError(f"{where}: the manifest names it, and it is missing")
+        raise DatasetError(f"{where}: the file is missing, but the manifest lists it")
     if (found := sha256(path.read_bytes()).hexdigest()) != expected["sha256"]:
         raise DatasetError(
             f"{where}: sha256 expected {expected['sha256'][:12]}…, got {found[:12]}…: "
-            "the file is not the one that the manifest describes"
+            "the manifest describes another file"
         )
     table = pd.read_parquet(path)
     if len(table) != expected["rows"]:

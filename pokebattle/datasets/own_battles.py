@@ -63,8 +63,8 @@ def read(tables: Tables) -> OwnBattles:
     Raises
     ------
     TablesError
-        If a file, header, row or cell cannot be used, or a stat was computed from the results. The message names the
-        first such cell and how many more are like it.
+        If a file, header, row or cell cannot be used, or a stat was computed from the results. The message
+        contains the first such cell and the number of others.
     """
     notes: list[str] = []
     sheets = [read_sheet(label, tables.encoding) for label in (tables.species_file, tables.battles_file)]
@@ -149,7 +149,7 @@ def _once(sheet: Sheet, table: pd.DataFrame, ids: pd.Series, notes: list[str]) -
     twice = ids[~again][keys[~again].duplicated()]
     if len(twice):
         other = keys.index[keys == plain(twice.iloc[0])][0]
-        sheet.refuse(twice, f"an id of its own (row {other} has it with other values)")
+        sheet.refuse(twice, f"a unique id (row {other} has the same id with other values)")
     if again.any():
         notes.append(f"{_count(again, 'row')} of {sheet.label} left out: the same as another")
     return table[~again]
@@ -225,7 +225,7 @@ def _first_won(
     words = [word for species_id in pair for word in dict.fromkeys([species["name"][species_id], species_id])]
     sheet.refuse(
         wrong,
-        f"one of the two that fight in this row ({', '.join(words)}), or in all rows whether the first "
+        f"one of the two species in this row ({', '.join(words)}), or in all rows whether the first "
         "one won (1 and 0, TRUE and FALSE)",
         words,
     )

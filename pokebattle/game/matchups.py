@@ -56,7 +56,7 @@ def rows_of(ids: Ids, known: pd.Index, name: str) -> NDArray[np.int64]:
         If an id is unknown; the message names the nearest known id.
     """
     codes, found = pd.factorize(ids if isinstance(ids, pd.Series) else _index(ids), use_na_sentinel=False)
-    names = [str(one) for one in found]
+    names = [str(value) for value in found]
     rows: NDArray[np.int64] = known.get_indexer(pd.Index(names, dtype=known.dtype))
     if (rows < 0).any():
         unknown = names[int(np.argmax(rows < 0))]

@@ -1,4 +1,4 @@
-"""Check values against the schema, and say in one line what is wrong: place, name, expected, got, nearest valid."""
+"""Check values against the schema, and raise errors of one line: place, name, expected, got, nearest valid."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def _check_dataset(params: Params, places: Mapping[str, str]) -> None:
         needed = [name for name, field in Tables.model_fields.items() if field.is_required()]
         raise ParamsError(f"{places['dataset']}tables: expected {', '.join(needed)}, as dataset is tables, got none")
     if not own and params.tables is not None:
-        raise ParamsError(f"{places['dataset']}dataset: expected tables, whose files are named, got {params.dataset!r}")
+        raise ParamsError(
+            f"{places['dataset']}dataset: expected tables, as the files of `tables` are given, got {params.dataset!r}"
+        )
     if own and params.features != "raw":
         raise ParamsError(
             f"{places['features']}features: expected raw, as dataset is tables, got {params.features!r}, "
@@ -102,7 +104,9 @@ def _check_search(params: Params, place: str) -> None:
         numbers = not get_args(field.annotation)
         if searched.choices is None:
             if not numbers:
-                raise ParamsError(f"{key}.choices: expected some of {', '.join(get_args(field.annotation))}, got none")
+                raise ParamsError(
+                    f"{key}.choices: expected two or more of {', '.join(get_args(field.annotation))}, got none"
+                )
             for end, value in (("low", low), ("high", high)):
                 _check_value(f"{key}.{end}", field, value)
             if low >= high:
@@ -115,7 +119,9 @@ def _check_search(params: Params, place: str) -> None:
             for value in searched.choices:
                 _check_value(f"{key}.choices", field, value)
             if len({*map(str, searched.choices)}) < max(2, len(searched.choices)):
-                raise ParamsError(f"{key}.choices: expected two different ones or more, got {shown(searched.choices)}")
+                raise ParamsError(
+                    f"{key}.choices: expected at least two different values, got {shown(searched.choices)}"
+                )
 
 
 def _check_value(place: str, field: FieldInfo, value: Any) -> None:
@@ -137,7 +143,7 @@ def _search_error(place: str, path: Sequence[str], kind: str, got: Any) -> Param
     forms = {
         "bool_type": "true or false",
         "list_type": "a list, as in [2, 4, 8]",
-        "too_short": "a line for each parameter that is searched",
+        "too_short": "a line for each searched parameter",
     }
     form = forms.get(kind, "a range for each parameter, as in max_depth: {low: 2, high: 8}")
     return ParamsError(f"{name}: expected {form}, got {'none' if kind == 'missing' else shown(got)}")

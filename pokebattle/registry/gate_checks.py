@@ -73,7 +73,7 @@ class GateChecks:
         except ServerError as error:
             if error.denied or not error.permanent:
                 raise
-            raise RegistryError(f"{title} cannot be judged: its run {version.run_id or ''} is gone") from None
+            raise RegistryError(f"{title} cannot be judged: its run {version.run_id or ''} does not exist") from None
         except (ParamsError, FileNotFoundError, ValueError) as error:
             raise RegistryError(f"{title} cannot be judged from its run's record: {error}") from None
 
@@ -269,7 +269,7 @@ class GateChecks:
         try:
             before = other.model.predict_proba(shared.matchups)[:, 1]
         except ValueError as error:
-            raise MeaninglessError(f"version {holder} in Production knows other species ({error})") from None
+            raise MeaninglessError(f"version {holder} in Production was trained on other species ({error})") from None
         gain = self._gain(shared.matchups, before, self.model.predict_proba(shared.matchups)[:, 1])
         bound = self.bounds.behind_production
         return (
@@ -333,7 +333,7 @@ def _load(folder: Path) -> BattleWinner:
     try:
         return BattleWinner.load(folder)
     except (ValueError, TypeError, KeyError, XGBoostError) as error:
-        raise MissingError(f"the model does not load: {' '.join(str(error).split())[:300]}") from None
+        raise MissingError(f"the model cannot be loaded: {' '.join(str(error).split())[:300]}") from None
 
 
 def _interval(gain: dict[str, float]) -> str:

@@ -68,7 +68,7 @@ class Plan:
 
     def __str__(self) -> str:
         out = self.holders[self.stage]
-        archived = f"; version {out}, which is in {self.stage}, goes to the archive" if out is not None else ""
+        archived = f"; version {out}, which is in {self.stage}, is archived" if out is not None else ""
         return f"{self.name} version {self.version}: {self.was} → {self.stage}{archived}"
 
 
@@ -293,9 +293,9 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
         )
         if now != planned:
             last = model.events()[-1:]
-            whose = f" by {last[0]['by']} at {last[0]['when']}" if last else ""
+            author = f" by {last[0]['by']} at {last[0]['when']}" if last else ""
             raise MeanwhileError(
-                f"the stages of {planned.name} were changed meanwhile{whose}: {_shown(now.holders)}, "
+                f"the stages of {planned.name} were changed meanwhile{author}: {_shown(now.holders)}, "
                 f"and not {_shown(planned.holders)} as when version {planned.version} was judged; "
                 "judge the version again"
             )
@@ -338,11 +338,11 @@ def complete(rest: MlflowRest, name: str, dry_run: bool = False) -> list[str]:
     RegistryError, OSError, ServerError
         As in `move` and `stages.read`.
     """
-    said = stages.read(rest, name).disagreements()
-    if said and not dry_run:
+    found = stages.read(rest, name).disagreements()
+    if found and not dry_run:
         with hold_lock(rest, name, user_name()) as allowed:
             repair(Writer(rest, name, allowed))
-    return said
+    return found
 
 
 def check_permission(rest: MlflowRest, name: str) -> None:

@@ -4,7 +4,7 @@ The lock relies on one atomic operation of MLflow servers: the name of an experi
 that wants to change stages creates a ticket, an experiment named `promotions/<model>/<number>`, with the number after
 the highest existing one. The process with the lowest valid ticket has the lock; all others see its ticket. A ticket is
 valid until its experiment is deleted, and for at most `LEASE` seconds by the server's clock, so a killed process
-blocks the others no longer than that.
+blocks the the others no longer than this.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def reproduce(run_id: str, rest: MlflowRest) -> Reproduction:
             raise
         raise RegistryError(f"{rest.uri} has no run {run_id}") from None
     if "pokebattle.execution" not in tags_of(run):
-        raise RegistryError(f"run {run_id} cannot be executed again: no tracked notebook made it")
+        raise RegistryError(f"run {run_id} cannot be executed again: no tracked notebook created it")
     drift: list[str] = []
     again: dict[str, Any] | None = None
     try:
@@ -140,9 +140,9 @@ def _executed_again(run: dict[str, Any], rest: MlflowRest, drift: list[str]) -> 
     tags = tags_of(run)
     commit, source = tags.get("mlflow.source.git.commit", ""), Path(tags.get("mlflow.source.name", ""))
     if not commit:
-        raise WorktreeError("its run names no commit")
+        raise WorktreeError("the run has no commit")
     if source.suffix != ".ipynb":
-        raise WorktreeError("its run names no notebook")
+        raise WorktreeError("the run has no notebook")
     with worktree(commit) as folder:
         if tags.get("pokebattle.git.dirty") == "true":
             drift += apply_patch(folder, artifacts.read(rest, run, "code.patch").decode("utf-8"))
@@ -251,7 +251,7 @@ def _run(folder: Path, notebook: Path, given: Mapping[str, Any], run: dict[str, 
         raise WorktreeError(f"its notebook was stopped after {error.timeout:.0f} s") from None
     if done.returncode:
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
-        raise WorktreeError(f"its notebook fails now: {last.strip()[:300]}")
+        raise WorktreeError(f"its notebook failed: {last.strip()[:300]}")
     return str(json.loads(out.read_text("utf-8"))["metadata"]["pokebattle"]["execution"])
 
 

@@ -127,7 +127,9 @@ def _registered(run: Mapping[str, Any]) -> tuple[str, int]:
             version.number for version in stages.read(rest, name).versions.values() if version.run_id == run["run_id"]
         ]
     if not found:
-        raise RegistryError(f"run {run['run_id']} has registered no version of {name}: `python -m pokebattle doctor`")
+        raise RegistryError(
+            f"run {run['run_id']} has registered no version of {name}: see `python -m pokebattle doctor`"
+        )
     return name, max(found)
 
 

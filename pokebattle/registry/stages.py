@@ -133,25 +133,25 @@ class Model:
 
     def disagreements(self) -> list[str]:
         """Return a sentence for each inconsistency between stage, alias and tag, and for each incomplete move."""
-        said = []
+        found = []
         for number, version in sorted(self.versions.items()):
             if version.tag != version.stage:
-                said.append(f"version {number} is in {version.stage}, its tag {STAGE} says {version.tag}")
+                found.append(f"version {number} is in {version.stage}, its tag {STAGE} says {version.tag}")
             for stage, alias in ALIASES.items():
                 if (alias in version.aliases) != (version.stage == stage):
                     has = "has" if alias in version.aliases else "lacks"
-                    said.append(f"version {number} is in {version.stage} and {has} the alias {alias}")
+                    found.append(f"version {number} is in {version.stage} and {has} the alias {alias}")
             if PENDING in version.tags:
                 move = json.loads(version.tags[PENDING])
-                said.append(
+                found.append(
                     f"version {number}: the move to {move['to']} that {move['by']} began at {move['when']} was "
                     "not completed"
                 )
         for stage in ALIASES:
             if len(holders := self.within(stage)) > 1:
                 numbers = " and ".join(str(version.number) for version in holders)
-                said.append(f"{stage} holds the versions {numbers}")
-        return said
+                found.append(f"{stage} contains the versions {numbers}")
+        return found
 
 
 def parse_version(text: str, name: str = NAME) -> tuple[str, int]:
@@ -260,25 +260,25 @@ def read(rest: MlflowRest, name: str) -> Model:
         if error.code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise RegistryError(
-            f"{rest.uri} has no registered model {name}: train.ipynb registers one of every "
-            "version whose register_model is true, and of others with -p register_model True"
+            f"{rest.uri} has no registered model {name}: train.ipynb registers a model if "
+            "register_model is true, in the file of the version or with -p register_model True"
         ) from None
     aliases: dict[int, list[str]] = {}
-    for one in found.get("aliases", []):
-        aliases.setdefault(int(one["version"]), []).append(one["alias"])
+    for alias in found.get("aliases", []):
+        aliases.setdefault(int(alias["version"]), []).append(alias["alias"])
     asked = {"filter": f"name='{name}'", "max_results": 1000}
     versions: dict[int, Version] = {}
-    for one in rest.pages("GET", "model-versions/search", "model_versions", **asked):
-        number = int(one["version"])
+    for entry in rest.pages("GET", "model-versions/search", "model_versions", **asked):
+        number = int(entry["version"])
         versions[number] = Version(
             number,
-            one.get("current_stage", NONE),
+            entry.get("current_stage", NONE),
             tuple(aliases.get(number, ())),
-            {tag["key"]: tag.get("value", "") for tag in one.get("tags", [])},
-            one.get("run_id", ""),
-            one.get("source", ""),
-            one.get("description", ""),
-            int(one.get("last_updated_timestamp", 0)),
+            {tag["key"]: tag.get("value", "") for tag in entry.get("tags", [])},
+            entry.get("run_id", ""),
+            entry.get("source", ""),
+            entry.get("description", ""),
+            int(entry.get("last_updated_timestamp", 0)),
         )
     return Model(name, found.get("description", ""), dict(sorted(versions.items())))
 

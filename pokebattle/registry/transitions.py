@@ -2,7 +2,7 @@
 
 The stage is authoritative: the server moves a version into a stage and the previous version out of it in one step.
 Alias and tag are derived from it. A promotion writes its plan to a tag of the version before it begins, so that the
-next promotion can complete one that was killed half-way.
+next promotion can complete one that was killed in between.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def repair(writer: Writer) -> list[str]:
     found = model.disagreements()
     for stage in ALIASES:
         holders = model.within(stage)
-        if len(holders) > 1:  # somebody has moved a version by hand
+        if len(holders) > 1:  # a version was moved by hand
             writer.transition(holders[0].number, stage)
     model = read(writer.rest, writer.name) if found else model
     for stage, alias in ALIASES.items():
@@ -153,7 +153,7 @@ def repair(writer: Writer) -> list[str]:
 
 
 def _settle(writer: Writer, model: Model, number: int, move: dict[str, Any]) -> None:
-    """Record a move that has happened on all versions that it moved. Drop a move that has not happened."""
+    """Record a completed move on all versions that it moved. Drop a move that was not carried out."""
     if model.versions[number].stage == move["to"]:
         back = move["kind"] == "rollback"
         instead = f"rolled back to version {number}: {move['why']}" if back else f"version {number} took its place"
@@ -170,14 +170,14 @@ def _settle(writer: Writer, model: Model, number: int, move: dict[str, Any]) -> 
             for other in move["archived"]
             if other in model.versions
         }
-        for one, event in moved.items():
-            writer.tag(one, EVENT + event["when"], json.dumps(event, ensure_ascii=False))
+        for moved_number, event in moved.items():
+            writer.tag(moved_number, EVENT + event["when"], json.dumps(event, ensure_ascii=False))
             for key in ("by", "when", "why"):
-                writer.tag(one, f"{STAGE}.{key}", event[key])
+                writer.tag(moved_number, f"{STAGE}.{key}", event[key])
         model = read(writer.rest, writer.name)
-        for one in moved:
-            version = model.versions[one]
-            writer.describe(one, description.of_version(version.description, version.events))
+        for moved_number in moved:
+            version = model.versions[moved_number]
+            writer.describe(moved_number, description.of_version(version.description, version.events))
         holders = {stage: model.versions[holder] for stage in ALIASES if (holder := model.holder(stage)) is not None}
         writer.describe_model(description.of_model(model, holders))
     writer.untag(number, PENDING)

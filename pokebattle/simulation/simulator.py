@@ -205,11 +205,11 @@ def _choose(fighter: Record, pp: NDArray[np.int64], pool: NDArray[np.int64], str
 
 
 @compiled
-def _goes_first(one: Record, other: Record, moves: Records, rng: Generator) -> bool:
-    """Return whether `one` acts before `other`: higher priority, then higher speed, then chance."""
-    lead = moves[one.choice].priority - moves[other.choice].priority
+def _goes_first(fighter: Record, opponent: Record, moves: Records, rng: Generator) -> bool:
+    """Return whether `fighter` acts before `opponent`: higher priority, then higher speed, then chance."""
+    lead = moves[fighter.choice].priority - moves[opponent.choice].priority
     if lead == 0:
-        lead = _speed(one) - _speed(other)
+        lead = _speed(fighter) - _speed(opponent)
     return lead > 0 or (lead == 0 and _uniform(rng) < 0.5)
 
 
@@ -280,7 +280,7 @@ def _hit(user: Record, target: Record, move: Record, effectiveness: float, rng: 
 
 @compiled
 def _affect(user: Record, target: Record, move: Record, rng: Generator) -> None:
-    """Apply the effects of a hit besides damage. Call it only while the target stands.
+    """Apply the effects of a hit besides damage. Call it only while the target has HP left.
 
     The order is: effects on the target, effects on the user, effects with a probability.
     """

@@ -79,7 +79,7 @@ def find(tuned_from: str, version: str) -> Tuned:
     if not found:
         raise ParamsError(
             f"tuned_from: {uri} has no run of tune.ipynb that found values for {version}; "
-            f"papermill notebooks/tune.ipynb out.ipynb -p version {version} makes one"
+            f"papermill notebooks/tune.ipynb out.ipynb -p version {version} creates one"
         )
     info, best = found[0]["info"], tags_of(found[0]).get(trials.BEST)
     if not best:
@@ -133,7 +133,7 @@ def new_file(new: str) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9_]+", new):
         raise ParamsError(f"version: expected a name of letters, digits and _, got {new!r}")
     if file.exists():
-        raise ParamsError(f"version: expected a name that is free, got {new!r}; params/{new}.yaml is there")
+        raise ParamsError(f"version: expected an unused name, got {new!r}; params/{new}.yaml exists")
     return file
 
 

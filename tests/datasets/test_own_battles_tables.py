@@ -234,7 +234,7 @@ def test_true_and_false_are_a_stat(write):
 
 QUOTES = "expected a quote at both ends of a cell or at none, got "
 WINNER = (
-    "expected one of the two that fight in this row (Zeta, 10, Tovo, 3), or in all rows whether the first one "
+    "expected one of the two species in this row (Zeta, 10, Tovo, 3), or in all rows whether the first one "
     "won (1 and 0, TRUE and FALSE)"
 )
 
@@ -265,7 +265,7 @@ WINNER = (
         (("\n3,", "\na|b,"), ", row 4, column Nr: expected an id without |, got 'a|b'"),
         (
             ("\n3,", "\n002,"),
-            ", row 4, column Nr: expected an id of its own (row 3 has it with other values), got '002'",
+            ", row 4, column Nr: expected a unique id (row 3 has the same id with other values), got '002'",
         ),
         (("Tovo", "10"), ", row 4, column Nomo: expected a name that is not another species' id, got '10'"),
         ((",Ŝtono,,", ",Ŝto[no],,"), ", row 4, column Speco: expected a type without [, ] and <, got 'Ŝto[no]'"),
@@ -641,7 +641,7 @@ def test_a_stat_that_decides_every_battle_is_refused_by_the_leak_check(write):
             "features: expected raw, as dataset is tables, got 'mechanics', which "
             "needs the game's own species and moves",
         ),
-        ("dataset: tables", "dataset: v3", "dataset: expected tables, whose files are named, got 'v3'"),
+        ("dataset: tables", "dataset: v3", "dataset: expected tables, as the files of `tables` are given, got 'v3'"),
     ],
 )
 def test_faults_of_a_mapping_are_named(tmp_path, monkeypatch, root, old, new, expected):

@@ -51,7 +51,7 @@ def test_two_versions_go_to_production_and_one_comes_back(rest: Any, checkout: A
     better = version_of(rest, "battle_winner", simulating)
     said = promote(checkout, better, "Staging", "--why", "it simulates")
     assert re.search(r"passed +not behind Production: \+0\.\d{4} \[.*\] nats ahead of version 1, 60 pairs", said)
-    assert "version 1, which is in Production, goes to the archive" in promote(checkout, better, "Production")
+    assert "version 1, which is in Production, is archived" in promote(checkout, better, "Production")
     worse = version_of(rest, "battle_winner", checkout.train("quick", n_estimators=1))
     said = promote(checkout, worse, "Staging", code=1)
     assert measured(said, "not behind Production").startswith("refused")

@@ -77,7 +77,7 @@ def test_a_patch_is_applied_and_what_it_cannot_hold_is_named(repository: Path) -
     assert (repository / "a.py").read_text() == "x = 2\n"
     with pytest.raises(WorktreeError, match="does not apply to the commit"):
         apply_patch(repository, patch)
-    with pytest.raises(WorktreeError, match="is not whole"):
+    with pytest.raises(WorktreeError, match="is incomplete"):
         apply_patch(repository, f"{patch}# cut: the patch has 9 characters\n")
 
 

@@ -115,7 +115,7 @@ def test_a_model_that_is_not_there_is_named(rest: Any, verb: Callable[..., Resul
     done = verb("promote", "1", "--to", "Staging", "--model-name", "nobody")
     assert done.exit_code == 1
     said = done.stderr
-    assert said.startswith(f"Error: {rest.uri} has no registered model nobody: train.ipynb registers one") and (
+    assert said.startswith(f"Error: {rest.uri} has no registered model nobody: train.ipynb registers a model") and (
         said.count("\n") == 1 and "-p register_model True" in said
     )
 
@@ -176,7 +176,7 @@ def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(rest: Any, shel
 def test_whoever_comes_late_is_told_that_stages_have_changed(rest: Any, shelf: str, seen: Seen) -> None:
     planned = promotion.plan(stages.read(rest, shelf), 2, STAGING)
     move(rest, shelf, 1, STAGING)
-    with pytest.raises(promotion.MeanwhileError, match=r"changed meanwhile by ana at .*: Staging holds version 1"):
+    with pytest.raises(promotion.MeanwhileError, match=r"changed meanwhile by ana at .*: Staging contains version 1"):
         promotion.move(rest, planned, "too late", who="ben")
     assert seen(shelf)[2] == ALONE[NONE]
 
@@ -239,7 +239,7 @@ def test_what_a_hand_has_moved_is_said_and_mended(
         "version 2 is in None and has the alias staging",
         "version 3 is in None, its tag stage says Production",
         "version 4 is in Staging, its tag stage says None",
-        "Staging holds the versions",
+        "Staging contains the versions",
     ):
         assert f"DISAGREES {line}" in said
     promoted = verb("promote", "4", "--to", "Staging", "--model-name", shelf)

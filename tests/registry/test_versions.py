@@ -234,7 +234,7 @@ def test_what_no_notebook_made_is_refused_in_one_line(rest: Any, checkout: Any) 
     experiment = rest.call("POST", "experiments/create", name="by hand")["experiment_id"]
     run = rest.call("POST", "runs/create", experiment_id=experiment)["run"]["info"]["run_id"]
     for run_id, expected in (
-        (run, f"run {run} cannot be executed again: no tracked notebook made it"),
+        (run, f"run {run} cannot be executed again: no tracked notebook created it"),
         ("0" * 32, f"{rest.uri} has no run {'0' * 32}"),
     ):
         done = checkout.verb("reproduce", run_id)

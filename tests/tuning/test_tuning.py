@@ -235,7 +235,7 @@ def test_a_study_of_another_search_is_refused(quick: Any, file: str) -> None:
     name = open_search(PARAMS, BATTLES, file).study.study_name
     assert open_search(PARAMS, BATTLES, file, name).study.study_name == name
     wider = PARAMS.model_copy(update={"search": {**PARAMS.search, "max_depth": Range(low=1, high=9)}})
-    with pytest.raises(ParamsError, match=f"^study: expected one of the same search as sample, got '{name}'"):
+    with pytest.raises(ParamsError, match=f"^study: expected a study of the same search as sample, got '{name}'"):
         open_search(wider, BATTLES, file, name)
     with pytest.raises(ParamsError, match=f"^study: expected a study in the storage, got 'samle'; did you mean {name}"):
         open_search(PARAMS, BATTLES, file, "samle")
