@@ -53,7 +53,7 @@ def watch(
 
 
 def fresh_stream() -> str:
-    """Return a random name for a stream, so that nobody can know its seeds and battles in advance."""
+    """Return a random name for a stream, so that its seeds and battles cannot be known in advance."""
     return FRESH + secrets.token_hex(8)
 
 
@@ -107,7 +107,7 @@ def fight(
         If the stream is unknown, or `n_battles` or `n_workers` is below 1.
     """
     if stream not in STREAMS and not stream.startswith(FRESH):
-        raise ValueError(f"stream: unknown, got {stream!r}; there is {', '.join(STREAMS)}")
+        raise ValueError(f"stream: unknown, got {stream!r}; expected one of {', '.join(STREAMS)}")
     fights = matchups["n_battles"] if n_battles is None else pd.Series(n_battles, index=matchups.index)
     for name, number in (("n_battles", fights.min() if len(fights) else 1), ("n_workers", n_workers)):
         if number < 1:

@@ -297,7 +297,7 @@ def matchups(policy: str = "best_move", n_given: int = 1) -> pd.DataFrame:
         If there is no such policy.
     """
     if policy not in POLICIES:
-        raise ValueError(f"policy: unknown, got {policy!r}; there is {', '.join(POLICIES)}")
+        raise ValueError(f"policy: unknown, got {policy!r}; expected one of {', '.join(POLICIES)}")
     return POLICIES[policy](pairs(), n_given).assign(policy=policy)[MATCHUP]
 
 

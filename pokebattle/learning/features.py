@@ -420,7 +420,7 @@ def matchup_features(name: str, species: pd.DataFrame | None = None) -> MatchupF
         If there is no such feature set, or it needs moves and `species` is given.
     """
     if name not in FEATURE_SETS:
-        raise ValueError(f"features: unknown set, got {name!r}; there is {', '.join(FEATURE_SETS)}")
+        raise ValueError(f"features: unknown set, got {name!r}; expected one of {', '.join(FEATURE_SETS)}")
     if species is not None and name != "raw":
         raise ValueError(
             f"features: expected raw for your own species, got {name!r}, which needs the game's own species and moves"

@@ -32,7 +32,7 @@ def stats(species: pd.DataFrame) -> list[str]:
 class StatelessFeatures(TransformerMixin, BaseEstimator, ABC):
     """Base of the transformers from matchups to features, which learn nothing from data.
 
-    Subclasses define `_check` and `_numbers`, and say which columns they need.
+    Subclasses define `_check` and `_numbers`.
     """
 
     @abstractmethod

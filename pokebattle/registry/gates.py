@@ -1,8 +1,8 @@
 """Judge a registered version by the gates that it has to pass before it is promoted.
 
 The bounds are under `gates` in params/*.yaml. Those of the current checkout apply, not those of the version's own run.
-A gate that does not apply to a version says so and passes. A gate that could not be measured, because the model or
-its battles are not available, does not pass.
+A gate that does not apply to a version passes, and the report says so. A gate that could not be measured, because the
+model or its battles are not available, does not pass.
 """
 
 from __future__ import annotations

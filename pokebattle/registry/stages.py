@@ -104,7 +104,7 @@ class Model:
         """
         if number not in self.versions:
             known = ", ".join(map(str, sorted(self.versions))) or "none"
-            raise RegistryError(f"{self.name} has no version {number}; there is {known}")
+            raise RegistryError(f"{self.name} has no version {number}; its versions are {known}")
         return self.versions[number]
 
     def within(self, stage: str) -> list[Version]:
