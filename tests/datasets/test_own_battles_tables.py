@@ -259,7 +259,8 @@ WINNER = (
         ),
         (
             (",40,", ',"1,234",'),
-            ", row 2, column Vivo: expected a number in which it is clear whether the comma of decimals, got '1,234'",
+            ", row 2, column Vivo: expected a number in which it is clear whether the comma "
+            "separates thousands or decimals, got '1,234'",
         ),
         (("\n3,", "\n,"), ", row 4, column Nr: expected an id, got nothing"),
         (("\n3,", "\na|b,"), ", row 4, column Nr: expected an id without |, got 'a|b'"),
