@@ -161,7 +161,7 @@ def damage(path, how):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("one byte", r"mine/training\.parquet: sha256 expected .*…, got .*…: the file is not the one"),
+        ("one byte", r"mine/training\.parquet: sha256 expected .*…, got .*…: the manifest describes another file"),
         ("no file", r"mine/test\.parquet: the file is missing, but the manifest lists it"),
         ("no key", r"mine/manifest\.json: expected files\.gate\.parquet\.sha256, got nothing"),
         ("no json", r"mine/manifest\.json: expected JSON, got "),

@@ -95,7 +95,7 @@ def test_stage_alias_and_tag_go_together_on_all_that_move(rest: Any, shelf: str,
     ("steps", "version", "stage", "expected"),
     [
         ([], 1, PRODUCTION, "is in None and cannot go to Production: Staging comes before Production"),
-        ([STAGING, PRODUCTION], 1, STAGING, "is in Production and cannot go to Staging: another version is promoted"),
+        ([STAGING, PRODUCTION], 1, STAGING, "is in Production and cannot go to Staging: promote another version"),
         ([], 9, STAGING, "has no version 9; its versions are 1, 2, 3, 4"),
     ],
 )
