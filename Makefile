@@ -32,10 +32,10 @@ train: $(READY)  ## train v3 from the command line and show the result and its r
 	@$(BIN)/python -m pokebattle report out.ipynb
 
 retrain: export VERSION ?= v3
-retrain: $(READY)  ## train VERSION (v3) and bring it through its gates to Production, on the server of MLFLOW_TRACKING_URI
+retrain: $(READY)  ## train VERSION (v3) and promote it through its gates, on the server of MLFLOW_TRACKING_URI
 	@$(BIN)/python -m pokebattle retrain --version "$$VERSION"
 
-tune: $(READY)  ## search better settings for v3 (100 trials, two processes); the same again goes on
+tune: $(READY)  ## search better settings for v3 (100 trials, two processes); run again to continue
 	@$(BIN)/python -m pokebattle server start --background
 	$(BIN)/papermill notebooks/tune.ipynb out-tune.ipynb -p version v3 -p n_trials 100 -p workers 2
 	@$(BIN)/python -m pokebattle report out-tune.ipynb
@@ -49,7 +49,7 @@ check: $(READY)  ## check format, lint, import rules, types, workflows and shell
 test: check  ## lint, unit tests, tracking tests on a real server, nbval on every notebook
 	POKEBATTLE_TRACKING=off $(BIN)/pytest $(NBVAL) $(SIDE_BY_SIDE) tests notebooks
 
-check-release: $(READY)  ## whole ways to Production, and models of all kinds that are registered and loaded elsewhere (minutes)
+check-release: $(READY)  ## complete ways to Production, and models of all kinds that are registered and loaded elsewhere (minutes)
 	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/registry tests/nbtrack/test_own_battles.py \
 		tests/nbtrack/test_published_model.py tests/nbtrack/test_judged_model.py
 	POKEBATTLE_TRACKING=off $(BIN)/pytest tests/registry/release.py
@@ -64,7 +64,7 @@ check-shared: $(READY)  ## the team's server under load, with its database and i
 check-nbtrack: $(READY)  ## install nbtrack's wheel alone in a new environment and track a notebook there (minutes)
 	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/nbtrack/test_wheel.py
 
-foreign: $(READY)  ## papermill's, nbclient's, nbval's and mlflow's tests, and 50 notebooks, with us and without (an hour)
+foreign: $(READY)  ## papermill's, nbclient's, nbval's and mlflow's tests, and 50 notebooks, with and without this package (an hour)
 	$(BIN)/python tests/foreign/suites.py $(SUITES)
 	$(BIN)/python tests/foreign/readonly.py
 
@@ -82,7 +82,7 @@ server: $(READY)  ## start the local MLflow server and say where it is
 stop: $(READY)  ## stop the local MLflow server
 	@$(BIN)/python -m pokebattle server stop
 
-env:  ## write .env with random secrets for the team's server; what it has stays
+env:  ## write .env with random secrets for the team's server; existing values are kept
 	@$$(command -v $(BIN)/python || command -v python3) -m nbtrack.team.env
 
 images: env  ## build the images with Docker Compose
@@ -97,7 +97,7 @@ shared-stop: $(READY)  ## stop it; data stay
 backup: $(READY)  ## write the team's server, databases and artifacts, to a file in backups/ (TO=FILE)
 	@$(BIN)/python -m pokebattle backup $(if $(TO),--to "$(TO)")
 
-restore: $(READY)  ## put the stopped server back to what FROM=FILE holds (OVERWRITE=1 when it has runs)
+restore: $(READY)  ## restore the stopped server from FROM=FILE (OVERWRITE=1 if it has runs)
 	@$(BIN)/python -m pokebattle restore "$(FROM)" $(if $(OVERWRITE),--overwrite)
 
 reference: $(READY)  ## execute the notebooks and store their outputs: the reference that nbval compares with

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nbtrack import run
 from nbtrack.settings import tracking_uri
 from pokebattle import events
-from pokebattle.paths import studies_file
+from pokebattle.paths import STORAGE, studies_file
 
 if TYPE_CHECKING:
     from pokebattle.datasets import BattleSet
@@ -113,12 +113,12 @@ def requirements() -> list[str]:
 
 def after_sync() -> list[str]:
     """Compare the studies that this machine uses with their runs, if there are any; return what was repaired."""
-    if not os.environ.get("POKEBATTLE_STORAGE") and not studies_file().is_file():
+    if not os.environ.get(STORAGE) and not studies_file().is_file():
         return []
     if find_spec("optuna") is None:
-        return ["trials are not looked at: optuna is not installed"]
-    from pokebattle.tuning.trial_runs import mend
+        return ["trials are not checked: optuna is not installed"]
+    from pokebattle.tuning.trial_runs import repair_all
 
-    missing, doubled, orphans = mend(tracking_uri())
+    missing, doubled, orphans = repair_all(tracking_uri())
     left = f", {orphans} wait for the run of their notebook" if orphans else ""
-    return [f"{missing} trials made up for, {doubled} removed that were there twice{left}"]
+    return [f"{missing} trials delivered, {doubled} duplicates removed{left}"]

@@ -1,8 +1,7 @@
-"""Who wins one matchup? For people who think in names."""
+"""Predict one matchup from the names of two species."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import pandas as pd
@@ -76,16 +75,12 @@ def predict(model: BattleWinner, species_a: str, species_b: str, policy: str = "
 
 def _find(text: str, names: pd.Series, place: str) -> str:
     """Return the id of a species from its name or id."""
-    ids = {_plain(str(name)): str(species) for species, name in names.items()}
-    ids |= {_plain(str(species)): str(species) for species in names.index}
-    if _plain(text) not in ids:
-        hint = did_you_mean(_plain(text), ids)
+    ids = {dex.plain_id(str(name)): str(species) for species, name in names.items()}
+    ids |= {dex.plain_id(str(species)): str(species) for species in names.index}
+    if dex.plain_id(text) not in ids:
+        hint = did_you_mean(dex.plain_id(text), ids)
         raise PredictionError(f"{place}: expected a species that can fight, got {text!r}{hint}")
-    return ids[_plain(text)]
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[\W_]", "", text.lower())
+    return ids[dex.plain_id(text)]
 
 
 def _moves(a: str, b: str, policy: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The tracking of scripts under its former name; `nbtrack` has it."""
+"""Tracking of scripts under its former name; it is now in `nbtrack`."""
 
 from nbtrack import MLflowTracker, get_mlflow_tracker
 

@@ -238,7 +238,7 @@ def test_what_the_engine_does_not_know_is_named(few, tmp_path, column, value, me
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stream": "evaluation"}, "stream: unknown, got 'evaluation'; there is training, test, gate"),
+        ({"stream": "evaluation"}, "stream: unknown, got 'evaluation'; expected one of training, test, gate"),
         ({"n_battles": 0}, "n_battles: expected at least 1, got 0"),
         ({"n_workers": 0}, "n_workers: expected at least 1, got 0"),
     ],

@@ -17,7 +17,7 @@ def command(version: str, model_name: str) -> int:
     """
     name, number = parse_version(version, model_name)
     with promotion.connected(name) as rest:
-        report = gates.judge(rest, number, name, tell=say)
+        report = gates.judge(rest, number, name, on_gate=say)
     for line in (*report.notes, report.battles, f"{report.name} version {report.version}: {report.verdict}"):
         if line:
             click.echo(line)

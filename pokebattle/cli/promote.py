@@ -24,8 +24,8 @@ def command(version: str, to: str, why: str, dry_run: bool, model_name: str) -> 
     The exit code is 1 if the version is refused or cannot be moved.
     """
     name, number = parse_version(version, model_name)
-    outcome = promotion.promote(name, number, to, why, dry_run, tell=say)
-    notes = [f"mended: {line}" for line in outcome.mended]
+    outcome = promotion.promote(name, number, to, why, dry_run, on_gate=say)
+    notes = [f"mended: {line}" for line in outcome.repaired]
     click.echo("\n".join([*notes, outcome.text]))
     return 0 if outcome.report is None or outcome.report.passed else 1
 

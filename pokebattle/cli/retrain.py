@@ -68,4 +68,4 @@ def _retrain(told: retraining.Retraining, parameters: tuple[tuple[str, str], ...
         told.reason = f"train.ipynb ended with exit code {code}; {run}."
         return
     commit, _ = code_version(project()) or ("", False)
-    retraining.advance(told, shared, retraining.reason(commit), tell=say)
+    retraining.advance(told, shared, retraining.reason(commit), on_gate=say)

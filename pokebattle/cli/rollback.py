@@ -16,6 +16,6 @@ def command(why: str, dry_run: bool, model_name: str) -> int:
     The exit code is 1 if there is no version before, or its files have changed.
     """
     outcome = promotion.rollback(model_name, why, dry_run)
-    notes = [f"mended: {line}" for line in outcome.mended]
+    notes = [f"mended: {line}" for line in outcome.repaired]
     click.echo("\n".join([*notes, outcome.text]))
     return 0

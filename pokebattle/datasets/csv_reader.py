@@ -12,28 +12,24 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from hashlib import sha256
 
 import numpy as np
 import pandas as pd
 
-from pokebattle.errors import UserError
+from pokebattle.errors import UserError, did_you_mean
 from pokebattle.paths import project
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 POINT = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
 COMMA = r"[-+]?\d+,\d+"
+ALIKE = 0.5  # similarity from which an error message suggests a name
 HEADERS = 65_536  # characters at the beginning of a file in which the headers are searched
 THOUSANDS = r"[-+]?[1-9]\d{0,2},\d{3}"  # ambiguous: the comma may separate thousands or decimals
 
 
 class TablesError(UserError, ValueError):
     """An unusable file of species or battles. The message is one line: file, row, column, expected, got, nearest."""
-
-    def _render_traceback_(self) -> list[str]:
-        """Return only the message; IPython calls this and shows it in a notebook instead of the traceback."""
-        return [f"{type(self).__name__}: {self}"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class Sheet:
         found = [number for number, name in enumerate(self.headers) if plain(name) == plain(header)]
         if not found:
             shown = cut(", ".join(name for name in self.headers if name))
-            raise TablesError(f"{where}, got {shown}{nearest(header, self.headers)}")
+            raise TablesError(f"{where}, got {shown}{did_you_mean(header, self.headers, ALIKE, plain)}")
         if len(found) > 1:
             raise TablesError(f"{where} once, got it {len(found)} times")
         return self.cells[found[0]].rename(self.headers[found[0]])
@@ -103,7 +99,7 @@ class Sheet:
         comma = any(len(cells) for cells in with_comma)
         if comma and all(cells.str.fullmatch(THOUSANDS).all() for cells in with_comma):
             for cells in with_comma:
-                self.refuse(cells, "a number that tells whether the comma is of thousands or of decimals")
+                self.refuse(cells, "a number in which it is clear whether the comma separates thousands or decimals")
         return pd.DataFrame({name: self._numbers(column, comma) for name, column in columns.items()})
 
     def _numbers(self, column: pd.Series, comma: bool) -> pd.Series:
@@ -139,7 +135,7 @@ class Sheet:
         more = f" ({len(cells) - 1} more like it)" if len(cells) > 1 else ""
         raise TablesError(
             f"{self.label}, row {cells.index[0]}, column {cells.name}: expected {expected}, got {got}"
-            f"{nearest(cells.iloc[0], known)}{more}"
+            f"{did_you_mean(cells.iloc[0], known, ALIKE, plain)}{more}"
         )
 
 
@@ -163,7 +159,8 @@ def read_sheet(label: str, encoding: str | None = None) -> Sheet:
         content = path.read_bytes()
     except OSError as error:
         beside = [file.name for file in path.parent.glob(f"*{path.suffix}")]
-        raise TablesError(f"{label}: expected a CSV file, got {error.strerror}{nearest(path.name, beside)}") from None
+        near = did_you_mean(path.name, beside, ALIKE, plain)
+        raise TablesError(f"{label}: expected a CSV file, got {error.strerror}{near}") from None
     text = _decoded(content, label, encoding)
     separator = _separator(text)
     records = _records(text, label, separator)
@@ -174,7 +171,7 @@ def read_sheet(label: str, encoding: str | None = None) -> Sheet:
     width = len(headers)
     for row, cells in rows:
         if len(cells) < width or any(cell.strip() for cell in cells[width:]):
-            raise TablesError(f"{label}, row {row}: expected {width} cells, as there are headers, got {len(cells)}")
+            raise TablesError(f"{label}, row {row}: expected {width} cells, one per header, got {len(cells)}")
     table = pd.DataFrame([cells[:width] for _, cells in rows], index=[row for row, _ in rows], dtype="str")
     stripped = table.apply(lambda column: column.str.strip())
     return Sheet(label, separator, header_row, headers, stripped, sha256(content).hexdigest())
@@ -190,7 +187,7 @@ def _decoded(content: bytes, label: str, encoding: str | None) -> str:
         row = content.count(b"\n", 0, error.start) + 1
         raise TablesError(
             f"{label}, row {row}: expected {name} text, got the byte {content[error.start]:#04x}: save "
-            "it as UTF-8, or say what it is, e.g. tables.encoding: cp1252"
+            "it as UTF-8, or name its encoding, e.g. tables.encoding: cp1252"
         ) from None
 
 
@@ -212,8 +209,8 @@ def _encoding(content: bytes, named: str | None) -> str:
 
 def _separator(text: str) -> str:
     """Return the separator from a first line `sep=;`, as written by spreadsheets, else the one with most headers."""
-    if said := re.match(r"sep=(.)\r?\n", text, re.IGNORECASE):
-        return said[1]
+    if line := re.match(r"sep=(.)\r?\n", text, re.IGNORECASE):
+        return line[1]
     lines = text.lstrip("\r\n")[:HEADERS]
     fields = {mark: len(next(csv.reader(io.StringIO(lines, newline=""), delimiter=mark), [])) for mark in SEPARATORS}
     return max(fields, key=fields.__getitem__)
@@ -257,19 +254,6 @@ def plains(column: pd.Series) -> pd.Series:
     column : Series of str
     """
     return column.map({cell: plain(cell) for cell in column.unique()})
-
-
-def nearest(got: str, known: Iterable[str]) -> str:
-    """Return the end of an error message that suggests the nearest known name, or "" if none is near.
-
-    Parameters
-    ----------
-    got : str
-    known : iterable of str
-    """
-    names = {plain(name): name for name in known if name}
-    near = get_close_matches(plain(got), names, 1, 0.5)
-    return f"; did you mean {names[near[0]]}?" if near else ""
 
 
 def cut(text: str) -> str:

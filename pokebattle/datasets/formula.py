@@ -1,6 +1,6 @@
 """Versions v1 and v2: battles that a formula decides, as in the public predecessor of this project.
 
-These battles contain no luck. Each side does the same damage every turn, computed from base stats, and the side that
+These battles contain no chance. Each side does the same damage every turn, computed from base stats, and the side that
 needs fewer turns wins; fractions of a turn count. A model learns the formula here, not the game: use these versions
 only to compare with published figures.
 

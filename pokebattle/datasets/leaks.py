@@ -1,7 +1,8 @@
 """The leak check: stops a training if information about the judging pairs, or about the results, has reached it.
 
 It runs in every training before the test part is opened. It looks for pairs that are in two parts (also with the sides
-swapped), for held-out families in the training part, and for features that contain the result.
+swapped), for matchups that occur twice in a part, for held-out families in the training part, and for features that
+contain the result.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,9 @@ from scipy.stats import rankdata
 from pokebattle.datasets.splits import LeakError, distinct_pairs, unseen_species
 
 TELLS = 0.999  # bound on a feature's ROC AUC, where each matchup was won by one side only
-TIGHT = 0.985  # bound on a feature's rank correlation with the share of wins; a legitimate feature cannot predict luck
+TIGHT = (
+    0.985  # bound on a feature's rank correlation with the share of wins; a legitimate feature cannot predict chance
+)
 ENOUGH = 30  # matchups won by both sides, the minimum for a meaningful correlation
 SAMPLE = 20_000  # matchups that are checked, at most
 
@@ -39,23 +42,23 @@ def check_parts(parts: Mapping[str, pd.DataFrame], protocol: str, families: pd.S
     Raises
     ------
     LeakError
-        If a part contains a matchup twice, two parts share a pair, or a held-out family is in the training part. The
-        message contains the part, the kind of overlap, its size and an example.
+        If a part contains the same matchup twice, in the same orientation, two parts share a pair, or a held-out family
+        is in the training part. The message contains the part, the kind of overlap, its size and an example.
     """
     pairs = {name: set(distinct_pairs(part)[0]) for name, part in parts.items()}
     species = {name: _species(part) for name, part in parts.items()}
     known, unseen = set(families.reindex(sorted(species["train"]))), unseen_species(families)
     for name, part in parts.items():
-        found = {"the same matchup twice": _twice(part)}
+        found = {"matchups that occur twice": _twice(part)}
         if name != "train":
-            found["pairs of species that also teach"] = sorted(pairs[name] & pairs["train"])
+            found["pairs of species that are also in the training part"] = sorted(pairs[name] & pairs["train"])
             met = set(families.reindex(sorted(species[name] & unseen)))
-            found["families that were to be unseen"] = sorted(met & known) if protocol != "pair" else []
+            found["held-out families in the training part"] = sorted(met & known) if protocol != "pair" else []
             for other in parts.keys() - {name, "train"}:
                 found[f"pairs of species of the {other} part"] = sorted(pairs[name] & pairs[other])
-        for kind, those in found.items():
-            if those:
-                raise LeakError(f"leak: the {name} part has {len(those)} {kind}, e.g. {those[0]}")
+        for kind, examples in found.items():
+            if examples:
+                raise LeakError(f"leak: the {name} part has {len(examples)} {kind}, e.g. {examples[0]}")
     counts = {name: (len(part), len(pairs[name]), len(species[name])) for name, part in parts.items()}
     return pd.DataFrame(counts, index=["matchups", "pairs", "species"]).T
 
@@ -63,9 +66,9 @@ def check_parts(parts: Mapping[str, pd.DataFrame], protocol: str, families: pd.S
 def check_columns(X: np.ndarray, names: Sequence[str], wins: ArrayLike, n: ArrayLike) -> pd.DataFrame:
     """Check that no feature contains the result.
 
-    Something that is known before a battle cannot predict the luck in its result. If matchups were fought several
+    Something that is known before a battle cannot predict the chance in its result. If matchups were fought several
     times, the check is the rank correlation of each feature with the share of wins, over the matchups that both sides
-    have won (bound `TIGHT`). If fewer than `ENOUGH` matchups are like that, it is the ROC AUC of each feature (bound
+    have won (bound `TIGHT`). If there are fewer than `ENOUGH` such matchups, it is the ROC AUC of each feature (bound
     `TELLS`).
 
     Parameters
@@ -89,17 +92,17 @@ def check_columns(X: np.ndarray, names: Sequence[str], wins: ArrayLike, n: Array
     rows = slice(None, None, -(-len(X) // SAMPLE))
     X, share = X[rows], (np.asarray(wins) / np.asarray(n))[rows]
     open_ = (share > 0) & (share < 1)
-    lucky = open_.sum() >= ENOUGH
-    limit, ranks = (TIGHT, rankdata(share[open_])) if lucky else (TELLS, share > 0.5)
+    both_won = open_.sum() >= ENOUGH
+    limit, ranks = (TIGHT, rankdata(share[open_])) if both_won else (TELLS, share > 0.5)
     found = {
-        name: _correlation(rankdata(values[open_]), ranks) if lucky else _separates(values, ranks)
+        name: _correlation(rankdata(values[open_]), ranks) if both_won else _separates(values, ranks)
         for name, values in _columns(X, list(names))
     }
     closest = pd.Series(found, name="follows_result").rename_axis("feature").sort_values(ascending=False, kind="stable")
     if len(closest) and closest.iloc[0] >= limit:
         raise LeakError(
-            f"leak: the column {closest.index[0]} gives the result away: it orders the battles as their "
-            f"results do ({closest.iloc[0]:.4f} of 1)"
+            f"leak: the column {closest.index[0]} contains the result: it orders the battles almost as the results do "
+            f"({'correlation' if both_won else 'AUC'} {closest.iloc[0]:.4f})"
         )
     return closest.to_frame()
 
@@ -117,7 +120,10 @@ def _species(matchups: pd.DataFrame) -> set[str]:
 
 
 def _twice(matchups: pd.DataFrame) -> list[str]:
-    """Return labels of the matchups that occur more than once. Matchups with swapped sides are not compared."""
+    """Return a label for each repetition of a matchup.
+
+    A matchup with swapped sides is another matchup: v1 and v2 contain both.
+    """
     sides = ["species_a", "species_b", "move_a", "move_b", "policy"]
     again = matchups.duplicated([name for name in sides if name in matchups])
     return [f"{row.species_a} against {row.species_b}" for row in matchups[again].itertuples()]

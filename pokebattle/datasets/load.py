@@ -250,7 +250,7 @@ def _stored(name: str, protocol: str, folder: Path) -> tuple[dict[str, Any], dic
     if (moved := protocols[protocol] != expected).any():
         row = protocols[moved].iloc[0]
         raise DatasetError(
-            f"{name}/{PROTOCOLS}: {protocol} puts {moved.sum()} pairs elsewhere than splits.assign, "
+            f"{name}/{PROTOCOLS}: {protocol} assigns {moved.sum()} pairs to other parts than splits.assign, "
             f"e.g. {row['species_a']} against {row['species_b']}"
         )
     part_of = pd.Series(protocols[protocol].to_numpy(), index=splits.pair_ids(protocols))
@@ -287,7 +287,9 @@ def _computed(name: str, protocol: str) -> tuple[dict[str, Any], dict[str, pd.Da
 
 def _own(tables: Tables | None) -> OwnBattles:
     if tables is None:
-        raise DatasetError(f"tables: expected two files and what their columns mean, as dataset is {OWN}, got none")
+        raise DatasetError(
+            f"tables: expected two files and the mapping of their columns, as dataset is {OWN}, got none"
+        )
     return read(tables)
 
 
@@ -323,7 +325,7 @@ def _digest(*parts: object) -> str:
 def _check_engine(name: str) -> None:
     """Raise a DatasetError for sets that the engine did not fight."""
     if name in (*formula.SCENARIOS, OWN):
-        decides = "files of one's own tell" if name == OWN else "a formula decides"
+        decides = "come from your own files" if name == OWN else "a formula decides"
         raise DatasetError(f"dataset: expected battles that the engine fought, as in v3, got {name!r}, which {decides}")
 
 
@@ -353,11 +355,11 @@ def _parquet(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
     """Read one file of a set and check its sha256 and its number of rows."""
     where, expected = f"{path.parent.name}/{path.name}", manifest["files"][path.name]
     if not path.exists():
-        raise DatasetError(f"{where}: the manifest names it, and it is missing")
+        raise DatasetError(f"{where}: the file is missing, but the manifest lists it")
     if (found := sha256(path.read_bytes()).hexdigest()) != expected["sha256"]:
         raise DatasetError(
             f"{where}: sha256 expected {expected['sha256'][:12]}…, got {found[:12]}…: "
-            "the file is not the one that the manifest describes"
+            "the manifest describes another file"
         )
     table = pd.read_parquet(path)
     if len(table) != expected["rows"]:

@@ -1,7 +1,7 @@
 """Your own battles: read two CSV files, one of species and one of battles, with the mapping of their columns.
 
 Missing names, winners given by id, name or flag, and pairs that fought more than once are handled and noted in
-`OwnBattles.notes`. Everything else raises an error of one line, see `sheets`. Documented in docs/own-battles.md.
+`OwnBattles.notes`. Everything else raises an error of one line, see `csv_reader`. Documented in docs/own-battles.md.
 """
 
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ FLAGS: tuple[Mapping[str, bool], ...] = (  # flags in the winner column: whether
     {"first": True, "second": False},
 )
 FIXED = ["species_id", "name", "type_1", "type_2", "family"]
-ENOUGH = 6  # expected reversals by luck from which the check of a stat is meaningful, see `_refuse_results`
-TOLD = 0.1  # share of the expected reversals; with no more than that, the stat was computed from the results
+ENOUGH = 6  # expected reversals by chance from which the check of a stat is meaningful, see `_refuse_results`
+FROM_RESULTS = 0.1  # share of the expected reversals; with no more, the stat was computed from the results
 TILTED = 3.0  # standard errors of the first species' share of wins from 1/2, from which a note reports it
 
 
@@ -63,8 +63,8 @@ def read(tables: Tables) -> OwnBattles:
     Raises
     ------
     TablesError
-        If a file, header, row or cell cannot be used, or a stat was computed from the results. The message names the
-        first such cell and how many more are like it.
+        If a file, header, row or cell cannot be used, or a stat was computed from the results. The message
+        contains the first such cell and the number of others.
     """
     notes: list[str] = []
     sheets = [read_sheet(label, tables.encoding) for label in (tables.species_file, tables.battles_file)]
@@ -149,7 +149,7 @@ def _once(sheet: Sheet, table: pd.DataFrame, ids: pd.Series, notes: list[str]) -
     twice = ids[~again][keys[~again].duplicated()]
     if len(twice):
         other = keys.index[keys == plain(twice.iloc[0])][0]
-        sheet.refuse(twice, f"an id of its own (row {other} has it with other values)")
+        sheet.refuse(twice, f"a unique id (row {other} has the same id with other values)")
     if again.any():
         notes.append(f"{_count(again, 'row')} of {sheet.label} left out: the same as another")
     return table[~again]
@@ -225,7 +225,7 @@ def _first_won(
     words = [word for species_id in pair for word in dict.fromkeys([species["name"][species_id], species_id])]
     sheet.refuse(
         wrong,
-        f"one of the two that fight in this row ({', '.join(words)}), or in all rows whether the first "
+        f"one of the two species in this row ({', '.join(words)}), or in all rows whether the first "
         "one won (1 and 0, TRUE and FALSE)",
         words,
     )
@@ -255,10 +255,11 @@ def _by_pair(fought: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 
 
 def _refuse_results(sheet: Sheet, stats: Mapping[str, str], species: pd.DataFrame, battles: pd.DataFrame) -> None:
-    """Raise a TablesError for a stat that was computed from the results: it orders the species by luck as well.
+    """Raise a TablesError for a stat that was computed from the results: it follows the chance in them.
 
     A stat that is known before the battles may decide all of them, but it cannot predict which of two species of
-    nearly the same strength will be luckier. So some neighbours in the order of the results must be reversed.
+    nearly the same strength will win more often by chance. So some neighbours in the order of the results must be
+    reversed.
     """
     a, b, n, wins_a = (battles[name].to_numpy() for name in ("species_a", "species_b", "n_battles", "wins_a"))
     fought = pd.Series(np.append(n, n)).groupby(np.append(a, b)).sum()
@@ -267,24 +268,24 @@ def _refuse_results(sheet: Sheet, stats: Mapping[str, str], species: pd.DataFram
         values = species.loc[fought.index, name]
         lead = np.sign(values[a].to_numpy() - values[b].to_numpy())
         decided = np.select([lead > 0, lead < 0], [wins_a, n - wins_a], 0).sum() / max(n[lead != 0].sum(), 1)
-        luck = np.sqrt(decided * (1 - decided) * fought)  # standard error of wins, if only this stat decides
-        for what, result, error in (
-            ("shares of wins", wins / fought, luck / fought),
-            ("wins", wins, luck),
-            ("losses", fought - wins, luck),
+        error = np.sqrt(decided * (1 - decided) * fought)  # standard error of wins, if only this stat decides
+        for what, result, result_error in (
+            ("shares of wins", wins / fought, error / fought),
+            ("wins", wins, error),
+            ("losses", fought - wins, error),
         ):
-            found, expected = _reversals(values.to_numpy(), result.to_numpy(), error.to_numpy())
-            if expected >= ENOUGH and found <= TOLD * expected:
+            found, expected = _reversals(values.to_numpy(), result.to_numpy(), result_error.to_numpy())
+            if expected >= ENOUGH and found <= FROM_RESULTS * expected:
                 raise TablesError(
                     f"{sheet.label}, column {header}: expected what is known before a battle, got the "
-                    f"order of the species' {what} in these battles, luck included: leave {name} out"
+                    f"order of the species' {what} in these battles, including chance: remove {name} from stats"
                 )
 
 
 def _reversals(stat: np.ndarray, result: np.ndarray, error: np.ndarray) -> tuple[int, float]:
     """Count neighbours in the order of the results that the stat (or its negative) puts in reverse order.
 
-    Return this number, and the number that is expected from luck.
+    Return this number, and the number that is expected from chance.
 
     Parameters
     ----------

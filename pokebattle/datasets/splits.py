@@ -148,7 +148,7 @@ def assign(pairs: pd.DataFrame, protocol: str, families: pd.Series) -> pd.Series
         If there is no such protocol.
     """
     if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol: unknown, got {protocol!r}; there is {', '.join(PROTOCOLS)}")
+        raise ValueError(f"protocol: unknown, got {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
     if protocol == "pair":
         judging, known = np.ones(len(pairs), dtype=bool), np.ones(len(pairs), dtype=bool)
     else:

@@ -89,14 +89,14 @@ def _npm_ci(folder: Path) -> None:
     command = [*npm, "ci", "--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund", "--no-update-notifier"]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        said = [line for line in done.stderr.splitlines() if line.startswith("npm error")]
-        failure = " ".join(said[:4]) or f"npm stopped with exit code {done.returncode}" if done.returncode else ""
+        errors = [line for line in done.stderr.splitlines() if line.startswith("npm error")]
+        failure = " ".join(errors[:4]) or f"npm stopped with exit code {done.returncode}" if done.returncode else ""
     except FileNotFoundError:
         failure = "npm is missing"
     if failure:
         raise EngineError(
             f"{PACKAGE} {VERSION} could not be installed into {folder.parent.parent}: npm must reach its registry once "
-            f"(`npm config set registry URL` names another one). npm says: {failure}"
+            f"(`npm config set registry URL` chooses another one). npm reports: {failure}"
         )
 
 

@@ -48,7 +48,7 @@ class EngineProcess:
         self.process.kill()
         self.process.wait()
         for pipe in filter(None, (self.process.stdin, self.process.stdout)):
-            with suppress(OSError):  # the pipe may hold a request that the process never read
+            with suppress(OSError):  # the pipe may contain a request that the process never read
                 pipe.close()
 
     def ask(self, request: Request) -> Answer:

@@ -1,7 +1,6 @@
 """Fight matchups in the engine, on Dask workers. Results are cached, so that an interrupted run can continue."""
 
 import json
-import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nbtrack.files import write_atomically
 from pokebattle.engine.process import Answer, EngineProcess, Request, fingerprint
 from pokebattle.game import matchups as battles
 
@@ -53,7 +53,7 @@ def watch(
 
 
 def fresh_stream() -> str:
-    """Return a random name for a stream, so that nobody can know its seeds and battles in advance."""
+    """Return a random name for a stream, so that its seeds and battles cannot be known in advance."""
     return FRESH + secrets.token_hex(8)
 
 
@@ -107,7 +107,7 @@ def fight(
         If the stream is unknown, or `n_battles` or `n_workers` is below 1.
     """
     if stream not in STREAMS and not stream.startswith(FRESH):
-        raise ValueError(f"stream: unknown, got {stream!r}; there is {', '.join(STREAMS)}")
+        raise ValueError(f"stream: unknown, got {stream!r}; expected one of {', '.join(STREAMS)}")
     fights = matchups["n_battles"] if n_battles is None else pd.Series(n_battles, index=matchups.index)
     for name, number in (("n_battles", fights.min() if len(fights) else 1), ("n_workers", n_workers)):
         if number < 1:
@@ -154,7 +154,7 @@ def _answers(
         asked = [requests[number] for number in missing]
         with closing(dask_workers.answers(asked, cluster, min(n_workers, len(missing)))) as answers:
             for asked_number, answer in answers:
-                _write(files[missing[asked_number]], answer)
+                write_atomically(files[missing[asked_number]], json.dumps(answer))
                 progress(n_fought[missing[asked_number]])
     return [json.loads(file.read_text()) for file in files]
 
@@ -162,10 +162,3 @@ def _answers(
 def _key(request: Request) -> str:
     """Return the cache key of a chunk: a hash of everything that its result depends on."""
     return sha256("\n".join([fingerprint(), json.dumps(request, sort_keys=True)]).encode()).hexdigest()[:24]
-
-
-def _write(file: Path, answer: Answer) -> None:
-    """Write a chunk's result atomically."""
-    scratch = file.with_suffix(f".{os.getpid()}.part")
-    scratch.write_text(json.dumps(answer))
-    scratch.replace(file)

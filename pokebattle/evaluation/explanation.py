@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -199,7 +198,7 @@ def move_options(species_a: str, species_b: str) -> pd.DataFrame:
     known = damaging_moves()
     for control, name in (("species_a", species_a), ("species_b", species_b)):
         if name not in known:
-            hint = did_you_mean(re.sub(r"[^a-z0-9]", "", name.lower()), known)
+            hint = did_you_mean(dex.plain_id(name), known)
             raise ValueError(f"{control}: expected the id of a species with damaging moves, got {name!r}{hint}")
     moves = [known[species_a], known[species_b]]
     options = pd.MultiIndex.from_product(moves, names=["move_a", "move_b"]).to_frame(index=False)

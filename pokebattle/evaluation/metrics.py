@@ -1,7 +1,7 @@
 """Metrics of a predictor, the best values that any predictor could reach (the Bayes limit), and their intervals.
 
 A row is a matchup that was fought `n_battles` times and won `wins_a` times by A. Every metric is computed from these
-counts as a mean over single battles. Battles are partly luck, so even the true probabilities have a log-loss above
+counts as a mean over single battles. Battles are partly chance, so even the true probabilities have a log-loss above
 zero: the Bayes limit, which is estimated from the counts alone. The main metric is the excess over this limit. If
 matchups were fought only once, the limit cannot be estimated, and there is no excess.
 """
@@ -333,7 +333,7 @@ def gain(
     random_state: int,
     families: pd.Series | None = None,
 ) -> pd.DataFrame:
-    """Compare two predictors on the same battles and the same resamples, so that both have the same luck.
+    """Compare two predictors on the same battles and the same resamples, so that chance affects both alike.
 
     Parameters
     ----------

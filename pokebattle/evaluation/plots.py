@@ -124,7 +124,7 @@ def learning_curve(table: pd.DataFrame) -> Figure:
         if "bayes" in table:
             limit = "Bayes limit, held out"
             axes.plot(table["n_matchups"], table["bayes"], color=B_COLOUR, linestyle="--", label=limit)
-        axes.set(xscale="log", xlabel="matchups learned from", ylabel="log-loss (nats a battle)", ylim=(0, None))
+        axes.set(xscale="log", xlabel="matchups learned from", ylabel="log-loss (nats per battle)", ylim=(0, None))
         axes.set(title="Learning curve")
         axes.set_xticks(table["n_matchups"], [f"{n:,}" for n in table["n_matchups"]])
         axes.minorticks_off()

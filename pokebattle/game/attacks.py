@@ -17,7 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft, sparse
 
 from pokebattle.game import dex
-from pokebattle.game.matchups import FRIENDSHIP, LEVEL, battle_stats, damage, same_type_bonus, type_effectiveness
+from pokebattle.game.matchups import (
+    FRIENDSHIP,
+    LEVEL,
+    battle_stats,
+    damage,
+    rows_of,
+    same_type_bonus,
+    type_effectiveness,
+)
 
 TURNS = 8  # turns that are computed exactly; a battle takes two or three on average
 NEVER = 40.0  # turns assigned to a move that cannot knock out
@@ -90,8 +98,8 @@ def attacks(attacker: ArrayLike, move: ArrayLike, defender: ArrayLike) -> pd.Dat
 
     Raises
     ------
-    KeyError
-        If an id is not in the game tables.
+    ValueError
+        If an id is not in the game tables, see `matchups.rows_of`.
 
     Notes
     -----
@@ -101,13 +109,17 @@ def attacks(attacker: ArrayLike, move: ArrayLike, defender: ArrayLike) -> pd.Dat
     """
     stats, moves = battle_stats(), _moves()
     ours, used, theirs = (
-        _positions(known, ids) for known, ids in ((stats.index, attacker), (moves.index, move), (stats.index, defender))
+        rows_of(np.asarray(ids, dtype=object), known, name)
+        for ids, known, name in (
+            (attacker, stats.index, "attacker"),
+            (move, moves.index, "move"),
+            (defender, stats.index, "defender"),
+        )
     )
     own, other = ({stat: stats[stat].to_numpy()[side] for stat in stats} for side in (ours, theirs))
     of = {name: column.to_numpy()[used] for name, column in moves.items()}
     effectiveness, physical = _effectiveness()[used, theirs], of["is_physical"]
-    weight = dex.species()["weight"].to_numpy()[theirs]
-    low_kick = np.take(LOW_KICK[1], np.searchsorted(LOW_KICK[0], weight, side="right"))
+    low_kick = low_kick_power(dex.species()["weight"])[theirs]
     fixed = np.select(
         [of["by_target"] == "ohko", of["halves"]], [other["hp"], np.maximum(other["hp"] // 2, 1)], of["fixed"]
     )
@@ -135,15 +147,13 @@ def _moves() -> pd.DataFrame:
     """Return the properties of every move that `attacks` needs."""
     moves = dex.moves()
     rule = moves["damage_rule"]
-    friendship, level = (rule.isin(names) for names in (["pikapapow", "veeveevolley"], ["level"]))
-    fixed = pd.to_numeric(rule, errors="coerce").fillna(0).mask(level, LEVEL).mask(rule == "psywave", PSYWAVE.mean())
     once = moves["self_destruct"] | moves["first_turn_only"]
     schedule = np.select([once, moves["charge"], moves["recharge"], moves["locks_in"]], [1, 2, 3, 4], 0)
     lowers = stages(moves["self_boosts"], "attack").where(moves["category"] == "physical", 0)
     return moves.assign(
         by_target=rule,
-        power=moves["base_power"].mask(friendship, FRIENDSHIP * 10 // 25),
-        fixed=fixed.astype(int),
+        power=base_power(moves),
+        fixed=fixed_damage(rule).mask(rule == "psywave", int(PSYWAVE.mean())),
         varies=rule == "psywave",
         halves=rule == "superfang",
         is_physical=moves["category"] == "physical",
@@ -170,14 +180,6 @@ def _wear_chance() -> Chances:
     return chance
 
 
-def _positions(known: pd.Index, ids: ArrayLike) -> Numbers:
-    wanted = pd.Index(np.asarray(ids, dtype=object))
-    positions: Numbers = known.get_indexer(wanted)
-    if (positions < 0).any():
-        raise KeyError(wanted[positions < 0][0])
-    return positions
-
-
 @cache
 def _effectiveness() -> Chances:
     """Return the type multiplier of every move against every species."""
@@ -192,6 +194,51 @@ def _same_type_bonus() -> Chances:
     moves, species = dex.moves(), dex.species().index
     pairs = np.tile(moves["type"], len(species)), np.repeat(species, len(moves))
     return same_type_bonus(*pairs).reshape(len(species), len(moves))
+
+
+def base_power(moves: pd.DataFrame) -> pd.Series:
+    """Return the power of moves in the damage formula; that of Pika Papow and Veevee Volley grows with friendship.
+
+    Parameters
+    ----------
+    moves : DataFrame
+        Rows of `dex.moves`.
+
+    Returns
+    -------
+    Series of int
+        0 for moves whose damage does not follow the formula, and for Low Kick, see `low_kick_power`.
+    """
+    by_friendship = moves["damage_rule"].isin(["pikapapow", "veeveevolley"])
+    return moves["base_power"].mask(by_friendship, FRIENDSHIP * 10 // 25)
+
+
+def fixed_damage(rule: pd.Series) -> pd.Series:
+    """Return the HP that a move takes whatever the species: a number, or the level of its user.
+
+    Parameters
+    ----------
+    rule : Series of str
+        The column damage_rule of `dex.moves`.
+
+    Returns
+    -------
+    Series of int
+        0 for all other rules.
+    """
+    return pd.to_numeric(rule, errors="coerce").fillna(0).mask(rule == "level", LEVEL).astype(int)
+
+
+def low_kick_power(weight: ArrayLike) -> Numbers:
+    """Return the power of Low Kick against species.
+
+    Parameters
+    ----------
+    weight : array-like of float
+        Weight of the species in kg.
+    """
+    power: Numbers = np.take(LOW_KICK[1], np.searchsorted(LOW_KICK[0], np.asarray(weight), side="right"))
+    return power
 
 
 def stages(boosts: pd.Series, stat: str) -> pd.Series:

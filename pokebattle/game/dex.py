@@ -5,6 +5,7 @@ them again). Ids are the engine's: lower case, no spaces (`charizardmegax`, `dou
 Every function returns a new DataFrame, which callers may change.
 """
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -64,6 +65,16 @@ def learnsets() -> pd.DataFrame:
 def type_chart() -> pd.DataFrame:
     """Return the 18 x 18 type multipliers (0, 0.5, 1, 2): index attacking type, columns defending type."""
     return _read("type_chart").set_index("type").astype(float)
+
+
+def plain_id(text: str) -> str:
+    """Normalise a name or an id to the form of an id: lower case, without spaces and punctuation.
+
+    Parameters
+    ----------
+    text : str
+    """
+    return re.sub(r"[\W_]", "", text.lower())
 
 
 def _read(table: str) -> pd.DataFrame:

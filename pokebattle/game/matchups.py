@@ -35,6 +35,35 @@ CONDITIONS = {
 Ids = Sequence[str] | pd.Series | pd.Index | NDArray[np.object_]
 
 
+def rows_of(ids: Ids, known: pd.Index, name: str) -> NDArray[np.int64]:
+    """Return the positions of ids in an index.
+
+    Parameters
+    ----------
+    ids : array-like of str, shape (n,)
+    known : Index
+        All valid ids.
+    name : str
+        What the ids are, for the error message.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If an id is unknown; the message names the nearest known id.
+    """
+    codes, found = pd.factorize(ids if isinstance(ids, pd.Series) else _index(ids), use_na_sentinel=False)
+    names = [str(value) for value in found]
+    rows: NDArray[np.int64] = known.get_indexer(pd.Index(names, dtype=known.dtype))
+    if (rows < 0).any():
+        unknown = names[int(np.argmax(rows < 0))]
+        raise ValueError(f"{name}: unknown id, got {unknown!r}{did_you_mean(unknown, known)}")
+    return rows[codes]
+
+
 def positions(matchups: pd.DataFrame, column: str, known: pd.Index) -> NDArray[np.int16]:
     """Return the positions of a column's ids in an index.
 
@@ -53,17 +82,11 @@ def positions(matchups: pd.DataFrame, column: str, known: pd.Index) -> NDArray[n
     Raises
     ------
     ValueError
-        If the column is missing, or an id is unknown; the message names the nearest known id.
+        If the column is missing, or an id is unknown, see `rows_of`.
     """
     if column not in matchups:
         raise ValueError(f"matchups: column {column} is missing, got {', '.join(map(str, matchups.columns))}")
-    codes, found = pd.factorize(matchups[column], use_na_sentinel=False)
-    names = [str(name) for name in found]
-    rows = known.get_indexer(pd.Index(names, dtype=known.dtype))
-    if (rows < 0).any():
-        name = names[int(np.argmax(rows < 0))]
-        raise ValueError(f"{column}: unknown id, got {name!r}{did_you_mean(name, known)}")
-    return rows.astype(np.int16)[codes]
+    return rows_of(matchups[column], known, column).astype(np.int16)
 
 
 def battle_stats() -> pd.DataFrame:
@@ -274,7 +297,7 @@ def matchups(policy: str = "best_move", n_given: int = 1) -> pd.DataFrame:
         If there is no such policy.
     """
     if policy not in POLICIES:
-        raise ValueError(f"policy: unknown, got {policy!r}; there is {', '.join(POLICIES)}")
+        raise ValueError(f"policy: unknown, got {policy!r}; expected one of {', '.join(POLICIES)}")
     return POLICIES[policy](pairs(), n_given).assign(policy=policy)[MATCHUP]
 
 

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from pokebattle.game import dex
 from pokebattle.game.attacks import (
@@ -31,7 +30,7 @@ from pokebattle.game.attacks import (
     stages,
 )
 from pokebattle.game.matchups import RANDOM, STATS, battle_stats, damaging_moves, positions, type_effectiveness
-from pokebattle.learning.stat_features import StatFeatures
+from pokebattle.learning.stat_features import StatelessFeatures, StatFeatures
 from pokebattle.simulation import N_SIMULATIONS, simulate
 
 Columns = Mapping[str, np.ndarray]
@@ -421,19 +420,18 @@ def matchup_features(name: str, species: pd.DataFrame | None = None) -> MatchupF
         If there is no such feature set, or it needs moves and `species` is given.
     """
     if name not in FEATURE_SETS:
-        raise ValueError(f"features: unknown set, got {name!r}; there is {', '.join(FEATURE_SETS)}")
+        raise ValueError(f"features: unknown set, got {name!r}; expected one of {', '.join(FEATURE_SETS)}")
     if species is not None and name != "raw":
         raise ValueError(
-            f"features: expected raw for species of one's own, got {name!r}, which needs the game's own "
-            "species and moves"
+            f"features: expected raw for your own species, got {name!r}, which needs the game's own species and moves"
         )
     if species is not None:
         return StatFeatures(species)
     return MatchupFeatures(**FEATURE_SETS[name])
 
 
-class MatchupFeatures(TransformerMixin, BaseEstimator):
-    """Turn matchups into features. The transformer learns nothing from data.
+class MatchupFeatures(StatelessFeatures):
+    """Turn matchups (columns species_a, species_b, move_a and move_b) into features.
 
     Parameters
     ----------
@@ -451,64 +449,6 @@ class MatchupFeatures(TransformerMixin, BaseEstimator):
         self.comparisons = comparisons
         self.n_simulations = n_simulations
 
-    def fit(self, X: pd.DataFrame, y: object = None) -> MatchupFeatures:
-        """Check the columns of `X` and the ids in its first row.
-
-        Parameters
-        ----------
-        X : DataFrame
-            As in `transform`.
-        y : ignored
-
-        Raises
-        ------
-        ValueError
-            As in `sides`.
-        """
-        sides(X.head(1))
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
-    def transform(self, X: pd.DataFrame) -> np.ndarray:
-        """Compute the features.
-
-        Parameters
-        ----------
-        X : DataFrame
-            Columns species_a, species_b, move_a, move_b. Other columns are ignored.
-
-        Returns
-        -------
-        ndarray of float32, shape (n_matchups, n_features)
-
-        Raises
-        ------
-        ValueError
-            As in `sides`.
-        """
-        return self._numbers(X, orientations=1)[0]
-
-    def both_orientations(self, X: pd.DataFrame) -> np.ndarray:
-        """Compute the features of the matchups and of the matchups with swapped sides.
-
-        Parameters
-        ----------
-        X : DataFrame
-            As in `transform`.
-
-        Returns
-        -------
-        ndarray of float32, shape (2, n_matchups, n_features)
-
-        Raises
-        ------
-        ValueError
-            As in `sides`.
-        """
-        return self._numbers(X, orientations=2)
-
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Return the names of the columns of `transform`.
 
@@ -519,6 +459,9 @@ class MatchupFeatures(TransformerMixin, BaseEstimator):
         names = [name for block in self.blocks for name in _columns(block)]
         columns = [f"{side}_{name}" for side in "ab" for name in names] + self.comparisons
         return np.array(columns + (SIMULATED if self.n_simulations else []), dtype=object)
+
+    def _check(self, X: pd.DataFrame) -> None:
+        sides(X)
 
     def _numbers(self, X: pd.DataFrame, orientations: int) -> np.ndarray:
         """Compute the matrix block by block, so that no second array of its size is allocated."""

@@ -6,7 +6,8 @@ A feature describes side A (`a_...`), describes side B by the same rule (`b_...`
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -28,8 +29,81 @@ def stats(species: pd.DataFrame) -> list[str]:
     return species.select_dtypes("number").columns.tolist()
 
 
-class StatFeatures(TransformerMixin, BaseEstimator):
-    """Turn matchups into features. The transformer learns nothing from data.
+class StatelessFeatures(TransformerMixin, BaseEstimator, ABC):
+    """Base of the transformers from matchups to features, which learn nothing from data.
+
+    Subclasses define `_check` and `_numbers`.
+    """
+
+    @abstractmethod
+    def _check(self, X: pd.DataFrame) -> None:
+        """Raise a ValueError if the columns or the ids of `X` are invalid."""
+
+    @abstractmethod
+    def _numbers(self, X: pd.DataFrame, orientations: int) -> np.ndarray:
+        """Return the features in one or two orientations, shape (orientations, n_matchups, n_features), float32."""
+
+    def fit(self, X: pd.DataFrame, y: object = None) -> Self:
+        """Check the columns of `X` and the ids in its first row. `transform` checks all rows.
+
+        Parameters
+        ----------
+        X : DataFrame
+            As in `transform`.
+        y : ignored
+
+        Raises
+        ------
+        ValueError
+            If a column is missing, or the first row has an unknown id or a species without a move to draw.
+        """
+        self._check(X.head(1))
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def transform(self, X: pd.DataFrame) -> np.ndarray:
+        """Compute the features.
+
+        Parameters
+        ----------
+        X : DataFrame
+            Matchups. Columns that are not needed are ignored.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_matchups, n_features)
+
+        Raises
+        ------
+        ValueError
+            As in `fit`, for all rows.
+        """
+        return self._numbers(X, 1)[0]
+
+    def both_orientations(self, X: pd.DataFrame) -> np.ndarray:
+        """Compute the features of the matchups and of the matchups with swapped sides.
+
+        Parameters
+        ----------
+        X : DataFrame
+            As in `transform`.
+
+        Returns
+        -------
+        ndarray of float32, shape (2, n_matchups, n_features)
+
+        Raises
+        ------
+        ValueError
+            As in `fit`, for all rows.
+        """
+        return self._numbers(X, 2)
+
+
+class StatFeatures(StatelessFeatures):
+    """Turn matchups (columns species_a and species_b) into features.
 
     Parameters
     ----------
@@ -57,60 +131,6 @@ class StatFeatures(TransformerMixin, BaseEstimator):
         columns = self.species[[*TYPES, *stats(self.species)]].to_dict("list")
         return {"species_id": self.species.index.tolist(), "columns": columns}
 
-    def fit(self, X: pd.DataFrame, y: object = None) -> StatFeatures:
-        """Check the columns of `X` and the ids in its first row.
-
-        Parameters
-        ----------
-        X : DataFrame
-            Columns species_a and species_b.
-        y : ignored
-
-        Raises
-        ------
-        ValueError
-            If a column is missing or an id is not in the table of species.
-        """
-        self._rows(X.head(1))
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
-    def transform(self, X: pd.DataFrame) -> np.ndarray:
-        """Compute the features.
-
-        Parameters
-        ----------
-        X : DataFrame
-            Columns species_a and species_b. Other columns are ignored.
-
-        Returns
-        -------
-        ndarray of float32, shape (n_matchups, n_features)
-
-        Raises
-        ------
-        ValueError
-            As in `fit`, for all rows.
-        """
-        return self._numbers(*self._rows(X))
-
-    def both_orientations(self, X: pd.DataFrame) -> np.ndarray:
-        """Compute the features of the matchups and of the matchups with swapped sides.
-
-        Parameters
-        ----------
-        X : DataFrame
-            As in `transform`.
-
-        Returns
-        -------
-        ndarray of float32, shape (2, n_matchups, n_features)
-        """
-        a, b = self._rows(X)
-        return np.stack([self._numbers(a, b), self._numbers(b, a)])
-
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Return the names of the columns of `transform`.
 
@@ -129,7 +149,14 @@ class StatFeatures(TransformerMixin, BaseEstimator):
         """Return the positions of A and of B in the table of species."""
         return positions(X, "species_a", self.species.index), positions(X, "species_b", self.species.index)
 
-    def _numbers(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def _check(self, X: pd.DataFrame) -> None:
+        self._rows(X)
+
+    def _numbers(self, X: pd.DataFrame, orientations: int) -> np.ndarray:
+        a, b = self._rows(X)
+        return np.stack([self._described(*sides) for sides in ((a, b), (b, a))[:orientations]])
+
+    def _described(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         values = self.species[stats(self.species)].to_numpy(float)
         pair = self.species[TYPES].to_numpy(object)
         own = np.column_stack([values, *((pair == name).any(axis=1) for name in self._types())])

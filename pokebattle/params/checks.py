@@ -1,4 +1,4 @@
-"""Check values against the schema, and say in one line what is wrong: place, name, expected, got, nearest valid."""
+"""Check values against the schema, and raise errors of one line: place, name, expected, got, nearest valid."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def check(model: type[Params], values: Mapping[str, Any], places: Mapping[str, s
     if name == "tables":
         raise _table_error(places[name], [str(part) for part in faults[0]["loc"]], kind, got)
     if kind == "extra_forbidden":
-        near = did_you_mean(name, list(model.model_fields), 0.6)
+        near = did_you_mean(name, list(model.model_fields))
         expected = near or f"; expected one of {', '.join(model.model_fields)}"
         raise ParamsError(f"{places[name]}{name}: unknown parameter, got {shown(got)}{expected}")
     field = model.model_fields[name]
     text = "none" if kind == "missing" else shown(got) + _yaml_trap(got, places[name])
-    near = did_you_mean(got, ("True", "False") if field.annotation is bool else get_args(field.annotation), 0.6)
+    near = did_you_mean(got, ("True", "False") if field.annotation is bool else get_args(field.annotation))
     raise ParamsError(f"{places[name]}{name}: expected {_expected(field)}, got {text}{near}")
 
 
@@ -57,7 +57,9 @@ def _check_dataset(params: Params, places: Mapping[str, str]) -> None:
         needed = [name for name, field in Tables.model_fields.items() if field.is_required()]
         raise ParamsError(f"{places['dataset']}tables: expected {', '.join(needed)}, as dataset is tables, got none")
     if not own and params.tables is not None:
-        raise ParamsError(f"{places['dataset']}dataset: expected tables, whose files are named, got {params.dataset!r}")
+        raise ParamsError(
+            f"{places['dataset']}dataset: expected tables, as the files of `tables` are given, got {params.dataset!r}"
+        )
     if own and params.features != "raw":
         raise ParamsError(
             f"{places['features']}features: expected raw, as dataset is tables, got {params.features!r}, "
@@ -95,14 +97,16 @@ def _check_search(params: Params, place: str) -> None:
     for name, searched in params.search.items():
         key = f"{place}search.{name}"
         if name not in SEARCHABLE:
-            near = did_you_mean(name, SEARCHABLE, 0.6) or f"; expected one of {', '.join(SEARCHABLE)}"
+            near = did_you_mean(name, SEARCHABLE) or f"; expected one of {', '.join(SEARCHABLE)}"
             got = shown(searched.model_dump(exclude_defaults=True))
             raise ParamsError(f"{key}: unknown parameter, got {got}{near}")
         field, (low, high) = Params.model_fields[name], (searched.low, searched.high)
         numbers = not get_args(field.annotation)
         if searched.choices is None:
             if not numbers:
-                raise ParamsError(f"{key}.choices: expected some of {', '.join(get_args(field.annotation))}, got none")
+                raise ParamsError(
+                    f"{key}.choices: expected two or more of {', '.join(get_args(field.annotation))}, got none"
+                )
             for end, value in (("low", low), ("high", high)):
                 _check_value(f"{key}.{end}", field, value)
             if low >= high:
@@ -115,7 +119,9 @@ def _check_search(params: Params, place: str) -> None:
             for value in searched.choices:
                 _check_value(f"{key}.choices", field, value)
             if len({*map(str, searched.choices)}) < max(2, len(searched.choices)):
-                raise ParamsError(f"{key}.choices: expected two different ones or more, got {shown(searched.choices)}")
+                raise ParamsError(
+                    f"{key}.choices: expected at least two different values, got {shown(searched.choices)}"
+                )
 
 
 def _check_value(place: str, field: FieldInfo, value: Any) -> None:
@@ -124,7 +130,7 @@ def _check_value(place: str, field: FieldInfo, value: Any) -> None:
         TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
     except ValidationError:
         text = "none" if value is None else shown(value) + _yaml_trap(value, place)
-        near = did_you_mean(value, get_args(field.annotation), 0.6)
+        near = did_you_mean(value, get_args(field.annotation))
         raise ParamsError(f"{place}: expected {_expected(field)}, got {text}{near}") from None
 
 
@@ -137,7 +143,7 @@ def _search_error(place: str, path: Sequence[str], kind: str, got: Any) -> Param
     forms = {
         "bool_type": "true or false",
         "list_type": "a list, as in [2, 4, 8]",
-        "too_short": "a line for each parameter that is searched",
+        "too_short": "a line for each searched parameter",
     }
     form = forms.get(kind, "a range for each parameter, as in max_depth: {low: 2, high: 8}")
     return ParamsError(f"{name}: expected {form}, got {'none' if kind == 'missing' else shown(got)}")

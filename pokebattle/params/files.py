@@ -12,7 +12,7 @@ import yaml
 from pokebattle.errors import did_you_mean
 from pokebattle.params.checks import DECIMAL, check, shown
 from pokebattle.params.schema import Params, ParamsError
-from pokebattle.paths import project
+from pokebattle.paths import PARAMS, project
 
 
 def recorded(values: Mapping[str, Any]) -> Params:
@@ -32,11 +32,11 @@ def recorded(values: Mapping[str, Any]) -> Params:
     place = "parameters.json, "
     version = known_version(values.get("version"), place)
     stored = read(folder() / f"{version}.yaml")
-    told = {name: value for name, value in values.items() if name in Params.model_fields and name != "gates"}
+    known = {name: value for name, value in values.items() if name in Params.model_fields and name != "gates"}
     return check(
         Params,
-        stored | told,
-        dict.fromkeys(stored, error_prefix(folder() / f"{version}.yaml")) | dict.fromkeys(told, place),
+        stored | known,
+        dict.fromkeys(stored, error_prefix(folder() / f"{version}.yaml")) | dict.fromkeys(known, place),
     )
 
 
@@ -50,7 +50,7 @@ def folder() -> Path:
 
     ``POKEBATTLE_PARAMS``, else params/ in the checkout, else params/ in the working directory.
     """
-    return Path(os.environ.get("POKEBATTLE_PARAMS") or project() / "params")
+    return Path(os.environ.get(PARAMS) or project() / "params")
 
 
 def known_version(version: Any, place: str = "") -> str:

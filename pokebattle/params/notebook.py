@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, create_model
 
 from nbtrack.parameters_cell import UNKNOWN, assignments
+from pokebattle.errors import did_you_mean
 from pokebattle.events import PARAMS_LOADED, publish
 from pokebattle.params.checks import check
 from pokebattle.params.files import error_prefix, folder, known_version, read, versions
@@ -179,7 +179,7 @@ def _assignments(source: str, namespace: Mapping[str, Any] | None = None) -> dic
 def _is_control(name: str, assigned: Assigned) -> bool:
     """Return whether an assignment declares a control: annotated, and the name is not close to a parameter's."""
     known = list(Params.model_fields)
-    return bool(assigned.annotation) and name not in known and not get_close_matches(name, known, 1, _ALIKE)
+    return bool(assigned.annotation) and name not in known and not did_you_mean(name, known, _ALIKE)
 
 
 def _control(name: str, annotation: str | None, place: str) -> Any:

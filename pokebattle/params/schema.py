@@ -12,10 +12,6 @@ from pokebattle.errors import UserError
 class ParamsError(UserError, ValueError):
     """An invalid parameter. The message is one line: place, name, expected, got, nearest valid name."""
 
-    def _render_traceback_(self) -> list[str]:
-        """Return only the message; IPython calls this and shows it in a notebook instead of the traceback."""
-        return [f"{type(self).__name__}: {self}"]
-
 
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())

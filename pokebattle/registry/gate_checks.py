@@ -73,14 +73,14 @@ class GateChecks:
         except ServerError as error:
             if error.denied or not error.permanent:
                 raise
-            raise RegistryError(f"{title} cannot be judged: its run {version.run_id or ''} is gone") from None
+            raise RegistryError(f"{title} cannot be judged: its run {version.run_id or ''} does not exist") from None
         except (ParamsError, FileNotFoundError, ValueError) as error:
-            raise RegistryError(f"{title} cannot be judged by what its run tells: {error}") from None
+            raise RegistryError(f"{title} cannot be judged from its run's record: {error}") from None
 
     @property
     def judged_on(self) -> str:
         """Return a sentence about the battles on which the version was judged; "" before they are loaded."""
-        own = self.__dict__.get("ground")
+        own = self.__dict__.get("judging_set")
         if own is None:
             return ""
         n = int(own.matchups["n_battles"].sum()) if len(own.matchups) else 0
@@ -140,20 +140,20 @@ class GateChecks:
         try:
             battles = judging_set.battles_of(self.params)
         except UNUSABLE as error:
-            raise MissingError(f"its battles cannot be had: {error}") from None
-        told = params_of(self.run)
-        if told.get("dataset_digest") != battles.digest:
+            raise MissingError(f"its battles cannot be loaded: {error}") from None
+        recorded = params_of(self.run)
+        if recorded.get("dataset_digest") != battles.digest:
             raise MissingError(
-                f"its battles are others now: digest {told.get('dataset_digest')} when it was trained, "
+                f"its battles have changed: digest {recorded.get('dataset_digest')} when it was trained, "
                 f"here {battles.digest}"
             )
         return battles
 
     @cached_property
-    def ground(self) -> JudgingSet:
+    def judging_set(self) -> JudgingSet:
         """Return the gate battles of its own set. The opening of the gate part is recorded first."""
         judging_set.opened(self.rest, self.run["info"]["run_id"], self.battles)
-        return judging_set.gate_ground(self.battles, self.bounds.fresh_battles)
+        return judging_set.gate_battles(self.battles, self.bounds.fresh_battles)
 
     @cached_property
     def model(self) -> BattleWinner:
@@ -168,20 +168,20 @@ class GateChecks:
             raise MissingError(error)
         return _load(self.files.folder)
 
-    def had(self) -> tuple[BattleWinner, BattleSet]:
+    def model_and_battles(self) -> tuple[BattleWinner, BattleSet]:
         """Return the model and its battles, or raise a MissingError if one of them is not available."""
         return self.model, self.battles
 
     @cached_property
     def predicted(self) -> np.ndarray:
         """Return the model's P(A wins) on the gate battles."""
-        self._enough(self.ground)
-        return self.model.predict_proba(self.ground.matchups)[:, 1]
+        self._enough(self.judging_set)
+        return self.model.predict_proba(self.judging_set.matchups)[:, 1]
 
     def _enough(self, battles: JudgingSet) -> None:
         if battles.n_pairs < FEWEST:
             raise MeaninglessError(
-                f"{battles.n_pairs} pairs of species are in its gate part; {FEWEST} would tell something"
+                f"{battles.n_pairs} pairs of species are in its gate part; at least {FEWEST} are needed"
             )
 
     @property
@@ -207,8 +207,8 @@ class GateChecks:
             features.both_orientations(training)[0], self.model.feature_names, training["wins_a"], training["n_battles"]
         )["follows_result"]
         return (
-            f"0 shared pairs; {closest.index[0]} follows the result by {closest.iloc[0]:.3f}",
-            f"0; below {leaks.TIGHT}, without luck {leaks.TELLS}",
+            f"0 shared pairs; correlation of {closest.index[0]} with the result {closest.iloc[0]:.3f}",
+            f"0; below {leaks.TIGHT} (battles without chance: {leaks.TELLS})",
             PASSED,
         )
 
@@ -227,7 +227,7 @@ class GateChecks:
 
     def ahead(self) -> Row:
         """Check that the log-loss is below that of every baseline, by the low end of the 95 % interval."""
-        predicted, matchups = self.predicted, self.ground.matchups
+        predicted, matchups = self.predicted, self.judging_set.matchups
         rivals = baselines(self.battles.training, matchups, species=self.battles.species)
         rows = {name: self._gain(matchups, p, predicted) for name, p in rivals.items()}
         name, gain = min(rows.items(), key=lambda row: row[1]["low"])
@@ -240,7 +240,9 @@ class GateChecks:
 
     def calibration(self) -> Row:
         """Check the calibration error."""
-        figures = evaluation.figures_of_merit(self.ground.matchups, self.predicted, n_bins=self.params.calibration_bins)
+        figures = evaluation.figures_of_merit(
+            self.judging_set.matchups, self.predicted, n_bins=self.params.calibration_bins
+        )
         error, bound = figures["calibration_error"].iloc[0], self.bounds.calibration_error
         return f"{error:.4f}", f"at most {bound:g}", PASSED if error <= bound else REFUSED
 
@@ -258,16 +260,16 @@ class GateChecks:
         if holder in (None, self.version.number):
             raise MeaninglessError("no other version is in Production")
         other = self._rival(holder)
-        own = self.ground
+        own = self.judging_set
         if other.params.dataset != self.params.dataset:
-            own = judging_set.common_ground(self.params, own, self.rest, self.run["info"]["run_id"])
+            own = judging_set.common_battles(self.params, own, self.rest, self.run["info"]["run_id"])
         shared = own.without(other.battles).without(self.battles)
         if shared.n_pairs < FEWEST:
             raise MissingError(f"{shared.n_pairs} pairs of species are new to it and to version {holder} in Production")
         try:
             before = other.model.predict_proba(shared.matchups)[:, 1]
         except ValueError as error:
-            raise MeaninglessError(f"version {holder} in Production knows other species ({error})") from None
+            raise MeaninglessError(f"version {holder} in Production was trained on other species ({error})") from None
         gain = self._gain(shared.matchups, before, self.model.predict_proba(shared.matchups)[:, 1])
         bound = self.bounds.behind_production
         return (
@@ -283,36 +285,36 @@ class GateChecks:
         try:
             other = GateChecks(self.rest, self.registered, self.registered.version(number), folder)
             if (other.params.dataset == OWN) != (self.params.dataset == OWN):
-                raise MissingError("it is of other species")
-            other.had()
+                raise MissingError("it was trained on other species")
+            other.model_and_battles()
         except (RegistryError, MissingError) as error:
             raise MeaninglessError(f"version {number} in Production cannot be compared: {error}") from None
         return other
 
     def mirrored(self) -> Row:
         """Check that the probabilities of a matchup and of the swapped matchup add up to 1."""
-        back = self.model.predict_proba(mirror(self.ground.matchups))[:, 1]
+        back = self.model.predict_proba(mirror(self.judging_set.matchups))[:, 1]
         error, bound = float(np.abs(self.predicted + back - 1).max()), self.bounds.mirror_error
-        return f"{error:.1e} off 1 at most", f"at most {bound:.0e}", PASSED if error <= bound else REFUSED
+        return f"at most {error:.1e} from 1", f"at most {bound:.0e}", PASSED if error <= bound else REFUSED
 
     def loads(self) -> Row:
         """Check time and memory of a fresh process, and that its single predictions equal those for many at once."""
-        told, bounds = self._probed, self.bounds
+        measured, bounds = self._probed, self.bounds
         bound = f"at most {bounds.load_seconds:g} s, {bounds.answer_ms:g} ms, {bounds.memory_mb:g} MB"
-        if "error" in told:
-            return told["error"], bound, REFUSED
-        training = self.battles.training.head(len(told["answers"]))
-        apart = float(np.abs(self.model.predict_proba(training)[:, 1] - told["answers"]).max())
-        ms = float(np.median(told["ms"]))
+        if "error" in measured:
+            return measured["error"], bound, REFUSED
+        training = self.battles.training.head(len(measured["answers"]))
+        apart = float(np.abs(self.model.predict_proba(training)[:, 1] - measured["answers"]).max())
+        ms = float(np.median(measured["ms"]))
         good = (
-            told["seconds"] <= bounds.load_seconds
+            measured["seconds"] <= bounds.load_seconds
             and ms <= bounds.answer_ms
-            and told["memory_mb"] <= bounds.memory_mb
+            and measured["memory_mb"] <= bounds.memory_mb
             and apart <= ROUNDING
         )
-        alone = "" if apart <= ROUNDING else f"; one by one its answers are up to {apart:.1e} others"
+        alone = "" if apart <= ROUNDING else f"; single answers differ by up to {apart:.1e}"
         return (
-            f"{told['seconds']:.1f} s, {ms:.1f} ms, {told['memory_mb']:.0f} MB{alone}",
+            f"{measured['seconds']:.1f} s, {ms:.1f} ms, {measured['memory_mb']:.0f} MB{alone}",
             bound,
             PASSED if good else REFUSED,
         )
@@ -331,7 +333,7 @@ def _load(folder: Path) -> BattleWinner:
     try:
         return BattleWinner.load(folder)
     except (ValueError, TypeError, KeyError, XGBoostError) as error:
-        raise MissingError(f"the model does not load: {' '.join(str(error).split())[:300]}") from None
+        raise MissingError(f"the model cannot be loaded: {' '.join(str(error).split())[:300]}") from None
 
 
 def _interval(gain: dict[str, float]) -> str:

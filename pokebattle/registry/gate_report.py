@@ -80,5 +80,5 @@ class Report:
     def markdown(self) -> str:
         """Return the report as Markdown, for MLflow's page of the version."""
         rows = [(gate.name, gate.value, gate.bound, gate.verdict) for gate in self.gates]
-        told = f"Judged {self.when[:19].replace('T', ' ')} UTC: **{self.verdict}**. {self.battles}".strip()
-        return f"{told}\n\n{description.table(('gate', 'measured', 'bound', 'verdict'), rows)}"
+        summary = f"Judged {self.when[:19].replace('T', ' ')} UTC: **{self.verdict}**. {self.battles}".strip()
+        return f"{summary}\n\n{description.table(('gate', 'measured', 'bound', 'verdict'), rows)}"

@@ -1,8 +1,8 @@
 """Judge a registered version by the gates that it has to pass before it is promoted.
 
 The bounds are under `gates` in params/*.yaml. Those of the current checkout apply, not those of the version's own run.
-A gate that does not apply to a version says so and passes. A gate that could not be measured, because the model or
-its battles are not available, does not pass.
+A gate that does not apply to a version passes, and the report says so. A gate that could not be measured, because the
+model or its battles are not available, does not pass.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 from nbtrack.mlflow_rest import MlflowRest, ServerError
 from pokebattle.registry import description, stages
 from pokebattle.registry.gate_report import Gate, Report
+from pokebattle.registry.tags import GATES
 from pokebattle.registry.transitions import Writer
 
 FOLDER = "gates"  # artifact folder for reports on the version's run
 
 
 def judge(
-    rest: MlflowRest, version: int, name: str, *, tell: Callable[[Gate], object] | None = None, record: bool = True
+    rest: MlflowRest, version: int, name: str, *, on_gate: Callable[[Gate], object] | None = None, record: bool = True
 ) -> Report:
     """Measure all gates of a registered version.
 
@@ -35,7 +36,7 @@ def judge(
     version : int
     name : str
         The registered model.
-    tell : callable, optional
+    on_gate : callable, optional
         Called with every gate as soon as it is measured.
     record : bool, default True
         Whether to write the report to the version's page and to its run.
@@ -51,14 +52,14 @@ def judge(
 
     model = stages.read_with(rest, name, version)
     with tempfile.TemporaryDirectory() as folder:
-        bench = GateChecks(rest, model, model.version(version), Path(folder))
+        checks = GateChecks(rest, model, model.version(version), Path(folder))
         gates = []
-        for gate in bench.measured():
+        for gate in checks.measured():
             gates.append(gate)
-            if tell:
-                tell(gate)
-        report = Report(name, version, stages.moment(), tuple(gates), bench.judged_on)
-    return _recorded(report, rest, bench.run) if record else report
+            if on_gate:
+                on_gate(gate)
+        report = Report(name, version, stages.moment(), tuple(gates), checks.judged_on)
+    return _recorded(report, rest, checks.run) if record else report
 
 
 def _recorded(report: Report, rest: MlflowRest, run: dict[str, Any]) -> Report:
@@ -71,7 +72,7 @@ def _recorded(report: Report, rest: MlflowRest, run: dict[str, Any]) -> Report:
     try:
         version = stages.read(rest, report.name).version(report.version)
         text = description.of_version(version.description, version.events, report.markdown())
-        writer.tag(report.version, "gates", f"{report.when}: {report.verdict}")
+        writer.tag(report.version, GATES, f"{report.when}: {report.verdict}")
         writer.describe(report.version, text)
     except ServerError as error:
         if not error.denied:

@@ -91,7 +91,7 @@ def opened(rest: MlflowRest, run_id: str, battles: BattleSet) -> None:
     rest.call("POST", "runs/set-tag", run_id=run_id, key=f"{OPENED}{GATE}", value=moment())
 
 
-def gate_ground(battles: BattleSet, n_battles: int) -> JudgingSet:
+def gate_battles(battles: BattleSet, n_battles: int) -> JudgingSet:
     """Return the gate part of a set: fought again if the engine can, else with the set's own battles.
 
     Parameters
@@ -104,13 +104,13 @@ def gate_ground(battles: BattleSet, n_battles: int) -> JudgingSet:
     source = "the set's own battles"
     if n_battles and battles.name == FOUGHT:
         try:
-            part, source = _fought_anew(part, n_battles)
+            part, source = _fought_again(part, n_battles)
         except engine.EngineError as error:
-            source = f"the set's own battles, as the engine cannot fight ({error})"
+            source = f"the set's own battles, because the engine cannot fight ({error})"
     return JudgingSet(evaluation.single_orientation(part).reset_index(drop=True), source)
 
 
-def common_ground(params: Params, own: JudgingSet, rest: MlflowRest, run_id: str) -> JudgingSet:
+def common_battles(params: Params, own: JudgingSet, rest: MlflowRest, run_id: str) -> JudgingSet:
     """Return battles of the game to compare versions that were trained on different data.
 
     Parameters
@@ -133,11 +133,11 @@ def common_ground(params: Params, own: JudgingSet, rest: MlflowRest, run_id: str
         return own
     battles = load_battles(FOUGHT, params.protocol, 0, params.max_judging_pairs)
     opened(rest, run_id, battles)
-    return gate_ground(battles, params.gates.fresh_battles)
+    return gate_battles(battles, params.gates.fresh_battles)
 
 
-def _fought_anew(part: pd.DataFrame, n_battles: int) -> tuple[pd.DataFrame, str]:
+def _fought_again(part: pd.DataFrame, n_battles: int) -> tuple[pd.DataFrame, str]:
     stream = fresh_stream()
     with tempfile.TemporaryDirectory() as cache:
         fought = engine.fight(part[MATCHUP], n_battles, stream=stream, cache=Path(cache))
-    return fought.drop(columns="turns"), f"fought anew, seeds of the stream {stream}"
+    return fought.drop(columns="turns"), f"fought again, with seeds of the stream {stream}"

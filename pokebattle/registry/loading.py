@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nbtrack.mlflow_rest import MlflowRest, ServerError, metrics_of
+from nbtrack.mlflow_rest import MlflowRest, metrics_of
 from nbtrack.server import answers
 from nbtrack.settings import enabled, tracking_uri
 from pokebattle.evaluation.notes import note
@@ -41,19 +41,16 @@ def load_registered(model: str, battles: BattleSet) -> BattleWinner:
     Raises
     ------
     ParamsError
-        If no server answers, there is no such version, this package did not publish it
-        (`model_files.ForeignModelError`), or it was trained on other battles.
+        If there is no such version, or it was trained on other battles.
+    RegistryError
+        If no server answers, it refuses a request of this account, or this package did not publish the version
+        (`model_files.ForeignModelError`).
     """
     name, number = _named(model)
     if not number.isdigit():
         raise ParamsError(f"model: expected name/version, as in battle_winner/3, got {model!r}")
-    uri = tracking_uri()
-    if not answers(uri):
-        raise ParamsError(f"model: expected an MLflow server at {uri} that has {model}, and none answers")
-    rest = MlflowRest(uri, stages.TIMEOUT)
-    version = _version(rest, name, int(number))
-    with tempfile.TemporaryDirectory() as folder:
-        files = fetch(rest, version, name, Path(folder))
+    with stages.connected(name) as rest, tempfile.TemporaryDirectory() as folder:
+        files = fetch(rest, _version(rest, name, int(number)), name, Path(folder))
         facts = files.metadata
         if facts.get("dataset_digest") != battles.digest:
             given = f"{facts.get('dataset_version')} under {facts.get('protocol', '?')}, {facts.get('dataset_digest')}"
@@ -101,10 +98,13 @@ def load_version(model: str, rest: MlflowRest | None = None) -> LoadedVersion:
 
     Raises
     ------
-    RegistryError
-        If there is no such model or version.
     ParamsError
-        If this package did not publish it (`model_files.ForeignModelError`).
+        If `model` has another form.
+    RegistryError
+        If no server answers, there is no such model or version, or this package did not publish it
+        (`model_files.ForeignModelError`).
+    OSError, ServerError
+        If the server does not answer any more, or refuses a request, see `stages.connected`.
     """
     name, number = _named(model)
     if number and not number.isdigit():
@@ -131,8 +131,6 @@ def _version(rest: MlflowRest, name: str, number: int) -> stages.Version:
         known = stages.read_with(rest, name, number).versions
     except stages.RegistryError:
         known = {}
-    except ServerError as error:
-        raise ParamsError(f"model: {rest.uri} does not tell of {name} ({error})") from None
     if number not in known:
         numbers = ", ".join(map(str, sorted(known, reverse=True))) or "none"
         raise ParamsError(f"model: {rest.uri} has no {name}/{number}; versions of {name}: {numbers}")
@@ -162,9 +160,9 @@ def registered_versions(name: str) -> pd.DataFrame:
         client = MlflowClient(uri, uri)
         for version_ in client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"]):
             data = client.get_run(version_.run_id).data
-            told = [data.params.get(key) for key in ("version", "dataset_version", "protocol", "features")]
+            facts = [data.params.get(key) for key in ("version", "dataset_version", "protocol", "features")]
             figures = [data.metrics.get(key) for key in ("log_loss", "excess_percent", "test_accuracy")]
-            rows[int(version_.version)] = told + figures
+            rows[int(version_.version)] = facts + figures
     if not rows:
         return note("no versions: not asked for, none registered, or no server answers")
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("version")

@@ -19,9 +19,8 @@ from typing import Any
 import yaml
 
 from nbtrack.mlflow_rest import MlflowRest, ServerError, params_of
-from pokebattle.params import ParamsError
 from pokebattle.registry import artifacts
-from pokebattle.registry.stages import Version
+from pokebattle.registry.stages import RegistryError, Version
 
 LOADER = "pokebattle.model"
 DATA = "data/model"
@@ -40,7 +39,7 @@ FLAVOR = {"loader_module", "data", "code", "env", "python_version", "streamable"
 DIGEST = "model_digest"  # parameter of the run that logged the model; MLflow's parameters cannot be changed
 
 
-class ForeignModelError(ParamsError):
+class ForeignModelError(RegistryError):
     """A registered version that this package did not publish, or that was changed after the registration."""
 
 
@@ -115,9 +114,9 @@ def fetch(rest: MlflowRest, version: Version, name: str, folder: Path) -> ModelF
     paths = sorted(_paths(store))
     for path in paths:
         if PICKLED.search(path):
-            raise _foreign(title, f"it holds a pickle, {path}")
+            raise _foreign(title, f"it contains a pickle, {path}")
         if path not in DESCRIBED and path not in {f"{DATA}/{one}" for one in MODEL} and not CODE.fullmatch(path):
-            raise _foreign(title, f"it holds {path}, which no model of ours has")
+            raise _foreign(title, f"it contains {path}, which models of this package do not have")
     needed = ["MLmodel", *(f"{DATA}/{one}" for one in MODEL)]
     if missing := [path for path in needed if path not in paths]:
         raise _foreign(title, f"{missing[0]} is missing")
@@ -142,18 +141,18 @@ def _recorded_digest(rest: MlflowRest, version: Version, title: str) -> str:
     except ServerError as error:
         if error.denied or not error.permanent:
             raise
-        raise _foreign(title, "no run vouches for its files") from None
-    told = params_of(run).get(DIGEST)
-    if told is None:
-        raise _foreign(title, f"its run names no {DIGEST}: train.ipynb did not register it, or before this was noted")
-    return told
+        raise _foreign(title, "no run records the digest of its files") from None
+    recorded = params_of(run).get(DIGEST)
+    if recorded is None:
+        raise _foreign(title, f"its run names no {DIGEST}: train.ipynb did not register it, or an older release did")
+    return recorded
 
 
 def _store(rest: MlflowRest, version: Version, title: str) -> Any:
     """Return the artifact repository of a version's logged model."""
     found = re.fullmatch(r"models:/(m-[0-9a-f]+)", version.source)
     if not found:
-        raise _foreign(title, f"its source is {version.source or 'none'}, and no model that a run has logged")
+        raise _foreign(title, f"its source is {version.source or 'none'}, not a model that a run has logged")
     try:
         model = rest.call("GET", f"logged-models/{found[1]}")["model"]
     except ServerError as error:
@@ -176,14 +175,14 @@ def _paths(store: Any, folder: str = "") -> Iterator[str]:
 def _described(file: Path, title: str) -> dict[str, str]:
     """Check the `MLmodel` file and return its metadata: one flavor, loaded by our module from our files."""
     try:
-        told = yaml.safe_load(file.read_text("utf-8"))
-        flavors, metadata = told["flavors"], told.get("metadata") or {}
+        described = yaml.safe_load(file.read_text("utf-8"))
+        flavors, metadata = described["flavors"], described.get("metadata") or {}
         flavor = flavors.get("python_function", {})
         others = sorted(set(flavors) - {"python_function"}) + sorted(set(flavor) - FLAVOR)
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
         raise _foreign(title, f"MLmodel cannot be read ({type(error).__name__})") from None
     if others:
-        raise _foreign(title, f"MLmodel names {', '.join(map(str, others))}, which no model of ours has")
+        raise _foreign(title, f"MLmodel names {', '.join(map(str, others))}, which models of this package do not have")
     for key, expected in (("loader_module", LOADER), ("data", DATA)):
         if flavor.get(key) != expected:
             raise _foreign(title, f"MLmodel, {key}: expected {expected}, got {flavor.get(key)!r}")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.error import URLError
 
-from nbtrack.mlflow_rest import MlflowRest, ServerError
+from nbtrack.mlflow_rest import MlflowRest
 from nbtrack.provenance import user_name
 from pokebattle.registry import stages
 from pokebattle.registry.promotion_lock import hold_lock
-from pokebattle.registry.stages import ARCHIVED, NONE, PENDING, PRODUCTION, STAGING, Model, RegistryError
-from pokebattle.registry.transitions import Writer, mend
+from pokebattle.registry.stages import ARCHIVED, NONE, PRODUCTION, STAGING, Model, RegistryError, connected
+from pokebattle.registry.tags import PENDING
+from pokebattle.registry.transitions import Writer, repair
 
 if TYPE_CHECKING:
     from pokebattle.registry.gate_report import Gate, Report
@@ -69,7 +68,7 @@ class Plan:
 
     def __str__(self) -> str:
         out = self.holders[self.stage]
-        archived = f"; version {out}, which is in {self.stage}, goes to the archive" if out is not None else ""
+        archived = f"; version {out}, which is in {self.stage}, is archived" if out is not None else ""
         return f"{self.name} version {self.version}: {self.was} → {self.stage}{archived}"
 
 
@@ -85,14 +84,14 @@ class Outcome:
         A message for the user.
     report : Report, optional
         The report of the gates, if they were measured.
-    mended : sequence of str
+    repaired : sequence of str
         The inconsistencies that were repaired (with `dry_run`: found).
     """
 
     changed: bool
     text: str
     report: Report | None = None
-    mended: Sequence[str] = ()
+    repaired: Sequence[str] = ()
 
 
 def promote(
@@ -102,7 +101,7 @@ def promote(
     why: str = "",
     dry_run: bool = False,
     *,
-    tell: Callable[[Gate], object] | None = None,
+    on_gate: Callable[[Gate], object] | None = None,
 ) -> Outcome:
     """Judge a version and move it to the next stage.
 
@@ -116,7 +115,7 @@ def promote(
         The reason, for the history.
     dry_run : bool, default False
         Judge the version and report what would happen, but change nothing.
-    tell : callable, optional
+    on_gate : callable, optional
         Called with every gate as soon as it is measured.
 
     Returns
@@ -135,19 +134,19 @@ def promote(
     with connected(name) as rest:
         model = stages.read_with(rest, name, version)
         if model.version(version).stage == stage:
-            mended = complete(rest, name, dry_run)
-            return Outcome(False, f"{name} version {version} is in {stage} already", mended=mended)
+            repaired = complete(rest, name, dry_run)
+            return Outcome(False, f"{name} version {version} is in {stage} already", repaired=repaired)
         planned = plan(model, version, stage)
         if not dry_run:
             check_permission(rest, name)
-        report = judge(rest, version, name, tell=tell, record=not dry_run)
+        report = judge(rest, version, name, on_gate=on_gate, record=not dry_run)
         if dry_run:
             verdict = str(planned) if report.passed else str(RefusedError(report))
             return Outcome(False, f"{verdict} (dry run: nothing was changed)", report)
         if not report.passed:
             raise RefusedError(report)
-        mended = move(rest, planned, why or "its gates let it pass", report.file)
-    return Outcome(True, str(planned), report, mended)
+        repaired = move(rest, planned, why or "all gates passed", report.file)
+    return Outcome(True, str(planned), report, repaired)
 
 
 def rollback(name: str, why: str, dry_run: bool = False) -> Outcome:
@@ -185,8 +184,8 @@ def rollback(name: str, why: str, dry_run: bool = False) -> Outcome:
         model_files.check(rest, model.version(planned.version), name)
         if dry_run:
             return Outcome(False, f"{planned} (dry run: nothing was changed)")
-        mended = move(rest, planned, why)
-    return Outcome(True, str(planned), mended=mended)
+        repaired = move(rest, planned, why)
+    return Outcome(True, str(planned), repaired=repaired)
 
 
 def plan(model: Model, version: int, stage: str) -> Plan:
@@ -207,8 +206,11 @@ def plan(model: Model, version: int, stage: str) -> Plan:
     if was not in FROM[stage]:
         orders = {
             (NONE, PRODUCTION): "Staging comes before Production",
-            (ARCHIVED, PRODUCTION): "Staging comes before Production; `rollback` goes back to the version before",
-            (PRODUCTION, STAGING): "another version is promoted in its place, or `rollback` goes back",
+            (ARCHIVED, PRODUCTION): "Staging comes before Production; `rollback` returns to the version before",
+            (
+                PRODUCTION,
+                STAGING,
+            ): "promote another version in its place, or return to the version before with `rollback`",
         }
         raise RegistryError(
             f"{model.name} version {version} is in {was} and cannot go to {stage}: "
@@ -279,7 +281,7 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
     who = who or user_name()
     with hold_lock(rest, planned.name, who) as allowed:
         writer = Writer(rest, planned.name, allowed)
-        mended = mend(writer)
+        repaired = repair(writer)
         model = stages.read(rest, planned.name)
         now = Plan(
             planned.name,
@@ -291,11 +293,11 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
         )
         if now != planned:
             last = model.events()[-1:]
-            whose = f" by {last[0]['by']} at {last[0]['when']}" if last else ""
+            author = f" by {last[0]['by']} at {last[0]['when']}" if last else ""
             raise MeanwhileError(
-                f"the stages of {planned.name} were changed meanwhile{whose}: {_shown(now.holders)}, "
+                f"the stages of {planned.name} were changed meanwhile{author}: {_shown(now.holders)}, "
                 f"and not {_shown(planned.holders)} as when version {planned.version} was judged; "
-                "judge it again"
+                "judge the version again"
             )
         archived = [version.number for version in model.within(planned.stage) if version.number != planned.version]
         event = {
@@ -311,8 +313,8 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
         }
         writer.tag(planned.version, PENDING, json.dumps(event, ensure_ascii=False))
         writer.transition(planned.version, planned.stage)
-        mend(writer)
-    return mended
+        repair(writer)
+    return repaired
 
 
 def complete(rest: MlflowRest, name: str, dry_run: bool = False) -> list[str]:
@@ -336,11 +338,11 @@ def complete(rest: MlflowRest, name: str, dry_run: bool = False) -> list[str]:
     RegistryError, OSError, ServerError
         As in `move` and `stages.read`.
     """
-    said = stages.read(rest, name).disagreements()
-    if said and not dry_run:
+    found = stages.read(rest, name).disagreements()
+    if found and not dry_run:
         with hold_lock(rest, name, user_name()) as allowed:
-            mend(Writer(rest, name, allowed))
-    return said
+            repair(Writer(rest, name, allowed))
+    return found
 
 
 def check_permission(rest: MlflowRest, name: str) -> None:
@@ -362,54 +364,11 @@ def check_permission(rest: MlflowRest, name: str) -> None:
     rest.call("DELETE", "registered-models/alias", name=name, alias=PROBE)
 
 
-@contextlib.contextmanager
-def connected(name: str) -> Iterator[MlflowRest]:
-    """Connect to the server of this checkout, and turn its errors into RegistryErrors of one line.
-
-    Parameters
-    ----------
-    name : str
-        The subject of error messages: a registered model, or "its runs".
-
-    Yields
-    ------
-    MlflowRest
-
-    Raises
-    ------
-    RegistryError
-        If no server answers, it refuses a request, or the connection is lost.
-    """
-    rest = stages.connect()
-    try:
-        yield rest
-    except ServerError as error:
-        raise _explained(error, rest, name) from None
-    except (ConnectionError, TimeoutError, URLError) as error:
-        raise RegistryError(
-            f"{rest.uri} does not answer any more ({error}): once it does, the same command goes on "
-            "from where the registry is"
-        ) from None
-
-
-def _explained(error: ServerError, rest: MlflowRest, name: str) -> RegistryError:
-    if error.status == 401:
-        return RegistryError(
-            f"{rest.uri} wants a name and a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        )
-    if error.denied:
-        return RegistryError(
-            f"{user_name()} may not change the stages of {name} at {rest.uri}: that needs the role of "
-            f"a promoter (HTTP {error.status})"
-        )
-    return RegistryError(f"{rest.uri}: {' '.join(str(error).split())}")
-
-
 def _holders(model: Model) -> dict[str, int | None]:
     return {stage: model.holder(stage) for stage in (STAGING, PRODUCTION)}
 
 
 def _shown(holders: Mapping[str, int | None]) -> str:
     return ", ".join(
-        f"{stage} {'holds none' if number is None else f'holds version {number}'}" for stage, number in holders.items()
+        f"{stage} {'is empty' if number is None else f'contains version {number}'}" for stage, number in holders.items()
     )

@@ -4,7 +4,7 @@ The lock relies on one atomic operation of MLflow servers: the name of an experi
 that wants to change stages creates a ticket, an experiment named `promotions/<model>/<number>`, with the number after
 the highest existing one. The process with the lowest valid ticket has the lock; all others see its ticket. A ticket is
 valid until its experiment is deleted, and for at most `LEASE` seconds by the server's clock, so a killed process
-blocks the others no longer than that.
+blocks the the others no longer than this.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 from nbtrack.mlflow_rest import MlflowRest, ServerError, tags_of
 from nbtrack.settings import PROMOTIONS
 from pokebattle.registry.stages import TIMEOUT, RegistryError
+from pokebattle.registry.tags import BY
 
 LEASE = 60.0  # seconds after which a ticket is no longer valid
 WORK = LEASE - 2 * TIMEOUT  # seconds within which the last change of a move must begin
 DRAWS = 20  # attempts to create a ticket
-BY = "pokebattle.by"
 
 
 class BusyError(RegistryError):
@@ -59,8 +59,8 @@ def hold_lock(rest: MlflowRest, name: str, who: str) -> Iterator[Callable[[], No
     def allowed() -> None:
         if time.monotonic() - began > WORK:
             raise BusyError(
-                f"changing the stages of {name} took too long: the lock for it has expired. What is "
-                "half done the next promotion or rollback completes"
+                f"changing the stages of {name} took too long: the lock for it has expired; the next promotion or "
+                "rollback completes the move"
             )
 
     try:
@@ -85,7 +85,7 @@ def _draw(rest: MlflowRest, name: str, who: str) -> dict[str, Any]:
             continue  # another process created this number first
         found = rest.call("GET", "experiments/get", experiment_id=made["experiment_id"])
         return dict(found["experiment"])
-    raise BusyError(f"stages of {name} are being changed by others all the time: try again")
+    raise BusyError(f"other processes keep changing the stages of {name}: try again")
 
 
 def _check(rest: MlflowRest, name: str, ticket: dict[str, Any]) -> None:
@@ -98,8 +98,8 @@ def _check(rest: MlflowRest, name: str, ticket: dict[str, Any]) -> None:
         if age < LEASE:
             by = tags_of({"data": other}).get(BY, "somebody")
             raise BusyError(
-                f"stages of {name} are being changed by {by} since {max(age, 0):.0f} s: try again when "
-                f"that is done, or in {LEASE - age:.0f} s if it was killed"
+                f"{by} has been changing the stages of {name} for {max(age, 0):.0f} s: try again when "
+                f"this is done, or in {LEASE - age:.0f} s if it was killed"
             )
         with contextlib.suppress(OSError, ServerError):
             rest.call("POST", "experiments/delete", experiment_id=other["experiment_id"])

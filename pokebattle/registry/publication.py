@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pokebattle.params import Params
 
 NEEDED = ["xgboost-cpu", "xgboost", "scikit-learn", "scipy", "pandas", "numpy", "numba"]  # needed to predict
-SAID = {
+SHOWN = {
     "excess_percent": ("excess", ".1f", " %"),
     "log_loss": ("log-loss", ".3f", ""),
     "calibration_error": ("calibration error", ".4f", ""),
@@ -78,7 +78,7 @@ def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float
     current = run()
     if current is None:
         return _save(model, params, "tracking is off" if params.register_model else "register_model is false")
-    facts, model_id = metadata(model, params, battles), ""
+    facts, model_id = metadata(model, battles), ""
     current.log_params(facts | {model_files.DIGEST: _digest(model)})
     current.describe("result", _in_words(metrics, battles.protocol))
     try:
@@ -93,13 +93,13 @@ def publish(model: "BattleWinner", params: "Params", metrics: Mapping[str, float
 
 def _in_words(metrics: Mapping[str, float], protocol: str) -> str:
     """Return the main metrics with their intervals in one line of Markdown."""
-    told = []
-    for key, (name, form, unit) in SAID.items():
+    parts = []
+    for key, (name, form, unit) in SHOWN.items():
         if key in metrics:
             ends = ", ".join(format(metrics[end], form) for end in (f"{key}_low", f"{key}_high") if end in metrics)
-            told.append(f"{name} **{metrics[key]:{form}}{unit}**" + (f" [{ends}]" if ends else ""))
+            parts.append(f"{name} **{metrics[key]:{form}}{unit}**" + (f" [{ends}]" if ends else ""))
     limit = f"; the best possible accuracy {metrics['bayes_accuracy']:.3f}" if "bayes_accuracy" in metrics else ""
-    return f"Test part, protocol {protocol}: {', '.join(told)}{limit}."
+    return f"Test part, protocol {protocol}: {', '.join(parts)}{limit}."
 
 
 def keep(model: "BattleWinner", params: "Params") -> str:
@@ -125,18 +125,16 @@ def keep(model: "BattleWinner", params: "Params") -> str:
     with tempfile.TemporaryDirectory() as folder:
         for file in sorted(model.save(folder).iterdir()):
             current.log_file(f"best_model/{file.name}", file.read_bytes())
-    return "The best model is kept with the run, as best_model; train.ipynb registers."
+    return "The best model is kept with the run, as best_model; train.ipynb registers models."
 
 
-def metadata(model: "BattleWinner", params: "Params", battles: "BattleSet") -> dict[str, Any]:
+def metadata(model: "BattleWinner", battles: "BattleSet") -> dict[str, Any]:
     """Return facts about the model and its data, which become parameters of the run and metadata of the model.
 
     Parameters
     ----------
     model : BattleWinner
         A fitted model.
-    params : Params
-        Not used.
     battles : BattleSet
         The set that it was trained and evaluated on.
 
@@ -183,7 +181,7 @@ def _register(
         )
     page, number = f"{uri}/#/models/{params.model_name}", str(logged.registered_model_version)
     if is_local_id(number):  # the server is slow or away, and has not registered the version yet
-        published = Published(f"{params.model_name} will be registered as soon as the server has taken it.", page)
+        published = Published(f"{params.model_name} will be registered as soon as the server answers.", page)
     else:
         published = Published(f"{params.model_name} is registered as version {number}.", f"{page}/versions/{number}")
     return published, str(logged.model_id)

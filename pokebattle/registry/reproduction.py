@@ -1,7 +1,7 @@
 """Execute a run again from its own record (commit, notebook, parameters) and compare the results.
 
 The notebook runs in a worktree of the recorded commit, with that commit's package. This creates a new run, with the
-notebook's experiment and name and the tag `pokebattle.reproduces` (the first run's id), that registers nothing. The
+notebook's experiment and name and the tag `REPRODUCES`, that registers nothing. The
 environment (Python, packages and lock file) is not restored; differences are listed as drift.
 """
 
@@ -20,15 +20,15 @@ from typing import Any
 import yaml
 
 from nbtrack.cells import cell_source, is_untracked
-from nbtrack.mlflow_rest import MlflowRest, ServerError, params_of, tags_of
+from nbtrack.mlflow_rest import MlflowRest, ServerError, metrics_of, params_of, tags_of
 from nbtrack.provenance import lock_digest
 from nbtrack.secrets import MASK
 from pokebattle.paths import project, state_dir
 from pokebattle.registry import artifacts
 from pokebattle.registry.stages import RegistryError, moment
+from pokebattle.registry.tags import DRIFT, REPRODUCED, REPRODUCES, TUNED_FROM
 from pokebattle.registry.worktree import WorktreeError, apply_patch, worktree
 
-REPRODUCES, REPRODUCED, DRIFT = "pokebattle.reproduces", "pokebattle.reproduced", "pokebattle.drift"
 SAME, DIFFERENT, IMPOSSIBLE = "same", "different", "impossible"
 TIMES = ("seconds",)  # suffixes of metrics that measure time; they are not compared
 FACTS = ("dataset_digest", "model_digest")  # parameters that are compared: digests of the data and of the model
@@ -46,9 +46,10 @@ class Reproduction:
     run_id, again : str
         Ids of the run and of the new run ("" if there is none).
     verdict : {"same", "different", "impossible"}
-        "different" also if the run has no metrics to compare.
+        "different" also if the run has neither metrics nor digests.
     compared : int
-        Number of metrics and digests that were compared.
+        Number of metrics (except times) and digests that either run has; one that is missing in a run differs. 0 if
+        impossible.
     differences : tuple of str
         The metrics and digests that differ, with both values; or the reason why the run cannot be executed again.
     drift : tuple of str
@@ -74,8 +75,10 @@ class Reproduction:
         if self.verdict == IMPOSSIBLE:
             return f"impossible: {_shown(self.differences)}{drift}"
         if self.same:
-            return f"{self.compared} metrics, all the same{drift}"
-        return f"{len(self.differences)} of {self.compared} metrics differ: {_shown(self.differences)}{drift}"
+            return f"{self.compared} values, all the same{drift}"
+        if not self.compared:
+            return f"the run has no metrics or digests to compare{drift}"
+        return f"{len(self.differences)} of {self.compared} values differ: {_shown(self.differences)}{drift}"
 
 
 def reproduce(run_id: str, rest: MlflowRest) -> Reproduction:
@@ -107,7 +110,7 @@ def reproduce(run_id: str, rest: MlflowRest) -> Reproduction:
             raise
         raise RegistryError(f"{rest.uri} has no run {run_id}") from None
     if "pokebattle.execution" not in tags_of(run):
-        raise RegistryError(f"run {run_id} cannot be executed again: no tracked notebook made it")
+        raise RegistryError(f"run {run_id} cannot be executed again: no tracked notebook created it")
     drift: list[str] = []
     again: dict[str, Any] | None = None
     try:
@@ -137,16 +140,16 @@ def _executed_again(run: dict[str, Any], rest: MlflowRest, drift: list[str]) -> 
     tags = tags_of(run)
     commit, source = tags.get("mlflow.source.git.commit", ""), Path(tags.get("mlflow.source.name", ""))
     if not commit:
-        raise WorktreeError("its run names no commit")
+        raise WorktreeError("the run has no commit")
     if source.suffix != ".ipynb":
-        raise WorktreeError("its run names no notebook")
+        raise WorktreeError("the run has no notebook")
     with worktree(commit) as folder:
         if tags.get("pokebattle.git.dirty") == "true":
             drift += apply_patch(folder, artifacts.read(rest, run, "code.patch").decode("utf-8"))
         executed = artifacts.read_json(rest, run, source.name)
         notebook = _place(folder, source)
         if _differs(executed, notebook):
-            drift.append(f"{source.name} is not what the commit has")
+            drift.append(f"{source.name} differs from the commit")
             notebook.parent.mkdir(parents=True, exist_ok=True)
             notebook.write_text(json.dumps(_clean(executed)), "utf-8")
         given = _parameters(executed, tags)
@@ -193,7 +196,7 @@ def _parameters(executed: Mapping[str, Any], tags: Mapping[str, str]) -> dict[st
     """Return the parameters for papermill: the recorded ones, a search by its run's id, and register_model False."""
     metadata = executed.get("metadata", {})
     given = dict(metadata.get("papermill", {}).get("parameters", {}))
-    if found := tags.get("pokebattle.tuned_from"):
+    if found := tags.get(TUNED_FROM):
         given["tuned_from"] = found
     if (metadata.get("pokebattle") or {}).get("schema") == "params":
         given["register_model"] = False
@@ -203,16 +206,16 @@ def _parameters(executed: Mapping[str, Any], tags: Mapping[str, str]) -> dict[st
 def _provide_version(folder: Path, run: dict[str, Any], rest: MlflowRest, drift: list[str]) -> None:
     """Write the version's file from the run's recorded parameters, if the commit does not contain it."""
     try:
-        told = artifacts.read_json(rest, run, "parameters.json")
+        recorded = artifacts.read_json(rest, run, "parameters.json")
     except FileNotFoundError:  # the notebook has no parameters
         return
-    file = folder / "params" / f"{told.get('version')}.yaml"
-    if "model_name" not in told or file.is_file():
+    file = folder / "params" / f"{recorded.get('version')}.yaml"
+    if "model_name" not in recorded or file.is_file():
         return
     sample = yaml.safe_load((folder / "params" / "sample.yaml").read_text("utf-8"))
-    known = {name: value for name, value in told.items() if name in {*sample, "tables"}}
+    known = {name: value for name, value in recorded.items() if name in {*sample, "tables"}}
     file.write_text(yaml.safe_dump(known, allow_unicode=True, sort_keys=False), "utf-8")
-    drift.append(f"params/{file.name} is in no commit: it was made from the run's parameters")
+    drift.append(f"params/{file.name} was not in the commit: it was written from the run's parameters")
 
 
 def _run(folder: Path, notebook: Path, given: Mapping[str, Any], run: dict[str, Any], uri: str) -> str:
@@ -248,7 +251,7 @@ def _run(folder: Path, notebook: Path, given: Mapping[str, Any], run: dict[str, 
         raise WorktreeError(f"its notebook was stopped after {error.timeout:.0f} s") from None
     if done.returncode:
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
-        raise WorktreeError(f"its notebook fails now: {last.strip()[:300]}")
+        raise WorktreeError(f"its notebook failed: {last.strip()[:300]}")
     return str(json.loads(out.read_text("utf-8"))["metadata"]["pokebattle"]["execution"])
 
 
@@ -269,21 +272,19 @@ def _closed(rest: MlflowRest, execution: str) -> dict[str, Any]:
 
 def _compared(run: dict[str, Any], again: dict[str, Any]) -> tuple[str, int, list[str]]:
     """Return the verdict, the number of compared metrics and digests, and those that differ."""
-    before, after = (_figures(one) for one in (run, again))
+    before, after = (_comparable(one) for one in (run, again))
     differences = [
         f"{name} {before.get(name, 'missing')} → {after.get(name, 'missing')}"
         for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
+        if str(before.get(name)) != str(after.get(name))  # as text, because NaN is not equal to NaN
     ]
     return DIFFERENT if differences or not before else SAME, len({*before, *after}), differences
 
 
-def _figures(run: dict[str, Any]) -> dict[str, Any]:
+def _comparable(run: dict[str, Any]) -> dict[str, Any]:
     """Return a run's metrics except times, and the digests of its data and its model."""
-    figures: dict[str, Any] = {
-        one["key"]: one["value"] for one in run["data"].get("metrics", []) if not one["key"].endswith(TIMES)
-    }
-    return figures | {key: value for key, value in params_of(run).items() if key in FACTS}
+    metrics = {name: value for name, value in metrics_of(run).items() if not name.endswith(TIMES)}
+    return metrics | {name: value for name, value in params_of(run).items() if name in FACTS}
 
 
 def _environment_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowRest) -> list[str]:
@@ -296,12 +297,14 @@ def _environment_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowR
     if (then := before.get("pokebattle.python")) and then != after.get("pokebattle.python"):
         drift.append(f"python: {then} → {after.get('pokebattle.python')}")
     drift += _package_drift(run, again, rest)
-    told, now = params_of(run), params_of(again)
+    recorded, now = params_of(run), params_of(again)
     meant = {"register_model", "tuned_from", *FACTS}
-    others = [name for name in sorted(told) if told[name] != now.get(name) and "." not in name and name not in meant]
-    drift += [f"parameter {name}: {told[name]} → {now.get(name, 'missing')}" for name in others]
-    if told.get("dataset_digest") != now.get("dataset_digest"):
-        drift.append(f"data: {told.get('dataset_digest')} → {now.get('dataset_digest')}")
+    others = [
+        name for name in sorted(recorded) if recorded[name] != now.get(name) and "." not in name and name not in meant
+    ]
+    drift += [f"parameter {name}: {recorded[name]} → {now.get(name, 'missing')}" for name in others]
+    if recorded.get("dataset_digest") != now.get("dataset_digest"):
+        drift.append(f"data: {recorded.get('dataset_digest')} → {now.get('dataset_digest')}")
     return drift
 
 

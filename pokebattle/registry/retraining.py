@@ -71,52 +71,52 @@ class Retraining:
         return "\n\n".join(parts) + "\n"
 
 
-def advance(told: Retraining, shared: bool, why: str, tell: Callable[[Gate], object] | None = None) -> None:
+def advance(state: Retraining, shared: bool, why: str, on_gate: Callable[[Gate], object] | None = None) -> None:
     """Judge the version that a run has registered and promote it to Staging and Production, if the gates allow it.
 
     Errors of the registry and the server do not raise: they become the outcome.
 
     Parameters
     ----------
-    told : Retraining
+    state : Retraining
         With ``run``. Outcome, reason, version and reports are written to it.
     shared : bool
         Whether the registry is the team's. In other registries, stages have no meaning, so the version is only judged.
     why : str
         The reason, for the history.
-    tell : callable, optional
+    on_gate : callable, optional
         Called with every gate as soon as it is measured.
     """
     try:
-        told.name, told.version = _registered(told.run)
+        state.name, state.version = _registered(state.run)
         if not shared:
-            with promotion.connected(told.name) as rest:
-                report = gates.judge(rest, told.version, told.name, tell=tell)
-            told.reports.append(("Gates", report))
-            told.outcome, told.reason = (
+            with promotion.connected(state.name) as rest:
+                report = gates.judge(rest, state.version, state.name, on_gate=on_gate)
+            state.reports.append(("Gates", report))
+            state.outcome, state.reason = (
                 (STOPPED, "There is no shared server, so nothing was promoted.")
                 if report.passed
                 else (REFUSED, str(promotion.RefusedError(report)))
             )
             return
         for stage in (STAGING, PRODUCTION):
-            _promote(told, stage, why, tell)
-        told.outcome, told.reason = PROMOTED, f"It is in {PRODUCTION}."
+            _promote(state, stage, why, on_gate)
+        state.outcome, state.reason = PROMOTED, f"It is in {PRODUCTION}."
     except promotion.RefusedError as error:
-        told.outcome, told.reason = REFUSED, str(error)
+        state.outcome, state.reason = REFUSED, str(error)
     except (RegistryError, OSError) as error:
-        told.outcome, told.reason = BROKEN, str(error)
+        state.outcome, state.reason = BROKEN, str(error)
 
 
-def _promote(told: Retraining, stage: str, why: str, tell: Callable[[Gate], object] | None) -> None:
+def _promote(state: Retraining, stage: str, why: str, on_gate: Callable[[Gate], object] | None) -> None:
     purpose = f"Gates before {stage}"
     try:
-        outcome = promotion.promote(told.name, told.version, stage, why, tell=tell)
+        outcome = promotion.promote(state.name, state.version, stage, why, on_gate=on_gate)
     except promotion.RefusedError as error:
-        told.reports.append((purpose, error.report))
+        state.reports.append((purpose, error.report))
         raise
     if outcome.report:
-        told.reports.append((purpose, outcome.report))
+        state.reports.append((purpose, outcome.report))
 
 
 def _registered(run: Mapping[str, Any]) -> tuple[str, int]:
@@ -127,7 +127,9 @@ def _registered(run: Mapping[str, Any]) -> tuple[str, int]:
             version.number for version in stages.read(rest, name).versions.values() if version.run_id == run["run_id"]
         ]
     if not found:
-        raise RegistryError(f"run {run['run_id']} has registered no version of {name}: `python -m pokebattle doctor`")
+        raise RegistryError(
+            f"run {run['run_id']} has registered no version of {name}: see `python -m pokebattle doctor`"
+        )
     return name, max(found)
 
 
@@ -154,7 +156,7 @@ def _results(metrics: Mapping[str, float]) -> list[str]:
         description.table(("predictor", *(title for title, _ in FIGURES.values())), rows),
     ]
     losses = {who: found["log_loss"] for who, found in named.items() if "log_loss" in found}
-    parts.append(chart("Log-loss, nats a battle", losses))
+    parts.append(chart("Log-loss, nats per battle", losses))
     excess = {
         found[1].replace("_", " "): value
         for key, value in metrics.items()

@@ -49,11 +49,11 @@ def ask(folder: Path, matchups: "pd.DataFrame", patience: float) -> dict[str, An
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"the process that loads it had not answered after {patience:.0f} s"}
+        return {"error": f"the process that loads it did not answer within {patience:.0f} s"}
     if done.returncode == 0:
         return dict(json.loads(done.stdout))
     if done.returncode < 0:
-        return {"error": f"the process that loads it was ended by {signal.Signals(-done.returncode).name}"}
+        return {"error": f"the process that loads it was killed by {signal.Signals(-done.returncode).name}"}
     last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
     return {"error": f"the process that loads it failed: {last[:300]}"}
 

@@ -5,32 +5,33 @@ mlflow is not needed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.error import URLError
 
 from nbtrack import is_delivering
 from nbtrack.mlflow_rest import MlflowRest, ServerError
+from nbtrack.provenance import user_name
 from nbtrack.server import answers
 from nbtrack.settings import tracking_uri
 from pokebattle.errors import UserError
 from pokebattle.params import versions
+from pokebattle.registry.tags import EVENT, PENDING, STAGE
 
 NAME = "battle_winner"  # the registered model of this project
 NONE, STAGING, PRODUCTION, ARCHIVED = "None", "Staging", "Production", "Archived"
 ALIASES = {STAGING: "staging", PRODUCTION: "production"}
-TAG = "stage"
-PENDING = "pokebattle.pending"  # tag with the move in progress
-EVENT = "history."  # prefix of the tags that record the moves, one each; the rest of the name is the time
 TIMEOUT = 10.0  # seconds for one request
 ARRIVAL = 30.0  # seconds to wait for a version that an execution on this machine is still registering
 
 
 class RegistryError(UserError):
-    """The registry or its server does not allow something. The message is one line."""
+    """The registry or its server does not answer, or does not allow something. The message is one line."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Version:
     @property
     def tag(self) -> str:
         """Return the stage according to the tag; "None" without a tag."""
-        return self.tags.get(TAG, NONE)
+        return self.tags.get(STAGE, NONE)
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -103,7 +104,7 @@ class Model:
         """
         if number not in self.versions:
             known = ", ".join(map(str, sorted(self.versions))) or "none"
-            raise RegistryError(f"{self.name} has no version {number}; there is {known}")
+            raise RegistryError(f"{self.name} has no version {number}; its versions are {known}")
         return self.versions[number]
 
     def within(self, stage: str) -> list[Version]:
@@ -132,25 +133,25 @@ class Model:
 
     def disagreements(self) -> list[str]:
         """Return a sentence for each inconsistency between stage, alias and tag, and for each incomplete move."""
-        said = []
+        found = []
         for number, version in sorted(self.versions.items()):
             if version.tag != version.stage:
-                said.append(f"version {number} is in {version.stage}, its tag {TAG} says {version.tag}")
+                found.append(f"version {number} is in {version.stage}, its tag {STAGE} says {version.tag}")
             for stage, alias in ALIASES.items():
                 if (alias in version.aliases) != (version.stage == stage):
                     has = "has" if alias in version.aliases else "lacks"
-                    said.append(f"version {number} is in {version.stage} and {has} the alias {alias}")
+                    found.append(f"version {number} is in {version.stage} and {has} the alias {alias}")
             if PENDING in version.tags:
                 move = json.loads(version.tags[PENDING])
-                said.append(
+                found.append(
                     f"version {number}: the move to {move['to']} that {move['by']} began at {move['when']} was "
                     "not completed"
                 )
         for stage in ALIASES:
             if len(holders := self.within(stage)) > 1:
                 numbers = " and ".join(str(version.number) for version in holders)
-                said.append(f"{stage} holds the versions {numbers}")
-        return said
+                found.append(f"{stage} contains the versions {numbers}")
+        return found
 
 
 def parse_version(text: str, name: str = NAME) -> tuple[str, int]:
@@ -196,6 +197,48 @@ def connect(uri: str = "") -> MlflowRest:
     return MlflowRest(uri, TIMEOUT)
 
 
+@contextlib.contextmanager
+def connected(name: str) -> Iterator[MlflowRest]:
+    """Connect to the server of this checkout, and turn its errors into RegistryErrors of one line.
+
+    Parameters
+    ----------
+    name : str
+        The subject of error messages: a registered model, or "its runs".
+
+    Yields
+    ------
+    MlflowRest
+
+    Raises
+    ------
+    RegistryError
+        If no server answers, it refuses a request, or the connection is lost.
+    """
+    rest = connect()
+    try:
+        yield rest
+    except ServerError as error:
+        raise _explained(error, rest, name) from None
+    except (ConnectionError, TimeoutError, URLError) as error:
+        raise RegistryError(
+            f"{rest.uri} does not answer any more ({error}); repeat the command when it answers again"
+        ) from None
+
+
+def _explained(error: ServerError, rest: MlflowRest, name: str) -> RegistryError:
+    if error.status == 401:
+        return RegistryError(
+            f"{rest.uri} requires a name and a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    if error.denied:
+        return RegistryError(
+            f"{rest.uri} does not allow {user_name()} to access {name} (HTTP {error.status}); changing stages "
+            "needs the role promoter"
+        )
+    return RegistryError(f"{rest.uri}: {' '.join(str(error).split())}")
+
+
 def read(rest: MlflowRest, name: str) -> Model:
     """Read a registered model with all its versions.
 
@@ -217,25 +260,25 @@ def read(rest: MlflowRest, name: str) -> Model:
         if error.code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise RegistryError(
-            f"{rest.uri} has no registered model {name}: train.ipynb registers one of every "
-            "version whose register_model is true, and of others with -p register_model True"
+            f"{rest.uri} has no registered model {name}: train.ipynb registers a model if "
+            "register_model is true, in the file of the version or with -p register_model True"
         ) from None
     aliases: dict[int, list[str]] = {}
-    for one in found.get("aliases", []):
-        aliases.setdefault(int(one["version"]), []).append(one["alias"])
+    for alias in found.get("aliases", []):
+        aliases.setdefault(int(alias["version"]), []).append(alias["alias"])
     asked = {"filter": f"name='{name}'", "max_results": 1000}
     versions: dict[int, Version] = {}
-    for one in rest.pages("GET", "model-versions/search", "model_versions", **asked):
-        number = int(one["version"])
+    for entry in rest.pages("GET", "model-versions/search", "model_versions", **asked):
+        number = int(entry["version"])
         versions[number] = Version(
             number,
-            one.get("current_stage", NONE),
+            entry.get("current_stage", NONE),
             tuple(aliases.get(number, ())),
-            {tag["key"]: tag.get("value", "") for tag in one.get("tags", [])},
-            one.get("run_id", ""),
-            one.get("source", ""),
-            one.get("description", ""),
-            int(one.get("last_updated_timestamp", 0)),
+            {tag["key"]: tag.get("value", "") for tag in entry.get("tags", [])},
+            entry.get("run_id", ""),
+            entry.get("source", ""),
+            entry.get("description", ""),
+            int(entry.get("last_updated_timestamp", 0)),
         )
     return Model(name, found.get("description", ""), dict(sorted(versions.items())))
 

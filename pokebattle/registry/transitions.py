@@ -2,7 +2,7 @@
 
 The stage is authoritative: the server moves a version into a stage and the previous version out of it in one step.
 Alias and tag are derived from it. A promotion writes its plan to a tag of the version before it begins, so that the
-next promotion can complete one that was killed half-way.
+next promotion can complete one that was killed in between.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 from nbtrack.mlflow_rest import MlflowRest
 from pokebattle.registry import description
-from pokebattle.registry.stages import ALIASES, ARCHIVED, EVENT, PENDING, TAG, Model, read
+from pokebattle.registry.stages import ALIASES, ARCHIVED, Model, read
+from pokebattle.registry.tags import EVENT, PENDING, STAGE
 
 
 class Writer:
@@ -111,7 +112,7 @@ class Writer:
         self.rest.call(method, path, name=self.name, **fields)
 
 
-def mend(writer: Writer) -> list[str]:
+def repair(writer: Writer) -> list[str]:
     """Complete or drop interrupted moves, and set aliases and tags to match the stages.
 
     If the process is killed at any point, calling the function again finishes the work.
@@ -131,12 +132,12 @@ def mend(writer: Writer) -> list[str]:
         If the lock expires, or the server does not answer or refuses a change.
     """
     model = read(writer.rest, writer.name)
-    said = model.disagreements()
+    found = model.disagreements()
     for stage in ALIASES:
         holders = model.within(stage)
-        if len(holders) > 1:  # somebody has moved a version by hand
+        if len(holders) > 1:  # a version was moved by hand
             writer.transition(holders[0].number, stage)
-    model = read(writer.rest, writer.name) if said else model
+    model = read(writer.rest, writer.name) if found else model
     for stage, alias in ALIASES.items():
         holder = model.holder(stage)
         aliased = [version.number for version in model.versions.values() if alias in version.aliases]
@@ -144,15 +145,15 @@ def mend(writer: Writer) -> list[str]:
             writer.alias(stage, holder)
     for number, version in model.versions.items():
         if version.tag != version.stage:
-            writer.tag(number, TAG, version.stage)
+            writer.tag(number, STAGE, version.stage)
     for number, version in model.versions.items():
         if PENDING in version.tags:
             _settle(writer, model, number, json.loads(version.tags[PENDING]))
-    return said
+    return found
 
 
 def _settle(writer: Writer, model: Model, number: int, move: dict[str, Any]) -> None:
-    """Record a move that has happened on all versions that it moved. Drop a move that has not happened."""
+    """Record a completed move on all versions that it moved. Drop a move that was not carried out."""
     if model.versions[number].stage == move["to"]:
         back = move["kind"] == "rollback"
         instead = f"rolled back to version {number}: {move['why']}" if back else f"version {number} took its place"
@@ -169,14 +170,14 @@ def _settle(writer: Writer, model: Model, number: int, move: dict[str, Any]) -> 
             for other in move["archived"]
             if other in model.versions
         }
-        for one, event in moved.items():
-            writer.tag(one, EVENT + event["when"], json.dumps(event, ensure_ascii=False))
+        for moved_number, event in moved.items():
+            writer.tag(moved_number, EVENT + event["when"], json.dumps(event, ensure_ascii=False))
             for key in ("by", "when", "why"):
-                writer.tag(one, f"{TAG}.{key}", event[key])
+                writer.tag(moved_number, f"{STAGE}.{key}", event[key])
         model = read(writer.rest, writer.name)
-        for one in moved:
-            version = model.versions[one]
-            writer.describe(one, description.of_version(version.description, version.events))
+        for moved_number in moved:
+            version = model.versions[moved_number]
+            writer.describe(moved_number, description.of_version(version.description, version.events))
         holders = {stage: model.versions[holder] for stage in ALIASES if (holder := model.holder(stage)) is not None}
         writer.describe_model(description.of_model(model, holders))
     writer.untag(number, PENDING)

@@ -37,9 +37,9 @@ def worktree(commit: str) -> Iterator[Path]:
     """
     root = checkout()
     if root is None:
-        raise WorktreeError("this package is installed, and not run from a checkout that has commits")
+        raise WorktreeError("this package does not run from a checkout with commits")
     if _git(root, "cat-file", "-e", f"{commit}^{{commit}}") is None:
-        raise WorktreeError(f"commit {commit[:12]} is missing here: `git fetch` the branch that has it")
+        raise WorktreeError(f"commit {commit[:12]} is missing here: `git fetch` a branch that contains it")
     with tempfile.TemporaryDirectory(prefix="pokebattle-again-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / "checkout"
         added = _git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", str(folder), commit)
@@ -73,7 +73,7 @@ def apply_patch(folder: Path, patch: str) -> list[str]:
     """
     lines = patch.splitlines(keepends=True)
     if cut := [line for line in lines if line.startswith("# cut:")]:
-        raise WorktreeError(f"code.patch is not whole ({cut[0][2:].strip()})")
+        raise WorktreeError(f"code.patch is incomplete ({cut[0][2:].strip()})")
     named = [line[2:].strip() for line in lines if line.startswith(("# in no commit:", "# notebook that no commit"))]
     start = next((number for number, line in enumerate(lines) if line.startswith("diff --git ")), None)
     if start is not None and (fault := _apply(folder, "".join(lines[start:]))):

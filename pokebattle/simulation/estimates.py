@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pokebattle.game.matchups import RANDOM, damaging_moves
+from pokebattle.game.matchups import RANDOM, damaging_moves, rows_of
 
 if TYPE_CHECKING:
     from pokebattle.simulation.records import Tables
@@ -60,7 +60,9 @@ def simulate(matchups: pd.DataFrame, n_simulations: int = N_SIMULATIONS, random_
     rows = canonical.groupby(SIDES, sort=False).ngroup().to_numpy()
     frame = canonical.drop_duplicates(ignore_index=True)  # in the order of their group numbers
     game = tables()
-    species = np.column_stack([_rows(frame[name], game.species_ids) for name in ("species_a", "species_b")])
+    species = np.column_stack(
+        [rows_of(frame[name], game.species_ids, "species") for name in ("species_a", "species_b")]
+    )
     pools, starts, sizes = _pools(frame, species, game)
     seeds = np.array([_seed(row, random_state) for row in frame.to_numpy()], dtype=np.uint64)
     wins, turns, left = _fight(species, pools, starts, sizes, seeds, n_simulations, game)
@@ -88,13 +90,13 @@ def _fight(
 
     from pokebattle.simulation.simulator import fight
 
-    def some(rows: slice) -> tuple[NDArray[np.int64], ...]:
+    def fight_rows(rows: slice) -> tuple[NDArray[np.int64], ...]:
         sides = species[rows], pools, starts[rows], sizes[rows]
         return fight(*sides, seeds[rows], n_battles, game.moves, game.fighters, game.effectiveness)
 
     turns = [slice(first, first + TURN) for first in range(0, max(len(seeds), 1), TURN)]
     with ThreadPoolExecutor(config.NUMBA_NUM_THREADS) as threads:  # type: ignore[attr-defined]
-        wins, lengths, left = zip(*threads.map(some, turns), strict=True)
+        wins, lengths, left = zip(*threads.map(fight_rows, turns), strict=True)
     return np.concatenate(wins), np.concatenate(lengths), np.concatenate(left)
 
 
@@ -102,14 +104,6 @@ def _share(wins: NDArray[np.int64], n: int) -> NDArray[np.float64]:
     """Return A's share of wins, rounded so that the shares of the two sides add up to exactly 1."""
     larger = np.maximum(wins, n - wins) / n
     return np.where(2 * wins >= n, larger, 1 - larger)
-
-
-def _rows(ids: pd.Series, known: pd.Index) -> NDArray[np.int64]:
-    rows = known.get_indexer(pd.Index(ids))
-    if (rows < 0).any():
-        what = str(ids.name).split("_")[0]
-        raise ValueError(f"{what}: expected one of {len(known)} ids of the tables, got {ids[rows < 0].iat[0]!r}")
-    return rows
 
 
 def _pools(
@@ -128,7 +122,7 @@ def _pools(
         if (lengths[own[draws]] == 0).any():
             raise ValueError(f"move: expected a species with damaging moves where the move is {RANDOM!r}")
         starts[draws, side], sizes[draws, side] = offsets[own[draws]], lengths[own[draws]]
-        starts[~draws, side] = _rows(frame.loc[~draws, name], game.move_ids)
+        starts[~draws, side] = rows_of(frame.loc[~draws, name], game.move_ids, "move")
     return np.concatenate([single, *learnsets]), starts, sizes
 
 

@@ -8,8 +8,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pokebattle.game import dex
-from pokebattle.game.attacks import CRITICAL_CHANCE, IMMUNE, LOW_KICK, REACHED_BY
-from pokebattle.game.matchups import FRIENDSHIP, LEVEL, STATS, battle_stats, type_effectiveness
+from pokebattle.game.attacks import (
+    CRITICAL_CHANCE,
+    IMMUNE,
+    REACHED_BY,
+    base_power,
+    fixed_damage,
+    low_kick_power,
+    stages,
+)
+from pokebattle.game.matchups import STATS, battle_stats, type_effectiveness
 from pokebattle.simulation.simulator import (
     BIDE,
     BURN,
@@ -57,7 +65,7 @@ OWN_RULES = {
     "thaws_user": ["flareblitz", "scald", "sizzlyslide"],
     "thaws_target": ["scald"],  # and all moves of type fire, see `_moves`
 }
-FLAGS = [
+FLAGS = [  # those of `learning.features.FLAGS`, and uses_target_attack
     "crash",
     "charge",
     "recharge",
@@ -166,10 +174,9 @@ def tables() -> Tables:
 def _moves(moves: pd.DataFrame, types: pd.Index) -> NDArray[np.void]:
     table = np.zeros(len(moves), dtype=MOVE)
     rule = moves["damage_rule"]
-    friendly = rule.isin(["pikapapow", "veeveevolley"])
     table["type"] = types.get_indexer(pd.Index(moves["type"]))
-    table["power"] = np.where(friendly, FRIENDSHIP * 10 // 25, moves["base_power"])
-    table["fixed"] = np.where(rule == "level", LEVEL, pd.to_numeric(rule, errors="coerce").fillna(0))
+    table["power"] = base_power(moves)
+    table["fixed"] = fixed_damage(rule)
     table["rule"] = rule.map(RULES).fillna(FIXED)
     table["pp"] = moves["pp"] * (5 + PP_UPS) // 5
     table["physical"] = moves["category"] == "physical"
@@ -185,14 +192,8 @@ def _moves(moves: pd.DataFrame, types: pd.Index) -> NDArray[np.void]:
         table[name] = moves.index.isin(known)
     table["thaws_target"] |= (moves["type"] == "fire").to_numpy()
     for name in ("self_boosts", "target_boosts"):
-        table[name] = [_stages(text) for text in moves[name]]
+        table[name] = np.column_stack([stages(moves[name], stat) for stat in STATS])
     return table
-
-
-def _stages(boosts: str) -> list[int]:
-    """Read "attack-1 defense-1" as stages in the order of `STATS`."""
-    changes = {text[:-2]: int(text[-2:]) for text in boosts.split()}
-    return [changes.get(stat, 0) for stat in STATS]
 
 
 def _struggle(no_type: int) -> NDArray[np.void]:
@@ -221,7 +222,7 @@ def _fighters(species: pd.DataFrame, types: pd.Index) -> NDArray[np.void]:
     own = species[["type_1", "type_2"]]
     for name in ("type_1", "type_2"):
         table[name] = types.get_indexer(pd.Index(own[name]))
-    table["low_kick"] = np.take(LOW_KICK[1], np.searchsorted(LOW_KICK[0], species["weight"], side="right"))
+    table["low_kick"] = low_kick_power(species["weight"])
     for name, status in STATUSES.items():
         table["immune"][:, status] = own.isin(IMMUNE[name]).any(axis=1)
     table["seedable"] = ~own.isin(["grass"]).any(axis=1)

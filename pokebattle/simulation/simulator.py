@@ -1,11 +1,16 @@
 """The rules of a battle, compiled by numba: one against one, without items, abilities, weather and switching.
 
 All rules are the engine's (pokemon-showdown, mod gen7letsgo): `battle-actions.ts` for the use of a move and its
-damage, `battle.ts` for turns and the winner, `conditions.ts` for lasting effects, `moves.ts` for single moves. The
-functions change records of `records.FIGHTER` in place; the sides are 0 and 1.
+damage, `battle.ts` for turns and the winner, `conditions.ts` for lasting effects, `moves.ts` for single moves.
+
+The functions change their arguments in place and share names for them: `user`, `target`, `fighter` and `opponent` are
+records of `records.FIGHTER`, `move` is a record of `records.MOVE`, `fighters` is an array of two records (the sides are
+0 and 1), `moves` the table of all moves, `effectiveness` the type multiplier of the move against the target (or the
+table of all multipliers, by type and species), `pp` the PP that are left of the moves in a pool, and `rng`, an array of
+one uint64, the state of the random number generator. Stats are numbered as in `matchups.STATS`.
 
 numba's cache notices changes of this file only. Therefore all compiled code and all constants that it uses must be
-defined here. (The exception is `matchups.LEVEL`, which is compiled in: after changing it, delete numba's cache.)
+defined here. A test compares the constants with those of `game`.
 """
 
 from typing import Any
@@ -14,14 +19,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pokebattle.game.matchups import LEVEL
-
 NONE, BURN, PARALYSIS, FREEZE, POISON = range(5)  # lasting conditions; a species has at most one of them
 REFLECT, LIGHT_SCREEN = 1, 2
 FORMULA, FIXED, OHKO, PSYWAVE, SUPER_FANG, COUNTER, MIRROR_COAT, BIDE, LOW_KICKS = range(9)  # rules for damage
 HP, ATTACK, DEFENSE, SPECIAL_ATTACK, SPECIAL_DEFENSE, SPEED = range(6)  # the order of matchups.STATS
 NOBODY = -1
+LEVEL = 50
 SCREEN_TURNS = 5
+HIT_THRESHOLDS = (0.35, 0.7, 0.85)  # random numbers from which a move of 2 to 5 hits strikes 3, 4 and 5 times
+PSYWAVE_LEAST, PSYWAVE_MOST = 50, 150  # percent of the level
+ROLL_LEAST, ROLL_MOST = 85, 100  # percent of the damage
 CONFUSION_POWER = 40
 CONFUSION_CHANCE, FULL_PARALYSIS_CHANCE, THAW_CHANCE = 33.0, 25.0, 20.0  # percent; confusion since Generation 7
 BURN_SHARE, POISON_SHARE, SEED_SHARE, TRAP_SHARE = 16, 8, 8, 8  # 1/16 or 1/8 of the full HP per turn
@@ -37,14 +44,8 @@ SHIFT_11, SHIFT_27, SHIFT_30, SHIFT_31 = (np.uint64(bits) for bits in (11, 27, 3
 
 
 @compiled
-def uniform(rng: Generator) -> float:
-    """Draw a number in [0, 1) with splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
-
-    Parameters
-    ----------
-    rng : ndarray of uint64, shape (1,)
-        State of the generator, changed in place. The same in all functions of this module.
-    """
+def _uniform(rng: Generator) -> float:
+    """Draw a number in [0, 1) with splitmix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     rng[0] += GAMMA
     mixed = rng[0]
     mixed = (mixed ^ (mixed >> SHIFT_30)) * MIX_1
@@ -54,84 +55,44 @@ def uniform(rng: Generator) -> float:
 
 
 @compiled
-def below(rng: Generator, n: int) -> int:
-    """Draw an integer from 0 to n - 1.
-
-    Parameters
-    ----------
-    rng : ndarray of uint64, shape (1,)
-    n : int
-    """
-    return int(uniform(rng) * n)
+def _below(rng: Generator, n: int) -> int:
+    """Draw an integer from 0 to n - 1."""
+    return int(_uniform(rng) * n)
 
 
 @compiled
-def happens(rng: Generator, percent: float) -> bool:
-    """Draw whether an event happens. At 0 and 100 percent no random number is used.
-
-    Parameters
-    ----------
-    rng : ndarray of uint64, shape (1,)
-    percent : float
-        Probability of the event, 0 to 100.
-    """
+def _occurs(rng: Generator, percent: float) -> bool:
+    """Draw whether an event with this probability occurs. At 0 and 100 percent no random number is used."""
     if percent >= 100.0:
         return True
-    return percent > 0.0 and uniform(rng) * 100.0 < percent
+    return percent > 0.0 and _uniform(rng) * 100.0 < percent
 
 
 @compiled
-def staged(fighter: Record, stat: int, stage: int) -> int:
-    """Return a stat multiplied by the factor of its stage.
-
-    Parameters
-    ----------
-    fighter : record of `records.FIGHTER`
-    stat : int
-        Position in `matchups.STATS`.
-    stage : int
-        -6 to 6, for factors of 2/8 to 8/2.
-    """
+def _staged(fighter: Record, stat: int, stage: int) -> int:
+    """Return a stat multiplied by the factor of its stage."""
     if stage == 0:
         return fighter.stats[stat]
     return fighter.stats[stat] * max(2, 2 + stage) // max(2, 2 - stage)
 
 
 @compiled
-def speed(fighter: Record) -> int:
-    """Return the speed in battle, which paralysis halves (since Generation 7).
-
-    Parameters
-    ----------
-    fighter : record of `records.FIGHTER`
-    """
-    now = staged(fighter, SPEED, fighter.stages[SPEED])
+def _speed(fighter: Record) -> int:
+    """Return the speed in battle, which paralysis halves (since Generation 7)."""
+    now = _staged(fighter, SPEED, fighter.stages[SPEED])
     return now // 2 if fighter.status == PARALYSIS else now
 
 
 @compiled
-def base_damage(power: int, attack: int, defense: int) -> int:
-    """Return the damage in HP before critical hits, random factor and types; the same formula as `matchups.damage`.
-
-    Parameters
-    ----------
-    power, attack, defense : int
-        Power of the move and the two stats in battle.
-    """
+def _base_damage(power: int, attack: int, defense: int) -> int:
+    """Return the damage in HP before critical hits, random factor and types; the same formula as `matchups.damage`."""
     return (2 * LEVEL // 5 + 2) * power * attack // defense // 50 + 2
 
 
 @compiled
-def rolled(points: int, rng: Generator) -> int:
-    """Multiply damage by the random factor of 85 to 100 percent.
-
-    Parameters
-    ----------
-    points : int
-        Damage in HP.
-    rng : ndarray of uint64, shape (1,)
-    """
-    return points * (100 - below(rng, 16)) // 100
+def _rolled(points: int, rng: Generator) -> int:
+    """Multiply damage by the random factor of 85 to 100 percent."""
+    return points * (ROLL_MOST - _below(rng, ROLL_MOST - ROLL_LEAST + 1)) // 100
 
 
 @compiled
@@ -151,7 +112,7 @@ def damage(user: Record, target: Record, move: Record, effectiveness: float, rng
     if move.rule == OHKO:
         return target.stats[HP]
     if move.rule == PSYWAVE:
-        return (50 + below(rng, 101)) * LEVEL // 100
+        return (PSYWAVE_LEAST + _below(rng, PSYWAVE_MOST - PSYWAVE_LEAST + 1)) * LEVEL // 100
     if move.rule == SUPER_FANG:
         return max(1, target.hp // 2)
     if move.rule == COUNTER:
@@ -161,16 +122,16 @@ def damage(user: Record, target: Record, move: Record, effectiveness: float, rng
     power = target.low_kick if move.rule == LOW_KICKS else move.power
     if move.doubles_with_status and user.status != NONE:
         power *= 2
-    critical = happens(rng, move.critical_chance)
+    critical = _occurs(rng, move.critical_chance)
     stat = ATTACK if move.physical else SPECIAL_ATTACK
     attacker = target if move.uses_target_attack else user
     attack_stage, defense_stage = attacker.stages[stat], target.stages[stat + 1]
     if critical:  # a critical hit ignores stages that would weaken it
         attack_stage, defense_stage = max(attack_stage, 0), min(defense_stage, 0)
-    points = base_damage(power, staged(attacker, stat, attack_stage), staged(target, stat + 1, defense_stage))
+    points = _base_damage(power, _staged(attacker, stat, attack_stage), _staged(target, stat + 1, defense_stage))
     if critical:
         points = points * 3 // 2
-    points = rolled(points, rng)
+    points = _rolled(points, rng)
     if move.type == user.type_1 or move.type == user.type_2:
         points = (points * 3 * 2048 + 2047) // 4096
     points = int(points * effectiveness)
@@ -186,47 +147,24 @@ def damage(user: Record, target: Record, move: Record, effectiveness: float, rng
 
 
 @compiled
-def hurt(fighter: Record, points: int) -> int:
-    """Subtract HP and return how many were lost.
-
-    Parameters
-    ----------
-    fighter : record of `records.FIGHTER`
-    points : int
-        HP; below 1 counts as 1. No more than the remaining HP are lost.
-    """
+def _hurt(fighter: Record, points: int) -> int:
+    """Subtract at least 1 HP, but not more than remain, and return how many were lost."""
     lost = min(max(points, 1), fighter.hp)
     fighter.hp -= lost
     return lost
 
 
 @compiled
-def heal(fighter: Record, points: int) -> None:
-    """Add HP, unless the fighter has fainted.
-
-    Parameters
-    ----------
-    fighter : record of `records.FIGHTER`
-    points : int
-        HP; below 1 counts as 1. The sum is at most the full HP.
-    """
+def _heal(fighter: Record, points: int) -> None:
+    """Add at least 1 HP, up to the full HP, unless the fighter has fainted."""
     if fighter.hp > 0:
         fighter.hp = min(fighter.hp + max(points, 1), fighter.stats[HP])
 
 
 @compiled
-def strike(target: Record, points: int, physical: bool) -> int:
-    """Apply the damage of a move, record it for Counter, Mirror Coat and Bide, and return the HP lost.
-
-    Parameters
-    ----------
-    target : record of `records.FIGHTER`
-    points : int
-        Damage in HP.
-    physical : bool
-        Whether the move is physical.
-    """
-    lost = hurt(target, points)
+def _strike(target: Record, points: int, physical: bool) -> int:
+    """Apply the damage of a move, record it for Counter, Mirror Coat and Bide, and return the HP lost."""
+    lost = _hurt(target, points)
     if physical:
         target.physical_taken = lost
     else:
@@ -237,120 +175,71 @@ def strike(target: Record, points: int, physical: bool) -> int:
 
 
 @compiled
-def boost(fighter: Record, stat: int, stages: int) -> None:
-    """Change the stage of a stat, within -6 to 6.
-
-    Parameters
-    ----------
-    fighter : record of `records.FIGHTER`
-    stat : int
-        Position in `matchups.STATS`.
-    stages : int
-    """
+def _boost(fighter: Record, stat: int, stages: int) -> None:
+    """Change the stage of a stat, within -6 to 6."""
     fighter.stages[stat] = min(max(fighter.stages[stat] + stages, -6), 6)
 
 
 @compiled
-def confuse(fighter: Record, rng: Generator) -> None:
+def _confuse(fighter: Record, rng: Generator) -> None:
     """Confuse a fighter for 1 to 4 actions, unless it is confused already.
 
     The counter starts at 2 to 5: the action at which it reaches 0 is no longer affected.
-
-    Parameters
-    ----------
-    fighter : record of `records.FIGHTER`
-    rng : ndarray of uint64, shape (1,)
     """
     if fighter.confusion == 0:
-        fighter.confusion = 2 + below(rng, 4)
+        fighter.confusion = 2 + _below(rng, 4)
 
 
 @compiled
-def choose(fighter: Record, pp: NDArray[np.int64], pool: NDArray[np.int64], struggle: int, rng: Generator) -> None:
-    """Choose the move of this turn: the one in progress, else draw one with PP left, else Struggle.
-
-    Parameters
-    ----------
-    fighter : record of `records.FIGHTER`
-    pp : ndarray of int
-        PP left of the moves in `pool`.
-    pool : ndarray of int
-        Rows of the table of moves.
-    struggle : int
-        Row of Struggle.
-    rng : ndarray of uint64, shape (1,)
-    """
+def _choose(fighter: Record, pp: NDArray[np.int64], pool: NDArray[np.int64], struggle: int, rng: Generator) -> None:
+    """Choose the move of this turn: the one in progress, else draw one with PP left, else Struggle."""
     if fighter.recharging or fighter.charging or fighter.lock > 0 or fighter.bide > 0:
         return
     if fighter.usable == 0:
         fighter.choice, fighter.slot = struggle, NOBODY
         return
-    slot = below(rng, len(pool)) if len(pool) > 1 else 0
+    slot = _below(rng, len(pool)) if len(pool) > 1 else 0
     while pp[slot] == 0:
-        slot = below(rng, len(pool))
+        slot = _below(rng, len(pool))
     fighter.choice, fighter.slot = pool[slot], slot
 
 
 @compiled
-def goes_first(one: Record, other: Record, moves: Records, rng: Generator) -> bool:
-    """Return whether `one` acts before `other`: higher priority, then higher speed, then chance.
-
-    Parameters
-    ----------
-    one, other : record of `records.FIGHTER`
-    moves : ndarray of `records.MOVE`
-    rng : ndarray of uint64, shape (1,)
-    """
-    lead = moves[one.choice].priority - moves[other.choice].priority
+def _goes_first(fighter: Record, opponent: Record, moves: Records, rng: Generator) -> bool:
+    """Return whether `fighter` acts before `opponent`: higher priority, then higher speed, then chance."""
+    lead = moves[fighter.choice].priority - moves[opponent.choice].priority
     if lead == 0:
-        lead = speed(one) - speed(other)
-    return lead > 0 or (lead == 0 and uniform(rng) < 0.5)
+        lead = _speed(fighter) - _speed(opponent)
+    return lead > 0 or (lead == 0 and _uniform(rng) < 0.5)
 
 
 @compiled
-def is_able(user: Record, move: Record, rng: Generator) -> bool:
+def _is_able(user: Record, move: Record, rng: Generator) -> bool:
     """Return whether the user can use its move, after the checks in the order of onBeforeMovePriority.
 
     Recharging, freezing, flinching, confusion and paralysis can prevent it. A confused user may hit itself.
-
-    Parameters
-    ----------
-    user : record of `records.FIGHTER`
-    move : record of `records.MOVE`
-    rng : ndarray of uint64, shape (1,)
     """
     if user.recharging:
         user.recharging = False
         return False
     if user.status == FREEZE and not move.thaws_user:
-        if not happens(rng, THAW_CHANCE):
+        if not _occurs(rng, THAW_CHANCE):
             return False
         user.status = NONE
     if user.flinched:
         return False
     if user.confusion > 0:
         user.confusion -= 1
-        if user.confusion > 0 and happens(rng, CONFUSION_CHANCE):
-            attack, defense = staged(user, ATTACK, user.stages[ATTACK]), staged(user, DEFENSE, user.stages[DEFENSE])
-            hurt(user, rolled(base_damage(CONFUSION_POWER, attack, defense), rng))
+        if user.confusion > 0 and _occurs(rng, CONFUSION_CHANCE):
+            attack, defense = _staged(user, ATTACK, user.stages[ATTACK]), _staged(user, DEFENSE, user.stages[DEFENSE])
+            _hurt(user, _rolled(_base_damage(CONFUSION_POWER, attack, defense), rng))
             return False
-    return not (user.status == PARALYSIS and happens(rng, FULL_PARALYSIS_CHANCE))
+    return not (user.status == PARALYSIS and _occurs(rng, FULL_PARALYSIS_CHANCE))
 
 
 @compiled
-def lands(user: Record, target: Record, move: Record, effectiveness: float, is_first: bool, rng: Generator) -> bool:
-    """Return whether a move hits: its own conditions, a hiding target, immunity, accuracy.
-
-    Parameters
-    ----------
-    user, target : record of `records.FIGHTER`
-    move : record of `records.MOVE`
-    effectiveness : float
-        Type multiplier of the move against the target.
-    is_first : bool
-        Whether the user acts first in this turn.
-    rng : ndarray of uint64, shape (1,)
-    """
+def _lands(user: Record, target: Record, move: Record, effectiveness: float, is_first: bool, rng: Generator) -> bool:
+    """Return whether a move hits: its own conditions, a hiding target, immunity, accuracy."""
     if move.first_turn_only and user.actions > 1:
         return False
     if move.needs_attacking_target and (not is_first or target.recharging):
@@ -363,55 +252,40 @@ def lands(user: Record, target: Record, move: Record, effectiveness: float, is_f
         return False
     if effectiveness == 0.0 or move.needs_sleeping_target:  # no damaging move puts anyone to sleep
         return False
-    return happens(rng, move.accuracy)
+    return _occurs(rng, move.accuracy)
 
 
 @compiled
-def hit(user: Record, target: Record, move: Record, effectiveness: float, rng: Generator) -> None:
-    """Hit once or several times, apply the effects of every hit, and apply the recoil.
-
-    Parameters
-    ----------
-    user, target : record of `records.FIGHTER`
-    move : record of `records.MOVE`
-    effectiveness : float
-        Type multiplier of the move against the target.
-    rng : ndarray of uint64, shape (1,)
-    """
+def _hit(user: Record, target: Record, move: Record, effectiveness: float, rng: Generator) -> None:
+    """Hit once or several times, apply the effects of every hit, and apply the recoil."""
     if move.breaks_screens:
         target.reflect = target.light_screen = 0
     n_hits, total = move.multihit_min, 0
-    if move.multihit_max > n_hits:  # 2 to 5 hits in 35, 35, 15 and 15 % of the uses
-        draw = uniform(rng)
-        n_hits = 2 + (draw >= 0.35) + (draw >= 0.7) + (draw >= 0.85)
+    if move.multihit_max > n_hits:
+        draw = _uniform(rng)
+        n_hits = 2 + (draw >= HIT_THRESHOLDS[0]) + (draw >= HIT_THRESHOLDS[1]) + (draw >= HIT_THRESHOLDS[2])
     for _ in range(n_hits):
-        lost = strike(target, damage(user, target, move, effectiveness, rng), move.physical)
+        lost = _strike(target, damage(user, target, move, effectiveness, rng), move.physical)
         total += lost
         if move.drain > 0.0:
-            heal(user, int(lost * move.drain + 0.5))
+            _heal(user, int(lost * move.drain + 0.5))
         if target.hp == 0:
             break
-        affect(user, target, move, rng)
+        _affect(user, target, move, rng)
     if move.recoil > 0.0:
-        hurt(user, int(total * move.recoil + 0.5))
+        _hurt(user, int(total * move.recoil + 0.5))
     if move.struggle:
-        hurt(user, int(user.stats[HP] / 4 + 0.5))
+        _hurt(user, int(user.stats[HP] / 4 + 0.5))
 
 
 @compiled
-def affect(user: Record, target: Record, move: Record, rng: Generator) -> None:
-    """Apply the effects of a hit besides damage. Call it only while the target stands.
+def _affect(user: Record, target: Record, move: Record, rng: Generator) -> None:
+    """Apply the effects of a hit besides damage. Call it only while the target has HP left.
 
     The order is: effects on the target, effects on the user, effects with a probability.
-
-    Parameters
-    ----------
-    user, target : record of `records.FIGHTER`
-    move : record of `records.MOVE`
-    rng : ndarray of uint64, shape (1,)
     """
     if move.traps and target.trapped == 0:
-        target.trapped = 5 + below(rng, 2)  # the last of these turns does no damage
+        target.trapped = 5 + _below(rng, 2)  # the last of these turns does no damage
     if move.seeds and target.seedable:
         target.seeded = True
     if move.clears_target:
@@ -419,27 +293,27 @@ def affect(user: Record, target: Record, move: Record, rng: Generator) -> None:
     if move.clears_user:
         user.stages[:] = 0
     if target.raging:
-        boost(target, ATTACK, 1)
+        _boost(target, ATTACK, 1)
     if move.recharge:
         user.recharging = True
     if move.locks_in:
-        lock_in(user, rng)
+        _lock_in(user, rng)
     if move.screen == REFLECT and user.reflect == 0:
         user.reflect = SCREEN_TURNS
     if move.screen == LIGHT_SCREEN and user.light_screen == 0:
         user.light_screen = SCREEN_TURNS
     if not move.charge:
-        boost_all(user, move.self_boosts)
+        _boost_all(user, move.self_boosts)
     if move.cures_user:
         user.status = NONE
     user.raging = move.rages
-    if happens(rng, move.flinch_chance):
+    if _occurs(rng, move.flinch_chance):
         target.flinched = True
-    if happens(rng, move.confusion_chance):
-        confuse(target, rng)
-    if happens(rng, move.target_boost_chance):
-        boost_all(target, move.target_boosts)
-    status = drawn_status(move, rng)
+    if _occurs(rng, move.confusion_chance):
+        _confuse(target, rng)
+    if _occurs(rng, move.target_boost_chance):
+        _boost_all(target, move.target_boosts)
+    status = _drawn_status(move, rng)
     if status != NONE and target.status == NONE and not target.immune[status]:
         target.status = status
     if move.thaws_target and target.status == FREEZE:
@@ -447,33 +321,20 @@ def affect(user: Record, target: Record, move: Record, rng: Generator) -> None:
 
 
 @compiled
-def boost_all(fighter: Record, stages: NDArray[np.int64]) -> None:
-    """Change the stages of several stats.
-
-    Parameters
-    ----------
-    fighter : record of `records.FIGHTER`
-    stages : ndarray of int
-        Change of each stat, in the order of `matchups.STATS`; 0 for none.
-    """
+def _boost_all(fighter: Record, stages: NDArray[np.int64]) -> None:
+    """Change the stages of several stats."""
     for stat in range(len(stages)):
         if stages[stat] != 0:
-            boost(fighter, stat, stages[stat])
+            _boost(fighter, stat, stages[stat])
 
 
 @compiled
-def drawn_status(move: Record, rng: Generator) -> int:
-    """Draw the lasting condition that a hit causes, or `NONE`. Tri Attack can cause one of three.
-
-    Parameters
-    ----------
-    move : record of `records.MOVE`
-    rng : ndarray of uint64, shape (1,)
-    """
+def _drawn_status(move: Record, rng: Generator) -> int:
+    """Draw the lasting condition that a hit causes, or `NONE`. Tri Attack can cause one of three."""
     burn, paralysis, freeze = move.burn_chance, move.paralysis_chance, move.freeze_chance
     if burn + paralysis + freeze + move.poison_chance == 0.0:
         return NONE
-    draw = uniform(rng) * 100.0
+    draw = _uniform(rng) * 100.0
     if draw < burn:
         return BURN
     if draw < burn + paralysis:
@@ -484,36 +345,24 @@ def drawn_status(move: Record, rng: Generator) -> int:
 
 
 @compiled
-def lock_in(user: Record, rng: Generator) -> None:
-    """Lock the user into its move for 2 or 3 turns in total. A turn without a hit ends the lock (`lockedmove`).
-
-    Parameters
-    ----------
-    user : record of `records.FIGHTER`
-    rng : ndarray of uint64, shape (1,)
-    """
+def _lock_in(user: Record, rng: Generator) -> None:
+    """Lock the user into its move for 2 or 3 turns in total. A turn without a hit ends the lock (`lockedmove`)."""
     if user.lock == 0:
-        user.lock, user.lock_left = 2, 2 + below(rng, 2)
+        user.lock, user.lock_left = 2, 2 + _below(rng, 2)
     elif user.lock_left >= 2:
         user.lock = 2
 
 
 @compiled
-def unlock(user: Record, rng: Generator) -> None:
-    """End the lock. If it lasted its full number of turns, the user gets confused.
-
-    Parameters
-    ----------
-    user : record of `records.FIGHTER`
-    rng : ndarray of uint64, shape (1,)
-    """
+def _unlock(user: Record, rng: Generator) -> None:
+    """End the lock. If it lasted its full number of turns, the user gets confused."""
     user.lock = 0
     if user.lock_left <= 1:
-        confuse(user, rng)
+        _confuse(user, rng)
 
 
 @compiled
-def act(
+def _act(
     user: Record,
     target: Record,
     is_first: bool,
@@ -522,31 +371,18 @@ def act(
     effectiveness: NDArray[np.float64],
     rng: Generator,
 ) -> None:
-    """Carry out one side's action in this turn (runMove).
-
-    Parameters
-    ----------
-    user, target : record of `records.FIGHTER`
-    is_first : bool
-        Whether the user acts first in this turn.
-    pp : ndarray of int
-        PP left of the user's moves, changed in place.
-    moves : ndarray of `records.MOVE`
-    effectiveness : ndarray of float, shape (n_types, n_species)
-        Type multipliers.
-    rng : ndarray of uint64, shape (1,)
-    """
+    """Carry out one side's action in this turn (runMove)."""
     move = moves[user.choice]
     user.actions += 1
     user.raging = False
-    if not is_able(user, move, rng):
+    if not _is_able(user, move, rng):
         user.charging, user.hideout, user.bide = False, NONE, 0
         return
     multiplier = effectiveness[move.type, target.species]
     if user.bide > 0:
         if user.bide == 1:
             if user.bide_damage > 0 and multiplier > 0.0:
-                release(user, target, move.physical)
+                _release(user, target, move.physical)
             user.bide = 0
         return
     if not user.charging and user.lock == 0 and user.slot != NOBODY:
@@ -557,47 +393,32 @@ def act(
         return
     if move.charge and not user.charging:
         user.charging, user.hideout = True, move.hideout
-        boost_all(user, move.self_boosts)
+        _boost_all(user, move.self_boosts)
         return
     user.charging, user.hideout = False, NONE
     if move.thaws_user and user.status == FREEZE:
         user.status = NONE
     if move.self_destruct:
         user.hp = 0
-    if lands(user, target, move, multiplier, is_first, rng):
-        hit(user, target, move, multiplier, rng)
+    if _lands(user, target, move, multiplier, is_first, rng):
+        _hit(user, target, move, multiplier, rng)
     elif move.crash:
-        hurt(user, user.stats[HP] // 2)
+        _hurt(user, user.stats[HP] // 2)
     if user.lock == 1:
-        unlock(user, rng)
+        _unlock(user, rng)
 
 
 @compiled
-def release(user: Record, target: Record, physical: bool) -> None:
-    """Deal twice the damage that the user took during Bide. This also hits a hiding target.
-
-    Parameters
-    ----------
-    user, target : record of `records.FIGHTER`
-    physical : bool
-        Whether the move is physical.
-    """
-    strike(target, 2 * user.bide_damage, physical)
+def _release(user: Record, target: Record, physical: bool) -> None:
+    """Deal twice the damage that the user took during Bide. This also hits a hiding target."""
+    _strike(target, 2 * user.bide_damage, physical)
     if target.hp > 0 and target.raging:
-        boost(target, ATTACK, 1)
+        _boost(target, ATTACK, 1)
 
 
 @compiled
-def winner_after(side: int, fighters: Records, moves: Records) -> int:
-    """Return the side that has won after one side's action, or NOBODY. If both faint, the one that faints last wins.
-
-    Parameters
-    ----------
-    side : int
-        The side that acted.
-    fighters : ndarray of `records.FIGHTER`, shape (2,)
-    moves : ndarray of `records.MOVE`
-    """
+def _winner_after(side: int, fighters: Records, moves: Records) -> int:
+    """Return the side that has won after one side's action, or NOBODY. If both faint, the one that faints last wins."""
     user, target = fighters[side], fighters[1 - side]
     if target.hp == 0 and not (user.hp == 0 and moves[user.choice].self_destruct):
         return side  # a user that faints from recoil faints after its target
@@ -605,20 +426,14 @@ def winner_after(side: int, fighters: Records, moves: Records) -> int:
 
 
 @compiled
-def end_turn(fighters: Records, rng: Generator) -> int:
-    """Apply the effects at the end of a turn in the order of onResidualOrder; return the winning side, or NOBODY.
-
-    Parameters
-    ----------
-    fighters : ndarray of `records.FIGHTER`, shape (2,)
-    rng : ndarray of uint64, shape (1,)
-    """
-    if suffers(fighters[0]) or suffers(fighters[1]):
-        lead = speed(fighters[0]) - speed(fighters[1])
+def _end_turn(fighters: Records, rng: Generator) -> int:
+    """Apply the effects at the end of a turn in the order of onResidualOrder; return the winning side, or NOBODY."""
+    if _has_residual_damage(fighters[0]) or _has_residual_damage(fighters[1]):
+        lead = _speed(fighters[0]) - _speed(fighters[1])
         for cause in range(4):
-            first = 0 if lead > 0 or (lead == 0 and uniform(rng) < 0.5) else 1
+            first = 0 if lead > 0 or (lead == 0 and _uniform(rng) < 0.5) else 1
             for side in (first, 1 - first):
-                suffer(cause, fighters[side], fighters[1 - side])
+                _apply_residual_damage(cause, fighters[side], fighters[1 - side])
                 if fighters[side].hp == 0:
                     return 1 - side
     for side in range(2):
@@ -629,49 +444,39 @@ def end_turn(fighters: Records, rng: Generator) -> int:
         fighter.light_screen = max(0, fighter.light_screen - 1)
         fighter.bide = max(0, fighter.bide - 1)
         if fighter.lock == 1:
-            unlock(fighter, rng)
+            _unlock(fighter, rng)
         elif fighter.lock > 1:
             fighter.lock, fighter.lock_left = fighter.lock - 1, fighter.lock_left - 1
     return NOBODY
 
 
 @compiled
-def suffers(fighter: Record) -> bool:
-    """Return whether a fighter takes damage at the end of a turn.
-
-    Parameters
-    ----------
-    fighter : record of `records.FIGHTER`
-    """
+def _has_residual_damage(fighter: Record) -> bool:
+    """Return whether a fighter loses HP at the end of a turn."""
     return fighter.seeded or fighter.trapped > 0 or fighter.status == BURN or fighter.status == POISON
 
 
 @compiled
-def suffer(cause: int, fighter: Record, opponent: Record) -> None:
-    """Apply the damage of one cause at the end of a turn.
+def _apply_residual_damage(cause: int, fighter: Record, opponent: Record) -> None:
+    """Apply the damage of one cause at the end of a turn: 0 seed, 1 poison, 2 burn, 3 trap, in the order of the engine.
 
-    Parameters
-    ----------
-    cause : int
-        0 seed, 1 poison, 2 burn, 3 trap: the order in which they apply.
-    fighter, opponent : record of `records.FIGHTER`
-        A seed heals the opponent.
+    A seed heals the opponent.
     """
     whole = fighter.stats[HP]
     if cause == 0 and fighter.seeded:
-        heal(opponent, hurt(fighter, whole // SEED_SHARE))
+        _heal(opponent, _hurt(fighter, whole // SEED_SHARE))
     elif cause == 1 and fighter.status == POISON:
-        hurt(fighter, whole // POISON_SHARE)
+        _hurt(fighter, whole // POISON_SHARE)
     elif cause == 2 and fighter.status == BURN:
-        hurt(fighter, whole // BURN_SHARE)
+        _hurt(fighter, whole // BURN_SHARE)
     elif cause == 3 and fighter.trapped > 0:
         fighter.trapped -= 1
         if fighter.trapped > 0:
-            hurt(fighter, whole // TRAP_SHARE)
+            _hurt(fighter, whole // TRAP_SHARE)
 
 
 @compiled
-def battle(
+def _battle(
     fighters: Records,
     pp: NDArray[np.int64],
     pools: tuple[NDArray[np.int64], NDArray[np.int64]],
@@ -682,32 +487,19 @@ def battle(
     """Fight until one side has fainted; return the winning side and the number of turns.
 
     Every battle ends, because fighters without PP use Struggle, whose recoil hurts them.
-
-    Parameters
-    ----------
-    fighters : ndarray of `records.FIGHTER`, shape (2,)
-    pp : ndarray of int, shape (2, n)
-        PP left of the moves in each pool, changed in place.
-    pools : tuple of two ndarrays of int
-        The moves of each side, as rows of `moves`.
-    moves : ndarray of `records.MOVE`
-        The last row is Struggle.
-    effectiveness : ndarray of float, shape (n_types, n_species)
-        Type multipliers.
-    rng : ndarray of uint64, shape (1,)
     """
     turn, struggle = 0, len(moves) - 1
     while True:
         turn += 1
-        choose(fighters[0], pp[0], pools[0], struggle, rng)
-        choose(fighters[1], pp[1], pools[1], struggle, rng)
-        first = 0 if goes_first(fighters[0], fighters[1], moves, rng) else 1
+        _choose(fighters[0], pp[0], pools[0], struggle, rng)
+        _choose(fighters[1], pp[1], pools[1], struggle, rng)
+        first = 0 if _goes_first(fighters[0], fighters[1], moves, rng) else 1
         for side in (first, 1 - first):
-            act(fighters[side], fighters[1 - side], side == first, pp[side], moves, effectiveness, rng)
-            winner = winner_after(side, fighters, moves)
+            _act(fighters[side], fighters[1 - side], side == first, pp[side], moves, effectiveness, rng)
+            winner = _winner_after(side, fighters, moves)
             if winner != NOBODY:
                 return winner, turn
-        winner = end_turn(fighters, rng)
+        winner = _end_turn(fighters, rng)
         if winner != NOBODY:
             return winner, turn
 
@@ -763,7 +555,7 @@ def fight(
                 fighters[side].usable = sizes[number, side]
                 for slot in range(sizes[number, side]):
                     pp[side, slot] = full[side, slot]
-            winner, lasted = battle(fighters, pp, pool, moves, effectiveness, rng)
+            winner, lasted = _battle(fighters, pp, pool, moves, effectiveness, rng)
             wins[number] += winner == 0
             turns[number] += lasted
             left[number, 0] += fighters[0].hp

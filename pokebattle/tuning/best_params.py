@@ -13,10 +13,12 @@ import yaml
 
 from nbtrack import run, trials
 from nbtrack.executions import run_address
-from nbtrack.mlflow_rest import MlflowRest, ServerError, tags_of
+from nbtrack.mlflow_rest import MlflowRest, ServerError, params_of, tags_of
 from nbtrack.settings import tracking_uri
 from pokebattle import params
+from pokebattle.errors import UnavailableError
 from pokebattle.params import ParamsError
+from pokebattle.registry.tags import TRAINED_BY, TUNED_FROM
 
 LATEST = "latest"
 
@@ -54,7 +56,9 @@ def find(tuned_from: str, version: str) -> Tuned:
     Raises
     ------
     ParamsError
-        If no server answers, there is no such run, it has found no settings, or it has tuned another version.
+        If there is no such run, it has found no settings, or it has tuned another version.
+    UnavailableError
+        If no server answers, or it refuses this account.
     """
     if not tuned_from:
         return Tuned()
@@ -67,20 +71,22 @@ def find(tuned_from: str, version: str) -> Tuned:
         else:
             found = [rest.call("GET", "runs/get", run_id=tuned_from)["run"]]
     except (OSError, ServerError) as error:
+        if isinstance(error, OSError) or error.denied or not error.permanent:
+            raise UnavailableError(f"tuned_from: {uri} does not answer ({error})") from None
         raise ParamsError(
             f"tuned_from: expected a run of tune.ipynb that {uri} knows, got {tuned_from!r} ({error})"
         ) from None
     if not found:
         raise ParamsError(
             f"tuned_from: {uri} has no run of tune.ipynb that found values for {version}; "
-            f"papermill notebooks/tune.ipynb out.ipynb -p version {version} makes one"
+            f"papermill notebooks/tune.ipynb out.ipynb -p version {version} creates one"
         )
     info, best = found[0]["info"], tags_of(found[0]).get(trials.BEST)
     if not best:
         raise ParamsError(f"tuned_from: expected a run of tune.ipynb, got {tuned_from!r}, which found no values")
-    told = [one["value"] for one in found[0]["data"].get("params", []) if one["key"] == "version"]
-    if told != [version]:
-        raise ParamsError(f"tuned_from: expected a run that tuned {version}, got {tuned_from!r}, which tuned {told}")
+    tuned = params_of(found[0]).get("version")
+    if tuned != version:
+        raise ParamsError(f"tuned_from: expected a run that tuned {version}, got {tuned_from!r}, which tuned {tuned}")
     link = run_address({"uri": uri, "run_id": info["run_id"], "experiment_id": info["experiment_id"]})
     return Tuned(info["run_id"], link, json.loads(best))
 
@@ -99,14 +105,14 @@ def take(tuned_from: str, version: str) -> Tuned:
 
     Raises
     ------
-    ParamsError
+    ParamsError, UnavailableError
         As in `find`.
     """
     tuned, current = find(tuned_from, version), run()
     if tuned.run_id and current:
         current.describe("settings", f"Settings from [the search of {version}]({tuned.link})")
-        current.set_tags({"pokebattle.tuned_from": tuned.run_id})
-        current.set_tags({"pokebattle.trained_by": current.local_id}, tuned.run_id)
+        current.set_tags({TUNED_FROM: tuned.run_id})
+        current.set_tags({TRAINED_BY: current.local_id}, tuned.run_id)
     return tuned
 
 
@@ -127,7 +133,7 @@ def new_file(new: str) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9_]+", new):
         raise ParamsError(f"version: expected a name of letters, digits and _, got {new!r}")
     if file.exists():
-        raise ParamsError(f"version: expected a name that is free, got {new!r}; params/{new}.yaml is there")
+        raise ParamsError(f"version: expected an unused name, got {new!r}; params/{new}.yaml exists")
     return file
 
 

@@ -156,14 +156,14 @@ class InnerFolds:
                 pruned = trial.should_prune()
             if pruned or number - rounds >= self.params.early_stopping_rounds:
                 break
-        told = {
+        attributes = {
             "rounds": rounds,
             "steps": rounds * model.max_depth,
             "predict_us": _predict_us(boosters, folds, rounds),
             "log_loss": best,
             "fit_seconds": round(time.perf_counter() - began, 3),
         }
-        for name, value in told.items():
+        for name, value in attributes.items():
             trial.set_user_attr(name, value)
         if pruned:
             raise optuna.TrialPruned

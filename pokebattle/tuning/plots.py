@@ -19,7 +19,7 @@ from pokebattle.evaluation import plots
 from pokebattle.tuning.search import Search
 
 N_BINS = 3  # parts of a parameter's values
-LOSS = "log-loss (nats a battle)"
+LOSS = "log-loss (nats per battle)"
 
 
 def progress(search: Search) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def progress(search: Search) -> pd.DataFrame:
         Index trial; columns log_loss (nats per battle) and better_by (percent, relative to the previous best trial).
     """
     losses = _complete(search)["log_loss"]
-    best = losses[losses < losses.shift().cummin().fillna(np.inf)]
+    best = losses[_improves(losses)]
     return pd.DataFrame({"log_loss": best, "better_by": -100 * best.pct_change()})
 
 
@@ -126,17 +126,24 @@ def speed_picture(search: Search) -> Figure:
     search : Search
     """
     trials = _complete(search).sort_values(["predict_us", "log_loss"])
-    front = trials[trials["log_loss"] < trials["log_loss"].shift().cummin().fillna(np.inf)]
+    front = trials[_improves(trials["log_loss"])]
     with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(figsize=(6.2, 3.8), layout="constrained")
         axes.scatter(trials["predict_us"], trials["log_loss"], color=plots.GREY, label="trials")
-        axes.plot(front["predict_us"], front["log_loss"], color=plots.A_COLOUR, marker="o", label="none is both better")
+        axes.plot(front["predict_us"], front["log_loss"], color=plots.A_COLOUR, marker="o", label="Pareto front")
         for number, row in front.iterrows():
             axes.annotate(str(number), (row["predict_us"], row["log_loss"]), xytext=(4, 4), textcoords="offset points")
-        axes.set(xlabel="microseconds a matchup, features apart", ylabel=LOSS, title="Quality and speed of prediction")
+        axes.set(
+            xlabel="microseconds per matchup, without features", ylabel=LOSS, title="Quality and speed of prediction"
+        )
         axes.legend(frameon=False)
     plt.close(figure)
     return figure
+
+
+def _improves(losses: pd.Series) -> pd.Series:
+    """Return which values are below all earlier ones."""
+    return losses < losses.shift().cummin().fillna(np.inf)
 
 
 def _complete(search: Search) -> pd.DataFrame:
@@ -148,8 +155,8 @@ def _picture(draw: Callable[[], Any], size: tuple[float, float]) -> Figure:
     """Draw a figure with Optuna, and restore matplotlib's style afterwards."""
     with plt.rc_context():
         axes = np.atleast_1d(_quietly(draw))
-        for one in axes.flat:
-            one.xaxis.set_minor_formatter(NullFormatter())  # on a narrow logarithmic axis these labels overlap
+        for panel in axes.flat:
+            panel.xaxis.set_minor_formatter(NullFormatter())  # on a narrow logarithmic axis these labels overlap
         figure: Figure = axes.flat[0].figure
         figure.set_size_inches(size)
         plt.close(figure)

@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from hashlib import sha256
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -30,7 +29,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nbtrack import processes, run
 from pokebattle import registry
 from pokebattle.datasets import BattleSet
-from pokebattle.errors import UserError
+from pokebattle.errors import UserError, did_you_mean
 from pokebattle.params import SEARCHABLE, Params, ParamsError
 from pokebattle.registry import Published
 from pokebattle.tuning import storage
@@ -149,7 +148,7 @@ class Search:
     url : str
         Address of the storage.
     folds : InnerFolds
-        What judges the trials.
+        They judge the trials.
     notes : list of str
         Remarks for the reader: whether the study is new or continued, and related studies.
     """
@@ -217,7 +216,7 @@ class Search:
             else:
                 self._employ(workers, goal, task, deadline, note)
         except KeyboardInterrupt:
-            self.notes.append("interrupted: what was done is kept, running again goes on")
+            self.notes.append("interrupted: finished trials are kept; run again to continue")
         finally:
             storage.release(self.study)
             note()
@@ -231,7 +230,7 @@ class Search:
         if self.study.user_attrs.get("objective", code) != code:
             raise TuningError(
                 f"study {self.study.study_name} has trials of another objective, which cannot be compared: continue it "
-                "with the old one, or begin a new study in another storage, for example sqlite:///other.db"
+                "with the old objective, or begin a new study in another storage, for example sqlite:///other.db"
             )
         self.study.set_user_attr("objective", code)
 
@@ -247,7 +246,7 @@ class Search:
                     if trial.number >= began - 1 and "error" not in trial.user_attrs:
                         storage.retry(self.study, trial)
                 raise
-            except UpdateFinishedTrialError:  # the trial counted as lost, and another process has done it
+            except UpdateFinishedTrialError:  # the trial counted as lost, and another process has finished it
                 continue
 
     def _employ(self, workers: int, goal: Goal, task: Task, deadline: float, note: Callable[[], None]) -> None:
@@ -270,7 +269,7 @@ class Search:
                     killed += len(lost)
                     storage.release(self.study)
                     if killed > workers * FAILURES:
-                        raise TuningError(f"{killed} workers have ended by themselves, the last with {lost[-1]}")
+                        raise TuningError(f"{killed} workers were killed, the last with exit code {lost[-1]}")
                 note()
         finally:
             for process in crew:
@@ -367,31 +366,39 @@ def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "
     Raises
     ------
     ParamsError
-        If the storage does not answer, there is no study `name`, or it belongs to a different search.
+        If there is no study `name`, or it belongs to a different search.
+    UnavailableError
+        If the storage does not answer.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = storage.url_of(url)
     kept = storage.connect(url)
     folds, identity = InnerFolds(params, battles), _identity(params, battles)
     own_name = f"{params.version}-{sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]}"
-    known = {one.study_name: one for one in optuna.get_all_study_summaries(kept, include_best_trial=False)}
+    known = {study.study_name: study for study in optuna.get_all_study_summaries(kept, include_best_trial=False)}
     if name and name not in known:
-        near = ", ".join(get_close_matches(name, known, 3, 0.3) or list(known)[-3:]) or "none"
-        raise ParamsError(f"study: expected one that is in the storage, got {name!r}; there is {near}")
-    if name and (other := _difference(known[name].user_attrs.get("identity", {}), identity)):
+        near = did_you_mean(name, known, 0.3) or f"; the latest are {', '.join(list(known)[-3:]) or 'none'}"
+        raise ParamsError(f"study: expected a study in the storage, got {name!r}{near}")
+    if name and (what := _difference(known[name].user_attrs.get("identity", {}), identity)):
         raise ParamsError(
-            f"study: expected one of the same search as {params.version}, got {name!r}, whose {other} "
-            f"differs; without a name the study is {own_name}"
+            f"study: expected a study of the same search as {params.version}, got {name!r}, whose {what} "
+            f"differs; without a name, the study is {own_name}"
         )
     name, notes = name or own_name, []
     if name in known:
-        notes.append(f"study {name} goes on with {known[name].n_trials} trials")
+        notes.append(f"study {name} continues with {known[name].n_trials} trials")
     else:
         notes.append(f"study {name} is new")
-        related = [one for one in known.values() if one.user_attrs.get("identity", {}).get("version") == params.version]
-        for one in related[-3:]:
-            what = _difference(one.user_attrs["identity"], identity)
-            notes.append(f"study {one.study_name} with {one.n_trials} trials stays as it is: its {what} differs")
+        related = [
+            summary
+            for summary in known.values()
+            if summary.user_attrs.get("identity", {}).get("version") == params.version
+        ]
+        for summary in related[-3:]:
+            what = _difference(summary.user_attrs["identity"], identity)
+            notes.append(
+                f"study {summary.study_name} with {summary.n_trials} trials is not changed: its {what} differs"
+            )
     study = _study(kept, name, identity, folds)
     study.sampler = NumberedSampler(params.random_state)
     return Search(study, kept, url, folds, notes)
@@ -405,8 +412,8 @@ def _identity(params: Params, battles: BattleSet) -> dict[str, Any]:
     return {"version": params.version, "search": space, "battles": battles.digest, "settings": settings}
 
 
-def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    return " and ".join(key for key in other if one.get(key) != other[key])
+def _difference(identity: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    return " and ".join(key for key in wanted if identity.get(key) != wanted[key])
 
 
 def _study(

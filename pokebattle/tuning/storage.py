@@ -27,8 +27,8 @@ from sqlalchemy.exc import (
 )
 
 from nbtrack import processes
-from pokebattle.params import ParamsError
-from pokebattle.paths import state_dir, studies_file
+from pokebattle.errors import UnavailableError
+from pokebattle.paths import STORAGE, state_dir, studies_file
 
 HEARTBEAT, GRACE = 30, 180  # seconds between two heartbeats of a trial; seconds without one until it counts as lost
 PATIENCE = 600.0  # seconds to wait for a database that does not answer
@@ -44,7 +44,7 @@ def url_of(storage: str) -> str:
     storage : str
         If empty, the address in ``POKEBATTLE_STORAGE``, else an SQLite file in the state folder.
     """
-    return storage or os.environ.get("POKEBATTLE_STORAGE") or f"sqlite:///{studies_file()}"
+    return storage or os.environ.get(STORAGE) or f"sqlite:///{studies_file()}"
 
 
 def connect(url: str) -> PatientStorage:
@@ -57,7 +57,7 @@ def connect(url: str) -> PatientStorage:
 
     Raises
     ------
-    ParamsError
+    UnavailableError
         If the database does not answer, or cannot be used as Optuna's storage.
     """
     shown = url
@@ -74,7 +74,7 @@ def connect(url: str) -> PatientStorage:
         return _opened(url, engine)
     except (SQLAlchemyError, ImportError, RuntimeError, TypeError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise ParamsError(
+        raise UnavailableError(
             f"storage: expected a database that answers, as in postgresql+psycopg2://host/name, got {shown} ({reason})"
         ) from None
 

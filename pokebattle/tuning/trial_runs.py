@@ -32,23 +32,23 @@ class TrialRuns:
         self.study = study
         self.key = str(study.user_attrs["key"])
         self.run = run()
-        self._told: set[int] = set()
+        self._sent: set[int] = set()
 
     def note(self) -> None:
         """Send the trials of this execution that have ended since the last call. Takes less than 1 ms per trial."""
         if self.run is None:
             return
         for trial in self.study.get_trials(deepcopy=False, states=tuple(STATES)):
-            if trial.number not in self._told and trial.user_attrs.get("execution") == self.run.execution_id:
-                self.run.log_trial(told(trial, self.study))
-                self._told.add(trial.number)
+            if trial.number not in self._sent and trial.user_attrs.get("execution") == self.run.execution_id:
+                self.run.log_trial(described(trial, self.study))
+                self._sent.add(trial.number)
 
     def repair(self) -> None:
         """Send trials of earlier executions that are missing in MLflow, and delete duplicate runs."""
         if self.run is not None and answers(self.run.uri):
-            repair(MlflowRest(self.run.uri, trials.TIMEOUT), self.study, self._tell)
+            repair(MlflowRest(self.run.uri, trials.TIMEOUT), self.study, self._deliver)
 
-    def _tell(self, trial: Mapping[str, Any], parent: Mapping[str, Any] | None) -> bool:
+    def _deliver(self, trial: Mapping[str, Any], parent: Mapping[str, Any] | None) -> bool:
         assert self.run is not None
         return self.run.log_trial(trial, parent["info"]["run_id"] if parent else "")
 
@@ -105,7 +105,7 @@ class TrialRuns:
         return "\n".join([shown, *(f"{name}: {link}" for name, link in links.items())])
 
 
-def told(trial: FrozenTrial, study: optuna.Study) -> dict[str, Any]:
+def described(trial: FrozenTrial, study: optuna.Study) -> dict[str, Any]:
     """Return the description of a trial for MLflow, with the same keys for every state of the trial.
 
     Parameters
@@ -137,7 +137,7 @@ def told(trial: FrozenTrial, study: optuna.Study) -> dict[str, Any]:
 
 
 def repair(
-    rest: MlflowRest, study: optuna.Study, tell: Callable[[dict[str, Any], Mapping[str, Any] | None], object]
+    rest: MlflowRest, study: optuna.Study, deliver: Callable[[dict[str, Any], Mapping[str, Any] | None], object]
 ) -> tuple[int, int]:
     """Compare a study with its runs: report trials without a run, and delete duplicate runs except the first.
 
@@ -146,7 +146,7 @@ def repair(
     rest : MlflowRest
         The server.
     study : optuna.Study
-    tell : callable
+    deliver : callable
         Called with each missing trial and the run of the notebook that created it (None if the server has no such run).
 
     Returns
@@ -174,11 +174,11 @@ def repair(
         execution = trial.user_attrs.get("execution", "")
         if execution and execution not in parents:
             parents[execution] = next(rest.search_runs(f"tags.`{trials.EXECUTION}` = '{execution}'"), None)
-        tell(told(trial, study), parents.get(execution))
+        deliver(described(trial, study), parents.get(execution))
     return len(missing), len(doubled)
 
 
-def mend(uri: str) -> tuple[int, int, int]:
+def repair_all(uri: str) -> tuple[int, int, int]:
     """Repair the runs of all studies in the storage of this machine, without a notebook.
 
     Parameters
@@ -196,12 +196,12 @@ def mend(uri: str) -> tuple[int, int, int]:
     ------
     OSError, ServerError
         If the server does not answer, or refuses a request.
-    ParamsError
+    UnavailableError
         If the storage does not answer.
     """
     rest, orphans, sums = MlflowRest(uri, trials.TIMEOUT), 0, [0, 0]
 
-    def tell(trial: Mapping[str, Any], parent: Mapping[str, Any] | None) -> None:
+    def deliver(trial: Mapping[str, Any], parent: Mapping[str, Any] | None) -> None:
         nonlocal orphans
         orphans += parent is None
         if parent:
@@ -211,7 +211,7 @@ def mend(uri: str) -> tuple[int, int, int]:
     for name in optuna.get_all_study_names(kept):
         study = optuna.load_study(study_name=name, storage=kept)
         if "key" in study.user_attrs:
-            sums = [total + count for total, count in zip(sums, repair(rest, study, tell), strict=True)]
+            sums = [total + count for total, count in zip(sums, repair(rest, study, deliver), strict=True)]
     return sums[0] - orphans, sums[1], orphans
 
 

@@ -161,13 +161,16 @@ def damage(path, how):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("one byte", r"mine/training\.parquet: sha256 expected .*…, got .*…: the file is not the one"),
-        ("no file", r"mine/test\.parquet: the manifest names it, and it is missing"),
+        ("one byte", r"mine/training\.parquet: sha256 expected .*…, got .*…: the manifest describes another file"),
+        ("no file", r"mine/test\.parquet: the file is missing, but the manifest lists it"),
         ("no key", r"mine/manifest\.json: expected files\.gate\.parquet\.sha256, got nothing"),
         ("no json", r"mine/manifest\.json: expected JSON, got "),
         ("rows", r"mine/training\.parquet: rows expected 61, got 60"),
         ("columns", r"columns expected .*turns, got .*rounds"),
-        ("moved", r"mine/protocols\.parquet: pair puts 6 pairs elsewhere than splits\.assign, e\.g\. abra against"),
+        (
+            "moved",
+            r"mine/protocols\.parquet: pair assigns 6 pairs to other parts than splits\.assign, e\.g\. abra against",
+        ),
         (
             "no pair",
             r"mine/training\.parquet: 60 matchups are of pairs that are not in protocols\.parquet, e\.g\. abra",

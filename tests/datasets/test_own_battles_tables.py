@@ -149,7 +149,7 @@ def test_other_encodings_are_named_by_the_mapping(write, refusal):
     assert len(read(mixed).battles) == len(read(write()).battles)  # the mapping names what is not UTF-8
     assert read(write(SPECIES.encode("utf-16-le"), encoding="utf-16-le")).species.equals(read(write()).species)
     assert refusal(write(latin)) == (
-        "species.csv, row 3: expected utf-8 text, got the byte 0xe9: save it as UTF-8, or say what it is, "
+        "species.csv, row 3: expected utf-8 text, got the byte 0xe9: save it as UTF-8, or name its encoding, "
         "e.g. tables.encoding: cp1252"
     )
     assert refusal(write(encoding="utf-9")) == (
@@ -234,7 +234,7 @@ def test_true_and_false_are_a_stat(write):
 
 QUOTES = "expected a quote at both ends of a cell or at none, got "
 WINNER = (
-    "expected one of the two that fight in this row (Zeta, 10, Tovo, 3), or in all rows whether the first one "
+    "expected one of the two species in this row (Zeta, 10, Tovo, 3), or in all rows whether the first one "
     "won (1 and 0, TRUE and FALSE)"
 )
 
@@ -259,19 +259,19 @@ WINNER = (
         ),
         (
             (",40,", ',"1,234",'),
-            ", row 2, column Vivo: expected a number that tells whether the comma is of thousands or "
-            "of decimals, got '1,234'",
+            ", row 2, column Vivo: expected a number in which it is clear whether the comma "
+            "separates thousands or decimals, got '1,234'",
         ),
         (("\n3,", "\n,"), ", row 4, column Nr: expected an id, got nothing"),
         (("\n3,", "\na|b,"), ", row 4, column Nr: expected an id without |, got 'a|b'"),
         (
             ("\n3,", "\n002,"),
-            ", row 4, column Nr: expected an id of its own (row 3 has it with other values), got '002'",
+            ", row 4, column Nr: expected a unique id (row 3 has the same id with other values), got '002'",
         ),
         (("Tovo", "10"), ", row 4, column Nomo: expected a name that is not another species' id, got '10'"),
         ((",Ŝtono,,", ",Ŝto[no],,"), ", row 4, column Speco: expected a type without [, ] and <, got 'Ŝto[no]'"),
-        (("3,Tovo", "3"), ", row 4: expected 6 cells, as there are headers, got 5"),
-        (("3,Tovo", "3,To,vo"), ", row 4: expected 6 cells, as there are headers, got 7"),
+        (("3,Tovo", "3"), ", row 4: expected 6 cells, one per header, got 5"),
+        (("3,Tovo", "3,To,vo"), ", row 4: expected 6 cells, one per header, got 7"),
         (("Tovo", '"To"vo'), f", row 4: {QUOTES}',' expected after '\"'"),
         (("Tovo", '"Tovo'), f", row 4: {QUOTES}unexpected end of data"),
         (("Karlo", '"Kar\nlo",,,,\n\n5,"x'), f", row 4: {QUOTES}unexpected end of data"),
@@ -401,7 +401,7 @@ def test_a_stat_that_tells_the_results_is_refused(write, refusal, column):
     message = refusal(write(*files, **mapping, stats={"strength": "Forto", "result": column}))
     assert message == (
         f"species.csv, column {column}: expected what is known before a battle, got the order of the species' shares "
-        "of wins in these battles, luck included: leave result out"
+        "of wins in these battles, including chance: remove result from stats"
     )
 
 
@@ -505,9 +505,9 @@ def test_the_digest_is_of_the_content_not_of_the_form(tmp_path, root):
 
 
 def test_what_is_no_battle_set_is_refused(write):
-    with pytest.raises(DatasetError, match=r"^tables: expected two files and what their columns mean"):
+    with pytest.raises(DatasetError, match=r"^tables: expected two files and the mapping of their columns"):
         load_battles("tables")
-    with pytest.raises(DatasetError, match=r"as in v3, got 'tables', which files of one's own tell$"):
+    with pytest.raises(DatasetError, match=r"as in v3, got 'tables', which come from your own files$"):
         load_battles("tables", by_engine=True, tables=write())
     with pytest.raises(
         DatasetError,
@@ -588,7 +588,7 @@ def test_a_rule_needs_its_stats(own):
 
 
 def test_what_needs_moves_is_refused(own):
-    with pytest.raises(ValueError, match="expected raw for species of one's own, got 'mechanics', which needs"):
+    with pytest.raises(ValueError, match="expected raw for your own species, got 'mechanics', which needs"):
         matchup_features("mechanics", own.species)
 
 
@@ -642,7 +642,7 @@ def test_a_stat_that_decides_every_battle_is_refused_by_the_leak_check(write):
             "features: expected raw, as dataset is tables, got 'mechanics', which "
             "needs the game's own species and moves",
         ),
-        ("dataset: tables", "dataset: v3", "dataset: expected tables, whose files are named, got 'v3'"),
+        ("dataset: tables", "dataset: v3", "dataset: expected tables, as the files of `tables` are given, got 'v3'"),
     ],
 )
 def test_faults_of_a_mapping_are_named(tmp_path, monkeypatch, root, old, new, expected):

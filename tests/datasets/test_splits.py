@@ -92,7 +92,9 @@ def test_few_judging_pairs_are_shared_two_to_one():
 
 
 def test_an_unknown_protocol_is_named(families):
-    with pytest.raises(ValueError, match="protocol: unknown, got 'rows'; there is pair, one_unseen, both_unseen"):
+    with pytest.raises(
+        ValueError, match="protocol: unknown, got 'rows'; expected one of pair, one_unseen, both_unseen"
+    ):
         splits.assign(matchups.pairs(), "rows", families)
 
 

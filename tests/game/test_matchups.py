@@ -101,5 +101,5 @@ def test_everyone_uses_a_move_it_can_learn():
 
 
 def test_an_unknown_policy_is_named():
-    with pytest.raises(ValueError, match=r"policy: unknown, got 'best'; there is best_move"):
+    with pytest.raises(ValueError, match=r"policy: unknown, got 'best'; expected one of best_move"):
         matchups.matchups("best")

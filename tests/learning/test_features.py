@@ -188,5 +188,5 @@ def test_errors_name_the_nearest() -> None:
         numbers(pair("pikachu", "thunderbolt", "squirtle", "surf").drop(columns="move_b"))
     with pytest.raises(ValueError, match=r"random draws from the damaging moves of its user, and ditto has none"):
         numbers(pair("pikachu", "thunderbolt", "ditto", RANDOM))
-    with pytest.raises(ValueError, match=r"unknown set, got 'mechanic'; there is raw, mechanics"):
+    with pytest.raises(ValueError, match=r"unknown set, got 'mechanic'; expected one of raw, mechanics"):
         matchup_features("mechanic")

@@ -272,7 +272,7 @@ def test_a_version_that_a_notebook_is_still_registering_is_waited_for(
         proxy.mode = "pass"
         told = asked.result().stderr
         assert "version 1 cannot be judged" in told, told  # so it is there
-        assert "has no version 9; there is 1" in tracked.execute(*promote[:4], "9", *promote[5:]).stderr
+        assert "has no version 9; its versions are 1" in tracked.execute(*promote[:4], "9", *promote[5:]).stderr
 
 
 def test_a_deleted_experiment_refuses_the_execution_until_it_is_restored(tracked: Any, make_notebook: Any) -> None:

@@ -11,6 +11,7 @@ from pokebattle.datasets import load_battles
 from pokebattle.evaluation.notes import is_note
 from pokebattle.params import ParamsError
 from pokebattle.registry import load_registered, registered_versions
+from pokebattle.registry.stages import RegistryError
 
 REGISTER = """
 from pokebattle.datasets import load_battles
@@ -104,7 +105,7 @@ def test_what_cannot_be_judged_is_refused_in_one_line(
 def test_where_no_server_answers_nothing_is_loaded_and_nothing_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("POKEBATTLE_TRACKING", "on")
-    with pytest.raises(ParamsError, match=r"expected an MLflow server at \S+:9 that has judged_winner/1"):
+    with pytest.raises(RegistryError, match=r"no MLflow server answers at \S+:9"):
         load_registered("judged_winner/1", load_battles("v3", "pair", 50, 5))
     assert is_note(registered_versions("judged_winner"))
 

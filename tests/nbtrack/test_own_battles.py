@@ -95,7 +95,7 @@ def test_a_cell_that_cannot_be_used_is_one_line_and_the_reason_of_the_run(
     (params / "mine.yaml").write_text(text.replace("version: own", "version: mine"))
     done = tracked.papermill(copied / "train.ipynb", "-p", "version", "mine", POKEBATTLE_PARAMS=str(params))
     assert done.returncode != 0
-    expected = f"{tmp_path}/battles.csv, row 2, column Venkinto: expected one of the two that fight in this row"
+    expected = f"{tmp_path}/battles.csv, row 2, column Venkinto: expected one of the two species in this row"
     assert f"TablesError: {expected}" in done.stderr
     assert "sheets.py" not in done.stderr
     (run,) = tracked.runs("battle_winner_mine")

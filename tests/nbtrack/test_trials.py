@@ -124,7 +124,7 @@ def test_a_search_is_a_run_with_its_trials_below_repaired_by_sync_and_handed_ove
     tracked.client.create_run(parent.info.experiment_id, tags=doubled.data.tags)
     assert len(children(tracked, parent)) == 7
     done = pokebattle(tracked, "sync")
-    assert "1 trials made up for, 1 removed that were there twice" in done.stdout, done.stdout + done.stderr
+    assert "1 trials delivered, 1 duplicates removed" in done.stdout, done.stdout + done.stderr
     mended = children(tracked, parent)
     assert numbers(mended) == list(range(7))
     (again,) = [run for run in mended if run.data.tags[tags.TRIAL] == lost.data.tags[tags.TRIAL]]
@@ -170,6 +170,14 @@ def test_what_was_not_found_cannot_be_adopted(tracked: Any, tuned_from: str, exp
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("package", ["nbtrack", "pokebattle"])
+def test_sync_names_a_database_of_studies_that_does_not_answer(tracked: Any, package: str) -> None:
+    address = "postgresql+psycopg2://me@127.0.0.1:9/x"
+    done = tracked.execute("python", "-m", package, "sync", POKEBATTLE_STORAGE=address)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert re.search(r"^Error: .*storage: expected a database that answers.*refused", done.stderr)
+
+
 @pytest.fixture
 def proxied(tracked: Any, mlflow_server: str) -> Iterator[tuple[Any, FaultProxy]]:
     """The same with a proxy before the server, that can make it unreachable."""
@@ -206,7 +214,7 @@ def test_a_killed_kernels_trial_is_made_again_and_no_trial_is_lost_or_doubled_wh
     assert [by_number[n].info.status for n in (0, 1)] == ["FAILED", "FINISHED"]
     assert by_number[3].data.params == by_number[2].data.params
     assert len({(tuple(sorted(run.data.params)), tuple(sorted(run.data.metrics))) for run in by_number.values()}) == 1
-    assert "0 trials made up for" in pokebattle(tracked, "sync").stdout
+    assert "0 trials delivered" in pokebattle(tracked, "sync").stdout
 
 
 def test_the_links_open_these_trials_with_all_axes_in_a_browser(

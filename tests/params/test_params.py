@@ -196,7 +196,7 @@ def test_sample_registers_nothing_and_is_small():
         (
             "max_depth: {low: 2, high: 8}",
             "max_depth: {choices: [3]}",
-            "params/v3.yaml, search.max_depth.choices: expected two different ones or more, got [3]",
+            "params/v3.yaml, search.max_depth.choices: expected at least two different values, got [3]",
         ),
         (
             "min_child_weight: {low: 1, high",

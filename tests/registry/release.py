@@ -51,7 +51,7 @@ def test_two_versions_go_to_production_and_one_comes_back(rest: Any, checkout: A
     better = version_of(rest, "battle_winner", simulating)
     said = promote(checkout, better, "Staging", "--why", "it simulates")
     assert re.search(r"passed +not behind Production: \+0\.\d{4} \[.*\] nats ahead of version 1, 60 pairs", said)
-    assert "version 1, which is in Production, goes to the archive" in promote(checkout, better, "Production")
+    assert "version 1, which is in Production, is archived" in promote(checkout, better, "Production")
     worse = version_of(rest, "battle_winner", checkout.train("quick", n_estimators=1))
     said = promote(checkout, worse, "Staging", code=1)
     assert measured(said, "not behind Production").startswith("refused")
@@ -124,7 +124,7 @@ def test_a_dirty_run_is_executed_again_with_its_patch_and_drift_is_named(
     assert re.match(r"same: \d\d+ metrics compared\n", done.stdout)
     for drift in (
         "in no commit: params/mine.yaml",
-        "params/mine.yaml is in no commit: it was made from the run's",
+        "params/mine.yaml was not in the commit: it was written from the run's",
         "lock: requirements.lock sha256:",
     ):
         assert f"drifted  {drift}" in done.stdout
@@ -162,11 +162,11 @@ def test_who_may_not_is_told_in_one_line_before_anything_is_measured(
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"Error: ben may not change the stages of battle_winner at {proxy.uri}: that needs the role "
-        "of a promoter (HTTP 403)\n"
+        f"Error: {proxy.uri} does not allow ben to access battle_winner (HTTP 403); changing stages needs the role "
+        "promoter\n"
     )
     proxy.mode = "unauthorized"
     done = checkout.verb("promote", str(waiting[0]), "--to", "Staging", MLFLOW_TRACKING_URI=proxy.uri)
     assert done.stderr.endswith(
-        "wants a name and a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD\n"
+        "requires a name and a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD\n"
     )

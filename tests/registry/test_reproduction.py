@@ -77,12 +77,12 @@ def test_a_patch_is_applied_and_what_it_cannot_hold_is_named(repository: Path) -
     assert (repository / "a.py").read_text() == "x = 2\n"
     with pytest.raises(WorktreeError, match="does not apply to the commit"):
         apply_patch(repository, patch)
-    with pytest.raises(WorktreeError, match="is not whole"):
+    with pytest.raises(WorktreeError, match="is incomplete"):
         apply_patch(repository, f"{patch}# cut: the patch has 9 characters\n")
 
 
 def test_every_difference_and_drift_is_named() -> None:
-    def run(metrics: dict[str, float], **params: str) -> dict[str, Any]:
+    def run(metrics: dict[str, Any], **params: str) -> dict[str, Any]:
         data = {
             "metrics": [{"key": key, "value": value} for key, value in metrics.items()],
             "params": [{"key": key, "value": value} for key, value in params.items()],
@@ -95,4 +95,7 @@ def test_every_difference_and_drift_is_named() -> None:
     assert (verdict, compared) == ("different", 3)
     assert differences == ["dataset_digest a → b", f"log_loss 0.1 → {0.1 + 1e-16}", "only 1.0 → missing"]
     assert reproduction._compared(before, before)[:2] == ("same", 3)
-    assert reproduction._compared(run({}), run({}))[0] == "different"
+    assert reproduction._compared(run({"excess": "NaN"}), run({"excess": "NaN"})) == ("same", 1, [])
+    assert reproduction._compared(run({}), run({})) == ("different", 0, [])
+    none = reproduction.Reproduction("a", "b", "different", 0, (), ("lock: x → y",))
+    assert none.text == "the run has no metrics or digests to compare; drifted: lock: x → y"

@@ -66,7 +66,7 @@ def test_a_good_version_passes_every_gate_and_its_page_shows_them(rest: Any, pro
     assert [re.split(r"  +|: ", line)[1] for line in lines[:-1]] == NAMES
     assert {line.split()[0] for line in lines[:-1]} == {"passed", "no"}
     assert "no meaning   not behind Production: no other version is in Production" in lines
-    assert re.search(r"executed again: 1\d metrics, all the same", promoted)
+    assert re.search(r"executed again: 1\d values, all the same", promoted)
     assert lines[-1] == "battle_winner version 1: None → Staging"
     version = stages.read(rest, "battle_winner").versions[1]
     assert (version.stage, version.aliases, version.tag) == ("Staging", ("staging",), "Staging")
@@ -110,7 +110,7 @@ def test_the_checkout_is_left_as_it_was(checkout: Any, promoted: str) -> None:
 
 
 def test_every_judgement_has_battles_of_its_own(rest: Any, bench: GateChecks) -> None:
-    first, second = (judging_set.gate_ground(bench.battles, 2) for _ in range(2))
+    first, second = (judging_set.gate_battles(bench.battles, 2) for _ in range(2))
     assert first.source != second.source
     assert list(first.matchups["species_a"]) == list(second.matchups["species_a"])
     assert not first.matchups["wins_a"].equals(second.matchups["wins_a"])
@@ -123,7 +123,7 @@ def test_every_judgement_has_battles_of_its_own(rest: Any, bench: GateChecks) ->
     [
         ("calibration_error", 1e-6, "calibration", r"0\.\d{4}"),
         ("ahead_of_baselines", 0.9, "ahead", r"[+-]\d\.\d{4} \[.*\] nats ahead of .*, the closest of 5"),
-        ("mirror_error", 0.0, "mirrored", r"\d\.\de-1\d off 1 at most"),
+        ("mirror_error", 0.0, "mirrored", r"at most \d\.\de-1\d from 1"),
         ("memory_mb", 10.0, "loads", r"\d+\.\d s, \d+\.\d ms, \d+ MB"),
     ],
 )
@@ -157,7 +157,7 @@ def test_other_battles_than_it_was_trained_on_are_no_ground(rest: Any, trained: 
     bench.params = bench.params.model_copy(update={"max_matchups": 700})
     rows = {gate.name: gate for gate in _until(bench, "mirrored")}
     assert rows["calibration"].verdict == "not measured"
-    assert rows["calibration"].value.startswith("its battles are others now: digest ")
+    assert rows["calibration"].value.startswith("its battles have changed: digest ")
     assert rows["not behind Production"].verdict == MEANINGLESS
 
 
@@ -234,7 +234,7 @@ def test_what_no_notebook_made_is_refused_in_one_line(rest: Any, checkout: Any) 
     experiment = rest.call("POST", "experiments/create", name="by hand")["experiment_id"]
     run = rest.call("POST", "runs/create", experiment_id=experiment)["run"]["info"]["run_id"]
     for run_id, expected in (
-        (run, f"run {run} cannot be executed again: no tracked notebook made it"),
+        (run, f"run {run} cannot be executed again: no tracked notebook created it"),
         ("0" * 32, f"{rest.uri} has no run {'0' * 32}"),
     ):
         done = checkout.verb("reproduce", run_id)
@@ -338,10 +338,13 @@ def add(path: str, content: bytes = b"x") -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (add("python_model.pkl", pickle.dumps(Plant())), "it holds a pickle, python_model.pkl"),
-        (add("data/model/more/weights.PT"), "it holds a pickle, data/model/more/weights.PT"),
-        (add("code/sitecustomize.py"), "it holds code/sitecustomize.py, which no model of ours has"),
-        (add("data/model/booster.json"), "it holds data/model/booster.json, which no model of ours has"),
+        (add("python_model.pkl", pickle.dumps(Plant())), "it contains a pickle, python_model.pkl"),
+        (add("data/model/more/weights.PT"), "it contains a pickle, data/model/more/weights.PT"),
+        (add("code/sitecustomize.py"), "it contains code/sitecustomize.py, which models of this package do not have"),
+        (
+            add("data/model/booster.json"),
+            "it contains data/model/booster.json, which models of this package do not have",
+        ),
         (add("data/model/booster.ubj"), "its files are not the ones that were registered: digest expected"),
         (add("data/model/features.json", b"{}"), "its files are not the ones that were registered: digest expected"),
         (lambda folder: (folder / "data/model/booster.ubj").unlink(), "data/model/booster.ubj is missing"),
@@ -353,11 +356,11 @@ def add(path: str, content: bytes = b"x") -> Callable[[Path], None]:
         (edit("data: data/model", "data: code"), "MLmodel, data: expected data/model, got 'code'"),
         (
             edit("flavors:\n", "flavors:\n  sklearn:\n    pickled_model: model.bin\n"),
-            "MLmodel names sklearn, which no model of ours has",
+            "MLmodel names sklearn, which models of this package do not have",
         ),
         (
             edit("    loader_module", "    python_model: model.bin\n    loader_module"),
-            "MLmodel names python_model, which no model of ours has",
+            "MLmodel names python_model, which models of this package do not have",
         ),
         (add("MLmodel", b"flavors: [\n"), "MLmodel cannot be read (ParserError)"),
         (add("MLmodel", b"!!python/object/apply:os.getcwd []\n"), "MLmodel cannot be read (ConstructorError)"),
@@ -379,13 +382,13 @@ def test_real_pickles_of_mlflow_are_refused(rest: Any, client: mlflow.MlflowClie
         mlflow.pyfunc.log_model(
             name="model", python_model=Planted(), pip_requirements=["mlflow"], registered_model_name="foreign"
         )
-    assert refusal("foreign/1") == "it holds a pickle, python_model.pkl"
+    assert refusal("foreign/1") == "it contains a pickle, python_model.pkl"
 
 
 def test_a_version_without_a_run_that_vouches_is_refused(rest: Any, client: mlflow.MlflowClient, trained: str) -> None:
     client.create_registered_model("unvouched")
     client.create_model_version("unvouched", "s3://a/bucket")
-    assert refusal("unvouched/1") == "no run vouches for its files"
+    assert refusal("unvouched/1") == "no run records the digest of its files"
     other = stages.read(rest, "battle_winner").versions[1]
     with mlflow.start_run() as run:
         pass

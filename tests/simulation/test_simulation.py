@@ -11,6 +11,7 @@ from scipy.stats import chi2
 
 from pokebattle import engine
 from pokebattle.game import attacks, dex, matchups
+from pokebattle.learning import features
 from pokebattle.simulation import estimates, simulate
 from pokebattle.simulation.estimates import SIDES
 
@@ -100,6 +101,24 @@ def test_damage_is_the_formula() -> None:
             continue  # decided by the course of the battle, or before the damage
         got = {damage(user, target, used, multiplier, rng) for _ in range(4000)}
         assert got == set(points[:16] if used["critical_chance"] == 0 else points), (a, move, b)
+
+
+def test_the_compiled_rules_have_the_same_constants() -> None:
+    """Compiled code cannot import them: numba's cache would not notice a change."""
+    from pokebattle.simulation import records, simulator
+
+    thresholds = np.cumsum(attacks.HITS_OF_2_TO_5)[:-1]
+    assert matchups.LEVEL == simulator.LEVEL
+    assert pytest.approx(thresholds) == simulator.HIT_THRESHOLDS
+    assert pytest.approx(100 * attacks.SELF_HIT) == simulator.CONFUSION_CHANCE
+    assert attacks.BURN == simulator.BURN_SHARE
+    assert {attacks.WEAR} == {simulator.POISON_SHARE, simulator.SEED_SHARE, simulator.TRAP_SHARE}
+    psywave = np.arange(simulator.PSYWAVE_LEAST, simulator.PSYWAVE_MOST + 1) * simulator.LEVEL // 100
+    assert attacks.PSYWAVE.tolist() == psywave.tolist()
+    assert attacks.ROLLS.tolist() == list(range(simulator.ROLL_LEAST, simulator.ROLL_MOST + 1))
+    order = [getattr(simulator, name.upper()) for name in matchups.STATS]
+    assert order == list(range(len(matchups.STATS)))
+    assert set(records.FLAGS) == {*features.FLAGS, "uses_target_attack"}
 
 
 def test_a_mirrored_matchup_has_mirrored_numbers() -> None:

@@ -25,6 +25,7 @@ from optuna.trial import TrialState
 
 from nbtrack import processes
 from pokebattle.datasets import load_battles
+from pokebattle.errors import UnavailableError
 from pokebattle.evaluation import figures_of_merit
 from pokebattle.params import ParamsError, Range, load_params
 from pokebattle.tuning import search as searches
@@ -214,7 +215,7 @@ def test_running_again_goes_on_and_another_space_or_other_battles_begin_another_
     first = open_search(PARAMS, BATTLES, file)
     first.run(3)
     again = open_search(PARAMS, BATTLES, file)
-    assert again.notes == [f"study {first.study.study_name} goes on with 3 trials"]
+    assert again.notes == [f"study {first.study.study_name} continues with 3 trials"]
     again.run(3)
     assert states(again)["COMPLETE"] == 3
     again.run(5)
@@ -225,7 +226,7 @@ def test_running_again_goes_on_and_another_space_or_other_battles_begin_another_
     wider = PARAMS.model_copy(update={"search": {"max_depth": Range(low=1, high=9)}})
     other = open_search(wider, BATTLES, file)
     assert other.notes[0] == f"study {other.study.study_name} is new"
-    assert other.notes[1].startswith(f"study {first.study.study_name} with 5 trials stays as it is: its search and")
+    assert other.notes[1].startswith(f"study {first.study.study_name} with 5 trials is not changed: its search and")
     elsewhere = open_search(PARAMS, SimpleNamespace(digest="others"), file)
     assert elsewhere.notes[1:] and "its battles differs" in elsewhere.notes[1]
 
@@ -234,9 +235,9 @@ def test_a_study_of_another_search_is_refused(quick: Any, file: str) -> None:
     name = open_search(PARAMS, BATTLES, file).study.study_name
     assert open_search(PARAMS, BATTLES, file, name).study.study_name == name
     wider = PARAMS.model_copy(update={"search": {**PARAMS.search, "max_depth": Range(low=1, high=9)}})
-    with pytest.raises(ParamsError, match=f"^study: expected one of the same search as sample, got '{name}'"):
+    with pytest.raises(ParamsError, match=f"^study: expected a study of the same search as sample, got '{name}'"):
         open_search(wider, BATTLES, file, name)
-    with pytest.raises(ParamsError, match=f"^study: expected one that is in the storage, got 'samle'; there is {name}"):
+    with pytest.raises(ParamsError, match=f"^study: expected a study in the storage, got 'samle'; did you mean {name}"):
         open_search(PARAMS, BATTLES, file, "samle")
 
 
@@ -253,7 +254,7 @@ GIVEN, SHOWN = "secret@127.0.0.1:9", "[*]{3}@127"
     ],
 )
 def test_a_storage_out_of_reach_is_one_line(quick: Any, url: str, reason: str) -> None:
-    with pytest.raises(ParamsError, match=f"^storage: expected a database that answers.*{reason}") as error:
+    with pytest.raises(UnavailableError, match=f"^storage: expected a database that answers.*{reason}") as error:
         open_search(PARAMS, BATTLES, url)
     assert "\n" not in str(error.value) and "secret" not in str(error.value)
 
