@@ -4,6 +4,7 @@ The group `docs` has a lock and an environment of its own: see test_docs.py.
 """
 
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -48,12 +49,28 @@ def test_conda_and_project_agree_both_ways(declared, conda):
     assert len(named) == len(pip) - 1
 
 
-def test_conda_has_the_python_of_the_project(root, conda):
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+def accepted(file):
+    """The minor versions of Python 3 that a project accepts."""
+    python = tomllib.loads(file.read_text())["project"]["requires-python"]
+    low, high = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", python).groups()
+    return range(int(low), int(high))
+
+
+def test_conda_and_make_take_the_pythons_of_the_project(root, conda):
+    versions = accepted(root / "pyproject.toml")
     python = next(item for item in conda["dependencies"] if str(item).startswith("python="))
-    low, high = re.fullmatch(r">=(3\.\d+),<(3\.\d+)", project["requires-python"]).groups()
-    assert python == f"python={low}"
-    assert int(high.split(".")[1]) == int(low.split(".")[1]) + 1
+    assert python == f"python=3.{versions[0]}"
+    assert f"{' | '.join(f'3.{minor}' for minor in versions)})" in (root / ".ci" / "python").read_text()
+    assert accepted(root / "nbtrack" / "pyproject.toml") == versions
+
+
+def test_an_old_python_is_refused_with_what_to_do(root, tmp_path):
+    old = tmp_path / "old"
+    old.write_text("#!/bin/sh\necho 3.9\n")
+    old.chmod(0o755)
+    done = subprocess.run(["bash", root / ".ci" / "python", old], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"Error: Python 3.11, 3.12 or 3.13 is needed ({old}: 3.9)." in done.stderr and "apt install" in done.stderr
 
 
 def test_every_line_for_conda_has_its_reason(root):
@@ -76,14 +93,15 @@ def test_lock_is_pinned_and_hashed(lock):
     assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for hashes in lock.values() for one in hashes)
 
 
-def test_lock_serves_linux_and_macos(lock):
+@pytest.mark.parametrize("python", ["3.11", "3.13"])
+def test_lock_serves_linux_and_macos(lock, python):
     for platform in ("linux", "darwin"):
         machine = {
             "sys_platform": platform,
             "platform_system": platform.title(),
             "os_name": "posix",
-            "python_version": "3.11",
-            "python_full_version": "3.11.9",
+            "python_version": python,
+            "python_full_version": f"{python}.1",
         }
         names = [pin.name for pin in lock if pin.marker is None or pin.marker.evaluate(machine)]
         assert len(names) == len(set(names))
