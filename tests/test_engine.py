@@ -7,19 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from waiting import wait_for
 
 from pokebattle import datasets, engine
 from pokebattle.engine import dask_workers, installation, process, run_battles
 from pokebattle.engine.process import EngineProcess
 from pokebattle.game import dex, matchups
 
+SECONDS = 120.0  # that starting and ending workers may take here
 SWAPPED = {"species_a": "species_b", "species_b": "species_a", "move_a": "move_b", "move_b": "move_a"}
 pytestmark = pytest.mark.usefixtures("installed_engine")
 
@@ -370,12 +371,12 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_who_started_them(tmp_path, end):
     with subprocess.Popen([sys.executable, "-c", LONG_RUN, tmp_path], stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: any(tmp_path.glob("*.json")))
+        wait_for(lambda: any(tmp_path.glob("*.json")), "battles that are stored", SECONDS)
         workers = workers_of(process.pid)
         process.send_signal(end)
         _, said = process.communicate(timeout=20)
     assert len(workers) == 2
-    wait_for(lambda: not any(map(alive, workers)))
+    wait_for(lambda: not any(map(alive, workers)), "the workers to end", SECONDS)
     assert process.returncode != 0
     assert said.count("Traceback") == said.count("KeyboardInterrupt") == (end == signal.SIGINT)
     assert "Error" not in said
@@ -387,13 +388,6 @@ def test_workers_end_when_the_battles_are_done(few, tmp_path):
     with pytest.raises(engine.EngineError):
         fight(few.assign(move_a="splosh"), tmp_path, 1)
     assert not [worker for worker in workers_of(os.getpid()) if worker not in before and alive(worker)]
-
-
-def wait_for(condition, seconds=120.0):
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "waited too long"
-        time.sleep(0.05)
 
 
 def test_the_committed_tables_are_the_engines(tmp_path):

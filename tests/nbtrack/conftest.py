@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +15,11 @@ import jupyter_client
 import mlflow
 import nbformat
 import pytest
+import uvicorn
 from guard import guarded
 from leftovers import leave
 from mlflow.entities import Run
+from waiting import wait_for
 
 from nbtrack import server
 from nbtrack.settings import server_record
@@ -65,17 +68,16 @@ class Tracked:
 
         The server is that of all tests of this process: what began before this object did is another test's.
         """
-        deadline = time.monotonic() + WAIT
-        while True:
+
+        def begun() -> list[Run]:
             found = self.client.get_experiment_by_name(experiment)
             runs = self.client.search_runs([found.experiment_id], order_by=["start_time"]) if found else []
-            runs = [run for run in runs if run.info.start_time >= self.began]
-            open_ones = [run for run in runs if run.info.status in {"RUNNING", "SCHEDULED"}]
-            if len(runs) >= count and not open_ones:
-                return list(runs)
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{experiment}: expected {count} closed runs, got {[r.info for r in runs]}")
-            time.sleep(0.1)
+            return [run for run in runs if run.info.start_time >= self.began]
+
+        def are_closed(runs: list[Run]) -> bool:
+            return len(runs) >= count and not {run.info.status for run in runs} & {"RUNNING", "SCHEDULED"}
+
+        return wait_for(begun, f"{experiment}: {count} closed runs", WAIT, until=are_closed)
 
     def run_of(self, name: str, document: Any) -> Run:
         """Execute a notebook by papermill, which must succeed; return the only run of its experiment."""
@@ -198,6 +200,28 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.start()[0]
         server.stop()
     patch.undo()
+
+
+@pytest.fixture
+def closing() -> Iterator[uvicorn.Server]:
+    """A server that knows one experiment and closes connections that idle for a second, MLflow's for five."""
+    content = b'{"experiment": {"experiment_id": "1", "name": "idle"}}'
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    config = uvicorn.Config(app, port=0, timeout_keep_alive=1, lifespan="off", log_level="error")
+    served = uvicorn.Server(config)
+    thread = threading.Thread(target=served.run)
+    thread.start()
+    wait_for(lambda: served.started, "a server")
+    yield served
+    served.should_exit = True
+    thread.join(20)
 
 
 @pytest.fixture

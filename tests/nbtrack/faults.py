@@ -28,6 +28,7 @@ import mlflow
 import nbformat
 from guard import guarded
 from mlflow.entities import Run
+from waiting import wait_for
 
 from nbtrack import server
 
@@ -398,12 +399,11 @@ class Server:
                 command, env=env | self.env, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
             )
         self._guard.enter_context(guarded(self._process.pid))
-        deadline = time.monotonic() + 120
+        process = self._process
+        what = f"a server that answers; its log is {self.folder / 'server.log'}"
         try:
-            while not server.answers(self.uri):
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"the server did not come up; its log is {self.folder / 'server.log'}")
-                time.sleep(0.2)
+            wait_for(lambda: process.poll() is not None or server.answers(self.uri), what, 120)
+            assert process.poll() is None, f"expected {what}"
         except BaseException:  # an interrupted test run leaves no server behind either
             self.kill()
             raise

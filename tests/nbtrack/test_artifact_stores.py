@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import mlflow
 import pytest
 from faults import Server
 from guard import guarded
+from waiting import wait_for
 
 from nbtrack import artifact_stores
 from nbtrack.errors import ServerError
@@ -34,10 +34,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with (tmp_path / "s3.log").open("wb") as log:
         child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     with guarded(child.pid):
-        deadline = time.monotonic() + 60
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", port)), "the emulator of S3")
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{port}")
@@ -115,10 +112,8 @@ def test_a_server_that_leaves_artifacts_to_clients_is_told_at_the_start_and_by_d
         kernel = lab_kernel(tracked, tracked.write("far.ipynb", make_notebook("1")))
         try:
             kernel.run("1", "cell-0")
-            deadline = time.monotonic() + 120
-            while "artifacts cannot be delivered: clients have to" not in (tmp_path / "kernel.log").read_text():
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            log, said = tmp_path / "kernel.log", "artifacts cannot be delivered: clients have to"
+            wait_for(log.read_text, said, 120, until=lambda text: said in text)
         finally:
             kernel.stop()
         tracked.client = mlflow.MlflowClient(server.uri)

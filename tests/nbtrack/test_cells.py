@@ -76,12 +76,13 @@ def test_the_cells_number_is_the_one_that_lab_shows(tracked: Any, make_notebook:
 
 def test_late_text_stands_where_the_front_end_puts_it(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
     cells = (
-        "import asyncio, threading, time\n"
-        "async def later():\n    await asyncio.sleep(0.3)\n    print('of the task')\n"
-        "def meanwhile():\n    time.sleep(0.3)\n    print('of the thread')\n"
+        "import asyncio, threading\nlast = threading.Event()\n"
+        "async def later():\n"
+        "    while not last.is_set():\n        await asyncio.sleep(0.01)\n    print('of the task')\n"
+        "def meanwhile():\n    last.wait()\n    print('of the thread')\n"
         "task, thread = asyncio.create_task(later()), threading.Thread(target=meanwhile)",
         "thread.start()",
-        "thread.join()\nawait task\nprint('of the last')",
+        "last.set()\nthread.join()\nawait task\nprint('of the last')",
     )
     kernel = lab_kernel(tracked, tracked.write("late_text.ipynb", make_notebook(*cells)))
     try:

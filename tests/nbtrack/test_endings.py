@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import nbformat
 import pytest
 from faults import FaultProxy
+from waiting import wait_for
 
 from nbtrack import processes
 from nbtrack.sender.executed_notebook import ExecutedCell
@@ -35,12 +35,9 @@ def begin(tracked: Any, path: Path, *options: str) -> subprocess.Popen[bytes]:
     """Start papermill; wait until the notebook says that it has got to its long cell, and its run has been opened."""
     words = [str(BIN / "papermill"), path.name, "out.ipynb", *options]
     process = subprocess.Popen(words, cwd=tracked.folder, env=tracked.env, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (tracked.folder / "reached").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for((tracked.folder / "reached").exists, "the long cell")
     folder = tracked.executions()[0]
-    while not (folder / "run.json").exists() and time.monotonic() < deadline:  # who opens it watches papermill
-        time.sleep(0.05)
+    wait_for((folder / "run.json").exists, "a run that is open: who opens it watches papermill")
     return process
 
 
@@ -115,8 +112,7 @@ def test_a_kernel_restarted_in_a_cell_leaves_a_killed_run(tracked: Any, make_not
     kernel = lab_kernel(tracked, tracked.write("restarted.ipynb", make_notebook("x = 1", LONG)))
     kernel.run("x = 1", "cell-0")
     kernel.client.execute(LONG)
-    while not (tracked.folder / "reached").exists():
-        time.sleep(0.05)
+    wait_for((tracked.folder / "reached").exists, "the long cell")
     try:
         kernel.manager.restart_kernel()
         (run,) = tracked.runs("restarted")
@@ -186,9 +182,11 @@ def test_what_a_notebook_logged_without_a_server_is_there_once_afterwards(
 
 def test_a_sender_that_is_killed_is_started_again_and_nothing_is_lost(tracked: Any, make_notebook: Any) -> None:
     kill = (
-        "import os, signal, time, psutil\n"
-        "mine = [c for c in psutil.Process().children() if 'nbtrack.sender.process' in ' '.join(c.cmdline())]\n"
-        "mine[0].kill(); time.sleep(1.2)\nassert len(mine) == 1"
+        "import time, psutil\n"
+        "def senders():\n"
+        "    return [c for c in psutil.Process().children() if 'nbtrack.sender.process' in ' '.join(c.cmdline())]\n"
+        "mine = senders()\nassert len(mine) == 1\nmine[0].kill(); mine[0].wait()\n"
+        "while not senders():\n    mlflow.log_metric('alone', 1.0)\n    time.sleep(0.1)"
     )
     path = tracked.write("shot.ipynb", make_notebook(LOGS[0], LOGS[1], kill, "mlflow.log_metric('after', 1.0)", kill))
     assert tracked.papermill(path).returncode == 0
@@ -266,9 +264,7 @@ def test_a_version_that_a_notebook_is_still_registering_is_waited_for(
         assert "timed out" not in (tracked.executions()[0] / "run.json").read_text()  # its output ended before that
         before = proxy.count("GET", "/api/2.0/mlflow/registered-models/get")
         asked = pool.submit(tracked.execute, *promote)
-        deadline = time.monotonic() + 60
-        while proxy.count("GET", "/api/2.0/mlflow/registered-models/get") == before and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_for(lambda: proxy.count("GET", "/api/2.0/mlflow/registered-models/get") > before, "another look")
         proxy.mode = "pass"
         told = asked.result().stderr
         assert "version 1 cannot be judged" in told, told  # so it is there
@@ -305,14 +301,15 @@ def test_all_cells_run_again_in_lab_are_a_second_attempt_which_the_run_shows(
         for depth in (6, 3):
             for name, source in SESSION.items():
                 kernel.run(source.replace("6", str(depth)), name)
-        live, deadline = {}, time.monotonic() + 60
-        while "score 3" not in live.get("again", ("", {}))[0] and time.monotonic() < deadline:
-            time.sleep(0.1)
-            if found := tracked.client.get_experiment_by_name("again"):
-                live = {
-                    run.info.run_name: (run.data.tags.get("mlflow.note.content", ""), run.data.params)
-                    for run in tracked.client.search_runs([found.experiment_id])
-                }
+
+        def shown() -> dict[str, Any]:
+            found = tracked.client.get_experiment_by_name("again")
+            return {
+                run.info.run_name: (run.data.tags.get("mlflow.note.content", ""), run.data.params)
+                for run in (tracked.client.search_runs([found.experiment_id]) if found else [])
+            }
+
+        live = wait_for(shown, "score 3", until=lambda runs: "score 3" in runs.get("again", ("", {}))[0])
     finally:
         kernel.stop()
     told, params = live["again"]
@@ -380,8 +377,7 @@ def test_a_notebook_is_not_delivered_before_the_run_of_the_one_that_executes_it(
         proxy.mode = "refuse"
         tracked.env["MLFLOW_TRACKING_URI"] = proxy.uri
         process = begin(tracked, path)
-        while len(senders(tracked)) > 1:  # the child's has tried, and leaves
-            time.sleep(0.05)
+        wait_for(lambda: len(senders(tracked)) <= 1, "the child's sender to try and leave")
         (sender,) = senders(tracked, tracked.executions()[0].name)
         os.kill(sender, signal.SIGSTOP)
         proxy.mode = "pass"
@@ -566,8 +562,7 @@ def test_a_loss_of_power_leaves_a_killed_run_with_all_that_was_written(
         try:
             kernel.run("import mlflow\nfor step in range(20):\n    mlflow.log_metric('loss', step / 4, step=step)", "a")
             kernel.client.execute(LONG)
-            while not (tracked.folder / "reached").exists():
-                time.sleep(0.05)
+            wait_for((tracked.folder / "reached").exists, "the long cell")
             (sender,) = senders(tracked)
             os.kill(sender, signal.SIGKILL)
         finally:
@@ -606,9 +601,7 @@ def test_two_kernels_that_begin_an_experiment_at_once_share_it(
             )
             for path in paths
         ]
-        deadline = time.monotonic() + 60
-        while proxy.struck["slow"] < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: proxy.struck["slow"] >= 2, "two who begin it")
         assert proxy.struck["slow"] == 2
         proxy.mode = "pass"
         assert [process.wait(60) for process in both] == [0, 0]

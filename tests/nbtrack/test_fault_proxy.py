@@ -18,6 +18,7 @@ from typing import Any
 import mlflow
 import pytest
 from faults import PARENT, FaultProxy, Plan, compare, database_away
+from waiting import wait_for
 
 from pokebattle.paths import state_dir
 
@@ -105,10 +106,12 @@ def test_passing_keeps_connections_alive_and_streams_bodies(proxy: FaultProxy, c
     assert not proxy.struck
 
 
-def test_a_connection_that_idled_is_no_fault(client: Client) -> None:
-    assert client.search()[0] == 200
-    time.sleep(5.5)  # uvicorn closes its side after 5
-    assert client.search()[0] == 200
+def test_a_connection_that_idled_is_no_fault(closing: Any) -> None:
+    with FaultProxy(f"http://127.0.0.1:{closing.servers[0].sockets[0].getsockname()[1]}") as proxy:
+        client = Client(proxy.port)
+        assert client.search()[0] == 200
+        wait_for(lambda: not closing.server_state.connections, "the server to close its side")
+        assert client.search()[0] == 200
 
 
 def test_refusing_cuts_what_is_open_and_comes_back_on_the_same_port(proxy: FaultProxy, client: Client) -> None:

@@ -117,7 +117,7 @@ class Case:
             if time.monotonic() > deadline:
                 return
             time.sleep(0.02)
-        time.sleep(max(0.0, share - 1) * 10)
+        time.sleep(max(0.0, share - 1) * 10)  # how long a fault outlasts the notebook is what is drawn
 
     def end(self, *plans: Plan) -> None:
         """Wait until the notebooks have ended; what is not exit code 0 is a problem."""
@@ -301,7 +301,7 @@ def database_locked(case: Case) -> None:
     began = time.monotonic()
     with database_away(case.database):
         case.end()
-        time.sleep(max(0.0, began + LOCKED - time.monotonic()))
+        time.sleep(max(0.0, began + LOCKED - time.monotonic()))  # MLflow's own limit is passed
         case.strikes = case.struck("failed")
 
 

@@ -1,6 +1,9 @@
 """What may have been carried out is sent again only where that is harmless or the server can tell."""
 
+import contextlib
+import sqlite3
 import time
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -15,9 +18,10 @@ from nbtrack.mlflow_rest import MlflowRest
 from nbtrack.sender import sender as delivery
 from nbtrack.sender.sender import Batch, Sender
 from nbtrack.tags import LOCAL_ID
+from pokebattle.paths import state_dir
 
 API = "/api/2.0/mlflow/"
-CLOCK = 5.0  # seconds by which the date of an answer tells times apart: it has whole seconds, and a busy server is late
+CLOCK = 60_000  # ms by which times differ: the date of an answer has whole seconds, and a busy server is late
 SCORERS, JUDGE = "/api/3.0/mlflow/scorers/register", {"experiment_id": "0", "name": "judge"}
 
 
@@ -29,6 +33,20 @@ def _local(letter: str) -> str:
 @pytest.fixture
 def rest(mlflow_server: str) -> MlflowRest:
     return MlflowRest(mlflow_server)
+
+
+@pytest.fixture(scope="session")
+def database(mlflow_server: str) -> Path:
+    """The server's SQLite file, found before a test has a state of its own."""
+    return state_dir() / "server" / "mlflow.db"
+
+
+def age(database: Path, name: str) -> None:
+    """Date back what is registered under a name, as if the server's clock had gone on by ``CLOCK`` since then."""
+    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+        for table in ("registered_models", "model_versions"):
+            sooner = ", ".join(f"{column} = {column} - {CLOCK}" for column in ("creation_time", "last_updated_time"))
+            assert connection.execute(f"UPDATE {table} SET {sooner} WHERE name = ?", (name,)).rowcount > 0
 
 
 @pytest.fixture
@@ -211,13 +229,13 @@ def test_a_model_and_its_version_are_found_by_what_was_asked_for(
 
 @pytest.mark.parametrize("before", [0, 1])
 def test_a_version_is_found_by_what_was_asked_for(
-    tracked: Any, doubtful: Any, rest: MlflowRest, name: str, place: str, before: int
+    tracked: Any, doubtful: Any, rest: MlflowRest, database: Path, name: str, place: str, before: int
 ) -> None:
     run = rest.call("POST", "runs/create", experiment_id=place, start_time=1)["run"]["info"]
     rest.call("POST", "registered-models/create", name=name)
     body = {"name": name, "source": run["artifact_uri"] + "/model", "run_id": run["run_id"], "tags": []}
     rest.call("POST", "model-versions/create", **body)
-    time.sleep(CLOCK)  # what is older than the request
+    age(database, name)  # what is older than the request
     began = time.time()
     for _ in range(before):
         rest.call("POST", "model-versions/create", **body)
@@ -299,11 +317,11 @@ def state(rest: MlflowRest, name: str) -> Any:
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("before", [False, True])
 def test_a_change_is_made_once(
-    tracked: Any, doubtful: Any, registered: MlflowRest, name: str, change: str, before: bool
+    tracked: Any, doubtful: Any, registered: MlflowRest, database: Path, name: str, change: str, before: bool
 ) -> None:
     method, path, body = CHANGES[change]
     body = {"name": name, **body} | ({"new_name": f"{name}-new"} if "new_name" in body else {})
-    time.sleep(CLOCK)
+    age(database, name)
     began = time.time()
     if before:
         registered.call(method, path, **body)
@@ -315,11 +333,11 @@ def test_a_change_is_made_once(
 
 
 def test_a_move_is_not_repeated_over_somebody_elses(
-    tracked: Any, doubtful: Any, registered: MlflowRest, name: str
+    tracked: Any, doubtful: Any, registered: MlflowRest, database: Path, name: str
 ) -> None:
     """It was carried out or not; since then somebody has moved the version elsewhere."""
     method, path, body = CHANGES["stage"]
-    time.sleep(CLOCK)
+    age(database, name)
     began = time.time()
     moved = {"name": name, "version": "2", "stage": "Staging", "archive_existing_versions": False}
     registered.call("POST", "model-versions/transition-stage", **moved)

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from guard import guarded
 from playwright.sync_api import Page, sync_playwright
+from waiting import wait_for
 
 QUIET = [
     "--no-sandbox",
@@ -55,14 +55,15 @@ def lab(tracked: Any) -> Iterator[str]:
             command, cwd=tracked.folder, env=tracked.env | home, stdout=log, stderr=log, start_new_session=True
         )
     url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 90
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{url}/api", timeout=2).close()
+            return True
+        return False
+
     with guarded(process.pid):
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"{url}/api", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.3)
+        wait_for(answers, "JupyterLab", 90)
         yield url
         os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,5 +1,6 @@
 """Whether a process is alive and why it ended, with real processes, real cgroups and laid-out ones."""
 
+import contextlib
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from nbtrack import processes
 from nbtrack.processes import Watch, identity, oom_counter, oom_kills, rebooted, record, state_of
@@ -190,8 +192,7 @@ def test_a_process_that_lives_on_has_no_cause(child: Any, monkeypatch: Any) -> N
     one = child(*SLEEP)
     watch = Watch(record(one.pid))
     os.kill(one.pid, signal.SIGSTOP)  # whose number stands where an exit code would
-    while Path(f"/proc/{one.pid}/stat").read_text().split()[2] != "T":
-        time.sleep(0.001)
+    wait_for(lambda: Path(f"/proc/{one.pid}/stat").read_text().split()[2] == "T", "a process that is stopped")
     assert watch.cause() == UNKNOWN
 
 
@@ -367,13 +368,13 @@ def small_cgroup() -> Iterator[Path]:
     else:
         pytest.skip(f"no memory cgroup can be made here: {'; '.join(problems) or 'none is mounted'}")
     yield cgroup
-    for _ in range(100):
-        try:
+
+    def removed() -> bool:
+        with contextlib.suppress(OSError):
             cgroup.rmdir()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError(f"{cgroup} is left over")
+        return not cgroup.exists()
+
+    wait_for(removed, f"{cgroup} to be removed", 5)
 
 
 @LINUX

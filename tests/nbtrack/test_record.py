@@ -18,7 +18,7 @@ CELLS = (
     "from IPython.display import clear_output, display\n"
     "handle = display('first', display_id=True)\nprint('between')\nhandle.update('second')",
     "print('gone')\nclear_output()\nprint('gone too')\nclear_output(wait=True)\nprint('last')\n6 * 7",
-    "import time\ntime.sleep(0.3)\nhandle.update('third')",
+    "import time\ntime.sleep(0.3)\nhandle.update('third')",  # how long a cell takes is recorded
     "mlflow.log_param('note', 'ghp_' + 'a1B2' * 9)\nmlflow.set_tag('said', 'with ghp_' + 'a1B2' * 9 + ' in it')",
     "mlflow.log_param('wide', 7000 * 'w')\nmlflow.set_tag('deep', 9000 * 'd')",
     "with mlflow.start_run(run_name='inner', nested=True):\n    mlflow.log_params({'high': 6500 * 'h', 'kept': 1})",

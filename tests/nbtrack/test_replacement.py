@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,22 +13,12 @@ from unittest import mock
 import pytest
 from guard import guarded
 from test_lab import free_port
+from waiting import wait_for
 
 from nbtrack.executions import execution_folder
 from nbtrack.files import read_json
 from nbtrack.journal import read_events
 from nbtrack.sender import process
-
-SECONDS = 60.0
-
-
-def wait_for(look: Callable[[], Any]) -> Any:
-    """Return what ``look`` finds, waiting for it."""
-    deadline = time.monotonic() + SECONDS
-    while not (found := look()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
 
 
 def senders(folder: Path) -> list[int]:
@@ -50,9 +39,9 @@ def kernel(tracked: Any, lab_kernel: Any, make_notebook: Any, request: Any) -> I
 def test_a_sender_is_replaced_while_its_kernel_idles(tracked: Any, kernel: Any, request: Any) -> None:
     kernel.run("import mlflow; mlflow.log_metric('loss', 1.0)", "cell-0")
     (folder,) = tracked.executions()
-    before = wait_for(lambda: senders(folder))
+    before = wait_for(lambda: senders(folder), "a sender")
     os.kill(before[0], signal.SIGKILL)
-    (after,) = wait_for(lambda: [pid for pid in senders(folder) if pid not in before])
+    (after,) = wait_for(lambda: [pid for pid in senders(folder) if pid not in before], "another sender")
     kernel.stack.close()
     (run,) = tracked.runs(request.node.name)
     assert run.info.status == "FINISHED" and run.data.metrics["loss"] == 1.0
@@ -67,10 +56,17 @@ def test_what_looks_after_the_sender_is_no_thread_of_the_cells(tracked: Any, ker
 def test_a_kernel_that_lives_on_is_not_taken_for_ended(tracked: Any, kernel: Any, request: Any) -> None:
     """Two of its threads found the sender gone, and each has started one: the first hears no bell any more."""
     kernel.run("from nbtrack.kernel.execution import current\ncurrent()._start_sender()", "cell-0")
-    kernel.run("import time; time.sleep(3)", "cell-1")
+
+    def delivered() -> list[str]:
+        place = tracked.client.get_experiment_by_name(request.node.name)
+        runs = tracked.client.search_runs([place.experiment_id]) if place else []
+        return [metric for run in runs for metric in run.data.metrics]
+
+    for metric in ("soon", "late"):  # what delivered the one has looked at its kernel when it delivers the other
+        kernel.run(f"import mlflow; mlflow.log_metric('{metric}', 2.0)", "cell-1")
+        wait_for(delivered, metric, until=lambda metrics, metric=metric: metric in metrics)
     (folder,) = tracked.executions()
     assert not [event for _, _, event in read_events(folder) if event["kind"] == "kernel_end"]
-    kernel.run("import mlflow; mlflow.log_metric('late', 2.0)", "cell-1")
     kernel.stack.close()
     (run,) = tracked.runs(request.node.name)
     assert run.info.status == "FINISHED" and run.data.metrics["late"] == 2.0
@@ -79,7 +75,7 @@ def test_a_kernel_that_lives_on_is_not_taken_for_ended(tracked: Any, kernel: Any
 def test_the_next_kernel_has_delivered_what_was_left(tracked: Any, kernel: Any, write: Any) -> None:
     write("20260101-left")
     kernel.run("1", "cell-0")
-    wait_for(lambda: "status" in read_json(execution_folder("20260101-left") / "run.json"))
+    wait_for(lambda: "status" in read_json(execution_folder("20260101-left") / "run.json"), "delivery")
     (run,) = tracked.client.search_runs([tracked.client.get_experiment_by_name("20260101-left").experiment_id])
     assert run.info.status == "FINISHED"
 
@@ -100,7 +96,7 @@ def test_jupyters_server_has_delivered_what_was_left(tracked: Any, write: Any) -
             command, cwd=tracked.folder, env=tracked.env | home, stdout=log, stderr=log, start_new_session=True
         )
     with guarded(server.pid):
-        wait_for(lambda: "status" in read_json(execution_folder("20260102-left") / "run.json"))
+        wait_for(lambda: "status" in read_json(execution_folder("20260102-left") / "run.json"), "delivery")
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
     assert tracked.runs("20260102-left")[0].info.status == "FINISHED"

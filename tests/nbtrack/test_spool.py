@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from nbtrack import health, spool
 from nbtrack.executions import execution_folder, run_address
@@ -46,10 +46,9 @@ def test_one_process_waits_for_a_server_that_is_away_and_others_leave(tracked: A
     env = tracked.env | {"POKEBATTLE_LINGER": "600"}
     with subprocess.Popen(command, env=env) as first:
         try:
-            while "away" not in read_json(execution_folder("20260101-away") / "run.json"):
-                assert first.poll() is None
-                time.sleep(0.05)
-            time.sleep(0.5)  # it waits now
+            record = execution_folder("20260101-away") / "run.json"  # is written under the lock that keeps others away
+            wait_for(lambda: first.poll() is not None or "away" in read_json(record), "the first to look")
+            assert first.poll() is None
             subprocess.run(command, env=env, check=True, timeout=30)
             assert first.poll() is None
         finally:
@@ -101,10 +100,7 @@ def test_what_the_server_fails_at_is_set_aside_after_a_minute_and_tried_again_on
     )
     assert tracked.papermill(tracked.write("collide.ipynb", make_notebook(*cells))).returncode == 0
     (folder,) = tracked.executions()
-    deadline = time.monotonic() + 60
-    while _is_locked(folder / "lock"):  # the sender still tries
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: not _is_locked(folder / "lock"), "the sender to leave")
     write("20990101-behind", {"kind": "params", "values": {"depth": 3}})
     assert sorted(result.partition(":")[0] for result in spool.drain().values()) == ["delivered", "held up"]
     (waits,) = health._waiting()

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run
 from sklearn.linear_model import LogisticRegression
+from waiting import wait_for
 
 from nbtrack import MLflowTracker, get_mlflow_tracker
 from pokebattle.game.matchups import MATCHUP
@@ -217,8 +217,10 @@ def test_a_script_that_is_stopped_is_killed_and_says_by_what(tracked: Any, sign:
 
 def test_commit_dirty_flag_and_lock_are_on_the_run(tracked: Any) -> None:
     body = """
+from pathlib import Path
 with tracker.start_run("clean"):
-    time.sleep(1)  # until it is opened
+    while not list(Path("state").glob("executions/*/run.json")):  # until it is opened
+        time.sleep(0.01)
 with open(__file__, "a") as file:
     file.write("# changed")
 with tracker.start_run("changed"):
@@ -297,10 +299,8 @@ def test_without_a_server_nothing_stalls_or_is_lost_and_sync_delivers_once(track
     if hole:
         hole.close()
     (tracked.folder / "state" / "server.json").write_text(json.dumps(record | {"uri": tracked.uri}))
-    deadline = time.monotonic() + 60
-    while (synced := tracked.execute("python", "-m", "pokebattle", "sync")).returncode and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert synced.returncode == 0, synced.stdout + synced.stderr
+    sync = ("python", "-m", "pokebattle", "sync")
+    wait_for(lambda: tracked.execute(*sync), "sync to succeed", until=lambda synced: synced.returncode == 0)
     tracked.execute("python", "-m", "pokebattle", "sync")
     runs = tracked.runs(name, 3)
     assert {run.info.run_name for run in runs} == {"alone 0", "alone 1", "alone 2"} and len(runs) == 3

@@ -5,11 +5,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 QUICK = ["-p", "n_estimators", "5", "-p", "n_bootstrap", "20", "-p", "max_matchups", "400"]
 TRAIN = ["python", "-m", "pokebattle", "train", "--model-type", "xgboost", "--version", "sample"]
@@ -57,9 +57,7 @@ def test_ctrl_c_ends_it_and_its_run(tracked: Any) -> None:
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
-    while not list((tracked.folder / "state").glob("executions/*/run.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: list((tracked.folder / "state").glob("executions/*/run.json")), "a run that is open")
     os.killpg(train.pid, signal.SIGINT)  # as a terminal does
     _, said = train.communicate(timeout=60)
     assert train.returncode == 1 and "Aborted!" in said

@@ -3,12 +3,12 @@
 import hashlib
 import json
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from waiting import wait_for
 
 from nbtrack.mlflow_rest import MlflowRest
 from nbtrack.provenance import code_diff, code_version, is_committed
@@ -160,10 +160,10 @@ def test_figures_are_artifacts(tracked: Any, make_notebook: Any) -> None:
     assert names == ["figures/cell_02.png"]
 
 
-def test_a_server_that_closes_idle_connections_is_not_taken_for_away(mlflow_server: str) -> None:
-    rest = MlflowRest(mlflow_server)
+def test_a_server_that_closes_idle_connections_is_not_taken_for_away(closing: Any) -> None:
+    rest = MlflowRest(f"http://127.0.0.1:{closing.servers[0].sockets[0].getsockname()[1]}")
     experiment = rest.experiment("idle")
-    time.sleep(6.5)  # uvicorn closes after 5
+    wait_for(lambda: not closing.server_state.connections, "the server to close the connection")
     assert rest.experiment("idle") == experiment
 
 

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import nbformat
 import pytest
 from guard import guarded
+from waiting import wait_for
 
 from nbtrack.errors import ServerError
 from nbtrack.team import settings
@@ -80,8 +80,7 @@ class Team:
         command = [sys.executable, "-m", "pokebattle", "shared", "start"]
         child = subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for find in (self.database_pid, self.server_pid):
-            while child.poll() is None and not find():
-                time.sleep(0.05)
+            wait_for(lambda find=find: child.poll() is not None or find(), "its process", SECONDS)
             if pid := find():
                 self.guards.enter_context(guarded(pid))
         said = child.communicate(timeout=SECONDS)[0]
@@ -144,14 +143,12 @@ class Team:
 
     def runs(self, experiment: str, count: int, seconds: float = 120.0) -> list[dict[str, Any]]:
         """Return an experiment's runs, waiting until there are ``count`` and all of them are closed."""
-        admin, deadline = self.account("ADMIN"), time.monotonic() + seconds
-        while True:
-            found = self._runs(admin, experiment)
-            if len(found) >= count and all(run["info"]["status"] != "RUNNING" for run in found):
-                return found
-            if time.monotonic() > deadline:
-                raise AssertionError(f"expected {count} closed runs, got {[run['info'] for run in found]}")
-            time.sleep(0.5)
+        admin = self.account("ADMIN")
+
+        def are_closed(runs: list[dict[str, Any]]) -> bool:
+            return len(runs) >= count and all(run["info"]["status"] != "RUNNING" for run in runs)
+
+        return wait_for(lambda: self._runs(admin, experiment), f"{count} closed runs", seconds, until=are_closed)
 
     @staticmethod
     def _runs(admin: AccountsClient, experiment: str) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import nbformat
 import psutil
 import pytest
 from guard import guarded
+from waiting import wait_for
 
 from nbtrack.mlflow_rest import MlflowRest, ServerError
 from nbtrack.team import postgres, stack
@@ -77,19 +78,23 @@ class Stalls:
         self.thread.join()
 
 
-def wait_for(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.1)
-
-
 def points(team, experiment):
     """How many values of m the experiment's runs have together."""
     with contextlib.suppress(OSError, ServerError, AssertionError):
         admin = team.account("ADMIN")
         return sum(run["data"].get("metrics", [{"step": 0}])[0]["step"] for run in team._runs(admin, experiment))
     return 0
+
+
+def written(team, name):
+    """How many values of m are in the journals on somebody's machine."""
+    journals = (team.folder / f"of-{name}" / "executions").glob("*/journal.jsonl")
+    return sum(journal.read_text().count('"key": "m"') for journal in journals)
+
+
+def go_on(team, name, child, before):
+    """Wait until a notebook has logged two values more than ``before``, or has ended."""
+    wait_for(lambda: child.poll() is not None or written(team, name) >= before + 2, "two more values")
 
 
 def test_eight_notebooks_at_once_give_eight_runs(make_team, make_notebook, tmp_path, record_property):
@@ -114,19 +119,21 @@ def test_the_database_is_restarted_in_the_middle(make_team, make_notebook, tmp_p
     person = team.new_account("anna", "team")
     other = team.account("ADMIN").call("POST", "experiments/create", name="stalls")["experiment_id"]
     child = team.papermill(person, steady(make_notebook, tmp_path, "anna"))
-    wait_for(lambda: points(team, "steady") >= 2, 120)
+    wait_for(lambda: points(team, "steady") >= 2, "two values", 120)
     folder = team.state / "shared/postgres"
     with Stalls(team.account("ADMIN"), other) as stalls:
         assert postgres.stop(folder)
-        wait_for(lambda: stack.health(team.uri) is not None)
+        before = written(team, "anna")
+        wait_for(lambda: stack.health(team.uri) is not None, "a health that tells of it")
         assert "database does not answer" in stack.health(team.uri)
         said = team.type("shared", "status", status=1)
         assert "BAD  database   PostgreSQL does not run" in said and "database does not answer" in said
-        time.sleep(3)
+        go_on(team, "anna", child, before)
         team.type("shared", "start")
         team.guards.enter_context(guarded(team.database_pid()))
-        wait_for(lambda: stack.health(team.uri) is None)
-        time.sleep(2)
+        wait_for(lambda: stack.health(team.uri) is None, "a server that is well")
+        calls = len(stalls.took)
+        wait_for(lambda: len(stalls.took) > calls + 1, "a call of the bare writer from its begin to its end")
     record_property("longest stall of a bare writer", round(max(stalls.took), 2))
     assert max(stalls.took) < 30
     finish([child])
@@ -137,12 +144,13 @@ def test_the_database_is_restarted_in_the_middle(make_team, make_notebook, tmp_p
 def test_the_server_is_killed_in_the_middle(make_team, make_notebook, tmp_path):
     team = make_team()
     child = team.papermill(team.new_account("anna", "team"), steady(make_notebook, tmp_path, "anna"))
-    wait_for(lambda: points(team, "steady") >= 2, 120)
+    wait_for(lambda: points(team, "steady") >= 2, "two values", 120)
     os.killpg(team.server_pid(), signal.SIGKILL)
+    before = written(team, "anna")
     assert "it does not answer" in stack.health(team.uri)
     said = team.type("shared", "status", status=1)
     assert "ok   database" in said and "BAD  server" in said and "BAD  health" in said
-    time.sleep(3)
+    go_on(team, "anna", child, before)
     team.start()
     finish([child])
     (run,) = team.runs("steady", 1)
@@ -323,7 +331,7 @@ def emulator(tmp_path):
     command = [sys.executable, "-u", "-m", "moto.server", "--host", "127.0.0.1", "--port", "0"]
     child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     with guarded(child.pid):
-        wait_for(lambda: b"Running on http" in (tmp_path / "s3.log").read_bytes())
+        wait_for(lambda: b"Running on http" in (tmp_path / "s3.log").read_bytes(), "the emulator of S3")
         text = (tmp_path / "s3.log").read_text()
         uri = text.partition("Running on ")[2].split()[0]
         keys = {"aws_access_key_id": "key", "aws_secret_access_key": WORD, "region_name": "us-east-1"}

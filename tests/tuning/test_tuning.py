@@ -22,6 +22,7 @@ import pytest
 from guard import guarded
 from optuna.storages import _cached_storage
 from optuna.trial import TrialState
+from waiting import wait_for
 
 from nbtrack import processes
 from pokebattle.datasets import load_battles
@@ -113,13 +114,12 @@ def in_background(search: Search, *args: Any, **kwargs: Any) -> threading.Thread
 
 def running(url: str, name: str, count: int = 1) -> list[Any]:
     """Trials that are under way, say who is at them and have their values, as another process sees them."""
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
+
+    def begun() -> list[Any]:
         trials = optuna.load_study(study_name=name, storage=url).get_trials(states=(TrialState.RUNNING,))
-        if len(found := [one for one in trials if "worker" in one.user_attrs and one.params]) >= count:
-            return found
-        time.sleep(0.1)
-    raise AssertionError("no trial began")
+        return [one for one in trials if "worker" in one.user_attrs and one.params]
+
+    return wait_for(begun, f"{count} trials under way", SECONDS, until=lambda found: len(found) >= count)
 
 
 # The objective
@@ -361,15 +361,23 @@ def test_a_database_that_is_away_costs_no_trial(
 ) -> None:
     monkeypatch.setattr(Quick, "seconds", 0.4)
     monkeypatch.setattr(storage, "PAUSE", 0.2)
+    passes, missed = storage._passes, []
+    monkeypatch.setattr(storage, "_passes", lambda error: missed.append(error) or passes(error))
     search = open_search(PARAMS, BATTLES, shared)
     crew = in_background(search, 8)
     running(shared, search.study.study_name)
+
+    def completed() -> int:
+        trials = optuna.load_study(study_name=search.study.study_name, storage=shared).trials
+        return sum(trial.state == TrialState.COMPLETE for trial in trials)
+
     for _ in range(2):
+        before = len(missed), completed()
         postgres.stop()
-        time.sleep(1.5)
+        wait_for(lambda: len(missed), "calls that find it away", until=lambda calls, n=before[0]: calls >= n + 2)
         postgres.start()
         guards.enter_context(guarded(postgres.get_pid()))
-        time.sleep(0.5)
+        wait_for(completed, "a trial after it", until=lambda trials, n=before[1]: trials > n)
     crew.join(SECONDS)
     errors = [trial.user_attrs["error"] for trial in search.study.trials if "error" in trial.user_attrs]
     assert errors == [] and states(search) == {"COMPLETE": 8}
