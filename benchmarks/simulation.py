@@ -47,7 +47,7 @@ def measure(policy: str, n_matchups: int, cache: Path, n_bootstrap: int) -> None
     fought = engine.fight(drawn, N_ENGINE, stream="training", cache=cache)
     predictions = {str(n): chances(fought, n) for n in N_SIMULATED}
     scores = evaluate(fought, predictions, n_bootstrap=n_bootstrap, random_state=0)
-    for row in scores[scores["figure"] == "excess_percent"].iloc[:-1].itertuples():
+    for row in scores[scores["metric"] == "excess_percent"].iloc[:-1].itertuples():
         sys.stdout.write(
             f"  {row.predictor:>5} simulated: excess {row.value:.2f} % [{row.low:.2f}, {row.high:.2f}], "
             f"{n_matchups} matchups x {N_ENGINE}\n"

@@ -1,13 +1,13 @@
-"""How good predictions are: figures with intervals, comparisons of models, explanations and plots."""
+"""How good predictions are: metrics with intervals, comparisons of models, explanations and plots."""
 
 from pokebattle.evaluation.metrics import (
     LIMIT,
+    all_metrics,
     bayes_limit,
     calibration_table,
     entropy,
     evaluate,
     evaluate_policies,
-    figures_of_merit,
     gain,
     gain_metrics,
     has_limit,
@@ -23,12 +23,12 @@ from pokebattle.evaluation.metrics import (
 
 __all__ = [
     "LIMIT",
+    "all_metrics",
     "bayes_limit",
     "calibration_table",
     "entropy",
     "evaluate",
     "evaluate_policies",
-    "figures_of_merit",
     "gain",
     "gain_metrics",
     "has_limit",

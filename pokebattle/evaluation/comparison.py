@@ -40,8 +40,8 @@ def compare_feature_sets(params: Params) -> pd.DataFrame:
     if not all(map(has_limit, tests.values())):
         return note("a formula decides these battles: there is no limit to compare feature sets with")
     scores = fit_and_judge(params, sets, tests)
-    excess = scores[(scores["figure"] == "excess_percent") & (scores["predictor"] != LIMIT)]
-    return excess.set_index(["protocol", "predictor"]).drop(columns=["figure"])
+    excess = scores[(scores["metric"] == "excess_percent") & (scores["predictor"] != LIMIT)]
+    return excess.set_index(["protocol", "predictor"]).drop(columns=["metric"])
 
 
 def fit_and_judge(params: Params, sets: Mapping[str, BattleSet], tests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

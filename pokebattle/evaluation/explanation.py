@@ -117,11 +117,11 @@ def move_kinds() -> pd.DataFrame:
             "misses often (accuracy below 90 %)": ~moves["always_hits"] & (moves["accuracy"] < 90),
             "takes two turns": moves["charge"] | moves["recharge"] | moves["locks_in"],
             "its user faints": moves["self_destruct"],
-            "needs an occasion": moves[["needs_sleeping_target", "needs_attacking_target", "first_turn_only"]].any(
-                axis=1
-            ),
+            "works only in some situations": moves[
+                ["needs_sleeping_target", "needs_attacking_target", "first_turn_only"]
+            ].any(axis=1),
             "hits more than once": moves["multihit_max"] > 1,
-            "may ail the target": ailments,
+            "may cause a condition": ailments,
             "changes stats": (moves["self_boosts"] != "") | (moves["target_boosts"] != ""),
             "recoil or drain": (moves["recoil"] > 0) | (moves["drain"] > 0),
             "strikes first or last": moves["priority"] != 0,

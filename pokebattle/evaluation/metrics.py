@@ -135,7 +135,7 @@ def species_bootstrap(
     return np.vstack([np.ones((1, len(matchups))), counts[:, a] * np.where(a == b, 1, counts[:, b])])
 
 
-def figures_of_merit(
+def all_metrics(
     matchups: pd.DataFrame, probability: np.ndarray, weights: np.ndarray | None = None, n_bins: int = 10
 ) -> pd.DataFrame:
     """Compute all metrics of one predictor over single battles.
@@ -153,7 +153,7 @@ def figures_of_merit(
 
     Returns
     -------
-    DataFrame of shape (n_resamples, n_figures)
+    DataFrame of shape (n_resamples, n_metrics)
         accuracy, precision, recall, f1_score, roc_auc, log_loss (nats per battle), brier, calibration_error (mean
         distance between predicted and observed share over the bins), favourite_agreement (share of the battles in
         matchups whose predicted favourite won more often), excess_percent (log-loss above the Bayes limit, in percent
@@ -195,7 +195,7 @@ def figures_of_merit(
         )
     ).T
     with np.errstate(invalid="ignore", divide="ignore"):
-        figures = {
+        metrics = {
             "accuracy": 1 - (false_a + missed_a) / total,
             "precision": true_a / (true_a + false_a),
             "recall": true_a / (true_a + missed_a),
@@ -208,7 +208,7 @@ def figures_of_merit(
             "excess_percent": 100 * (loss / floor - 1),
             "error_of_p": np.sqrt(np.maximum(squares - least_squares, 0) / total),
         }
-    return pd.DataFrame(figures)
+    return pd.DataFrame(metrics)
 
 
 def has_limit(matchups: pd.DataFrame) -> bool:
@@ -230,7 +230,7 @@ def bayes_limit(matchups: pd.DataFrame, weights: np.ndarray | None = None) -> pd
     matchups : DataFrame
         Columns wins_a and n_battles (at least 2).
     weights : ndarray of shape (n_resamples, n_matchups), optional
-        As in `figures_of_merit`.
+        As in `all_metrics`.
 
     Returns
     -------
@@ -269,23 +269,23 @@ def evaluate(
     random_state : int
         Seed of the resamples.
     n_bins : int, default 10
-        As in `figures_of_merit`.
+        As in `all_metrics`.
     families : Series, optional
         If given, resample families instead of species, see `species_bootstrap`. Use it if whole families are unseen.
 
     Returns
     -------
     DataFrame
-        One row per predictor and metric, without undefined metrics: predictor, figure, value, low, high (95 %
+        One row per predictor and metric, without undefined metrics: predictor, metric, value, low, high (95 %
         interval), n_matchups, n_battles. The last predictor is the Bayes limit, if it can be estimated.
 
     Raises
     ------
     ValueError
-        As in `figures_of_merit`.
+        As in `all_metrics`.
     """
     weights = species_bootstrap(matchups, n_bootstrap, random_state, families)
-    tables = {name: figures_of_merit(matchups, p, weights, n_bins) for name, p in predictions.items()}
+    tables = {name: all_metrics(matchups, p, weights, n_bins) for name, p in predictions.items()}
     if has_limit(matchups):
         tables[LIMIT] = bayes_limit(matchups, weights)
     scores = pd.concat([_with_interval(table) for table in tables.values()], keys=tables, names=["predictor"])
@@ -311,7 +311,7 @@ def evaluate_policies(matchups: pd.DataFrame, predictions: Mapping[str, np.ndarr
     Raises
     ------
     ValueError
-        As in `figures_of_merit`.
+        As in `all_metrics`.
     """
     policies = list(matchups["policy"].unique()) if "policy" in matchups else []
     parts = {"all": np.ones(len(matchups), dtype=bool)}
@@ -347,19 +347,19 @@ def gain(
     Returns
     -------
     DataFrame
-        Index figure (the metrics of `MAIN` that are defined); columns before, after, gain (positive if `after` is
+        Index metric (the metrics of `MAIN` that are defined); columns before, after, gain (positive if `after` is
         better), low, high (95 % interval of the gain), n_matchups.
 
     Raises
     ------
     ValueError
-        As in `figures_of_merit`.
+        As in `all_metrics`.
     """
     weights = species_bootstrap(matchups, n_bootstrap, random_state, families)
-    one, other = (figures_of_merit(matchups, p, weights)[list(MAIN)] for p in (before, after))
-    difference = _with_interval((one - other) * [-1 if figure == "accuracy" else 1 for figure in MAIN])
+    one, other = (all_metrics(matchups, p, weights)[list(MAIN)] for p in (before, after))
+    difference = _with_interval((one - other) * [-1 if metric == "accuracy" else 1 for metric in MAIN])
     table = pd.DataFrame({"before": one.iloc[0], "after": other.iloc[0], "gain": difference["value"]})
-    return table.join(difference[["low", "high"]]).dropna().rename_axis("figure").assign(n_matchups=len(matchups))
+    return table.join(difference[["low", "high"]]).dropna().rename_axis("metric").assign(n_matchups=len(matchups))
 
 
 def gain_metrics(table: pd.DataFrame) -> dict[str, float]:
@@ -373,27 +373,27 @@ def gain_metrics(table: pd.DataFrame) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        `gain_<figure>`, `gain_<figure>_low`, `gain_<figure>_high`; empty for an empty table.
+        `gain_<metric>`, `gain_<metric>_low`, `gain_<metric>_high`; empty for an empty table.
     """
     columns = {"gain": "", "low": "_low", "high": "_high"}
-    return {f"gain_{figure}{end}": row[column] for figure, row in table.iterrows() for column, end in columns.items()}
+    return {f"gain_{metric}{end}": row[column] for metric, row in table.iterrows() for column, end in columns.items()}
 
 
-def result_table(scores: pd.DataFrame, figures: Mapping[str, int]) -> pd.DataFrame:
+def result_table(scores: pd.DataFrame, decimals: Mapping[str, int]) -> pd.DataFrame:
     """Format the result of `evaluate` as a table: one row per predictor, cells of the form `value [low, high]`.
 
     Parameters
     ----------
     scores : DataFrame
         From `evaluate`.
-    figures : mapping of str to int
+    decimals : mapping of str to int
         The metrics to show, and their decimals.
     """
-    shown = scores[scores["figure"].isin(list(figures))]
-    numbers = zip(shown["figure"], shown["value"], shown["low"], shown["high"], strict=True)
-    cells = [f"{v:.{figures[f]}f} [{low:.{figures[f]}f}, {high:.{figures[f]}f}]" for f, v, low, high in numbers]
-    wide = shown.assign(cell=cells).pivot(index="predictor", columns="figure", values="cell")
-    wide = wide.reindex(index=scores["predictor"].unique(), columns=list(figures))
+    shown = scores[scores["metric"].isin(list(decimals))]
+    numbers = zip(shown["metric"], shown["value"], shown["low"], shown["high"], strict=True)
+    cells = [f"{v:.{decimals[f]}f} [{low:.{decimals[f]}f}, {high:.{decimals[f]}f}]" for f, v, low, high in numbers]
+    wide = shown.assign(cell=cells).pivot(index="predictor", columns="metric", values="cell")
+    wide = wide.reindex(index=scores["predictor"].unique(), columns=list(decimals))
     return wide.fillna("").rename_axis(index=None, columns=None)
 
 
@@ -415,20 +415,20 @@ def run_metrics(scores: pd.DataFrame, predictor: str) -> dict[str, float]:
         `baseline_<name>_...`. For each policy, the metrics of `MAIN` of `predictor` as `<policy>_...`.
     """
     named: dict[str, float] = {}
-    columns = ("predictor", "figure", "value", "low", "high")
+    columns = ("predictor", "metric", "value", "low", "high")
     policies = scores["policy"] if "policy" in scores else ["all"] * len(scores)
-    for policy, name, figure, value, low, high in zip(policies, *(scores[c] for c in columns), strict=True):
-        key = "test_accuracy" if figure == "accuracy" else figure
+    for policy, name, metric, value, low, high in zip(policies, *(scores[c] for c in columns), strict=True):
+        key = "test_accuracy" if metric == "accuracy" else metric
         if policy != "all":
-            if name == predictor and figure in MAIN:
-                named |= {f"{policy}_{figure}": value, f"{policy}_{figure}_low": low, f"{policy}_{figure}_high": high}
+            if name == predictor and metric in MAIN:
+                named |= {f"{policy}_{metric}": value, f"{policy}_{metric}_low": low, f"{policy}_{metric}_high": high}
         elif name == predictor:
             named |= {key: value, f"{key}_low": low, f"{key}_high": high}
         elif name == LIMIT:
-            if figure != "excess_percent":
-                named[f"bayes_{figure}"] = value
-        elif figure in MAIN:
-            named[f"baseline_{re.sub(r'[^a-z0-9]+', '_', name.lower())}_{figure}"] = value
+            if metric != "excess_percent":
+                named[f"bayes_{metric}"] = value
+        elif metric in MAIN:
+            named[f"baseline_{re.sub(r'[^a-z0-9]+', '_', name.lower())}_{metric}"] = value
     return named
 
 
@@ -453,7 +453,7 @@ def calibration_table(matchups: pd.DataFrame, probability: np.ndarray, n_bins: i
     Raises
     ------
     ValueError
-        As in `figures_of_merit`.
+        As in `all_metrics`.
     """
     wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
     p = _checked(probability, len(matchups))
@@ -488,7 +488,7 @@ def largest_errors(matchups: pd.DataFrame, probability: np.ndarray, n_largest: i
     Raises
     ------
     ValueError
-        As in `figures_of_merit`.
+        As in `all_metrics`.
     """
     n, p = matchups["n_battles"].to_numpy(), _checked(probability, len(matchups))
     observed = matchups["wins_a"].to_numpy() / n
@@ -541,7 +541,7 @@ def learning_curve(
         part, known = rest.head(size), numbers[:, others[:size]]
         fitted = clone(model).fit(known, part["wins_a"], part["n_battles"], species)
         seen, unseen = (
-            _with_interval(figures_of_merit(matchups, fitted.predict_proba(described)[:, 1], w)).loc["log_loss"]
+            _with_interval(all_metrics(matchups, fitted.predict_proba(described)[:, 1], w)).loc["log_loss"]
             for matchups, described, w in ((part, known, None), (held_out, new, weights))
         )
         rows.append((size, seen["value"], unseen["value"], unseen["low"], unseen["high"]))
@@ -577,4 +577,4 @@ def _roc_auc(wins: np.ndarray, losses: np.ndarray, p: np.ndarray, weights: np.nd
 def _with_interval(table: pd.DataFrame) -> pd.DataFrame:
     """Return row 0 as the value and the quantiles of the other rows as its interval, one row per metric."""
     low, high = (table.iloc[1:].quantile(bound) for bound in INTERVAL)
-    return pd.DataFrame({"value": table.iloc[0], "low": low, "high": high}).rename_axis("figure")
+    return pd.DataFrame({"value": table.iloc[0], "low": low, "high": high}).rename_axis("metric")

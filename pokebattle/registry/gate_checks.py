@@ -240,9 +240,7 @@ class GateChecks:
 
     def calibration(self) -> Row:
         """Check the calibration error."""
-        figures = evaluation.figures_of_merit(
-            self.judging_set.matchups, self.predicted, n_bins=self.params.calibration_bins
-        )
+        figures = evaluation.all_metrics(self.judging_set.matchups, self.predicted, n_bins=self.params.calibration_bins)
         error, bound = figures["calibration_error"].iloc[0], self.bounds.calibration_error
         return f"{error:.4f}", f"at most {bound:g}", PASSED if error <= bound else REFUSED
 

@@ -156,6 +156,6 @@ def test_a_matchup_from_both_sides_counts_once_and_has_no_limit(v1):
     assert (len(part), len(judged)) == (6, 3)
     assert not has_limit(judged)
     scores = evaluate(judged, {"half": np.full(3, 0.5)}, n_bootstrap=20, random_state=0)
-    assert "excess_percent" not in set(scores["figure"])
+    assert "excess_percent" not in set(scores["metric"])
     assert set(scores["predictor"]) == {"half"}
     assert bayes_limit(judged.assign(n_battles=2)).notna().all(axis=None)

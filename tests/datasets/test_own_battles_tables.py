@@ -566,7 +566,7 @@ def test_a_model_learns_the_invented_league_and_is_judged_as_any_other(own, mode
     predictions = {"model": model.predict_proba(test)[:, 1], **baselines(own.training, test, species=own.species)}
     assert list(predictions) == ["model", "constant", "faster species", "higher base-stat total", "logistic regression"]
     scores = evaluation.evaluate_policies(test, predictions, n_bootstrap=20, random_state=1)
-    loss = scores[scores["figure"] == "log_loss"].set_index("predictor")["value"]
+    loss = scores[scores["metric"] == "log_loss"].set_index("predictor")["value"]
     assert loss["model"] < 0.6 < loss["constant"]
     numbers = StatFeatures(own.species).both_orientations(own.training)
     curve = evaluation.learning_curve(model, own.training, numbers, 2, n_bootstrap=20, random_state=1)

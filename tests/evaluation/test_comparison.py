@@ -23,6 +23,6 @@ def test_every_protocol_and_feature_set_is_fitted_and_judged(monkeypatch: pytest
     training, test = sets["both_unseen"].training, tests["both_unseen"]
     alone = BattleWinner.from_params(params.model_copy(update={"features": "raw"}))
     alone.fit(training, training["wins_a"], training["n_battles"])
-    expected = evaluation.figures_of_merit(test, alone.predict_proba(test)[:, 1])["log_loss"][0]
-    found = scores.set_index(["protocol", "predictor", "figure"]).loc[("both_unseen", "raw", "log_loss"), "value"]
+    expected = evaluation.all_metrics(test, alone.predict_proba(test)[:, 1])["log_loss"][0]
+    found = scores.set_index(["protocol", "predictor", "metric"]).loc[("both_unseen", "raw", "log_loss"), "value"]
     assert found == pytest.approx(expected)

@@ -35,7 +35,7 @@ def fought(n_matchups: int = 1700, n_battles: int = 400, random_state: int = 0) 
 
 
 def excess(matchups: pd.DataFrame, p: np.ndarray) -> float:
-    return float(evaluation.figures_of_merit(matchups, p)["excess_percent"].iloc[0])
+    return float(evaluation.all_metrics(matchups, p)["excess_percent"].iloc[0])
 
 
 @pytest.mark.parametrize("random_state", range(5))
@@ -50,7 +50,7 @@ def test_the_plug_in_limit_would_flatter_nobody() -> None:
     """Without the correction, 20 battles a matchup make a perfect predictor look several percent bad."""
     matchups, p = fought(n_battles=20)
     plug_in = evaluation.entropy(matchups["wins_a"].to_numpy() / 20).mean()
-    loss = evaluation.figures_of_merit(matchups, p)["log_loss"].iloc[0]
+    loss = evaluation.all_metrics(matchups, p)["log_loss"].iloc[0]
     assert loss / plug_in > 1.05
     assert abs(excess(matchups, p)) < 2
 
@@ -59,14 +59,14 @@ def test_the_ceiling_is_the_accuracy_of_the_true_probabilities() -> None:
     matchups, p = fought(n_matchups=15_000, n_battles=50)
     ceiling = evaluation.bayes_limit(matchups)["accuracy"].iloc[0]
     assert ceiling == pytest.approx(np.maximum(p, 1 - p).mean(), abs=1e-3)
-    assert ceiling == pytest.approx(evaluation.figures_of_merit(matchups, p)["accuracy"].iloc[0], abs=2e-3)
+    assert ceiling == pytest.approx(evaluation.all_metrics(matchups, p)["accuracy"].iloc[0], abs=2e-3)
 
 
 @pytest.mark.parametrize("spoil", [lambda z: z / 2, lambda z: 1.5 * z, lambda z: z + 1, lambda z: z + np.sin(9 * z)])
 def test_a_worse_model_is_worse(spoil: Callable[[np.ndarray], np.ndarray]) -> None:
     matchups, p = fought()
-    worse = evaluation.figures_of_merit(matchups, expit(spoil(logit(p)))).iloc[0]
-    perfect = evaluation.figures_of_merit(matchups, p).iloc[0]
+    worse = evaluation.all_metrics(matchups, expit(spoil(logit(p)))).iloc[0]
+    perfect = evaluation.all_metrics(matchups, p).iloc[0]
     assert worse["excess_percent"] > 2
     for figure in ("log_loss", "brier", "calibration_error"):
         assert worse[figure] > perfect[figure]
@@ -78,7 +78,7 @@ def test_figures_equal_scikit_learn_on_single_battles() -> None:
     battles = matchups.loc[matchups.index.repeat(30)]
     y = (battles.groupby(level=0).cumcount() < battles["wins_a"]).to_numpy().astype(int)
     q = np.repeat(p, 30)
-    ours = evaluation.figures_of_merit(matchups, p).iloc[0]
+    ours = evaluation.all_metrics(matchups, p).iloc[0]
     for name in ("accuracy", "precision", "recall", "f1"):
         expected = getattr(sklearn_metrics, f"{name}_score")(y, q >= 0.5)
         assert ours["f1_score" if name == "f1" else name] == pytest.approx(expected, abs=1e-12)
@@ -91,14 +91,14 @@ def test_weights_mean_repetition() -> None:
     matchups, p = fought(n_matchups=60, n_battles=20)
     times = np.random.default_rng(1).integers(0, 4, 60)
     repeated = np.repeat(np.arange(60), times)
-    weighted = evaluation.figures_of_merit(matchups, p, times[None, :].astype(float)).iloc[0]
-    copied = evaluation.figures_of_merit(matchups.iloc[repeated], p[repeated]).iloc[0]
+    weighted = evaluation.all_metrics(matchups, p, times[None, :].astype(float)).iloc[0]
+    copied = evaluation.all_metrics(matchups.iloc[repeated], p[repeated]).iloc[0]
     pd.testing.assert_series_equal(weighted, copied, atol=1e-12)
 
 
 def test_calibration_error_by_hand() -> None:
     matchups = pd.DataFrame({"wins_a": [3, 9], "n_battles": [10, 10]})
-    error = evaluation.figures_of_merit(matchups, np.array([0.25, 0.7]))["calibration_error"].iloc[0]
+    error = evaluation.all_metrics(matchups, np.array([0.25, 0.7]))["calibration_error"].iloc[0]
     assert error == pytest.approx((0.05 + 0.2) / 2)
 
 
@@ -120,7 +120,7 @@ def test_orientation_is_drawn_by_the_pair_alone() -> None:
 
 def test_mirrored_battles_mirror_the_figures() -> None:
     matchups, p = fought(n_matchups=300)
-    one, other = (evaluation.figures_of_merit(matchups, p), evaluation.figures_of_merit(mirror(matchups), 1 - p))
+    one, other = (evaluation.all_metrics(matchups, p), evaluation.all_metrics(mirror(matchups), 1 - p))
     same = ["accuracy", "roc_auc", "log_loss", "brier", "excess_percent"]
     pd.testing.assert_frame_equal(one[same], other[same])
 
@@ -130,7 +130,7 @@ def test_intervals_resample_species() -> None:
     scores = evaluation.evaluate(matchups, {"model": p}, n_bootstrap=300, random_state=1)
     again = evaluation.evaluate(matchups, {"model": p}, n_bootstrap=300, random_state=1)
     pd.testing.assert_frame_equal(scores, again)
-    scores = scores[scores["figure"] != "calibration_error"]  # resampling adds to it
+    scores = scores[scores["metric"] != "calibration_error"]  # resampling adds to it
     assert ((scores["low"] <= scores["value"]) & (scores["value"] <= scores["high"])).all()
     weights = evaluation.species_bootstrap(matchups, 300, 1)
     assert weights.shape == (301, 400) and (weights[0] == 1).all()
@@ -156,12 +156,12 @@ def test_where_families_are_unseen_they_are_resampled_whole() -> None:
 
 def test_error_of_p_and_agreement_by_hand() -> None:
     matchups = pd.DataFrame({"wins_a": [900, 200, 500], "n_battles": [1000, 1000, 1000]})
-    figures = evaluation.figures_of_merit(matchups, np.array([0.6, 0.1, 0.7])).iloc[0]
+    figures = evaluation.all_metrics(matchups, np.array([0.6, 0.1, 0.7])).iloc[0]
     assert figures["error_of_p"] == pytest.approx(np.sqrt((0.3**2 + 0.1**2 + 0.2**2) / 3), abs=0.002)
     assert figures["favourite_agreement"] == pytest.approx((1 + 1 + 0.5) / 3)
-    wrong = evaluation.figures_of_merit(matchups, np.array([0.4, 0.1, 0.7])).iloc[0]
+    wrong = evaluation.all_metrics(matchups, np.array([0.4, 0.1, 0.7])).iloc[0]
     assert wrong["favourite_agreement"] == pytest.approx(0.5)
-    once = evaluation.figures_of_merit(matchups.assign(wins_a=[1, 0, 1], n_battles=1), np.array([0.6, 0.1, 0.7]))
+    once = evaluation.all_metrics(matchups.assign(wins_a=[1, 0, 1], n_battles=1), np.array([0.6, 0.1, 0.7]))
     assert once["error_of_p"].isna().all() and once["favourite_agreement"].iloc[0] == 1
 
 
@@ -186,7 +186,7 @@ def test_intervals_cover_what_a_bootstrap_over_matchups_misses() -> None:
     hard = (matchups[["species_a", "species_b"]] < "species020").any(axis=1).to_numpy()
     matchups["wins_a"] = np.where(hard, 200, 400)
     scores = evaluation.evaluate(matchups, {"model": np.where(hard, 0.5, 0.999)}, n_bootstrap=400, random_state=0)
-    row = scores.set_index(["predictor", "figure"]).loc[("model", "log_loss")]
+    row = scores.set_index(["predictor", "metric"]).loc[("model", "log_loss")]
     naive = 2 * 1.96 * np.log(2) * np.sqrt(hard.mean() * (1 - hard.mean()) / len(hard))
     assert row["high"] - row["low"] > 2 * naive
 
@@ -212,7 +212,7 @@ def test_calibration_table_counts_every_battle() -> None:
     assert table["n_battles"].sum() == 500 * 400 and table["n_matchups"].sum() == 500
     middle = table["observed"].sub(table["predicted"]).abs()
     assert (middle * table["n_battles"]).sum() / table["n_battles"].sum() == pytest.approx(
-        evaluation.figures_of_merit(matchups, p, n_bins=7)["calibration_error"].iloc[0]
+        evaluation.all_metrics(matchups, p, n_bins=7)["calibration_error"].iloc[0]
     )
 
 
@@ -227,4 +227,4 @@ def test_largest_errors_finds_the_planted_ones() -> None:
 @pytest.mark.parametrize("wrong", [np.full(10, 1.2), np.full(9, 0.5), np.full(10, np.nan)])
 def test_what_is_no_probability_is_refused(wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match="10 probabilities"):
-        evaluation.figures_of_merit(fought(n_matchups=10)[0], wrong)
+        evaluation.all_metrics(fought(n_matchups=10)[0], wrong)

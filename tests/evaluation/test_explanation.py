@@ -88,7 +88,7 @@ def test_kinds_are_those_of_the_moves() -> None:
         "hyperbeam": "takes two turns",
         "dig": "takes two turns",
         "explosion": "its user faints",
-        "dreameater": "needs an occasion",
+        "dreameater": "works only in some situations",
         RANDOM: "drawn each turn",
         "thunder": "misses often (accuracy below 90 %)",
         "surf": "none of these",
@@ -115,7 +115,7 @@ def test_excess_is_found_where_it_was_put() -> None:
     assert costs.loc["takes two turns", "matchups"] == late.sum()
     assert costs.loc["takes two turns", "share_of_battles"] == pytest.approx(late.mean())
     assert abs(costs.loc["none of these", "above_limit"]) < 0.005
-    whole = evaluation.figures_of_merit(table, p)["log_loss"][0] - evaluation.bayes_limit(table)["log_loss"][0]
+    whole = evaluation.all_metrics(table, p)["log_loss"][0] - evaluation.bayes_limit(table)["log_loss"][0]
     assert costs.loc["takes two turns", "above_limit"] * late.mean() == pytest.approx(whole, abs=0.005)
 
 

@@ -68,7 +68,7 @@ def test_both_orientations_sum_to_one(fitted: BattleWinner, fought: pd.DataFrame
 
 def test_it_learns(fitted: BattleWinner, fought: pd.DataFrame) -> None:
     new = fought.tail(200)
-    figures = evaluation.figures_of_merit(new, fitted.predict_proba(new)[:, 1]).iloc[0]
+    figures = evaluation.all_metrics(new, fitted.predict_proba(new)[:, 1]).iloc[0]
     assert figures["accuracy"] > 0.85 and figures["log_loss"] < 0.45
 
 
@@ -162,7 +162,7 @@ def test_baselines_mirror_and_know_their_rule(fought: pd.DataFrame) -> None:
     assert list(one) == ["constant", *RULES, "logistic regression"]
     for name in one:
         assert one[name] + other[name] == pytest.approx(1), name
-    loss = {name: evaluation.figures_of_merit(matchups, p)["log_loss"].iloc[0] for name, p in one.items()}
+    loss = {name: evaluation.all_metrics(matchups, p)["log_loss"].iloc[0] for name, p in one.items()}
     assert loss["constant"] == pytest.approx(np.log(2))
     assert loss["logistic regression"] < loss["faster species"] < loss["constant"]
 

@@ -45,7 +45,7 @@ battles = load_battles(params.dataset, params.protocol, *limits, tables=params.t
     """model = BattleWinner.from_params(params)
 model.fit(battles.training, battles.training["wins_a"], battles.training["n_battles"], battles.species)
 test = evaluation.single_orientation(open_part(battles, "test"))
-figures = evaluation.figures_of_merit(test, model.predict_proba(test)[:, 1]).iloc[0].dropna().to_dict()""",
+figures = evaluation.all_metrics(test, model.predict_proba(test)[:, 1]).iloc[0].dropna().to_dict()""",
     "publish(model, params, figures, battles)",
 )
 SKIPPED = {

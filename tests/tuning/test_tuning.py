@@ -27,7 +27,7 @@ from waiting import wait_for
 from nbtrack import processes
 from pokebattle.datasets import load_battles
 from pokebattle.errors import UnavailableError
-from pokebattle.evaluation import figures_of_merit
+from pokebattle.evaluation import all_metrics
 from pokebattle.params import ParamsError, Range, load_params
 from pokebattle.tuning import search as searches
 from pokebattle.tuning import storage
@@ -183,7 +183,7 @@ def test_a_trial_is_the_mean_loss_of_the_versions_model_on_inner_folds_of_the_tr
     for fit, judge in folds.folds:
         model = folds.fit(search.best())
         model.fit(training[fit], training["wins_a"][fit], training["n_battles"][fit])
-        scored = figures_of_merit(training[judge], model.predict_proba(training[judge])[:, 1])
+        scored = all_metrics(training[judge], model.predict_proba(training[judge])[:, 1])
         losses.append(scored["log_loss"][0])
         n.append(training["n_battles"][judge].sum())
     assert trial.value == pytest.approx(np.average(losses, weights=n), rel=1e-5)
