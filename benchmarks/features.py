@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from pokebattle.datasets import formula
+from pokebattle.datasets import formula_battles
 from pokebattle.learning.features import matchup_features
 
 LIMITS = {"raw": 3.0, "mechanics": 10.0}  # CPU seconds
@@ -27,7 +27,7 @@ def megabytes(field: str) -> float:
 
 def measure(name: str) -> str:
     """Compute a feature set of v2 and return a line with its CPU time and peak memory."""
-    matchups = formula.battles("v2")[["species_a", "species_b", "move_a", "move_b"]]
+    matchups = formula_battles.battles("v2")[["species_a", "species_b", "move_a", "move_b"]]
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # reset the peak (VmHWM)
     held, used = megabytes("VmRSS"), time.process_time()

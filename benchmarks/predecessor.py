@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pokebattle.datasets import formula
+from pokebattle.datasets import formula_battles
 from pokebattle.datasets.splits import pair_hashes
 from pokebattle.evaluation import species_bootstrap
 from pokebattle.evaluation.metrics import INTERVAL
@@ -145,7 +145,7 @@ def read(file: Path) -> pd.DataFrame:
     rows = pd.read_parquet(file)
     for side in "ab":
         rows[f"species_{side}"], rows[f"move_{side}"] = species_ids(rows, side), move_ids(rows, side)
-    numbers = dex.moves().assign(power=formula.power())[["power", "type", "priority"]]
+    numbers = dex.moves().assign(power=formula_battles.power())[["power", "type", "priority"]]
     same = [_numbers(rows, side) == numbers.loc[rows[f"move_{side}"]].to_numpy() for side in "ab"]
     mapped = np.logical_and(*(of_side.all(axis=1) for of_side in same))
     return rows.assign(wins_a=rows["winner"] == 1, n_battles=1, mapped=mapped).astype({"wins_a": int})
@@ -168,7 +168,8 @@ def _types(rows: pd.DataFrame, prefix: str) -> list[frozenset[str]]:
 
 def move_ids(rows: pd.DataFrame, side: str) -> pd.Series:
     """Find the move ids of one side: by name if it is in `MOVES`, else by power, type and priority."""
-    ours = dex.moves().assign(power=formula.power()).reset_index().set_index(["power", "type", "priority"])["move_id"]
+    moves = dex.moves().assign(power=formula_battles.power()).reset_index()
+    ours = moves.set_index(["power", "type", "priority"])["move_id"]
     distinct = rows.drop_duplicates(f"{side}_move_name")
     ids = {
         name: MOVES[name] if name in MOVES else ours.loc[tuple(numbers)]
@@ -185,7 +186,7 @@ def _numbers(rows: pd.DataFrame, side: str) -> np.ndarray:
 
 def agreement(rows: pd.DataFrame) -> int:
     """Count the labels that the formula reproduces."""
-    a_wins = formula.decide(
+    a_wins = formula_battles.decide(
         (rows["b_hp"] / damage(rows, "a", "b")).to_numpy(),
         (rows["a_hp"] / damage(rows, "b", "a")).to_numpy(),
         (rows["a_move_priority"] - rows["b_move_priority"]).to_numpy(),
@@ -200,7 +201,7 @@ def damage(rows: pd.DataFrame, side: str, other: str) -> np.ndarray:
     attack = np.where(physical, rows[f"{side}_attack"], rows[f"{side}_sp_attack"])
     defense = np.where(physical, rows[f"{other}_defense"], rows[f"{other}_sp_defense"])
     plain = (2 * LEVEL / 5 + 2) * rows[f"{side}_move_power"] * attack / defense / 50 + 2
-    return np.maximum(plain * rows[f"{side}_move_stab"] * rows[f"{side}_move_type_mult"], formula.LEAST)
+    return np.maximum(plain * rows[f"{side}_move_stab"] * rows[f"{side}_move_type_mult"], formula_battles.LEAST)
 
 
 def predictions(rows: pd.DataFrame, judges: np.ndarray, model: BattleWinner) -> np.ndarray:
@@ -254,7 +255,7 @@ def report(version: str, scenarios: dict[str, pd.DataFrame], models: dict[str, d
 
 def other_numbers(scenarios: dict[str, pd.DataFrame]) -> str:
     """List the moves with another power or priority in the game's tables: the predecessor's, and (the game's)."""
-    numbers, told = dex.moves().assign(power=formula.power())[["power", "type", "priority"]], {}
+    numbers, told = dex.moves().assign(power=formula_battles.power())[["power", "type", "priority"]], {}
     for rows in scenarios.values():
         for side in "ab":
             distinct = rows[~rows["mapped"]].drop_duplicates(f"{side}_move_name")

@@ -22,8 +22,8 @@ from nbtrack.journal import append_event, read_events
 from nbtrack.mlflow_rest import ServerError
 from nbtrack.sender.run_writer import RunWriter, deliver_aside, tidy_up
 from nbtrack.sender.sender import ServerRefusesError
+from nbtrack.sender_start import start_drainer
 from nbtrack.settings import destination_of, linger
-from nbtrack.start import start_drainer
 
 RETRY = (1.0, 30.0)  # seconds between two attempts to reach a server: at first, at most
 KEPT = 300  # executions whose folders are kept, so that `runs` can list them

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbtrack import tags, variables
-from nbtrack.context import Context
 from nbtrack.kernel import mlflow_fluent
 from nbtrack.kernel.execution import Execution, current, set_current
 from nbtrack.mlflow_rest import LIMIT
+from nbtrack.notebook_context import Context
 from nbtrack.plugins import functions
 from nbtrack.sender.journal_reader import SCRIPT
 from nbtrack.settings import enabled, switched_on

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbtrack import context, processes
+from nbtrack import notebook_context, processes
 from nbtrack.cells import INJECTED, NO_TRACK, cell_source, is_untracked, tags_of_cell, without_secrets
 from nbtrack.executions import execution_folder
 from nbtrack.files import write_atomically
 from nbtrack.journal import Journal, append_event, secretless
-from nbtrack.start import NEVER_RAN, opening, start_sender
+from nbtrack.sender_start import NEVER_RAN, opening, start_sender
 from nbtrack.tags import KNOWN
 from nbtrack.terminal import say
 
@@ -39,10 +39,10 @@ def hand_over(execution: str, told: dict[str, Any]) -> str:
     try:
         document = without_secrets(told["document"])
         told = told | {"document": document, "driver": processes.identity(os.getpid())}
-        return context.hand_over(execution_folder(execution), **told)
+        return notebook_context.hand_over(execution_folder(execution), **told)
     except Exception as error:
         say(f"this execution is not tracked ({type(error).__name__}: {error})")
-        return context.UNTRACKED
+        return notebook_context.UNTRACKED
 
 
 def guarded(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -198,7 +198,7 @@ def _record(
 ) -> Journal:
     """Begin the journal of an execution without a tracked kernel."""
     notebook = Path(told["notebook"]) if told["notebook"] else None
-    who = context.Context(
+    who = notebook_context.Context(
         told["executor"], notebook, document, naming, address=told["address"], title=told["title"], top=Path.cwd()
     )
     names = who.names({})

@@ -27,8 +27,8 @@ def pytest_runtest_setup(item: Any) -> Iterator[None]:
         yield
         return
     from nbtrack import variables
-    from nbtrack.context import UNTRACKED
     from nbtrack.executors import handover
+    from nbtrack.notebook_context import UNTRACKED
 
     capture = item.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():  # so that messages are visible
@@ -43,9 +43,9 @@ def pytest_runtest_setup(item: Any) -> Iterator[None]:
 def _hand_over(file: Any) -> str:
     """Return the value of `variables.HANDOVER` for the kernel that nbval will start."""
     from nbtrack.cells import wants_tracking
-    from nbtrack.context import UNTRACKED
     from nbtrack.executions import new_execution_id
     from nbtrack.executors import handover
+    from nbtrack.notebook_context import UNTRACKED
     from nbtrack.settings import enabled
 
     if not (enabled() and wants_tracking(file.nb)):

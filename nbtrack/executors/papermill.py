@@ -22,10 +22,10 @@ from papermill.utils import merge_kwargs, remove_args
 
 from nbtrack import variables
 from nbtrack.cells import METADATA_KEY, PARAMETERS, wants_tracking
-from nbtrack.context import UNTRACKED
 from nbtrack.executions import execution_folder, new_execution_id, run_address
 from nbtrack.executors import handover
 from nbtrack.files import in_words, read_json
+from nbtrack.notebook_context import UNTRACKED
 from nbtrack.plugins import functions
 from nbtrack.settings import enabled, tracking_uri
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from nbtrack.executions import execution_folder, new_execution_id
 from nbtrack.journal import BACK, BELL, URGENT, Journal, Progress
+from nbtrack.sender_start import opening, start_sender
 from nbtrack.server import answers
-from nbtrack.start import opening, start_sender
 from nbtrack.tags import DESCRIPTION
 
 PATIENCE = 0.2  # seconds that a write waits for a server, with response times unknown, before it may count as hanging

@@ -27,12 +27,12 @@ from nbtrack.cells import (
     tags_of_cell,
     without_secrets,
 )
-from nbtrack.context import INTERACTIVE, Context, detect, handed_over, parent_pid
 from nbtrack.files import write_atomically
 from nbtrack.journal import secretless, secrets_known
 from nbtrack.kernel import autolog, mlflow_fluent, tracebacks
 from nbtrack.kernel.execution import Execution, current, set_current
 from nbtrack.kernel.import_hooks import before_first_package
+from nbtrack.notebook_context import INTERACTIVE, Context, detect, handed_over, parent_pid
 from nbtrack.plugins import functions
 from nbtrack.settings import enabled, switched_on, tracking_uri
 from nbtrack.terminal import say

@@ -16,8 +16,8 @@ from typing import Any
 from nbtrack import artifact_stores, processes, spool
 from nbtrack.journal import BACK, BELL, URGENT, append_event, read_events
 from nbtrack.mlflow_rest import ServerError
-from nbtrack.sender.items import Batch
 from nbtrack.sender.journal_reader import SCRIPT
+from nbtrack.sender.queue_items import Batch
 from nbtrack.sender.run_writer import HEARTBEAT, RunWriter
 from nbtrack.sender.sender import ServerRefusesError
 from nbtrack.settings import server_is_starting

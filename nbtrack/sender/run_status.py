@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbtrack.cells import Places, cell_source
-from nbtrack.context import INTERACTIVE
+from nbtrack.notebook_context import INTERACTIVE
 from nbtrack.sender.executed_notebook import ExecutedCell
 from nbtrack.sender.journal_reader import JournalReader
-from nbtrack.start import NEVER_RAN
+from nbtrack.sender_start import NEVER_RAN
 from nbtrack.tags import ERROR
 
 AT_ONCE = 2000  # ms between interrupt and shutdown: clients interrupt a kernel before they restart it

@@ -19,8 +19,8 @@ from nbtrack.journal import NOT_ENDED
 from nbtrack.mlflow_rest import LIMIT, ServerError, storable
 from nbtrack.secrets import Masker
 from nbtrack.sender.executed_notebook import ExecutedNotebook
-from nbtrack.sender.items import Batch, Call, File
 from nbtrack.sender.journal_reader import JournalReader
+from nbtrack.sender.queue_items import Batch, Call, File
 from nbtrack.sender.run_status import Verdict, order, verdict
 from nbtrack.sender.sender import Sender, ServerRefusesError
 from nbtrack.settings import destination_of, server_record

@@ -24,7 +24,18 @@ from nbtrack.ids import LOCAL
 from nbtrack.journal import Progress
 from nbtrack.mlflow_rest import API, Chunks, MlflowRest, file_chunks
 from nbtrack.sender import idempotency
-from nbtrack.sender.items import Batch, Call, Experiment, File, Item, Removal, carries_id, id_of, ids_of, registers
+from nbtrack.sender.queue_items import (
+    Batch,
+    Call,
+    Experiment,
+    File,
+    Item,
+    Removal,
+    carries_id,
+    id_of,
+    ids_of,
+    registers,
+)
 from nbtrack.tags import LOCAL_ID, SEEN
 
 PERSISTENCE = 60.0  # seconds for which an internal error of the server counts as temporary

@@ -2,8 +2,8 @@
 
 A set fought by the engine is a folder in `data/battles` with a manifest and Parquet files. `training`, `test` and
 `gate` contain the matchups and the results of the stream of the same name. `protocols` contains, for every pair of
-species, its part under each protocol of `splits`. The sets of `formula` are computed when they are loaded. The set
-"tables" is read from your own CSV files.
+species, its part under each protocol of `splits`. The sets of `formula_battles` are computed when they are loaded. The
+set "tables" is read from your own CSV files.
 
 Loading returns only the training part. The test part and the gate part are returned by `open_part`.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pokebattle.datasets import formula, leaks, splits
+from pokebattle.datasets import formula_battles, leaks, splits
 from pokebattle.datasets.own_battles import OwnBattles, read
 from pokebattle.errors import UserError, did_you_mean
 from pokebattle.events import BATTLES_LOADED, PART_OPENED, publish
@@ -127,7 +127,7 @@ def load_battles(
     Parameters
     ----------
     name : str
-        A folder in `folder`, e.g. "v3"; "v1" or "v2" (see `formula`); or "tables" for your own files.
+        A folder in `folder`, e.g. "v3"; "v1" or "v2" (see `formula_battles`); or "tables" for your own files.
     protocol : {"pair", "one_unseen", "both_unseen"}
         What the test and gate parts hold out, see `splits`.
     max_matchups : int, default 0
@@ -164,7 +164,7 @@ def load_battles(
     if own:
         manifest, parts, hashes = _divided(own, protocol)
     else:
-        computed = name in formula.SCENARIOS
+        computed = name in formula_battles.SCENARIOS
         manifest, parts, hashes = _computed(name, protocol) if computed else _stored(name, protocol, folder)
     parts = {
         part: splits.subset(rows, max_matchups) if part == "train" else splits.subset_of_pairs(rows, max_judging_pairs)
@@ -269,13 +269,13 @@ def _stored(name: str, protocol: str, folder: Path) -> tuple[dict[str, Any], dic
 
 def _computed(name: str, protocol: str) -> tuple[dict[str, Any], dict[str, pd.DataFrame], list[str]]:
     """Compute a set of the formula. Its pairs belong to the same parts as in the engine's sets."""
-    rows = formula.battles(name)
+    rows = formula_battles.battles(name)
     digest = sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes()).hexdigest()
     manifest = {
         "name": name,
-        "formula": formula.SOURCE,
-        "scenarios": formula.SCENARIOS[name],
-        "seed": formula.SEED,
+        "formula": formula_battles.SOURCE,
+        "scenarios": formula_battles.SCENARIOS[name],
+        "seed": formula_battles.SEED,
         "rows": len(rows),
         "sha256": digest,
     }
@@ -324,7 +324,7 @@ def _digest(*parts: object) -> str:
 
 def _check_engine(name: str) -> None:
     """Raise a DatasetError for sets that the engine did not fight."""
-    if name in (*formula.SCENARIOS, OWN):
+    if name in (*formula_battles.SCENARIOS, OWN):
         decides = "come from your own files" if name == OWN else "a formula decides"
         raise DatasetError(f"dataset: expected battles that the engine fought, as in v3, got {name!r}, which {decides}")
 
@@ -336,7 +336,7 @@ def _files() -> list[str]:
 def _manifest(name: str, folder: Path) -> dict[str, Any]:
     path = folder / name / "manifest.json"
     if not path.exists():
-        known = sorted([*formula.SCENARIOS, *(found.parent.name for found in folder.glob("*/manifest.json"))])
+        known = sorted([*formula_battles.SCENARIOS, *(found.parent.name for found in folder.glob("*/manifest.json"))])
         raise DatasetError(
             f"dataset: unknown, got {name!r}; expected one of {', '.join(known)}{did_you_mean(name, known, 0.4)}"
         )

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pokebattle import datasets
-from pokebattle.datasets import formula, leaks, splits
+from pokebattle.datasets import formula_battles, leaks, splits
 from pokebattle.game import dex, matchups
 from pokebattle.learning.features import matchup_features, mirror
 
@@ -82,7 +82,7 @@ def test_the_features_of_battles_with_luck_pass_and_the_share_of_wins_does_not()
 
 
 def test_the_features_of_a_formula_pass_and_the_formula_does_not():
-    table = formula.battles("v1").iloc[::7]
+    table = formula_battles.battles("v1").iloc[::7]
     X, names = numbers(table)
     wins, n = table["wins_a"].to_numpy(), table["n_battles"].to_numpy()
     leaks.check_columns(X, names, wins, n)

@@ -7,7 +7,7 @@ from typing import Any
 from nbtrack import processes
 from nbtrack.executions import execution_folder
 from nbtrack.journal import Journal
-from nbtrack.start import opening
+from nbtrack.sender_start import opening
 
 
 def leave(name: str, *events: dict[str, Any], **start: Any) -> None:

@@ -223,9 +223,9 @@ def test_half_a_character_costs_itself_alone(tracked: Any, make_notebook: Any, m
 
 
 HURRIED = """\
-from nbtrack import start
+from nbtrack import sender_start
 main = "from nbtrack.sender import process, sender; sender.PERSISTENCE = 0.0; process.main()"
-start.SENDER = start.SENDER.partition("from ")[0] + main
+sender_start.SENDER = sender_start.SENDER.partition("from ")[0] + main
 """  # what the kernel runs when it starts: its sender does not wait a minute for a server that fails at one item
 
 

@@ -158,9 +158,9 @@ def test_whom_the_server_does_not_know_is_told_so_and_blocks_nobody(
 
 
 BEATING = """\
-from nbtrack import start
+from nbtrack import sender_start
 main = "from nbtrack.sender import process; process.HEARTBEAT = 0.5; process.main()"
-start.SENDER = start.SENDER.partition("from ")[0] + main
+sender_start.SENDER = sender_start.SENDER.partition("from ")[0] + main
 """  # what every kernel runs when it starts: its sender gives signs of life more often
 
 

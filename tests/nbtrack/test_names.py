@@ -17,7 +17,7 @@ import nbformat
 import papermill  # noqa: F401 - it imports the engine
 import pytest
 
-from nbtrack.context import Context, FollowedFile, detect
+from nbtrack.notebook_context import Context, FollowedFile, detect
 
 BIN = Path(sys.executable).parent
 VSCODE = "vscode-notebook-cell:{0}#W{1}sZmlsZQ%3D%3D"

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pokebattle.datasets import DatasetError, formula, load_battles, open_part
+from pokebattle.datasets import DatasetError, formula_battles, load_battles, open_part
 from pokebattle.datasets.splits import pair_ids
 from pokebattle.evaluation import bayes_limit, evaluate, has_limit, single_orientation
 from pokebattle.game import dex
@@ -13,17 +13,17 @@ from pokebattle.game import dex
 
 @pytest.fixture(scope="module")
 def v1():
-    return formula.battles("v1")
+    return formula_battles.battles("v1")
 
 
 @pytest.fixture(scope="module")
 def v2():
-    return formula.battles("v2")
+    return formula_battles.battles("v2")
 
 
 def attack(attacker, move, defender):
     """Damage a turn and score of one attack."""
-    table = formula.attacks()
+    table = formula_battles.attacks()
     first = table.first[table.fighters.get_loc(attacker)]
     row = first + table.moves["move_id"].iloc[first:].tolist().index(move)
     column = table.fighters.get_loc(defender)
@@ -39,7 +39,7 @@ def test_damage_and_score_by_hand():
     damage, score = attack("pikachu", "quickattack", "squirtle")
     assert damage == pytest.approx(22 * 40 * 55 / 65 / 50 + 2)
     assert score == pytest.approx(40 + 50)
-    assert attack("pikachu", "thunderbolt", "sandshrew")[0] == formula.LEAST  # immune
+    assert attack("pikachu", "thunderbolt", "sandshrew")[0] == formula_battles.LEAST  # immune
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_damage_and_score_by_hand():
     ],
 )
 def test_power(move, power):
-    assert formula.power()[move] == power
+    assert formula_battles.power()[move] == power
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_power(move, power):
     ],
 )
 def test_who_moves_first_wins_a_tie(turns_a, turns_b, priority, speed, a_wins):
-    decided = formula.decide(*(np.array([value]) for value in (turns_a, turns_b, priority, speed)))
+    decided = formula_battles.decide(*(np.array([value]) for value in (turns_a, turns_b, priority, speed)))
     assert decided.tolist() == [a_wins]
 
 
@@ -88,7 +88,7 @@ def test_every_species_meets_every_other_one_on_both_sides(v1):
 
 
 def test_the_best_move_has_the_highest_score(v1):
-    table, row = formula.attacks(), v1.iloc[12_345]
+    table, row = formula_battles.attacks(), v1.iloc[12_345]
     first = table.first[table.fighters.get_loc(row["species_a"])]
     end = first + table.count[table.fighters.get_loc(row["species_a"])]
     scores = dict(
@@ -119,12 +119,12 @@ def test_the_scenarios_hold_learned_moves_and_none_twice(v2):
 
 
 def test_a_version_is_the_same_every_time(v2):
-    formula.attacks.cache_clear()
-    assert formula.battles("v2").equals(v2)
+    formula_battles.attacks.cache_clear()
+    assert formula_battles.battles("v2").equals(v2)
 
 
 def test_every_subset_is_drawn_alike():
-    rows, numbers = formula.draw(np.full(60_000, 5), 3, np.random.default_rng(0))
+    rows, numbers = formula_battles.draw(np.full(60_000, 5), 3, np.random.default_rng(0))
     drawn = np.sort(numbers.reshape(-1, 3), axis=1)
     assert (rows == np.repeat(np.arange(60_000), 3)).all()
     subsets, counts = np.unique(drawn, axis=0, return_counts=True)
@@ -133,7 +133,7 @@ def test_every_subset_is_drawn_alike():
 
 
 def test_where_there_are_few_all_are_drawn():
-    rows, numbers = formula.draw(np.array([2, 0, 3]), 3, np.random.default_rng(0))
+    rows, numbers = formula_battles.draw(np.array([2, 0, 3]), 3, np.random.default_rng(0))
     assert rows.tolist() == [0, 0, 2, 2, 2]
     assert sorted(numbers[:2]) == [0, 1]
     assert sorted(numbers[2:]) == [0, 1, 2]
