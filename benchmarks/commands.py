@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from comparison import Figure, added, costlier, level, quantity, rounds
+from comparison import Figure, added, costlier, level, quantity, ratio, rounds
 from stage import Stage, stage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,14 +87,15 @@ def execute(
 def trivial(pairs: int) -> list[Figure]:
     """Measure what tracking adds to a notebook of one cell."""
     with stage() as here:
-        return _compare("trivial", here, notebook("1 + 1"), (), pairs, added_limit=0.2)
+        return _compare("trivial", here, notebook("1 + 1"), (), pairs, added_limit=0.2, ratio_limit=1.02)
 
 
 def train(pairs: int) -> list[Figure]:
     """Measure what tracking adds to the training of v3, and what ``mlflow.autolog()`` adds."""
     with stage() as here:
         document, v3 = nbformat.read(TRAIN, as_version=4), ("-p", "version", "v3")
-        return _compare("train v3", here, document, v3, pairs, added_limit=4.0, off_limit=45.0, usual_limit=2.0)
+        limits = {"added_limit": 4.0, "ratio_limit": 1.06, "off_limit": 45.0, "usual_limit": 2.0}
+        return _compare("train v3", here, document, v3, pairs, **limits)
 
 
 def _compare(
@@ -104,6 +105,7 @@ def _compare(
     options: Sequence[str],
     pairs: int,
     added_limit: float,
+    ratio_limit: float,
     off_limit: float | None = None,
     usual_limit: float | None = None,
 ) -> list[Figure]:
@@ -117,6 +119,7 @@ def _compare(
     values = rounds(ways, pairs, here.settle, sparse={USUAL})
     off, on, usual = (quantity(values[way], "s") for way in ways)
     figures = [added(name, "s", off, on, added_limit)]
+    figures.append(ratio(f"{name}: tracked / untracked", "", off, on, ratio_limit))
     if off_limit is not None:
         figures.append(level(f"{name}: untracked", "s", off, off_limit))
     figures.append(added(f"{name}: {USUAL}", "s", off, usual))
