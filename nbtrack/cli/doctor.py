@@ -15,5 +15,5 @@ def command() -> int:
     for finding in findings:
         click.echo(f"{'ok  ' if finding.ok else 'BAD '} {finding.subject:<10} {finding.text}")
         if finding.fix:
-            click.echo(f"{'':16}{'to mend: ' if not finding.ok else ''}{finding.fix}")
+            click.echo(f"{'':16}{'to fix: ' if not finding.ok else ''}{finding.fix}")
     return 0 if all(finding.ok for finding in findings) else 1

@@ -4,14 +4,14 @@ from nbtrack import cli
 from pokebattle.errors import UserError
 
 OWN = {
-    "train": "Train a version by train.ipynb, for people who think in scripts",
+    "train": "Train a version from the command line",
     "retrain": "Train, judge and promote a version unattended, and write a report",
     "report": "Show the result of an executed notebook and the address of its run",
     "reference": "Execute notebooks and store the outputs that nbval compares with",
     "adopt": "Write what a search found into a new version",
     "predict": "Say who wins a battle of two species, according to a registered model",
     "promote": "Judge a registered version and move it to Staging or Production",
-    "rollback": "Make the version before the Production version again",
+    "rollback": "Return Production to its previous version",
     "history": "Show who moved which version where, when and why, and inconsistencies",
     "gate": "Judge a registered version by the gates of promotion",
     "reproduce": "Execute a run again from its own record and compare the metrics",

@@ -25,7 +25,7 @@ def command(version: str, to: str, why: str, dry_run: bool, model_name: str) -> 
     """
     name, number = parse_version(version, model_name)
     outcome = promotion.promote(name, number, to, why, dry_run, on_gate=say)
-    notes = [f"mended: {line}" for line in outcome.repaired]
+    notes = [f"repaired: {line}" for line in outcome.repaired]
     click.echo("\n".join([*notes, outcome.text]))
     return 0 if outcome.report is None or outcome.report.passed else 1
 

@@ -11,11 +11,11 @@ from pokebattle.registry import promotion
 @click.option("--dry-run", is_flag=True, help="Say what would happen, and change nothing.")
 @model_name_option
 def command(why: str, dry_run: bool, model_name: str) -> int:
-    """Make the version before the Production version again.
+    """Return Production to its previous version.
 
     The exit code is 1 if there is no version before, or its files have changed.
     """
     outcome = promotion.rollback(model_name, why, dry_run)
-    notes = [f"mended: {line}" for line in outcome.repaired]
+    notes = [f"repaired: {line}" for line in outcome.repaired]
     click.echo("\n".join([*notes, outcome.text]))
     return 0

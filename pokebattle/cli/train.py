@@ -41,7 +41,7 @@ parameters_option = click.option(
 def command(
     model_type: str, version: str, mlflow_tracking: bool, parameters: tuple[tuple[str, str], ...], output: Path
 ) -> int:
-    """Train a version by train.ipynb, for people who think in scripts.
+    """Train a version from the command line.
 
     This is the same execution as with papermill, and the exit code is papermill's.
     """

@@ -216,7 +216,7 @@ def test_killed_anywhere_it_is_as_before_or_completed_by_the_next(
     assert halves >= 5 and after != before
 
 
-def test_what_a_hand_has_moved_is_said_and_mended(
+def test_what_a_hand_has_moved_is_said_and_repaired(
     rest: Any, shelf: str, seen: Seen, verb: Callable[..., Result]
 ) -> None:
     move(rest, shelf, 1, STAGING)
@@ -243,7 +243,7 @@ def test_what_a_hand_has_moved_is_said_and_mended(
     promoted = verb("promote", "4", "--to", "Staging", "--model-name", shelf)
     assert promoted.exit_code == 0
     said = promoted.stdout
-    assert "mended: version 3 is in None, its tag stage says Production" in said
+    assert "repaired: version 3 is in None, its tag stage says Production" in said
     assert said.splitlines()[-1] == f"{shelf} version 4 is in Staging already"
     assert seen(shelf) == {1: ALONE[ARCHIVED], 2: ALONE[NONE], 3: ALONE[NONE], 4: ALONE[STAGING]}
 
