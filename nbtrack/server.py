@@ -22,8 +22,10 @@ from nbtrack.errors import UserError
 from nbtrack.files import write_atomically
 from nbtrack.paths import state_dir
 from nbtrack.settings import DEFAULT_URI, START_SECONDS, server_record, tracking_uri
+from nbtrack.terminal import say_once
 
 STOP_SECONDS = 20.0
+QUIET = 3.0  # seconds of waiting for a start without a word
 
 
 class ServerStartError(UserError):
@@ -226,7 +228,7 @@ def holder(port: int) -> str:
 def await_answer(
     record: Mapping[str, Any], problem: Callable[[], str | None], fail: Callable[[str | None], Exception]
 ) -> None:
-    """Wait until a started server works, for at most `START_SECONDS` seconds.
+    """Wait until a started server works, for at most `START_SECONDS` seconds; after `QUIET` seconds, say so.
 
     Parameters
     ----------
@@ -242,12 +244,14 @@ def await_answer(
     Exception
         From ``fail``.
     """
-    deadline = time.monotonic() + START_SECONDS
+    began = time.monotonic()
     while (wrong := problem()) is not None:
         if process(record) is None:
             raise fail(None)
-        if time.monotonic() > deadline:
+        if time.monotonic() - began > START_SECONDS:
             raise fail(wrong)
+        if time.monotonic() - began > QUIET:
+            say_once(f"waiting for {record['uri']}, for up to {START_SECONDS:.0f} s")
         time.sleep(0.25)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from waiting import wait_for
 
-from nbtrack import processes
+from nbtrack import processes, server
 from nbtrack.processes import Watch, identity, oom_counter, oom_kills, rebooted, record, state_of
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -432,3 +432,14 @@ def test_a_notebook_that_needs_too_much_memory_is_told_so(
     assert b"DeadKernelError" in done.stderr
     (run,) = tracked.runs(name)
     assert (run.info.status, run.data.tags["pokebattle.cause"]) == ("KILLED", "out of memory")
+
+
+def test_a_start_that_takes_long_says_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    started = {"uri": "http://127.0.0.1:9"}
+    monkeypatch.setattr(server, "process", lambda record: record)
+    answers = iter(["no answer", "no answer", None])
+    monkeypatch.setattr(server, "QUIET", 0.0)
+    server.await_answer(started, lambda: next(answers), RuntimeError)
+    assert capfd.readouterr().err.count("waiting for http://127.0.0.1:9, for up to") == 1
