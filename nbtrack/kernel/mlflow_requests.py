@@ -24,11 +24,11 @@ from urllib.parse import unquote
 from nbtrack import tags
 from nbtrack.ids import LOCAL
 from nbtrack.journal import mask_request
-from nbtrack.kernel import child_processes
+from nbtrack.kernel import flush_before_spawn
 from nbtrack.kernel.execution import ANSWER, LONGEST_WAIT, PAUSE, Execution
 from nbtrack.kernel.import_hooks import after_import, replace
-from nbtrack.kernel.known_entities import CREATIONS, KnownEntities
-from nbtrack.kernel.safe_writes import KnownRuns, Write
+from nbtrack.kernel.nonblocking_writes import KnownRuns, Write
+from nbtrack.kernel.offline_store import CREATIONS, KnownEntities
 from nbtrack.terminal import say_once
 
 API = re.compile(r"/(?:ajax-)?api/[23]\.0/mlflow/")
@@ -78,7 +78,7 @@ def install(current: Callable[[], Execution | None]) -> None:
         global _requests
         _requests = TrackedRequests(module, current)
         replace(module, "http_request", _requests.wrap(module.http_request))
-        child_processes.install(current)
+        flush_before_spawn.install(current)
 
     after_import("mlflow.utils.rest_utils", attach)
 

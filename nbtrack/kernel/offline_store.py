@@ -9,7 +9,7 @@ from typing import Any
 
 from nbtrack.ids import new_local_id, new_local_version
 from nbtrack.kernel.execution import Execution
-from nbtrack.kernel.safe_writes import LOGGING, Write, run_of
+from nbtrack.kernel.nonblocking_writes import LOGGING, Write, run_of
 from nbtrack.tags import LOCAL_ID, RUN_NAME
 
 CREATIONS = {

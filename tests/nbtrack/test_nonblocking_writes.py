@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nbtrack.cells import chosen_experiment
-from nbtrack.kernel.safe_writes import KnownRuns, Write
+from nbtrack.kernel.nonblocking_writes import KnownRuns, Write
 
 METRIC = {"run_id": "r", "key": "loss", "value": 0.5, "timestamp": 1, "step": 0}
 
