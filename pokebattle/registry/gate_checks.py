@@ -21,9 +21,9 @@ from pokebattle.learning.features import mirror
 from pokebattle.model import BattleWinner
 from pokebattle.params import Gates, Params, ParamsError
 from pokebattle.registry import judging_set, model_files, reproduction, smoke_test
-from pokebattle.registry.artifacts import read_json
 from pokebattle.registry.gate_report import MEANINGLESS, PASSED, REFUSED, UNKNOWN, Gate
 from pokebattle.registry.judging_set import FEWEST, JudgingSet
+from pokebattle.registry.run_artifacts import read_json
 from pokebattle.registry.stages import PRODUCTION, Model, RegistryError, Version
 
 ASKED = 20  # matchups that the fresh process predicts, one by one

@@ -1,4 +1,4 @@
-"""What explains a prediction adds up to it, and what advises a player knows the game."""
+"""What explains a prediction adds up to it, and the kinds of moves are those of the game."""
 
 import numpy as np
 import pandas as pd
@@ -117,44 +117,3 @@ def test_excess_is_found_where_it_was_put() -> None:
     assert abs(costs.loc["none of these", "above_limit"]) < 0.005
     whole = evaluation.all_metrics(table, p)["log_loss"][0] - evaluation.bayes_limit(table)["log_loss"][0]
     assert costs.loc["takes two turns", "above_limit"] * late.mean() == pytest.approx(whole, abs=0.005)
-
-
-def test_options_are_the_moves_of_a_against_the_best_of_b() -> None:
-    options = explanation.move_options("starmie", "venusaur")
-    known = matchups.damaging_moves()
-    assert options["move_a"].unique().tolist() == known["starmie"]
-    assert options["move_b"].unique().tolist() == known["venusaur"]
-    assert len(options) == len(known["starmie"]) * len(known["venusaur"])
-    assert options.loc[options["policy"] == "best_move", "move_a"].unique().tolist() == ["dreameater"]
-
-
-def test_a_move_is_worth_what_the_strongest_answer_leaves() -> None:
-    options = pd.DataFrame(
-        {
-            "species_a": "abra",
-            "species_b": "onix",
-            "move_a": ["x", "x", "y", "y"],
-            "move_b": ["v", "w", "v", "w"],
-            "policy": ["best_move", "best_move", "given_move", "given_move"],
-            "greedy": [0.9, 0.8, 0.1, 0.1],
-            "wise": [0.9, 0.1, 0.6, 0.5],
-            "worth": [1.0, 0.0, 0.7, 0.4],
-        }
-    )
-    answers = explanation.strongest_answers(options, "worth")
-    assert answers[["move_a", "move_b", "worth"]].to_numpy().tolist() == [["x", "w", 0.0], ["y", "w", 0.4]]
-    worth = explanation.worth_of_choices(options, ["greedy", "wise"], "worth")
-    assert worth.to_dict() == {"greedy": 0.0, "wise": 0.4, "best_move": 0.0, "any": 0.2}
-
-
-@pytest.mark.parametrize(
-    ("pair", "said"),
-    [
-        (("starmi", "venusaur"), "species_a: expected .*, got 'starmi'; did you mean starmie[?]"),
-        (("starmie", "ditto"), "species_b: expected .*, got 'ditto'"),
-        (("starmie", "Mr. Mime"), "species_b: expected .*, got 'Mr. Mime'; did you mean mrmime[?]"),
-    ],
-)
-def test_an_unknown_species_is_named(pair: tuple[str, str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        explanation.move_options(*pair)
