@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 REST, MARGIN = "all others", "log-odds that A wins"
 
 
-def of_pairs(contributions: pd.DataFrame) -> pd.DataFrame:
+def sum_over_sides(contributions: pd.DataFrame) -> pd.DataFrame:
     """Add up the contributions of a feature's two sides: `a_speed` and `b_speed` become `speed`.
 
     Parameters
@@ -37,7 +37,7 @@ def strongest_by_policy(contributions: pd.DataFrame, matchups: pd.DataFrame, n_f
     Parameters
     ----------
     contributions : DataFrame
-        From `of_pairs`, one row per matchup.
+        From `sum_over_sides`, one row per matchup.
     matchups : DataFrame
         The same matchups.
     n_features : int, default 8
@@ -77,7 +77,7 @@ def explain(
     """
     values = model.features_.both_orientations(matchups)[0].astype(float)
     numbers = pd.DataFrame(values, index=matchups.index, columns=model.feature_names)
-    contributions = of_pairs(model.contributions(matchups))
+    contributions = sum_over_sides(model.contributions(matchups))
     tables = {}
     for row, name in zip(matchups.index, labels(matchups if named is None else named), strict=True):
         parts = contributions.loc[row]
@@ -157,7 +157,7 @@ def excess_by_kind(matchups: pd.DataFrame, probability: np.ndarray) -> pd.DataFr
         return note("a formula decides these battles: there is no limit")
     wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
     inside = np.clip(np.asarray(probability, dtype=float), np.finfo(float).eps, 1 - np.finfo(float).eps)
-    limit = n * evaluation.jackknife(evaluation.entropy, wins, n)
+    limit = n * evaluation.jackknife(evaluation.bayes_log_loss, wins, n)
     excess = -wins * np.log(inside) - (n - wins) * np.log1p(-inside) - limit
     kinds = move_kinds()
     of_a, of_b = (kinds.loc[matchups[f"move_{side}"]].to_numpy() for side in "ab")

@@ -44,7 +44,9 @@ def test_contributions_sum_to_the_margin(fitted: BattleWinner, fought: pd.DataFr
     contributions = fitted.contributions(some)
     assert contributions.index.equals(some.index) and list(contributions) == fitted.feature_names
     assert contributions.sum(axis=1).to_numpy() == pytest.approx(fitted.margin(some), abs=1e-4)
-    assert explanation.of_pairs(contributions).sum(axis=1).to_numpy() == pytest.approx(fitted.margin(some), abs=1e-4)
+    assert explanation.sum_over_sides(contributions).sum(axis=1).to_numpy() == pytest.approx(
+        fitted.margin(some), abs=1e-4
+    )
     if MARGIN in contributions:
         assert contributions[MARGIN].abs().mean() > 1
 
@@ -59,14 +61,14 @@ def test_contributions_change_sides_with_the_matchup(fitted: BattleWinner, fough
 
 def test_what_decides_is_found(fitted: BattleWinner, fought: pd.DataFrame) -> None:
     if fitted.features == "mechanics":
-        sizes = explanation.of_pairs(fitted.contributions(fought.head(60))).abs().mean()
+        sizes = explanation.sum_over_sides(fitted.contributions(fought.head(60))).abs().mean()
         assert sizes.idxmax() in {"faster_by", "speed", "moves_first"}
 
 
 def test_explain_names_the_strongest_and_accounts_for_all(fitted: BattleWinner, fought: pd.DataFrame) -> None:
     some = fought.tail(3)
     table = explanation.explain(fitted, some, n_features=4)
-    contributions = explanation.of_pairs(fitted.contributions(some))
+    contributions = explanation.sum_over_sides(fitted.contributions(some))
     speed = matchups.battle_stats()["speed"]
     for (matchup, part), row in zip(table.groupby(level="matchup", sort=False), some.itertuples(), strict=True):
         assert matchup == f"{row.species_a} ({row.move_a}) – {row.species_b} ({row.move_b})"

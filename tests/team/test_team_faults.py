@@ -303,7 +303,7 @@ from nbtrack.team import postgres, settings
 known = settings.load()
 user, word, name = (known[f"POSTGRES_{what}"] for what in ("USER", "PASSWORD", "DB"))
 socket = postgres.start(settings.folder() / "postgres", user, word, name)
-with postgres.session(host=socket, user=user, password=word, dbname=name):
+with postgres.cursor(host=socket, user=user, password=word, dbname=name):
     print("connected", flush=True)
     sys.stdin.read()
 """
