@@ -16,7 +16,7 @@ SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml $(wildcard nbtrack/etc/*/*.json nbtrack/etc/*/*/*.json)
 	@bash .ci/environment "$(PYTHON)" "$(UV_VERSION)"
 	@touch $@
 
@@ -83,7 +83,7 @@ stop: $(READY)  ## stop the local MLflow server
 	@$(BIN)/python -m pokebattle server stop
 
 env:  ## write .env with random secrets for the team's server; existing values are kept
-	@$$(command -v $(BIN)/python || command -v python3) -m nbtrack.team.env
+	@$$(command -v $(BIN)/python || command -v python3) -m nbtrack.team.write_env
 
 images: env  ## build the images with Docker Compose
 	docker compose build

@@ -137,7 +137,7 @@ def _server() -> list[Finding]:
     except OSError as error:
         fix = "`make server`, for a team's own `make shared`, or set MLFLOW_TRACKING_URI"
         return [Finding("server", False, f"{uri} does not answer ({error})", fix)]
-    remark = server.origin_of(uri)
+    remark = server.foreign_server_note(uri)
     answers = Finding("server", True, f"{uri} answers{f', {remark}' if remark else ''}")
     return [answers, *_artifacts(rest), *_open_runs(rest)]
 

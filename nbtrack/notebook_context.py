@@ -340,7 +340,7 @@ class FollowedFile:
         return self.path
 
 
-def hand_over(folder: Path, **told: Any) -> str:
+def write_handover(folder: Path, **told: Any) -> str:
     """Write a file for a kernel with its notebook and execution; return the file's path.
 
     Parameters

@@ -50,7 +50,7 @@ def answers(uri: str, timeout: float = 2.0) -> bool:
         return False
 
 
-def origin_of(uri: str) -> str:
+def foreign_server_note(uri: str) -> str:
     """Return a remark if the server at ``uri`` was neither named by the user nor started by this checkout.
 
     Parameters
@@ -108,8 +108,10 @@ def start(wait: bool = True, own: bool = False) -> tuple[str, list[str]]:
     uri, remarks, record = tracking_uri(), [], server_record()
     if end_remains(record, _folder()):  # they would answer, and `stop` could not stop them
         remarks.append(f"ended leftover processes of the MLflow server at {record['uri']}")
-    if answers(uri) and not (own and origin_of(uri)):
-        return uri, remarks + ([f"the MLflow server at {uri} was {remark}"] if (remark := origin_of(uri)) else [])
+    if answers(uri):
+        note = foreign_server_note(uri)
+        if not (own and note):
+            return uri, remarks + ([f"the MLflow server at {uri} was {note}"] if note else [])
     if named := os.environ.get(variables.TRACKING_URI):
         remarks.append(f"MLFLOW_TRACKING_URI is {named}, where no server answers")
     if process(record) is None:
@@ -131,7 +133,7 @@ def _folder() -> Path:
 
 
 def _spawn() -> tuple[dict[str, Any], list[str]]:
-    port, remarks = _free_port()
+    port, remarks = _choose_port()
     folder = _folder()
     (folder / "artifacts").mkdir(parents=True, exist_ok=True, mode=0o700)
     command = [
@@ -183,19 +185,19 @@ def spawn(command: Sequence[str], env: Mapping[str, str], folder: Path, port: in
     return {"uri": f"http://127.0.0.1:{port}", "pid": child.pid, "created": psutil.Process(child.pid).create_time()}
 
 
-def _free_port() -> tuple[int, list[str]]:
+def _choose_port() -> tuple[int, list[str]]:
     """Return MLflow's port if it is free, else the last used or any free port, with a remark on what uses MLflow's."""
     wanted, last = urlsplit(DEFAULT_URI).port, _folder() / "port"
     assert wanted is not None
     known = [int(text)] if last.is_file() and (text := last.read_text().strip()).isdigit() else []
     for port in (wanted, *known, 0):
-        if taken := is_free(port):
+        if taken := free_port(port):
             remark = f"port {wanted} is in use by {holder(wanted)}; using port {taken}"
             return taken, [] if port == wanted else [remark]
     raise ServerStartError("no free port on 127.0.0.1")
 
 
-def is_free(port: int) -> int:
+def free_port(port: int) -> int:
     """Return a port of 127.0.0.1 if a server can listen on it; 0 if it is in use.
 
     Parameters

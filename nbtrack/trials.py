@@ -180,7 +180,7 @@ def shown_first(runs: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
     return best + others
 
 
-def view(study: str, filter_string: str, params: Sequence[str], metrics: Sequence[str]) -> tuple[str, str]:
+def shared_view_tag(study: str, filter_string: str, params: Sequence[str], metrics: Sequence[str]) -> tuple[str, str]:
     """Return name and value of the experiment's tag from which MLflow's page loads a shared view.
 
     It shows one chart, parallel coordinates with these axes; the last metric colours the lines. MLflow does not

@@ -128,7 +128,7 @@ def test_every_battle_ends_as_in_the_untouched_engine():
 
 def test_a_side_draws_its_usable_damaging_moves_evenly():
     pool = matchups.damaging_moves()["bulbasaur"]
-    logs = engine.watch("bulbasaur", matchups.RANDOM, "chansey", "doubleslap", 300)
+    logs = engine.battle_logs("bulbasaur", matchups.RANDOM, "chansey", "doubleslap", 300)
     names = dex.moves().loc[pool, "name"].tolist()
     first = Counter(next(line.split("|")[3] for line in log if line.startswith("|move|p1a")) for log in logs)
     assert set(first) == set(names)
@@ -140,7 +140,7 @@ def test_a_side_draws_its_usable_damaging_moves_evenly():
 
 def test_a_charging_move_is_finished_and_a_recharge_waited_for():
     seen = Counter()
-    for log in engine.watch("venusaur", matchups.RANDOM, "chansey", "pound", 40):
+    for log in engine.battle_logs("venusaur", matchups.RANDOM, "chansey", "pound", 40):
         own = [line for line in log if line.startswith(("|move|p1a", "|cant|p1a", "|-prepare|p1a"))]
         for before, after in itertools.pairwise(own):
             if before.startswith("|-prepare|"):
@@ -194,7 +194,7 @@ def test_the_damage_formula_tells_every_hit():
                 rolls = np.arange(85, 101)
                 points = matchups.damage(move["base_power"], attack, defense, *factors, rolls, critical)
                 possible[side, critical] = set(points.tolist())
-        for log in engine.watch(species_a, move_a, species_b, move_b, 15):
+        for log in engine.battle_logs(species_a, move_a, species_b, move_b, 15):
             if any("|brn" in line for line in log):
                 continue  # a burn halves physical damage
             hp = {"p1": int(stats.loc[species_a, "hp"]), "p2": int(stats.loc[species_b, "hp"])}
@@ -206,7 +206,7 @@ def test_the_damage_formula_tells_every_hit():
 
 
 def test_a_side_without_power_points_struggles():
-    (log,) = engine.watch("caterpie", "tackle", "gastly", "dreameater")
+    (log,) = engine.battle_logs("caterpie", "tackle", "gastly", "dreameater")
     used = [line.split("|")[3] for line in log if line.startswith("|move|p2a")]
     assert used[:24] == ["Dream Eater"] * 24  # 15 PP, which the engine's PP Ups make 24
     assert set(used[24:]) == {"Struggle"}
@@ -218,7 +218,7 @@ def test_who_faints_last_wins_a_double_knock_out(tmp_path):
 
 
 def test_friendship_is_70():
-    (log,) = engine.watch("pikachustarter", "pikapapow", "mewtwo", "psychic")
+    (log,) = engine.battle_logs("pikachustarter", "pikapapow", "mewtwo", "psychic")
     stats = matchups.battle_stats()
     attack, defense = stats.loc["pikachustarter", "special_attack"], stats.loc["mewtwo", "special_defense"]
     taken = [hit[1] for hit in hits(log, {"p1": 500, "p2": int(stats.loc["mewtwo", "hp"])}) if hit[0] == "p1"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from nbtrack.paths import project
-from nbtrack.team import stack
+from nbtrack.team import local_services
 from nbtrack.team.backup import backup, write
 
 
@@ -20,7 +20,7 @@ def command(to: Path | None) -> int:
     """
     named = to or project() / "backups" / time.strftime("pokebattle-%Y%m%dT%H%M%SZ.tar", time.gmtime())
     streams = str(named) == "-"
-    with stack.place() as place:
+    with local_services.place() as place:
         manifest = write(place, sys.stdout.buffer) if streams else backup(place, named.absolute())
     count = len(manifest["files"]) - 2
     what = f"{count} artifacts" if place.folder else f"no artifacts: they are in {place.artifacts}, which keeps its own"

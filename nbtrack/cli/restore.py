@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nbtrack.team import stack
+from nbtrack.team import local_services
 from nbtrack.team.backup import restore
 from nbtrack.team.settings import SettingsError
 
@@ -20,10 +20,10 @@ def command(file: Path, overwrite: bool) -> int:
     The server must be stopped. If the backup cannot be restored, nothing changes.
     """
     try:
-        if stack.is_running():
+        if local_services.is_running():
             raise SettingsError("the server runs: `make shared-stop`, restore, `make shared`")
         name = str(file)
-        with stack.place() as place, contextlib.ExitStack() as files:
+        with local_services.place() as place, contextlib.ExitStack() as files:
             stream = sys.stdin.buffer if name == "-" else files.enter_context(file.open("rb"))
             manifest = restore(place, name, stream, overwrite)
     except OSError as error:

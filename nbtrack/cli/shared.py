@@ -5,8 +5,8 @@ import os
 import click
 
 from nbtrack.cli import Choice
-from nbtrack.team import env
 from nbtrack.team import settings as s
+from nbtrack.team import write_env
 
 
 @click.command("shared")
@@ -23,14 +23,14 @@ def command(action: str) -> int:
 
 
 def _env() -> int:
-    click.echo(env.write())
+    click.echo(write_env.write())
     return 0
 
 
 def _start() -> int:
-    from nbtrack.team import stack
+    from nbtrack.team import local_services
 
-    uri, remarks = stack.start()
+    uri, remarks = local_services.start()
     for remark in remarks:
         click.echo(remark)
     told = f"the accounts and their passwords are in {s.env_file()}"
@@ -40,17 +40,17 @@ def _start() -> int:
 
 
 def _stop() -> int:
-    from nbtrack.team import stack
+    from nbtrack.team import local_services
 
-    stopped = stack.stop()
+    stopped = local_services.stop()
     click.echo(f"stopped {' and '.join(stopped)}; data stay in {s.folder()}" if stopped else "nothing to stop")
     return 0
 
 
 def _status() -> int:
-    from nbtrack.team import stack
+    from nbtrack.team import local_services
 
-    parts = stack.status()
+    parts = local_services.status()
     for part in parts:
         click.echo(f"{'ok  ' if part.well else 'BAD '} {part.name:<10} {part.text}")
     return 0 if all(part.well for part in parts) else 1

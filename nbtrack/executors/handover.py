@@ -39,7 +39,7 @@ def hand_over(execution: str, told: dict[str, Any]) -> str:
     try:
         document = without_secrets(told["document"])
         told = told | {"document": document, "driver": processes.identity(os.getpid())}
-        return notebook_context.hand_over(execution_folder(execution), **told)
+        return notebook_context.write_handover(execution_folder(execution), **told)
     except Exception as error:
         say(f"this execution is not tracked ({type(error).__name__}: {error})")
         return notebook_context.UNTRACKED
@@ -85,7 +85,7 @@ def finish(execution: str, error: BaseException | None = None) -> None:
 
 
 def has_begun(execution: str) -> bool:
-    """Return whether the kernel, or `refuse`, has begun the execution's journal.
+    """Return whether the kernel, or `record_failed_launch`, has begun the execution's journal.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def is_unread(execution: str) -> bool:
 
 
 @guarded
-def refuse(execution: str, told: dict[str, Any], error: BaseException, naming: dict[str, Any]) -> None:
+def record_failed_launch(execution: str, told: dict[str, Any], error: BaseException, naming: dict[str, Any]) -> None:
     """Create a run for an execution whose kernel was not started, or has recorded nothing.
 
     Parameters
@@ -131,7 +131,7 @@ def refuse(execution: str, told: dict[str, Any], error: BaseException, naming: d
 
 
 @dataclass
-class Seen:
+class CellRecord:
     """What a program recorded of a cell.
 
     Attributes
@@ -151,7 +151,7 @@ class Seen:
 
 
 @guarded
-def tell(execution: str, told: dict[str, Any], seen: list[Seen], why: str) -> None:
+def record_without_kernel(execution: str, told: dict[str, Any], cells: list[CellRecord], why: str) -> None:
     """Create a run from what the program recorded of an execution whose kernel records nothing itself.
 
     Parameters
@@ -160,15 +160,15 @@ def tell(execution: str, told: dict[str, Any], seen: list[Seen], why: str) -> No
         The execution's id.
     told : dict
         As in `hand_over`.
-    seen : list of Seen
+    cells : list of CellRecord
         At least one.
     why : str
         Why the kernel records nothing.
     """
-    own = {"time": seen[0].began, "prefix": ""}
+    own = {"time": cells[0].began, "prefix": ""}
     journal = _record(execution, told, without_secrets(told["document"]), told["parameters"], **own)
     journal.append("tags", values={KNOWN: f"recorded by {told['executor']} only: {why}"})
-    for turn, one in enumerate(seen):
+    for turn, one in enumerate(cells):
         ended, count = one.began + int(1000 * one.seconds), one.cell.get("execution_count")
         hidden = is_untracked(cell_source(one.cell))
         shown = {"source": NO_TRACK, "untracked": True} if hidden else {"source": cell_source(one.cell)}

@@ -122,10 +122,10 @@ def _finish(told: dict[str, Any], error: BaseException | None, nb: Any, kernel: 
     """
     execution, watched = told["execution"], True
     if error is not None and not handover.has_begun(execution):
-        handover.refuse(execution, told, error, _usable(told["parameters"]))
+        handover.record_failed_launch(execution, told, error, _usable(told["parameters"]))
         watched = False
-    elif error is None and handover.is_unread(execution) and (seen := _seen(nb)):
-        handover.tell(execution, told, seen, f"the kernel {kernel} does not load nbtrack's extension")
+    elif error is None and handover.is_unread(execution) and (cells := _cell_records(nb)):
+        handover.record_without_kernel(execution, told, cells, f"the kernel {kernel} does not load nbtrack's extension")
         watched = False
     handover.finish(execution, error)
     _say_where(execution_folder(execution), 0.0 if watched else PATIENCE)
@@ -144,14 +144,16 @@ def _validate(nb: Any, name: str, told: dict[str, Any] | None) -> None:
         raise ParameterError(str(error)) from error
 
 
-def _seen(nb: Any) -> list[handover.Seen]:
+def _cell_records(nb: Any) -> list[handover.CellRecord]:
     """Return what papermill has recorded of the cells that ran."""
     found = []
     for cell in nb.cells:
         noted = cell.metadata.get("papermill") or {}
         if cell.cell_type == "code" and cell.source.strip() and noted.get("start_time"):
             began = int(datetime.fromisoformat(noted["start_time"]).replace(tzinfo=UTC).timestamp() * 1000)
-            found.append(handover.Seen(cell, began, float(noted.get("duration") or 0), bool(noted.get("exception"))))
+            found.append(
+                handover.CellRecord(cell, began, float(noted.get("duration") or 0), bool(noted.get("exception")))
+            )
     return found
 
 

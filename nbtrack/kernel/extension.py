@@ -29,7 +29,7 @@ from nbtrack.cells import (
 )
 from nbtrack.files import write_atomically
 from nbtrack.journal import secretless, secrets_known
-from nbtrack.kernel import autolog, mlflow_fluent, tracebacks
+from nbtrack.kernel import autolog, mlflow_fluent, traceback_filter
 from nbtrack.kernel.execution import Execution, current, set_current
 from nbtrack.kernel.import_hooks import before_first_package
 from nbtrack.notebook_context import INTERACTIVE, Context, detect, handed_over, parent_pid
@@ -152,7 +152,7 @@ class KernelTracker:
         self.shell.events.register("post_run_cell", self.after_cell)
         session = self.shell.kernel.session
         session.send = self._observing(session.send)
-        tracebacks.install(self.shell)
+        traceback_filter.install(self.shell)
         mlflow_fluent.install(current)
         autolog.install(self.emit)
         before_first_package(_start_plugins)

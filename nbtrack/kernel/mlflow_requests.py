@@ -24,11 +24,11 @@ from urllib.parse import unquote
 from nbtrack import tags
 from nbtrack.ids import LOCAL
 from nbtrack.journal import mask_request
-from nbtrack.kernel import child_processes
+from nbtrack.kernel import flush_before_spawn
 from nbtrack.kernel.execution import ANSWER, LONGEST_WAIT, PAUSE, Execution
 from nbtrack.kernel.import_hooks import after_import, replace
-from nbtrack.kernel.known_entities import CREATIONS, KnownEntities
-from nbtrack.kernel.safe_writes import KnownRuns, Write
+from nbtrack.kernel.nonblocking_writes import KnownRuns, Write
+from nbtrack.kernel.offline_store import CREATIONS, KnownEntities
 from nbtrack.terminal import say_once
 
 API = re.compile(r"/(?:ajax-)?api/[23]\.0/mlflow/")
@@ -78,7 +78,7 @@ def install(current: Callable[[], Execution | None]) -> None:
         global _requests
         _requests = TrackedRequests(module, current)
         replace(module, "http_request", _requests.wrap(module.http_request))
-        child_processes.install(current)
+        flush_before_spawn.install(current)
 
     after_import("mlflow.utils.rest_utils", attach)
 
@@ -219,7 +219,7 @@ class TrackedRequests:
 
     def _write(self, request: Request) -> Any:
         execution, write = request.execution, request.write
-        if not (execution.refused or execution.deleted) and self.runs.take(write):
+        if not (execution.refused or execution.deleted) and self.runs.try_apply(write):
             self.offline.follow(write)
             try:
                 execution.emit("call", method=request.method, path=request.path, body=write.body)
@@ -243,7 +243,7 @@ class TrackedRequests:
             raise self.module.MlflowException(f"{execution.uri} accepts no traces at the moment")
         if not write.name:  # not a request that the sender can deliver
             return 200, {}
-        if said := self.runs.contradiction(write):
+        if said := self.runs.param_conflict(write):
             return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": said}
         try:
             return self._keep(request, {"doubtful": True, "began": began} if doubtful else {})
@@ -253,7 +253,7 @@ class TrackedRequests:
 
     def _keep(self, request: Request, unclear: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         write = request.write
-        answer = self.offline.keep(request.execution, request.method, request.path, write, unclear)
+        answer = self.offline.record_offline(request.execution, request.method, request.path, write, unclear)
         self.offline.follow(write)
         self.runs.sent(write)
         if write.name == "runs/create":

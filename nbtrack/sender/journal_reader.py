@@ -109,7 +109,7 @@ class JournalReader:
         return self.by_hand or any("mlflow" in source.lower() or source == NO_TRACK for source in sources)
 
     @property
-    def typed(self) -> dict[str, Any]:
+    def given_params(self) -> dict[str, Any]:
         """The valid parameters, with their types."""
         return self.attempts.typed()
 
@@ -365,7 +365,7 @@ class JournalReader:
             self._on_attempt |= fresh
             self._put(Batch(self._attempt_run, params=fresh))
 
-    def front(self, present: Iterable[str] = ()) -> None:
+    def flush_deferred(self, present: Iterable[str] = ()) -> None:
         """Queue what was kept until the end, from the last attempt, so that the run's values belong to the same fits.
 
         Parameters

@@ -101,7 +101,7 @@ class RunWriter:
         }
         if self.reader.names:
             known["experiment"], known["run_name"] = self.reader.names
-            known["params"] = self.reader.typed
+            known["params"] = self.reader.given_params
         self._recorded |= more
         with contextlib.suppress(OSError):  # the disk is full
             write_atomically(self.folder / "run.json", to_json({"uri": self.uri, **known, **self._recorded}))
@@ -162,7 +162,7 @@ class RunWriter:
         delivery.flush()
         delivery.remove_doubles()
         delivery.retry_aside()
-        reader.front(self._params_there())
+        reader.flush_deferred(self._params_there())
         delivery.put(Batch(reader.run, tags=self._tags(ending, dropped)))
         status = (reader.ended_as if ending.status == "FINISHED" else "") or ending.status
         self._end(reader.run, status)
@@ -276,8 +276,8 @@ class RunWriter:
             texts["mismatches.txt"] = (
                 reader.masker.text("\n\n".join(str(m["message"]) for m in reader.mismatches)) + "\n"
             )
-        if reader.typed:
-            texts["parameters.json"] = _json(reader.typed)
+        if reader.given_params:
+            texts["parameters.json"] = _json(reader.given_params)
         if reader.fits:
             texts["fits.json"] = _json(reader.masker.json(reader.numbered_fits()))
         if patch := self._code[1]:

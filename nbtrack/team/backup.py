@@ -207,7 +207,7 @@ def _swap(uri: str, drafts: dict[str, str]) -> None:
     from psycopg2 import sql
 
     try:
-        with postgres.session(plain(_renamed(uri, "postgres")), autocommit=False) as cursor:
+        with postgres.cursor(plain(_renamed(uri, "postgres")), autocommit=False) as cursor:
             for name, draft in drafts.items():
                 for old, new in ((name, f"{draft}_former"), (draft, name), (f"{draft}_former", draft)):
                     names = sql.Identifier(old), sql.Identifier(new)
@@ -219,7 +219,7 @@ def _swap(uri: str, drafts: dict[str, str]) -> None:
 def _drop(uri: str, names: Iterable[str]) -> None:
     from psycopg2 import sql
 
-    with postgres.session(plain(_renamed(uri, "postgres"))) as cursor:
+    with postgres.cursor(plain(_renamed(uri, "postgres"))) as cursor:
         for name in names:
             cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
 
@@ -308,7 +308,7 @@ def _digest(file: Path) -> str:
 
 def _runs(uri: str) -> int:
     """Return the number of runs in a database; 0 if MLflow has never written to it."""
-    with postgres.session(plain(uri)) as cursor:
+    with postgres.cursor(plain(uri)) as cursor:
         cursor.execute("SELECT to_regclass('runs') IS NOT NULL")
         if cursor.fetchone() == (False,):
             return 0

@@ -60,15 +60,15 @@ def _first_role(socket: str, user: str, password: str, database: str) -> None:
     from psycopg2 import sql
 
     name, word = sql.Identifier(user), sql.Literal(password)
-    with session(host=socket, user="postgres", dbname="postgres") as cursor:
-        cursor.execute(sql.SQL("ALTER ROLE postgres PASSWORD {}").format(word))
+    with cursor(host=socket, user="postgres", dbname="postgres") as superuser:
+        superuser.execute(sql.SQL("ALTER ROLE postgres PASSWORD {}").format(word))
         if user != "postgres":
-            cursor.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEDB PASSWORD {}").format(name, word))
-        cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(database), name))
+            superuser.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEDB PASSWORD {}").format(name, word))
+        superuser.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(database), name))
 
 
 @contextlib.contextmanager
-def session(address: str | None = None, autocommit: bool = True, **how: str) -> Iterator[Any]:
+def cursor(address: str | None = None, autocommit: bool = True, **how: str) -> Iterator[Any]:
     """Open a cursor on a database for a ``with`` block.
 
     Parameters
@@ -94,8 +94,8 @@ def session(address: str | None = None, autocommit: bool = True, **how: str) -> 
     connection = psycopg2.connect(address, connect_timeout=5, **how)
     connection.autocommit = autocommit
     try:
-        with connection.cursor() as cursor:
-            yield cursor
+        with connection.cursor() as opened:
+            yield opened
         if not autocommit:
             connection.commit()
     finally:

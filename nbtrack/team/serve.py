@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nbtrack import variables
+from nbtrack.team import postgres
 from nbtrack.team import settings as s
-from nbtrack.team.postgres import session
 
 CACHE_SECONDS = 60  # seconds for which a checked password is cached; hashing it takes 0.4 s of CPU per request
 DATABASE_SECONDS = 60.0  # timeout for a database that starts
@@ -125,7 +125,7 @@ def ensure_database(uri: str, *more: str) -> None:
     deadline = time.monotonic() + DATABASE_SECONDS
     while True:
         try:
-            with session(plain(uri)) as cursor:
+            with postgres.cursor(plain(uri)) as cursor:
                 for name in (make_url(one).database for one in more):
                     cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
                     if cursor.fetchone() is None:

@@ -42,7 +42,7 @@ def power() -> pd.Series:
 
 
 @dataclass(frozen=True)
-class Attacks:
+class AttackTable:
     """The attacks of every species with each of its moves against every species.
 
     Attributes
@@ -66,7 +66,7 @@ class Attacks:
 
 
 @cache
-def attacks() -> Attacks:
+def attack_table() -> AttackTable:
     """Compute damage and score of every attack.
 
     damage = ((2 x level / 5 + 2) x power x attack / defense / 50 + 2) x same-type bonus x effectiveness, with base
@@ -86,7 +86,7 @@ def attacks() -> Attacks:
     multiplier = chart.reshape(len(types), -1)[code]
     multiplier = multiplier * same_type_bonus(known["type"], known["species_id"])[:, None]
     strength, accuracy, priority = (known[[name]].to_numpy() for name in ("power", "accuracy", "priority"))
-    return Attacks(
+    return AttackTable(
         fighters=fighters,
         moves=known[["move_id", "power", "priority"]],
         first=known["species_id"].searchsorted(fighters),
@@ -119,7 +119,7 @@ def battles(version: str) -> pd.DataFrame:
     KeyError
         If there is no such version.
     """
-    table, rng = attacks(), np.random.default_rng(SEED)
+    table, rng = attack_table(), np.random.default_rng(SEED)
     a, b = np.nonzero(~np.eye(len(table.fighters), dtype=bool))
     parts: list[tuple[Numbers, ...]] = []
     for policy in SCENARIOS[version]:
@@ -142,7 +142,7 @@ def battles(version: str) -> pd.DataFrame:
 
 def _draw_moves(policy: str, a: Numbers, b: Numbers, rng: np.random.Generator) -> tuple[Numbers, Numbers, Numbers]:
     """Return, for every battle of a policy, the position of its pair and the rows of both sides' attacks."""
-    table = attacks()
+    table = attack_table()
     if policy == "all_combinations":
         pair, drawn = draw(table.count[a] * table.count[b], N_COMBINATIONS, rng)
         ours, theirs = np.divmod(drawn, table.count[b][pair])
@@ -165,15 +165,15 @@ def wins(a: Numbers, b: Numbers, ours: Numbers, theirs: Numbers) -> NDArray[np.b
     Parameters
     ----------
     a, b : ndarray of int, shape (n,)
-        Positions of the species in `Attacks.fighters`.
+        Positions of the species in `AttackTable.fighters`.
     ours, theirs : ndarray of int, shape (n,)
-        Rows of `Attacks.moves` that A and B use.
+        Rows of `AttackTable.moves` that A and B use.
 
     Returns
     -------
     ndarray of bool, shape (n,)
     """
-    table = attacks()
+    table = attack_table()
     species, priority = dex.species().loc[table.fighters], table.moves["priority"].to_numpy()
     return decide(
         species["hp"].to_numpy()[b] / table.damage[ours, b],

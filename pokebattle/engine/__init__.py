@@ -1,7 +1,7 @@
 """The real battle engine: pokemon-showdown, a JavaScript package, called from Python."""
 
 from pokebattle.engine.installation import MOD, PACKAGE, VERSION, EngineError, install, write_tables
-from pokebattle.engine.run_battles import DRAWS, SEEDS, STREAMS, fight, watch
+from pokebattle.engine.run_battles import DRAWS, SEEDS, STREAMS, battle_logs, fight
 
 IDENTITY = {"package": PACKAGE, "version": VERSION, "mod": MOD, "seeds": SEEDS, "draws": DRAWS}
 
@@ -12,8 +12,8 @@ __all__ = [
     "STREAMS",
     "VERSION",
     "EngineError",
+    "battle_logs",
     "fight",
     "install",
-    "watch",
     "write_tables",
 ]

@@ -23,7 +23,7 @@ CHUNK_BATTLES = 4000  # about a second
 SIDES = ["species_a", "move_a", "species_b", "move_b"]
 
 
-def watch(
+def battle_logs(
     species_a: str, move_a: str, species_b: str, move_b: str, n_battles: int = 1, *, stream: str = "training"
 ) -> list[list[str]]:
     """Return the engine's logs of the first battles of a matchup.

@@ -1,4 +1,4 @@
-"""Explain predictions, find the kinds of moves with large errors, and use a model to choose moves."""
+"""Explain predictions, and find the kinds of moves with large errors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 
 from pokebattle import evaluation
-from pokebattle.errors import did_you_mean
-from pokebattle.evaluation.notes import note
+from pokebattle.evaluation.placeholders import note
 from pokebattle.game import dex
-from pokebattle.game.matchups import MATCHUP, RANDOM, best_moves, damaging_moves
+from pokebattle.game.matchups import RANDOM
 from pokebattle.learning.features import AILMENTS
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 REST, MARGIN = "all others", "log-odds that A wins"
 
 
-def of_pairs(contributions: pd.DataFrame) -> pd.DataFrame:
+def sum_over_sides(contributions: pd.DataFrame) -> pd.DataFrame:
     """Add up the contributions of a feature's two sides: `a_speed` and `b_speed` become `speed`.
 
     Parameters
@@ -38,7 +37,7 @@ def strongest_by_policy(contributions: pd.DataFrame, matchups: pd.DataFrame, n_f
     Parameters
     ----------
     contributions : DataFrame
-        From `of_pairs`, one row per matchup.
+        From `sum_over_sides`, one row per matchup.
     matchups : DataFrame
         The same matchups.
     n_features : int, default 8
@@ -78,7 +77,7 @@ def explain(
     """
     values = model.features_.both_orientations(matchups)[0].astype(float)
     numbers = pd.DataFrame(values, index=matchups.index, columns=model.feature_names)
-    contributions = of_pairs(model.contributions(matchups))
+    contributions = sum_over_sides(model.contributions(matchups))
     tables = {}
     for row, name in zip(matchups.index, labels(matchups if named is None else named), strict=True):
         parts = contributions.loc[row]
@@ -158,7 +157,7 @@ def excess_by_kind(matchups: pd.DataFrame, probability: np.ndarray) -> pd.DataFr
         return note("a formula decides these battles: there is no limit")
     wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
     inside = np.clip(np.asarray(probability, dtype=float), np.finfo(float).eps, 1 - np.finfo(float).eps)
-    limit = n * evaluation.jackknife(evaluation.entropy, wins, n)
+    limit = n * evaluation.jackknife(evaluation.bayes_log_loss, wins, n)
     excess = -wins * np.log(inside) - (n - wins) * np.log1p(-inside) - limit
     kinds = move_kinds()
     of_a, of_b = (kinds.loc[matchups[f"move_{side}"]].to_numpy() for side in "ab")
@@ -174,80 +173,3 @@ def excess_by_kind(matchups: pd.DataFrame, probability: np.ndarray) -> pd.DataFr
             "share_of_excess": table["excess"] / excess.sum(),
         }
     ).sort_values("above_limit", ascending=False)
-
-
-def move_options(species_a: str, species_b: str) -> pd.DataFrame:
-    """Return the matchups of each damaging move of A with each damaging move of B.
-
-    Parameters
-    ----------
-    species_a, species_b : str
-        Species ids.
-
-    Returns
-    -------
-    DataFrame
-        The columns of `matchups.MATCHUP`; policy is "best_move" if A uses its best move against B, else "given_move".
-        Sorted by A's move, then B's.
-
-    Raises
-    ------
-    ValueError
-        If a species is unknown, or has no damaging move.
-    """
-    known = damaging_moves()
-    for control, name in (("species_a", species_a), ("species_b", species_b)):
-        if name not in known:
-            hint = did_you_mean(dex.plain_id(name), known)
-            raise ValueError(f"{control}: expected the id of a species with damaging moves, got {name!r}{hint}")
-    moves = [known[species_a], known[species_b]]
-    options = pd.MultiIndex.from_product(moves, names=["move_a", "move_b"]).to_frame(index=False)
-    taken = options["move_a"] == best_moves()["move_id"][species_a, species_b]
-    policy = np.where(taken, "best_move", "given_move")
-    return options.assign(species_a=species_a, species_b=species_b, policy=policy)[MATCHUP]
-
-
-def strongest_answers(options: pd.DataFrame, chance: str) -> pd.DataFrame:
-    """Return, for every move of A, the move of B with the lowest P(A wins); the first of equal ones.
-
-    Parameters
-    ----------
-    options : DataFrame
-        From `move_options`, for one pair of species or several, with a column of probabilities.
-    chance : str
-        Name of the column with P(A wins).
-    """
-    worst = options.groupby(["species_a", "species_b", "move_a"], sort=False)[chance].idxmin()
-    return options.loc[worst].reset_index(drop=True)
-
-
-def worth_of_choices(options: pd.DataFrame, choosers: list[str], worth: str) -> pd.Series:
-    """Return how well A does when it chooses its move by a predictor, against B's strongest answer.
-
-    For each predictor, A takes the move with the highest predicted P(A wins) against the answer that the predictor
-    considers B's strongest (maximin). The move is then scored against B's strongest answer according to `worth`.
-
-    Parameters
-    ----------
-    options : DataFrame
-        From `move_options`, for several pairs of species, with columns of probabilities.
-    choosers : list of str
-        Columns with the predictors' P(A wins).
-    worth : str
-        Column with the P(A wins) that scores the moves.
-
-    Returns
-    -------
-    Series
-        Mean score by predictor, then of the policy "best_move", and of "any" move (the mean over all moves of A).
-    """
-    pair, move = ["species_a", "species_b"], ["species_a", "species_b", "move_a"]
-    true = strongest_answers(options, worth).set_index(move)
-    means = {}
-    for chooser in choosers:
-        seen = strongest_answers(options, chooser)
-        taken = seen.loc[seen.groupby(pair, sort=False)[chooser].idxmax(), move]
-        means[chooser] = true.loc[pd.MultiIndex.from_frame(taken), worth].mean()
-    means["best_move"] = true.loc[true["policy"] == "best_move", worth].mean()
-    means["any"] = true.groupby(level=pair)[worth].mean().mean()
-    return pd.Series(means)

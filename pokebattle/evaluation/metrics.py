@@ -68,7 +68,7 @@ def jackknife(statistic: Callable[[np.ndarray], np.ndarray], wins: np.ndarray, n
     return n * statistic(wins / n) - (n - 1) * left_out
 
 
-def entropy(p: np.ndarray) -> np.ndarray:
+def bayes_log_loss(p: np.ndarray) -> np.ndarray:
     """Return the log-loss, in nats per battle, of a predictor that knows the true probability.
 
     Parameters
@@ -79,7 +79,7 @@ def entropy(p: np.ndarray) -> np.ndarray:
     return -xlogy(p, p) - xlog1py(1 - p, -p)
 
 
-def variance(p: np.ndarray) -> np.ndarray:
+def bayes_brier(p: np.ndarray) -> np.ndarray:
     """Return the Brier score of a predictor that knows the true probability.
 
     Parameters
@@ -177,7 +177,7 @@ def all_metrics(
     inside = np.clip(p, np.finfo(float).eps, 1 - np.finfo(float).eps)
     floors = [
         n * jackknife(statistic, wins, n) if has_limit(matchups) else np.full(len(p), np.nan)
-        for statistic in (entropy, variance)
+        for statistic in (bayes_log_loss, bayes_brier)
     ]
     total, true_a, false_a, missed_a, loss, squares, agreed, floor, least_squares = (
         weights
@@ -240,7 +240,7 @@ def bayes_limit(matchups: pd.DataFrame, weights: np.ndarray | None = None) -> pd
     """
     wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
     weights = np.ones((1, len(n))) if weights is None else weights
-    statistics = (favourite_share, entropy, variance)
+    statistics = (favourite_share, bayes_log_loss, bayes_brier)
     columns = [jackknife(statistic, wins, n) for statistic in statistics]
     with np.errstate(invalid="ignore"):
         means = (weights * n) @ np.column_stack(columns) / (weights @ n)[:, None]
@@ -324,7 +324,7 @@ def evaluate_policies(matchups: pd.DataFrame, predictions: Mapping[str, np.ndarr
     return pd.concat(tables, keys=parts, names=["policy"]).reset_index(level="policy").reset_index(drop=True)
 
 
-def gain(
+def paired_gain(
     matchups: pd.DataFrame,
     before: np.ndarray,
     after: np.ndarray,
@@ -363,12 +363,12 @@ def gain(
 
 
 def gain_metrics(table: pd.DataFrame) -> dict[str, float]:
-    """Return the result of `gain` as metrics for a run.
+    """Return the result of `paired_gain` as metrics for a run.
 
     Parameters
     ----------
     table : DataFrame
-        From `gain`.
+        From `paired_gain`.
 
     Returns
     -------

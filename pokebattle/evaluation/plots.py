@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from pokebattle.datasets import splits
 from pokebattle.evaluation.explanation import labels
-from pokebattle.evaluation.notes import NOTE, is_note
+from pokebattle.evaluation.placeholders import NOTE, is_note
 
 A_COLOUR, B_COLOUR, GREY = "#3b6fb6", "#d1603d", "#8a8a8a"
 STYLE = {
@@ -322,7 +322,7 @@ def advice(table: pd.DataFrame, species_a: str, species_b: str, n_moves: int = 1
     Parameters
     ----------
     table : DataFrame
-        From `advice.advise`. Or a note.
+        From `move_choice.advise`. Or a note.
     species_a, species_b : str
     n_moves : int, default 12
     """

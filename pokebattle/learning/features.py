@@ -127,7 +127,7 @@ def real_stats(side: pd.DataFrame) -> pd.DataFrame:
     return battle_stats().loc[side["attacker"]]
 
 
-def strike(side: pd.DataFrame) -> pd.DataFrame:
+def hit_features(side: pd.DataFrame) -> pd.DataFrame:
     """Describe one use of the move.
 
     Parameters
@@ -159,7 +159,7 @@ def strike(side: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def pace(side: pd.DataFrame) -> pd.DataFrame:
+def knock_out_features(side: pd.DataFrame) -> pd.DataFrame:
     """Describe how soon the move knocks out a defender that does nothing.
 
     Parameters
@@ -173,10 +173,10 @@ def pace(side: pd.DataFrame) -> pd.DataFrame:
         knock_outs_per_turn (1 / turns), down_by_1 to down_by_`TURNS` (chance of a knock-out by that turn), turns
         (expected number).
     """
-    return _pace(*knock_outs(attacks(side["attacker"], side["move"], side["defender"])))
+    return _knock_out_columns(*knock_outs(attacks(side["attacker"], side["move"], side["defender"])))
 
 
-def mixed_pace(side: pd.DataFrame, sizes: np.ndarray) -> pd.DataFrame:
+def mixed_knock_out_features(side: pd.DataFrame, sizes: np.ndarray) -> pd.DataFrame:
     """Describe how soon moves that are drawn every turn knock out a defender that does nothing.
 
     Parameters
@@ -189,12 +189,12 @@ def mixed_pace(side: pd.DataFrame, sizes: np.ndarray) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per side, columns as in `pace`.
+        One row per side, columns as in `knock_out_features`.
     """
-    return _pace(*mixed_knock_outs(attacks(side["attacker"], side["move"], side["defender"]), sizes))
+    return _knock_out_columns(*mixed_knock_outs(attacks(side["attacker"], side["move"], side["defender"]), sizes))
 
 
-def _pace(down: np.ndarray, turns: np.ndarray) -> pd.DataFrame:
+def _knock_out_columns(down: np.ndarray, turns: np.ndarray) -> pd.DataFrame:
     by_turn = {f"down_by_{turn}": down[:, turn] for turn in range(1, TURNS + 1)}
     return pd.DataFrame({"knock_outs_per_turn": 1 / turns, **by_turn, "turns": turns})
 
@@ -378,8 +378,8 @@ BLOCKS = {
     "move_numbers": Block(move_numbers, ("move",)),
     "draws": Block(draws, ("move",), mixed_draws),
     "real_stats": Block(real_stats, ("attacker",)),
-    "strike": Block(strike, ("attacker", "move", "defender")),
-    "pace": Block(pace, ("attacker", "move", "defender"), mixed_pace),
+    "strike": Block(hit_features, ("attacker", "move", "defender")),
+    "pace": Block(knock_out_features, ("attacker", "move", "defender"), mixed_knock_out_features),
     "side_effects": Block(side_effects, ("move", "defender")),
     "priorities": Block(priorities, ("move",)),
 }

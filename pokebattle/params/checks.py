@@ -25,6 +25,27 @@ DECIMAL = re.compile(r"[-+]?(0|[1-9]\d*|(?=\.\d))(\.\d*)?([eE][-+]?\d+)?")
 
 
 def check(model: type[Params], values: Mapping[str, Any], places: Mapping[str, str]) -> Params:
+    """Validate all parameters of a version.
+
+    Parameters
+    ----------
+    model : type of Params
+        `Params`, or a subclass that has a notebook's controls as further fields.
+    values : mapping of str to object
+        The values by name.
+    places : mapping of str to str
+        Where each value comes from, by name, as the beginning of an error message: for example "params/v3.yaml, ".
+
+    Returns
+    -------
+    Params
+        An instance of `model`.
+
+    Raises
+    ------
+    ParamsError
+        If a value is missing, unknown or invalid, or does not fit the others. Only the first such value is named.
+    """
     try:
         params = model.model_validate(values)
     except ValidationError as error:
@@ -187,5 +208,11 @@ def _yaml_trap(got: Any, place: str) -> str:
 
 
 def shown(value: Any) -> str:
+    """Return a value as error messages show it: its `repr`, cut to 80 characters.
+
+    Parameters
+    ----------
+    value : object
+    """
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -21,16 +21,16 @@ from pokebattle.learning.features import mirror
 from pokebattle.model import BattleWinner
 from pokebattle.params import Gates, Params, ParamsError
 from pokebattle.registry import judging_set, model_files, reproduction, smoke_test
-from pokebattle.registry.artifacts import read_json
 from pokebattle.registry.gate_report import MEANINGLESS, PASSED, REFUSED, UNKNOWN, Gate
 from pokebattle.registry.judging_set import FEWEST, JudgingSet
+from pokebattle.registry.run_artifacts import read_json
 from pokebattle.registry.stages import PRODUCTION, Model, RegistryError, Version
 
 ASKED = 20  # matchups that the fresh process predicts, one by one
 SLACK = 20  # the fresh process is ended after this multiple of the bound on the time to the first answer
 LOOKED_AT = 3000  # matchups of the training part whose features are checked for leaks
 ROUNDING = 1e-9  # tolerated difference between predictions for single matchups and for many at once
-GAIN = ["gain", "low", "high"]  # of `evaluation.gain`
+GAIN = ["gain", "low", "high"]  # of `evaluation.paired_gain`
 Row = tuple[str, str, str]  # measured, bound, verdict
 UNUSABLE = (DatasetError, TablesError, ParamsError)  # errors that mean the battles are not available
 
@@ -323,7 +323,7 @@ class GateChecks:
         return again.text, "the same metrics", PASSED if again.same else REFUSED
 
     def _gain(self, matchups: pd.DataFrame, before: np.ndarray, after: np.ndarray) -> dict[str, float]:
-        table = evaluation.gain(matchups, before, after, **self._bootstrap)
+        table = evaluation.paired_gain(matchups, before, after, **self._bootstrap)
         return dict(zip(GAIN, table.loc[["log_loss"], GAIN].to_numpy(float)[0], strict=True))
 
 

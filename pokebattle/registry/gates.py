@@ -64,7 +64,7 @@ def judge(
 
 def _recorded(report: Report, rest: MlflowRest, run: dict[str, Any]) -> Report:
     """Write a report to the version's run and, if this account may, to the version's page."""
-    from pokebattle.registry.artifacts import write_json
+    from pokebattle.registry.run_artifacts import write_json
 
     file = f"{FOLDER}/{report.name}_{report.version}_{report.when.replace(':', '')}.json"
     write_json(rest, run, file, {"passed": report.passed, **asdict(report), "file": file})

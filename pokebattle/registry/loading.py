@@ -12,7 +12,7 @@ import pandas as pd
 from nbtrack.mlflow_rest import MlflowRest, metrics_of
 from nbtrack.server import answers
 from nbtrack.settings import enabled, tracking_uri
-from pokebattle.evaluation.notes import note
+from pokebattle.evaluation.placeholders import note
 from pokebattle.model import BattleWinner
 from pokebattle.params import ParamsError
 from pokebattle.registry import stages

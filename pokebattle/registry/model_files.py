@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from nbtrack.mlflow_rest import MlflowRest, ServerError, params_of
-from pokebattle.registry import artifacts
+from pokebattle.registry import run_artifacts
 from pokebattle.registry.stages import RegistryError, Version
 
 LOADER = "pokebattle.model"
@@ -120,7 +120,7 @@ def fetch(rest: MlflowRest, version: Version, name: str, folder: Path) -> ModelF
     needed = ["MLmodel", *(f"{DATA}/{one}" for one in MODEL)]
     if missing := [path for path in needed if path not in paths]:
         raise _foreign(title, f"{missing[0]} is missing")
-    got = [artifacts.download(store, path, folder) for path in needed]
+    got = [run_artifacts.download(store, path, folder) for path in needed]
     metadata = _described(got[0], title)
     if (found := digest(folder / DATA)) != expected:
         raise _foreign(
@@ -161,7 +161,7 @@ def _store(rest: MlflowRest, version: Version, title: str) -> Any:
         raise _foreign(title, f"its source {version.source} is gone") from None
     if model["info"].get("source_run_id") != version.run_id:
         raise _foreign(title, f"its source was logged by another run than {version.run_id or 'none'}")
-    return artifacts.store_at(rest, model["info"]["artifact_uri"])
+    return run_artifacts.store_at(rest, model["info"]["artifact_uri"])
 
 
 def _paths(store: Any, folder: str = "") -> Iterator[str]:

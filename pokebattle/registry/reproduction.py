@@ -24,7 +24,7 @@ from nbtrack.mlflow_rest import MlflowRest, ServerError, metrics_of, params_of, 
 from nbtrack.provenance import lock_digest
 from nbtrack.secrets import MASK
 from pokebattle.paths import project, state_dir
-from pokebattle.registry import artifacts
+from pokebattle.registry import run_artifacts
 from pokebattle.registry.stages import RegistryError, moment
 from pokebattle.registry.tags import DRIFT, REPRODUCED, REPRODUCES, TUNED_FROM
 from pokebattle.registry.worktree import WorktreeError, apply_patch, worktree
@@ -145,8 +145,8 @@ def _executed_again(run: dict[str, Any], rest: MlflowRest, drift: list[str]) -> 
         raise WorktreeError("the run has no notebook")
     with worktree(commit) as folder:
         if tags.get("pokebattle.git.dirty") == "true":
-            drift += apply_patch(folder, artifacts.read(rest, run, "code.patch").decode("utf-8"))
-        executed = artifacts.read_json(rest, run, source.name)
+            drift += apply_patch(folder, run_artifacts.read(rest, run, "code.patch").decode("utf-8"))
+        executed = run_artifacts.read_json(rest, run, source.name)
         notebook = _place(folder, source)
         if _differs(executed, notebook):
             drift.append(f"{source.name} differs from the commit")
@@ -206,7 +206,7 @@ def _parameters(executed: Mapping[str, Any], tags: Mapping[str, str]) -> dict[st
 def _provide_version(folder: Path, run: dict[str, Any], rest: MlflowRest, drift: list[str]) -> None:
     """Write the version's file from the run's recorded parameters, if the commit does not contain it."""
     try:
-        recorded = artifacts.read_json(rest, run, "parameters.json")
+        recorded = run_artifacts.read_json(rest, run, "parameters.json")
     except FileNotFoundError:  # the notebook has no parameters
         return
     file = folder / "params" / f"{recorded.get('version')}.yaml"
@@ -311,7 +311,7 @@ def _environment_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowR
 def _package_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowRest) -> list[str]:
     try:
         before, after = (
-            dict(line.split("==") for line in artifacts.read(rest, one, "packages.txt").decode().split())
+            dict(line.split("==") for line in run_artifacts.read(rest, one, "packages.txt").decode().split())
             for one in (run, again)
         )
     except FileNotFoundError:  # the run is older than this record

@@ -91,7 +91,7 @@ def find(tuned_from: str, version: str) -> Tuned:
     return Tuned(info["run_id"], link, json.loads(best))
 
 
-def take(tuned_from: str, version: str) -> Tuned:
+def find_and_link(tuned_from: str, version: str) -> Tuned:
     """Look up settings to train with, and record the connection on both runs, the search's and the training's.
 
     Parameters

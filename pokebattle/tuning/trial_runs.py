@@ -92,7 +92,9 @@ class TrialRuns:
             if whole
             else (f"attributes.run_id IN ({','.join(repr(run) for run in first)})")
         )
-        name, state = trials.view(self.key, chosen, list(self.study.user_attrs["identity"]["search"]), METRICS)
+        name, state = trials.shared_view_tag(
+            self.key, chosen, list(self.study.user_attrs["identity"]["search"]), METRICS
+        )
         current.set_experiment_tag(name, state)
         shown = f"{len(runs)} trials" if whole else f"{len(first)} of {len(runs)} trials, the best and a sample"
         links = {

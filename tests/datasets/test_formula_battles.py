@@ -23,7 +23,7 @@ def v2():
 
 def attack(attacker, move, defender):
     """Damage a turn and score of one attack."""
-    table = formula_battles.attacks()
+    table = formula_battles.attack_table()
     first = table.first[table.fighters.get_loc(attacker)]
     row = first + table.moves["move_id"].iloc[first:].tolist().index(move)
     column = table.fighters.get_loc(defender)
@@ -88,7 +88,7 @@ def test_every_species_meets_every_other_one_on_both_sides(v1):
 
 
 def test_the_best_move_has_the_highest_score(v1):
-    table, row = formula_battles.attacks(), v1.iloc[12_345]
+    table, row = formula_battles.attack_table(), v1.iloc[12_345]
     first = table.first[table.fighters.get_loc(row["species_a"])]
     end = first + table.count[table.fighters.get_loc(row["species_a"])]
     scores = dict(
@@ -119,7 +119,7 @@ def test_the_scenarios_hold_learned_moves_and_none_twice(v2):
 
 
 def test_a_version_is_the_same_every_time(v2):
-    formula_battles.attacks.cache_clear()
+    formula_battles.attack_table.cache_clear()
     assert formula_battles.battles("v2").equals(v2)
 
 

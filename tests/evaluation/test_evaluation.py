@@ -49,7 +49,7 @@ def test_the_true_probabilities_have_no_excess_over_bayes(random_state: int) -> 
 def test_the_plug_in_limit_would_flatter_nobody() -> None:
     """Without the correction, 20 battles a matchup make a perfect predictor look several percent bad."""
     matchups, p = fought(n_battles=20)
-    plug_in = evaluation.entropy(matchups["wins_a"].to_numpy() / 20).mean()
+    plug_in = evaluation.bayes_log_loss(matchups["wins_a"].to_numpy() / 20).mean()
     loss = evaluation.all_metrics(matchups, p)["log_loss"].iloc[0]
     assert loss / plug_in > 1.05
     assert abs(excess(matchups, p)) < 2
@@ -104,7 +104,7 @@ def test_calibration_error_by_hand() -> None:
 
 def test_jackknife_by_hand() -> None:
     """Two battles, one won: the plug-in gives ln 2, both leave-one-out values are 0, so 2 ln 2 - 0."""
-    estimate = evaluation.jackknife(evaluation.entropy, np.array([1.0]), np.array([2.0]))
+    estimate = evaluation.jackknife(evaluation.bayes_log_loss, np.array([1.0]), np.array([2.0]))
     assert estimate == pytest.approx(2 * math.log(2))
 
 

@@ -1,4 +1,4 @@
-"""What explains a prediction adds up to it, and what advises a player knows the game."""
+"""What explains a prediction adds up to it, and the kinds of moves are those of the game."""
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,9 @@ def test_contributions_sum_to_the_margin(fitted: BattleWinner, fought: pd.DataFr
     contributions = fitted.contributions(some)
     assert contributions.index.equals(some.index) and list(contributions) == fitted.feature_names
     assert contributions.sum(axis=1).to_numpy() == pytest.approx(fitted.margin(some), abs=1e-4)
-    assert explanation.of_pairs(contributions).sum(axis=1).to_numpy() == pytest.approx(fitted.margin(some), abs=1e-4)
+    assert explanation.sum_over_sides(contributions).sum(axis=1).to_numpy() == pytest.approx(
+        fitted.margin(some), abs=1e-4
+    )
     if MARGIN in contributions:
         assert contributions[MARGIN].abs().mean() > 1
 
@@ -59,14 +61,14 @@ def test_contributions_change_sides_with_the_matchup(fitted: BattleWinner, fough
 
 def test_what_decides_is_found(fitted: BattleWinner, fought: pd.DataFrame) -> None:
     if fitted.features == "mechanics":
-        sizes = explanation.of_pairs(fitted.contributions(fought.head(60))).abs().mean()
+        sizes = explanation.sum_over_sides(fitted.contributions(fought.head(60))).abs().mean()
         assert sizes.idxmax() in {"faster_by", "speed", "moves_first"}
 
 
 def test_explain_names_the_strongest_and_accounts_for_all(fitted: BattleWinner, fought: pd.DataFrame) -> None:
     some = fought.tail(3)
     table = explanation.explain(fitted, some, n_features=4)
-    contributions = explanation.of_pairs(fitted.contributions(some))
+    contributions = explanation.sum_over_sides(fitted.contributions(some))
     speed = matchups.battle_stats()["speed"]
     for (matchup, part), row in zip(table.groupby(level="matchup", sort=False), some.itertuples(), strict=True):
         assert matchup == f"{row.species_a} ({row.move_a}) – {row.species_b} ({row.move_b})"
@@ -117,44 +119,3 @@ def test_excess_is_found_where_it_was_put() -> None:
     assert abs(costs.loc["none of these", "above_limit"]) < 0.005
     whole = evaluation.all_metrics(table, p)["log_loss"][0] - evaluation.bayes_limit(table)["log_loss"][0]
     assert costs.loc["takes two turns", "above_limit"] * late.mean() == pytest.approx(whole, abs=0.005)
-
-
-def test_options_are_the_moves_of_a_against_the_best_of_b() -> None:
-    options = explanation.move_options("starmie", "venusaur")
-    known = matchups.damaging_moves()
-    assert options["move_a"].unique().tolist() == known["starmie"]
-    assert options["move_b"].unique().tolist() == known["venusaur"]
-    assert len(options) == len(known["starmie"]) * len(known["venusaur"])
-    assert options.loc[options["policy"] == "best_move", "move_a"].unique().tolist() == ["dreameater"]
-
-
-def test_a_move_is_worth_what_the_strongest_answer_leaves() -> None:
-    options = pd.DataFrame(
-        {
-            "species_a": "abra",
-            "species_b": "onix",
-            "move_a": ["x", "x", "y", "y"],
-            "move_b": ["v", "w", "v", "w"],
-            "policy": ["best_move", "best_move", "given_move", "given_move"],
-            "greedy": [0.9, 0.8, 0.1, 0.1],
-            "wise": [0.9, 0.1, 0.6, 0.5],
-            "worth": [1.0, 0.0, 0.7, 0.4],
-        }
-    )
-    answers = explanation.strongest_answers(options, "worth")
-    assert answers[["move_a", "move_b", "worth"]].to_numpy().tolist() == [["x", "w", 0.0], ["y", "w", 0.4]]
-    worth = explanation.worth_of_choices(options, ["greedy", "wise"], "worth")
-    assert worth.to_dict() == {"greedy": 0.0, "wise": 0.4, "best_move": 0.0, "any": 0.2}
-
-
-@pytest.mark.parametrize(
-    ("pair", "said"),
-    [
-        (("starmi", "venusaur"), "species_a: expected .*, got 'starmi'; did you mean starmie[?]"),
-        (("starmie", "ditto"), "species_b: expected .*, got 'ditto'"),
-        (("starmie", "Mr. Mime"), "species_b: expected .*, got 'Mr. Mime'; did you mean mrmime[?]"),
-    ],
-)
-def test_an_unknown_species_is_named(pair: tuple[str, str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        explanation.move_options(*pair)

@@ -74,7 +74,7 @@ class Replay:
         """Let what is queued arrive at a server that keeps the first value of a parameter, as MLflow does."""
         self.reader._describe()
         if settled:
-            self.reader.front()
+            self.reader.flush_deferred()
         for item in self.reader.delivery.queue:
             if isinstance(item, Call) and item.creates == "run":
                 self.names.setdefault(item.token, item.body["run_name"])
@@ -139,13 +139,13 @@ def test_all_cells_again_show_the_parameters_and_metrics_of_the_last_time(told: 
     assert told.params["attempt 2"] == told.params["own"]
     assert (told.metrics["own"]["log_loss"], told.metrics["attempt 1"]["log_loss"]) == (0.3, 0.6)
     assert told.metrics["own"] == told.metrics["attempt 2"]
-    assert told.reader.typed == {"version": "v3", "max_depth": 3} and told.reader.headline == {"log_loss": 0.3}
+    assert told.reader.given_params == {"version": "v3", "max_depth": 3} and told.reader.headline == {"log_loss": 0.3}
     assert told.refused == []
 
 
 def test_fewer_rounds_than_before_leave_no_curve_of_before(told: Replay) -> None:
     told.cell("fit", fit(max_depth=6, rounds=50)).cell("fit", fit(max_depth=3, rounds=5))
-    told.reader.front()
+    told.reader.flush_deferred()
     points = [
         point
         for item in told.reader.delivery.queue

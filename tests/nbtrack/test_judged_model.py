@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pokebattle.datasets import load_battles
-from pokebattle.evaluation.notes import is_note
+from pokebattle.evaluation.placeholders import is_note
 from pokebattle.params import ParamsError
 from pokebattle.registry import load_registered, registered_versions
 from pokebattle.registry.stages import RegistryError

@@ -9,7 +9,7 @@ import pytest
 import readonly
 from environments import without_product
 
-from nbtrack.kernel.tracebacks import install, without_tracking
+from nbtrack.kernel.traceback_filter import install, without_tracking
 
 MANY = "values+display_updates+clear_output+tasks+threads+tqdm+rich+streams+learning+expected_errors"
 
@@ -74,7 +74,7 @@ def test_frames_of_tracking_are_not_in_the_traceback_that_is_shown() -> None:
 
     source = "try:\n    call()\nexcept KeyError as error:\n    raise ExceptionGroup('two', [error]) from error"
     error = _raised(source, call=_ours(_ours(fails)))
-    assert error.__cause__ is not None and _files(error.__cause__).count("tracebacks.py") == 2
+    assert error.__cause__ is not None and _files(error.__cause__).count("traceback_filter.py") == 2
     shell = SimpleNamespace(_get_exc_info=lambda: (type(error), error, error.__traceback__))
     install(shell)
     assert shell._get_exc_info()[1] is error

@@ -183,10 +183,10 @@ def test_a_port_held_by_something_else_is_named_and_another_taken(
         held.listen()
         port = held.getsockname()[1]
         monkeypatch.setattr(server, "DEFAULT_URI", f"http://127.0.0.1:{port}")
-        taken, (remark,) = server._free_port()
+        taken, (remark,) = server._choose_port()
         (own_state / "server").mkdir()
         (own_state / "server" / "port").write_text(f"{taken}\n")
-        assert server._free_port()[0] == taken  # what a terminal has learned stays true
+        assert server._choose_port()[0] == taken  # what a terminal has learned stays true
     assert taken != port
     assert f"port {port} is in use by" in remark and f"process {os.getpid()}" in remark and str(taken) in remark
 

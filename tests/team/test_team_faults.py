@@ -17,7 +17,7 @@ from guard import guarded
 from waiting import wait_for
 
 from nbtrack.mlflow_rest import MlflowRest, ServerError
-from nbtrack.team import postgres, stack
+from nbtrack.team import local_services, postgres
 
 pytestmark = pytest.mark.long
 CELLS = 12
@@ -124,14 +124,14 @@ def test_the_database_is_restarted_in_the_middle(make_team, make_notebook, tmp_p
     with Stalls(team.account("ADMIN"), other) as stalls:
         assert postgres.stop(folder)
         before = written(team, "anna")
-        wait_for(lambda: stack.health(team.uri) is not None, "a health that tells of it")
-        assert "database does not answer" in stack.health(team.uri)
+        wait_for(lambda: local_services.health(team.uri) is not None, "a health that tells of it")
+        assert "database does not answer" in local_services.health(team.uri)
         said = team.type("shared", "status", status=1)
         assert "BAD  database   PostgreSQL does not run" in said and "database does not answer" in said
         go_on(team, "anna", child, before)
         team.type("shared", "start")
         team.guards.enter_context(guarded(team.database_pid()))
-        wait_for(lambda: stack.health(team.uri) is None, "a server that is well")
+        wait_for(lambda: local_services.health(team.uri) is None, "a server that is well")
         calls = len(stalls.took)
         wait_for(lambda: len(stalls.took) > calls + 1, "a call of the bare writer from its begin to its end")
     record_property("longest stall of a bare writer", round(max(stalls.took), 2))
@@ -147,7 +147,7 @@ def test_the_server_is_killed_in_the_middle(make_team, make_notebook, tmp_path):
     wait_for(lambda: points(team, "steady") >= 2, "two values", 120)
     os.killpg(team.server_pid(), signal.SIGKILL)
     before = written(team, "anna")
-    assert "it does not answer" in stack.health(team.uri)
+    assert "it does not answer" in local_services.health(team.uri)
     said = team.type("shared", "status", status=1)
     assert "ok   database" in said and "BAD  server" in said and "BAD  health" in said
     go_on(team, "anna", child, before)
@@ -169,7 +169,7 @@ def test_what_is_left_of_a_server_whose_first_process_was_killed_is_ended(make_t
         assert "leftover processes of the MLflow server" in team.type("shared", "stop")
     else:
         team.start()
-        assert stack.health(team.uri) is None and team.server_pid() != first
+        assert local_services.health(team.uri) is None and team.server_pid() != first
     psutil.wait_procs(left, timeout=10)  # ended ones stay until their parent of then has taken note
     assert not any(process.is_running() for process in left)
 
@@ -177,7 +177,10 @@ def test_what_is_left_of_a_server_whose_first_process_was_killed_is_ended(make_t
 def test_another_server_on_the_port_is_not_taken_for_its_own(make_team):
     """It may bind the port after it was found free, half a minute before the own one would."""
     team = make_team()
-    assert stack.health(team.uri) is None and stack.health(team.uri, "boot") == "another server answers there"
+    assert (
+        local_services.health(team.uri) is None
+        and local_services.health(team.uri, "boot") == "another server answers there"
+    )
     record = team.state / "shared/server.json"
     other = json.loads(record.read_text()) | {"boot": "of a server that could not bind"}
     record.write_text(json.dumps(other))
@@ -300,7 +303,7 @@ from nbtrack.team import postgres, settings
 known = settings.load()
 user, word, name = (known[f"POSTGRES_{what}"] for what in ("USER", "PASSWORD", "DB"))
 socket = postgres.start(settings.folder() / "postgres", user, word, name)
-with postgres.session(host=socket, user=user, password=word, dbname=name):
+with postgres.cursor(host=socket, user=user, password=word, dbname=name):
     print("connected", flush=True)
     sys.stdin.read()
 """

@@ -36,13 +36,13 @@ def test_make_env_fills_what_is_empty_and_leaves_what_is_there(tmp_path, root):
 
 
 def test_make_env_needs_no_packages(tmp_path, root):
-    command = [sys.executable, "-S", "-m", "nbtrack.team.env"]
+    command = [sys.executable, "-S", "-m", "nbtrack.team.write_env"]
     env = {"POKEBATTLE_ENV_FILE": str(tmp_path / ".env")}
     for told in (", ".join(s.SECRETS), "nothing to fill"):
         done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
         assert done.returncode == 0 and told in done.stdout, done.stderr
     assert set(s.SECRETS) <= set(s.read_env(tmp_path / ".env"))
-    assert "-m nbtrack.team.env\n" in (root / "Makefile").read_text()
+    assert "-m nbtrack.team.write_env\n" in (root / "Makefile").read_text()
     nowhere = env | {"POKEBATTLE_ENV_FILE": str(tmp_path / "none" / ".env")}
     done = subprocess.run(command, cwd=root, env=nowhere, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1

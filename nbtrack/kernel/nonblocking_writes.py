@@ -81,7 +81,7 @@ class KnownRuns:
         elif write.run in self._params and write.name not in KEEPING:
             del self._params[write.run]
 
-    def take(self, write: Write) -> bool:
+    def try_apply(self, write: Write) -> bool:
         """Return whether the server will certainly accept a write; if so, record it as written.
 
         Parameters
@@ -98,7 +98,7 @@ class KnownRuns:
         self.sent(write)
         return True
 
-    def contradiction(self, write: Write) -> str:
+    def param_conflict(self, write: Write) -> str:
         """Return the server's message about parameters that already have other values.
 
         Parameters

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nbtrack.cells import chosen_experiment
-from nbtrack.kernel.safe_writes import KnownRuns, Write
+from nbtrack.kernel.nonblocking_writes import KnownRuns, Write
 
 METRIC = {"run_id": "r", "key": "loss", "value": 0.5, "timestamp": 1, "step": 0}
 
@@ -20,7 +20,7 @@ def known(**params: str) -> KnownRuns:
 
 @pytest.mark.parametrize("value", [0.5, 3, "NaN", "Infinity", "-Infinity"])
 def test_a_metric_of_a_known_run_is_certain(value: Any) -> None:
-    assert known().take(Write("runs/log-metric", METRIC | {"value": value}))
+    assert known().try_apply(Write("runs/log-metric", METRIC | {"value": value}))
 
 
 @pytest.mark.parametrize(
@@ -43,38 +43,42 @@ def test_a_metric_of_a_known_run_is_certain(value: Any) -> None:
     ids=str,
 )
 def test_a_metric_that_the_server_may_refuse_is_not(change: dict[str, Any]) -> None:
-    assert not known().take(Write("runs/log-metric", METRIC | change))
+    assert not known().try_apply(Write("runs/log-metric", METRIC | change))
 
 
 @pytest.mark.parametrize(
     ("value", "certain"), [("v", True), ("v" * 9000, True), ("\0", False), ("\ud800", False), ("v" * 200_000, False)]
 )
 def test_a_tag_is_certain_unless_a_database_may_refuse_it(value: str, certain: bool) -> None:
-    assert known().take(Write("runs/set-tag", {"run_id": "r", "key": "k", "value": value})) is certain
+    assert known().try_apply(Write("runs/set-tag", {"run_id": "r", "key": "k", "value": value})) is certain
 
 
 def test_a_parameter_is_certain_until_it_contradicts() -> None:
     runs, parameter = known(there="1"), {"run_id": "r", "key": "p", "value": "1"}
-    assert runs.take(Write("runs/log-parameter", parameter)) and runs.take(Write("runs/log-parameter", parameter))
-    assert not runs.take(Write("runs/log-parameter", parameter | {"value": "2"}))
-    assert not runs.take(Write("runs/log-parameter", parameter | {"key": "there", "value": "2"}))
-    assert not runs.take(Write("runs/log-parameter", parameter | {"run_id": "other"}))
+    assert runs.try_apply(Write("runs/log-parameter", parameter)) and runs.try_apply(
+        Write("runs/log-parameter", parameter)
+    )
+    assert not runs.try_apply(Write("runs/log-parameter", parameter | {"value": "2"}))
+    assert not runs.try_apply(Write("runs/log-parameter", parameter | {"key": "there", "value": "2"}))
+    assert not runs.try_apply(Write("runs/log-parameter", parameter | {"run_id": "other"}))
 
 
 def test_a_batch_is_certain_as_a_whole_or_not_at_all() -> None:
     runs = known()
     pairs = [{"key": f"p{n}", "value": "1"} for n in range(100)]
-    assert runs.take(Write("runs/log-batch", {"run_id": "r", "metrics": [METRIC] * 900, "params": pairs}))
-    assert not runs.take(Write("runs/log-batch", {"run_id": "r", "metrics": [METRIC] * 901, "params": pairs}))
-    assert not runs.take(Write("runs/log-batch", {"run_id": "r", "params": [*pairs, {"key": "one", "value": "1"}]}))
-    assert not runs.take(Write("runs/log-batch", {"run_id": "r", "params": [pairs[0], pairs[0] | {"value": "2"}]}))
+    assert runs.try_apply(Write("runs/log-batch", {"run_id": "r", "metrics": [METRIC] * 900, "params": pairs}))
+    assert not runs.try_apply(Write("runs/log-batch", {"run_id": "r", "metrics": [METRIC] * 901, "params": pairs}))
+    assert not runs.try_apply(
+        Write("runs/log-batch", {"run_id": "r", "params": [*pairs, {"key": "one", "value": "1"}]})
+    )
+    assert not runs.try_apply(Write("runs/log-batch", {"run_id": "r", "params": [pairs[0], pairs[0] | {"value": "2"}]}))
 
 
 @pytest.mark.parametrize("name", ["runs/delete", "experiments/delete"])
 def test_nothing_is_certain_of_a_run_that_was_deleted(name: str) -> None:
     runs = known()
     runs.sent(Write(name, {"run_id": "r"}))
-    assert not runs.take(Write("runs/log-metric", METRIC))
+    assert not runs.try_apply(Write("runs/log-metric", METRIC))
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def _database(settings: Mapping[str, str]) -> str:
 
 def _spawn(settings: Mapping[str, str], uri: str) -> dict[str, Any]:
     port = s.number(settings, s.PORT, 5000)
-    if not server.is_free(port):
+    if not server.free_port(port):
         raise SettingsError(
             f"MLFLOW_PORT: {port} is in use by {server.holder(port)}; stop it (`make stop` stops the local server), "
             "or set another port in .env"

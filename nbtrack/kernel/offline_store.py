@@ -9,7 +9,7 @@ from typing import Any
 
 from nbtrack.ids import new_local_id, new_local_version
 from nbtrack.kernel.execution import Execution
-from nbtrack.kernel.safe_writes import LOGGING, Write, run_of
+from nbtrack.kernel.nonblocking_writes import LOGGING, Write, run_of
 from nbtrack.tags import LOCAL_ID, RUN_NAME
 
 CREATIONS = {
@@ -41,7 +41,7 @@ class KnownEntities:
         self.files: dict[str, Path] = {}  # logged files that wait for delivery, by artifact path
 
     def remember(self, kind: str, whole: dict[str, Any]) -> None:
-        """Store the response to a creation, from the server or from `keep`.
+        """Store the response to a creation, from the server or from `record_offline`.
 
         Parameters
         ----------
@@ -118,7 +118,9 @@ class KnownEntities:
             key = str(next(filter(None, names), name.rpartition("/")[2]))
         return self._known.get((kind, key))
 
-    def keep(self, execution: Execution, method: str, path: str, write: Write, unclear: dict[str, Any]) -> Answer:
+    def record_offline(
+        self, execution: Execution, method: str, path: str, write: Write, unclear: dict[str, Any]
+    ) -> Answer:
         """Record a request for the sender, and answer it.
 
         Parameters

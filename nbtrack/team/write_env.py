@@ -1,4 +1,4 @@
-"""``python -m nbtrack.team.env``: what `make env` runs. Standard library only, for machines with only Docker."""
+"""``python -m nbtrack.team.write_env``: what `make env` runs. Standard library only, for machines with only Docker."""
 
 import sys
 

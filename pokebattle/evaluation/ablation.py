@@ -9,7 +9,7 @@ import pandas as pd
 
 from pokebattle.datasets import load_battles, open_part, splits
 from pokebattle.evaluation import LIMIT, evaluate, has_limit, single_orientation
-from pokebattle.evaluation.notes import note
+from pokebattle.evaluation.placeholders import note
 from pokebattle.learning.features import FEATURE_SETS
 from pokebattle.model import BattleWinner
 
