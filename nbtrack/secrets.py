@@ -270,8 +270,9 @@ def _given(text: str, name: re.Match[str], sign: re.Match[str], value: re.Match[
     if quoted and kind != ",":
         parsing = name[0] == "token" and kind in _COMPARED  # a tokenizer's comparison, not a secret
         called = plain.lower().endswith(f".{name[0]}")  # TOKEN = "app.token" is a name, not a value
+        variable = re.fullmatch(r"[A-Z][A-Z\d]*(?:_[A-Z\d]+)+", plain) and _is_secret(plain)  # "DB_PASSWORD"
         closing = re.match(_CLOSING, plain)  # the quote closes a prompt instead of opening a value
-        return "" if len(plain) < 4 or parsing or called or closing else word
+        return "" if len(plain) < 4 or parsing or called or variable or closing else word
     follows = value["next"] or ""
     if kind in _COMPARED or follows in {"(", "["} or re.search(r"\s", plain) or re.fullmatch(_CODE, plain):
         return ""

@@ -400,7 +400,7 @@ def test_an_engine_that_cannot_be_fetched_says_what_to_do_and_leaves_nothing(tmp
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")
     monkeypatch.setenv("npm_config_fetch_retries", "0")
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
-    with pytest.raises(engine.EngineError, match=r"npm config set registry URL.* npm says: .*ECONNREFUSED"):
+    with pytest.raises(engine.EngineError, match=r"npm config set registry URL.* npm reports: .*ECONNREFUSED"):
         engine.install(tmp_path / "engine")
     assert not list((tmp_path / "engine").iterdir())
 

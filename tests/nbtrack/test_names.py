@@ -310,7 +310,7 @@ def test_of_a_kernel_of_another_environment_papermills_side_is_known(tracked: An
     kernel = {"kernelspec": {"name": "other", "display_name": "Other", "language": "python"}}
     run = tracked.run_of("in_other.ipynb", make_notebook("import sys\nprint(sys.prefix)", metadata=kernel))
     assert run.data.tags["pokebattle.known"] == (
-        "only what papermill saw: the kernel other does not load nbtrack's extension"
+        "recorded by papermill only: the kernel other does not load nbtrack's extension"
     )
     assert tracked.artifact(run, "in_other.ipynb")["cells"][0]["outputs"][0]["text"] == f"{other}\n"
     told = tracked.execute("python", "-m", "pokebattle", "doctor").stdout

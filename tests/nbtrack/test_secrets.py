@@ -159,6 +159,8 @@ UNTOUCHED = [
     'if token == "class": pass',
     "children[token] = 'RUNNING'",
     'TOKEN = "app.token"',
+    'PASSWORD = "MLFLOW_TRACKING_PASSWORD"',
+    "{'password': 'DB_PASSWORD'}",
     'pad_token="[PAD]"',
     "eos_token: '<|end|>'",
     "asttokens==3.0.2",
