@@ -685,7 +685,9 @@ class JournalReader:
     def _cell(self, time: int, number: int) -> ExecutedCell:
         """Return an executed cell; if its start could not be written, only its position is known."""
         while len(self.cells) <= number:
-            self.cells.append(ExecutedCell({"source": UNSEEN, "time": time, "untracked": True}))
+            cell = ExecutedCell({"source": UNSEEN, "time": time, "untracked": True})
+            cell.key = f"turn {len(self.cells)}"
+            self.cells.append(cell)
         return self.cells[number]
 
     def fill_in(self, dropped: dict[str, Any]) -> None:

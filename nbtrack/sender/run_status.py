@@ -38,7 +38,8 @@ def verdict(reader: JournalReader) -> Verdict:
     """
     ending = _verdict(reader)
     if ending.failed is None:
-        left = [cell for cell in reader.failures() if cell is not reader.cells[-1] or ending.status == "FINISHED"]
+        last = _last(reader)
+        left = [cell for cell in reader.failures() if cell is not last or ending.status == "FINISHED"]
         ending.failed = left[-1] if left else None
     return ending
 
@@ -48,7 +49,7 @@ def _verdict(reader: JournalReader) -> Verdict:
     error = str((driver or {}).get("error") or "")
     if error == "KeyboardInterrupt":
         return Verdict("KILLED", "Ctrl-C")
-    last = next((cell for cell in reversed(reader.cells) if not cell.beside), None)
+    last = _last(reader)
     if last and last.ended is None:
         return _killed(reader, error, last)
     if last and last.error and last.error["ename"] == "KeyboardInterrupt":
@@ -68,6 +69,11 @@ def _verdict(reader: JournalReader) -> Verdict:
     if driver is None and reader.start.get("driver") and not _all_ran(reader):
         return Verdict("KILLED", f"{_driver_cause(reader)} before the last cell")
     return Verdict("FINISHED")
+
+
+def _last(reader: JournalReader) -> ExecutedCell | None:
+    """Return the notebook's last executed cell."""
+    return next((cell for cell in reversed(reader.cells) if not cell.beside), None)
 
 
 def _killed(reader: JournalReader, error: str, last: ExecutedCell) -> Verdict:
@@ -96,7 +102,7 @@ def _driver_cause(reader: JournalReader) -> str:
 
 def _failed_cell(reader: JournalReader, last: ExecutedCell | None) -> ExecutedCell | None:
     """Return the first cell whose last execution failed; in interactive executors, only the last cell counts."""
-    latest = {cell.key or index: cell for index, cell in enumerate(reader.cells) if not cell.beside}
+    latest = {cell.key: cell for cell in reader.cells if not cell.beside}
     judged = [last] if last and reader.start["executor"] in INTERACTIVE else list(latest.values())
     ended = [cell for cell in judged if cell.ended is not None]
     if reader.start["executor"] == "papermill":
