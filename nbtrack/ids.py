@@ -7,7 +7,8 @@ import uuid
 
 ID, VERSION = "10ca1", "1020111"  # prefixes of local ids and of local version numbers
 MARKS = (ID.encode(), VERSION.encode())
-LOCAL = re.compile(rf"(mlflow-artifacts:/)?((?:m-)?{ID}[0-9a-f]{{27}}|\b{VERSION}\d{{11}}\b)")
+# With more digits behind it, it is a part of a digest. In JSON, the letter of an escape such as "\n" may be before it.
+LOCAL = re.compile(rf"(mlflow-artifacts:/)?((?:m-)?{ID}[0-9a-f]{{27}}(?![0-9a-f])|(?<!\d){VERSION}\d{{11}}(?!\d))")
 
 
 def new_local_id() -> str:
