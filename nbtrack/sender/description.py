@@ -38,7 +38,11 @@ def page(text: str, failures: Sequence[str], fits: Sequence[Mapping[str, Any]], 
     if fits and (held or any(_what(fit) != _what(fits[0]) for fit in fits)):
         table = "\n".join(_table(fits))
     whole = "\n".join(filter(None, ["\n\n".join(filter(None, parts)), table]))
-    return whole if len(whole) <= LONGEST else whole[:LONGEST].rpartition("\n")[0] + "\n\n…"
+    if len(whole) <= LONGEST:
+        return whole
+    cut = whole[:LONGEST]
+    lines = cut.rpartition("\n")[0]
+    return (lines if len(lines) > LONGEST // 2 else cut) + "\n\n…"  # cut in the middle of a very long line
 
 
 def _what(fit: Mapping[str, Any]) -> str:
