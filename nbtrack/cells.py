@@ -4,7 +4,7 @@ import ast
 import re
 from typing import Any
 
-from nbtrack.parameters_cell import UNKNOWN, assignments
+from nbtrack.parameters_cell import UNKNOWN, assignments, statements
 
 NO_TRACK = "# no-track"
 METADATA_KEY = "pokebattle"  # the key of nbtrack's settings in a notebook's metadata
@@ -215,11 +215,7 @@ def chosen_experiment(document: dict[str, Any], values: dict[str, Any]) -> str |
 
 def _statements(cell: dict[str, Any]) -> list[ast.stmt]:
     lines = cell_source(cell).splitlines()
-    plain = "\n".join("" if line.lstrip()[:1] in {"%", "!"} else line for line in lines)
-    try:
-        return ast.parse(plain).body
-    except (SyntaxError, ValueError):
-        return []
+    return statements("\n".join("" if line.lstrip()[:1] in {"%", "!"} else line for line in lines))
 
 
 def _mlflow_calls(statement: ast.stmt) -> list[tuple[str, ast.Call]]:
@@ -246,9 +242,6 @@ def only_assigns(source: str) -> bool:
     source : str
         The cell's text.
     """
-    try:
-        statements = ast.parse(source).body
-    except (SyntaxError, ValueError):
-        return False
-    plain = all(isinstance(statement, ast.Assign | ast.AnnAssign) for statement in statements)
-    return bool(statements) and plain and all(value is not UNKNOWN for _, _, value in assignments(source))
+    found = statements(source)
+    plain = all(isinstance(statement, ast.Assign | ast.AnnAssign) for statement in found)
+    return bool(found) and plain and all(value is not UNKNOWN for _, _, value in assignments(source))

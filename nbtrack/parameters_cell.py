@@ -7,6 +7,20 @@ from typing import Any
 UNKNOWN: Any = object()  # the value is not a literal
 
 
+def statements(source: str) -> list[ast.stmt]:
+    """Return the statements of a cell; an empty list if it cannot be parsed, for example if it is nested too deeply.
+
+    Parameters
+    ----------
+    source : str
+        Python source.
+    """
+    try:
+        return ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+
+
 def assignments(source: str) -> Iterator[tuple[str, str | None, Any]]:
     """Yield name, annotation and value of every assignment at the top level of a cell.
 
@@ -22,11 +36,7 @@ def assignments(source: str) -> Iterator[tuple[str, str | None, Any]]:
     value : object
         `UNKNOWN` if it is not a literal.
     """
-    try:
-        statements = ast.parse(source).body
-    except (SyntaxError, ValueError):
-        return
-    for statement in statements:
+    for statement in statements(source):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             yield statement.target.id, ast.unparse(statement.annotation).strip("'\""), _literal(statement.value)
         elif isinstance(statement, ast.Assign):
