@@ -508,7 +508,10 @@ def test_what_is_on_the_server_already_is_not_sent_again(sender: Sender) -> None
 FOUND = {"run": {"info": {"run_id": 32 * "c", "artifact_uri": "mlflow-artifacts:/7/c"}}}
 
 
-@pytest.mark.parametrize(("resumed", "there", "created"), [(False, [], 1), (True, [], 1), (True, [FOUND["run"]], 0)])
+@pytest.mark.parametrize(
+    ("resumed", "there", "created"),
+    [(False, [], 1), (True, [], 1), (True, [FOUND["run"]], 0), (False, [FOUND["run"]], 1)],
+)
 def test_a_run_is_searched_for_before_it_is_created_a_second_time(
     tmp_path: Path, clock: Clock, resumed: bool, there: list[Any], created: int
 ) -> None:
