@@ -8,6 +8,7 @@ servers of its own and leaves nothing behind.
 
 import contextlib
 import multiprocessing
+import os
 import random
 import signal
 import sys
@@ -25,6 +26,8 @@ from kernels import Nursery  # noqa: E402 - the modules of tests lie in several 
 from machine import Place  # noqa: E402
 from search import PLACES, Found, places, search  # noqa: E402
 
+# MLflow's telemetry changes os.environ in a thread, at which a request that reads os.environ may fail.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 CHUNK = 10  # sequences that a worker executes at one go
 
 
