@@ -47,7 +47,7 @@ def test_the_wheel_alone_tracks_a_notebook(environment: Path, tmp_path: Path) ->
     cells[0].metadata["tags"] = ["parameters"]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "foreign.ipynb")
-    uri = run("python", "-m", "nbtrack", "server", "start", "--own").split()[-1]
+    uri = re.findall(r"http://[\d.:]+", run("python", "-m", "nbtrack", "server", "start", "--own"))[0]
     try:
         said = run("papermill", "foreign.ipynb", "out.ipynb", "-p", "alpha", "0.5")
         assert f"MLflow run: {uri}" in said
