@@ -352,7 +352,8 @@ def _blocks(inner: st.SearchStrategy[Op]) -> st.SearchStrategy[Op]:
 
 def _apart(templates: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
     """Return the calls that two threads can make at the same time without a race between them."""
-    apart = [entry for entry in templates if entry[1].startswith(AT_ONCE) and "{run}" not in entry[1]]
+    shared = ("{run}", "{logged}")  # of the same parameter of a run or model, only the first thread's value is accepted
+    apart = [entry for entry in templates if entry[1].startswith(AT_ONCE) and not any(p in entry[1] for p in shared)]
     return [entry for entry in apart if "log_input" not in entry[1]]  # of the same dataset MLflow keeps only one
 
 
