@@ -1,17 +1,16 @@
-"""Begin an execution: the first event of its journal, and the sender that delivers it."""
+"""Write the first event of an execution's journal, and start its sender process."""
 
 import _thread
 import contextlib
 import os
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nbtrack import processes
-from nbtrack.ids import new_local_id
-from nbtrack.journal import BELL
+from nbtrack.local_ids import new_local_id
 from nbtrack.settings import is_local, tracking_uri
 from nbtrack.terminal import log_fd
 
@@ -24,13 +23,9 @@ DRAINER = (
     f"import os, sys; os.umask(0o077); os.nice(5); sys.path.insert(0, {PACKAGE_ROOT!r}); "
     "from nbtrack.spool import drain_until_empty; drain_until_empty()"
 )
-REPLACED = (1.5, 30.0)  # seconds until a sender that died is replaced, and the longest pause between two attempts
 
 
-_latest: dict[Path, int] = {}  # process id of the last sender that this process started for an execution
-
-
-def start_sender(folder: Path, listen: int, kernel: int) -> None:
+def start_sender(folder: Path, listen: int, kernel: int, ended: Callable[[], None] = lambda: None) -> None:
     """Start the sender, the detached process that delivers a journal until the pipe ``listen`` closes.
 
     Parameters
@@ -41,27 +36,11 @@ def start_sender(folder: Path, listen: int, kernel: int) -> None:
         File descriptor of the pipe's reading end.
     kernel : int
         Process id of the kernel.
+    ended : callable, optional
+        Called in a thread when the sender has ended.
     """
     command = [sys.executable, "-I", "-S", "-c", SENDER, str(folder), str(listen), str(kernel)]
-    child = _detached(command, pass_fds=(listen,), stderr=log_fd())
-    _latest[folder] = child.pid
-    _thread.start_new_thread(_replace, (child, folder, os.getpid()))  # not a thread that cells can see or count
-
-
-def _replace(child: "subprocess.Popen[bytes]", folder: Path, kernel: int) -> None:
-    """Replace a sender that dies, even if its kernel writes nothing: the signal starts a new one."""
-    from nbtrack.kernel.execution import current  # here, as that module imports this one
-
-    with contextlib.suppress(ChildProcessError):  # a cell has already waited for all child processes
-        child.wait()
-    pause = REPLACED[0]
-    while _latest.get(folder) == child.pid and os.getpid() == kernel:
-        time.sleep(pause)
-        pause = min(pause * 1.5, REPLACED[1])
-        execution = current()
-        if execution is None or execution.journal.folder != folder or not folder.is_dir():
-            return
-        execution.signal(BELL)
+    _detached(command, ended, pass_fds=(listen,), stderr=log_fd())
 
 
 def start_drainer() -> None:
@@ -70,10 +49,18 @@ def start_drainer() -> None:
     _detached(command, stderr=subprocess.DEVNULL)
 
 
-def _detached(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+def _detached(command: list[str], ended: Callable[[], None] = lambda: None, **options: Any) -> None:
     """Start a process that this one's end and its terminal's signals do not affect."""
     null = subprocess.DEVNULL
-    return subprocess.Popen(command, start_new_session=True, cwd="/", stdin=null, stdout=null, **options)
+    child = subprocess.Popen(command, start_new_session=True, cwd="/", stdin=null, stdout=null, **options)
+    _thread.start_new_thread(_wait, (child, ended))  # not a thread that cells can see or count
+
+
+def _wait(child: "subprocess.Popen[bytes]", ended: Callable[[], None]) -> None:
+    """Wait until a process has ended, so that it does not remain as a zombie, and report it."""
+    with contextlib.suppress(ChildProcessError):  # a cell has already waited for all child processes
+        child.wait()
+    ended()
 
 
 def opening(execution_id: str, **told: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One execution as the kernel sees it: a journal to write to and the sender that reads it."""
 
 import contextlib
+import functools
 import os
 import select
 import threading
@@ -28,6 +29,7 @@ LOOK_REST = 20  # the same in multiples of the time that the last check took
 UNASKED = {"cell_start", "cell_end", "run_status"}  # events that change nothing that a cell may read
 QUIET = 0.05  # seconds between two signals that are not urgent
 RESTART = 1.0  # seconds between two starts of a sender that was killed
+REPLACE = (1.5, 30.0)  # seconds until a sender that has ended is replaced, and the longest pause between two attempts
 
 _under_way: "Execution | None" = None
 
@@ -105,6 +107,7 @@ class Execution:
         self._started = self._begun = time.monotonic()
         self._bell = -1
         self._rung = 0.0
+        self._senders = 0  # number of senders that were started
         self._described: dict[str, str] = {}
         self._start_sender()
 
@@ -116,12 +119,23 @@ class Execution:
         self._started = time.monotonic()
         listen, bell = os.pipe()
         os.set_blocking(bell, False)
-        start_sender(self.journal.folder, listen, os.getpid())
+        self._senders += 1
+        start_sender(self.journal.folder, listen, os.getpid(), functools.partial(self._replace, self._senders))
         os.close(listen)
         if self._bell >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._bell)
         self._bell = bell
+
+    def _replace(self, ended: int) -> None:
+        """Replace the sender with this number, which has ended, even if the kernel writes nothing: signal starts it."""
+        pause = REPLACE[0]
+        while self._senders == ended and os.getpid() == self.pid:
+            time.sleep(pause)
+            pause = min(pause * 1.5, REPLACE[1])
+            if current() is not self or not self.journal.folder.is_dir():
+                return
+            self.signal(BELL)
 
     def emit(self, kind: str, **fields: Any) -> bool:
         """Write one event and signal the sender; return whether there was room for it.
