@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbtrack import run
 from nbtrack.settings import tracking_uri
-from pokebattle import events
+from pokebattle import hooks
 from pokebattle.paths import STORAGE, studies_file
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 def start_kernel() -> None:
     """Let the run record parameters and battles when cells load them."""
-    events.subscribe(events.PARAMS_LOADED, _record_params)
-    events.subscribe(events.BATTLES_LOADED, _record_battles)
-    events.subscribe(events.PART_OPENED, _record_part)
+    hooks.subscribe(hooks.PARAMS_LOADED, _record_params)
+    hooks.subscribe(hooks.BATTLES_LOADED, _record_battles)
+    hooks.subscribe(hooks.PART_OPENED, _record_part)
 
 
 def _record_params(params: Params) -> None:
@@ -76,7 +76,7 @@ def check_parameters(notebook: str, metadata: Mapping[str, Any], source: str, gi
         validate(notebook, source, given)
 
 
-def usable_parameters(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def parameters_for_run_name(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the parameters for a run's name, with ``unknown`` for a version that does not exist.
 
     Parameters

@@ -1,4 +1,4 @@
-"""``python -m pokebattle history``: who moved which version where, when and why, and what does not agree."""
+"""``python -m pokebattle history``: every move of a version, and contradictions between stage, alias and tag."""
 
 import click
 

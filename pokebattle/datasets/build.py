@@ -1,4 +1,4 @@
-"""Build a battle set: choose the matchups that the engine fights, write the fought ones, and compare two fights."""
+"""Build a battle set: choose its matchups, write the engine's results, and compare a rebuilt set with this one."""
 
 import json
 from collections.abc import Mapping

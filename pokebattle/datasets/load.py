@@ -21,9 +21,9 @@ import pandas as pd
 from pokebattle.datasets import formula_battles, leaks, splits
 from pokebattle.datasets.own_battles import OwnBattles, read
 from pokebattle.errors import UserError, did_you_mean
-from pokebattle.events import BATTLES_LOADED, PART_OPENED, publish
 from pokebattle.game import dex
 from pokebattle.game.matchups import MATCHUP, RANDOM
+from pokebattle.hooks import BATTLES_LOADED, PART_OPENED, publish
 from pokebattle.params import Tables
 
 FOLDER = Path(__file__).parents[1] / "data" / "battles"

@@ -6,23 +6,26 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from sklearn.base import clone
 
 from pokebattle.datasets import load_battles, open_part, splits
 from pokebattle.evaluation import LIMIT, evaluate, has_limit, single_orientation
 from pokebattle.evaluation.placeholders import note
 from pokebattle.learning.features import FEATURE_SETS
-from pokebattle.model import BattleWinner
 
 if TYPE_CHECKING:
     from pokebattle.datasets import BattleSet
+    from pokebattle.model import BattleWinner
     from pokebattle.params import Params
 
 
-def compare_feature_sets(params: Params) -> pd.DataFrame:
+def compare_feature_sets(estimator: BattleWinner, params: Params) -> pd.DataFrame:
     """Return the excess of every feature set under every protocol.
 
     Parameters
     ----------
+    estimator : BattleWinner
+        Provides the hyperparameters. It is not changed.
     params : Params
         The version. Its feature set and protocol are ignored.
 
@@ -39,18 +42,20 @@ def compare_feature_sets(params: Params) -> pd.DataFrame:
     tests = {name: single_orientation(open_part(battles, "test")) for name, battles in sets.items()}
     if not all(map(has_limit, tests.values())):
         return note("a formula decides these battles: there is no limit to compare feature sets with")
-    scores = fit_and_judge(params, sets, tests)
+    scores = fit_and_judge(estimator, params, sets, tests)
     excess = scores[(scores["metric"] == "excess_percent") & (scores["predictor"] != LIMIT)]
     return excess.set_index(["protocol", "predictor"]).drop(columns=["metric"])
 
 
-def fit_and_judge(params: Params, sets: Mapping[str, BattleSet], tests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Fit a version's model with every feature set under every protocol, and score it on the protocol's test part.
+def fit_and_judge(
+    estimator: BattleWinner, params: Params, sets: Mapping[str, BattleSet], tests: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """Fit a model with every feature set under every protocol, and score it on the protocol's test part.
 
     Parameters
     ----------
-    params : Params
-        The version. Its feature set and protocol are ignored.
+    estimator, params
+        As in `compare_feature_sets`.
     sets : mapping of str to BattleSet
         The battles, by protocol.
     tests : mapping of str to DataFrame
@@ -67,7 +72,7 @@ def fit_and_judge(params: Params, sets: Mapping[str, BattleSet], tests: Mapping[
         training = battles.training
         models = next((models for known, models in seen if known.equals(training)), None)
         if models is None:  # the two unseen protocols have the same training part
-            models = {name: _fitted(params, name, training) for name in FEATURE_SETS}
+            models = {name: _fitted(estimator, name, training) for name in FEATURE_SETS}
             seen.append((training, models))
         test = tests[protocol]
         tables[protocol] = evaluate(
@@ -80,6 +85,6 @@ def fit_and_judge(params: Params, sets: Mapping[str, BattleSet], tests: Mapping[
     return pd.concat(tables, names=["protocol"]).reset_index(level="protocol").reset_index(drop=True)
 
 
-def _fitted(params: Params, features: str, training: pd.DataFrame) -> BattleWinner:
-    model = BattleWinner.from_params(params.model_copy(update={"features": features}))
+def _fitted(estimator: BattleWinner, features: str, training: pd.DataFrame) -> BattleWinner:
+    model = clone(estimator).set_params(features=features)
     return model.fit(training, training["wins_a"], training["n_battles"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,9 @@ from sklearn.base import clone
 from pokebattle.datasets.splits import pair_hashes
 from pokebattle.game.matchups import MATCHUP
 from pokebattle.learning.features import mirror
-from pokebattle.model import BattleWinner
+
+if TYPE_CHECKING:
+    from pokebattle.model import BattleWinner
 
 LIMIT = "Bayes limit"
 HELD_OUT = 0.2  # share of the training part that the learning curve holds out

@@ -1,4 +1,4 @@
-"""Which move to use: a model's chances, simulated chances, and how good the choices by either are."""
+"""Recommend moves, and compare the model's choices with those of the simulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables that say why there is nothing to show, so that a notebook needs no case for each kind of battles."""
+"""Tables of one line that say why a result is missing, so that notebooks need no special cases."""
 
 import pandas as pd
 

@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 
 from pokebattle.errors import did_you_mean
-from pokebattle.params.checks import DECIMAL, check, shown
-from pokebattle.params.schema import Params, ParamsError
+from pokebattle.params.schema import DECIMAL, Params, ParamsError, check, shown
 from pokebattle.paths import PARAMS, project
 
 

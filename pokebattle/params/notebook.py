@@ -1,4 +1,4 @@
-"""The parameters of a notebook: ``-p`` over the notebook's parameters cell over the version's file."""
+"""Resolve a notebook's parameters: ``-p`` wins over its parameters cell, which wins over the version's file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pydantic import Field, create_model
 
 from nbtrack.parameters_cell import UNKNOWN, assignments
 from pokebattle.errors import did_you_mean
-from pokebattle.events import PARAMS_LOADED, publish
-from pokebattle.params.checks import check
+from pokebattle.hooks import PARAMS_LOADED, publish
 from pokebattle.params.files import error_prefix, folder, known_version, read, versions
-from pokebattle.params.schema import Params, ParamsError
+from pokebattle.params.schema import Params, ParamsError, check
 
 # Ranges of controls that notebooks declare in their parameters cells, in addition to the declared types.
 CONTROL_RANGES = {

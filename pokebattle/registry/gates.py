@@ -16,8 +16,8 @@ from typing import Any
 from nbtrack.mlflow_rest import MlflowRest, ServerError
 from pokebattle.registry import description, stages
 from pokebattle.registry.gate_report import Gate, Report
-from pokebattle.registry.tags import GATES
 from pokebattle.registry.transitions import Writer
+from pokebattle.tags import GATES
 
 FOLDER = "gates"  # artifact folder for reports on the version's run
 

@@ -12,8 +12,8 @@ from nbtrack.provenance import user_name
 from pokebattle.registry import stages
 from pokebattle.registry.promotion_lock import hold_lock
 from pokebattle.registry.stages import ARCHIVED, NONE, PRODUCTION, STAGING, Model, RegistryError, connected
-from pokebattle.registry.tags import PENDING
 from pokebattle.registry.transitions import Writer, repair
+from pokebattle.tags import PENDING
 
 if TYPE_CHECKING:
     from pokebattle.registry.gate_report import Gate, Report

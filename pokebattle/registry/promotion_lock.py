@@ -4,7 +4,7 @@ The lock relies on one atomic operation of MLflow servers: the name of an experi
 that wants to change stages creates a ticket, an experiment named `promotions/<model>/<number>`, with the number after
 the highest existing one. The process with the lowest valid ticket has the lock; all others see its ticket. A ticket is
 valid until its experiment is deleted, and for at most `LEASE` seconds by the server's clock, so a killed process
-blocks the the others no longer than this.
+blocks the others no longer than this.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from nbtrack.mlflow_rest import MlflowRest, ServerError, tags_of
 from nbtrack.settings import PROMOTIONS
 from pokebattle.registry.stages import TIMEOUT, RegistryError
-from pokebattle.registry.tags import BY
+from pokebattle.tags import BY
 
 LEASE = 60.0  # seconds after which a ticket is no longer valid
 WORK = LEASE - 2 * TIMEOUT  # seconds within which the last change of a move must begin

@@ -31,7 +31,16 @@ SHOWN = {
     "calibration_error": ("calibration error", ".4f", ""),
     "test_accuracy": ("accuracy", ".3f", ""),
 }
-NOT_SERVED = ("battles", "node_modules", "tracking.py", "registry", "cli", "engine", "tuning")  # omitted folders
+NOT_SERVED = (
+    "battles",
+    "node_modules",
+    "tags.py",
+    "tracking.py",
+    "registry",
+    "cli",
+    "engine",
+    "tuning",
+)  # omitted folders
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from nbtrack.secrets import MASK
 from pokebattle.paths import project, state_dir
 from pokebattle.registry import run_artifacts
 from pokebattle.registry.stages import RegistryError, moment
-from pokebattle.registry.tags import DRIFT, REPRODUCED, REPRODUCES, TUNED_FROM
 from pokebattle.registry.worktree import WorktreeError, apply_patch, worktree
+from pokebattle.tags import DRIFT, REPRODUCED, REPRODUCES, TUNED_FROM
 
 SAME, DIFFERENT, IMPOSSIBLE = "same", "different", "impossible"
 TIMES = ("seconds",)  # suffixes of metrics that measure time; they are not compared

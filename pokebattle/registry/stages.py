@@ -21,7 +21,7 @@ from nbtrack.server import answers
 from nbtrack.settings import tracking_uri
 from pokebattle.errors import UserError
 from pokebattle.params import versions
-from pokebattle.registry.tags import EVENT, PENDING, STAGE
+from pokebattle.tags import EVENT, PENDING, STAGE
 
 NAME = "battle_winner"  # the registered model of this project
 NONE, STAGING, PRODUCTION, ARCHIVED = "None", "Staging", "Production", "Archived"

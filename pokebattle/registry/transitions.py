@@ -14,7 +14,7 @@ from typing import Any
 from nbtrack.mlflow_rest import MlflowRest
 from pokebattle.registry import description
 from pokebattle.registry.stages import ALIASES, ARCHIVED, Model, read
-from pokebattle.registry.tags import EVENT, PENDING, STAGE
+from pokebattle.tags import EVENT, PENDING, STAGE
 
 
 class Writer:

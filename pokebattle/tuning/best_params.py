@@ -18,7 +18,7 @@ from nbtrack.settings import tracking_uri
 from pokebattle import params
 from pokebattle.errors import UnavailableError
 from pokebattle.params import ParamsError
-from pokebattle.registry.tags import TRAINED_BY, TUNED_FROM
+from pokebattle.tags import TRAINED_BY, TUNED_FROM
 
 LATEST = "latest"
 

@@ -27,11 +27,10 @@ from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nbtrack import processes, run
-from pokebattle import registry
 from pokebattle.datasets import BattleSet
 from pokebattle.errors import UserError, did_you_mean
+from pokebattle.model import BattleWinner
 from pokebattle.params import SEARCHABLE, Params, ParamsError
-from pokebattle.registry import Published
 from pokebattle.tuning import storage
 from pokebattle.tuning.inner_folds import InnerFolds
 from pokebattle.tuning.trial_runs import STATES, TrialRuns
@@ -330,18 +329,19 @@ class Search:
         }
         return pd.DataFrame(columns)
 
-    def publish(self) -> Published:
-        """Fit a model with the best settings on the whole training part, save it, and write the result to the run.
+    def fit_best(self) -> BattleWinner:
+        """Return a model with the best settings, fitted on the whole training part."""
+        return self.folds.fit(self.best())
+
+    def record_best(self) -> str:
+        """Write the result to the notebook's run.
 
         Returns
         -------
-        Published
-            Where the model is, and the links to the trials.
+        str
+            Links to the trials in MLflow, or the reason why there are none.
         """
-        model = self.folds.fit(self.best())
-        kept = registry.keep(model, self.folds.params)
-        projection = TrialRuns(self.study)
-        return Published(kept, projection.publish(self.best(), dict(self.compared()["own"])["log_loss"]))
+        return TrialRuns(self.study).record_best(self.best(), dict(self.compared()["own"])["log_loss"])
 
 
 def open_search(params: Params, battles: BattleSet, url: str = "", name: str = "") -> Search:

@@ -52,7 +52,7 @@ class TrialRuns:
         assert self.run is not None
         return self.run.log_trial(trial, parent["info"]["run_id"] if parent else "")
 
-    def publish(self, best: Mapping[str, Any], default_log_loss: float) -> str:
+    def record_best(self, best: Mapping[str, Any], default_log_loss: float) -> str:
         """Write the result of the search to the notebook's run.
 
         Parameters

@@ -15,7 +15,7 @@ def test_every_protocol_and_feature_set_is_fitted_and_judged(monkeypatch: pytest
     params = load_params({"version": "sample", "n_estimators": 10, "n_bootstrap": 20})
     sets = {protocol: load_battles("v3", protocol, 300, 15) for protocol in splits.PROTOCOLS}
     tests = {name: evaluation.single_orientation(open_part(battles, "test")) for name, battles in sets.items()}
-    scores = ablation.fit_and_judge(params, sets, tests)
+    scores = ablation.fit_and_judge(BattleWinner.from_params(params), params, sets, tests)
     assert scores["protocol"].unique().tolist() == list(splits.PROTOCOLS)
     assert scores["predictor"].unique().tolist() == ["raw", "mechanics", evaluation.LIMIT]
     for protocol, part in scores.groupby("protocol"):

@@ -36,13 +36,15 @@ def test_choices_are_compared_on_pairs_of_the_matchups(fitted: tuple[BattleWinne
 
 
 def test_without_moves_or_limit_a_note_says_so(fitted: tuple[BattleWinner, pd.DataFrame]) -> None:
-    _, test = fitted
+    model, test = fitted
     plain, once = test[["species_a", "species_b", "wins_a", "n_battles"]], test.assign(n_battles=1, wins_a=1)
     notes = [
         explanation.strongest_by_policy(pd.DataFrame(), plain),
         explanation.excess_by_kind(plain, np.full(len(plain), 0.5)),
         explanation.excess_by_kind(once, np.full(len(once), 0.5)),
-        ablation.compare_feature_sets(load_params({"version": "v1", "max_matchups": 50, "max_judging_pairs": 5})),
+        ablation.compare_feature_sets(
+            model, load_params({"version": "v1", "max_matchups": 50, "max_judging_pairs": 5})
+        ),
     ]
     assert all(map(is_note, notes)) and not is_note(plain)
     for figure in (plots.excesses(notes[0]), plots.advice(note("nothing to draw"), "mewtwo", "mew")):
