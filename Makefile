@@ -55,7 +55,7 @@ check-release: $(READY)  ## complete ways to Production, and models of all kinds
 	POKEBATTLE_TRACKING=off $(BIN)/pytest tests/registry/release.py
 
 check-retrain: $(READY)  ## retraining of the sample version for real: without a shared server, with one, refused (minutes)
-	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/test_workflows.py tests/nbtrack/test_tracker.py \
+	POKEBATTLE_TRACKING=off $(BIN)/pytest -m long tests/test_workflows.py tests/nbtrack/test_script_tracker.py \
 		tests/nbtrack/test_train.py
 
 check-shared: $(READY)  ## the team's server under load, with its database and itself failing, on S3, lost and restored

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nbtrack.active_run import Run, run
-    from nbtrack.ids import is_local_id
+    from nbtrack.local_ids import is_local_id
+    from nbtrack.script_tracker import MLflowTracker, get_mlflow_tracker
     from nbtrack.spool import is_delivering
-    from nbtrack.tracker import MLflowTracker, get_mlflow_tracker
 
 __all__ = ["MLflowTracker", "Run", "get_mlflow_tracker", "is_delivering", "is_local_id", "run"]
 MODULES = {
     "Run": "active_run",
     "is_delivering": "spool",
-    "is_local_id": "ids",
+    "is_local_id": "local_ids",
     "run": "active_run",
-}  # the others are in `tracker`
+}  # the others are in `script_tracker`
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{MODULES.get(name, 'tracker')}"), name)
+    return getattr(import_module(f"{__name__}.{MODULES.get(name, 'script_tracker')}"), name)

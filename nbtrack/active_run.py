@@ -1,13 +1,13 @@
-"""The run of the execution that this process is part of, for a project's own code."""
+"""For a project's own code: the MLflow run of the notebook or script that is executing."""
 
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nbtrack.ids import LOCAL
 from nbtrack.kernel import extension
 from nbtrack.kernel.execution import Execution, current
+from nbtrack.local_ids import LOCAL
 
 STANDSTILL = 5.0  # seconds without progress after which waiting for the delivery ends
 API = "/api/2.0/mlflow"

@@ -1,4 +1,4 @@
-"""Artifacts that clients store themselves: in a folder shared with the server, or in a store with own credentials.
+"""Upload artifacts to stores that the MLflow server does not proxy: a shared folder, or one with its own credentials.
 
 What MLflow's own client needs for such a store (boto3 and the like) is in the kernel's environment, which the sender
 does not load: it starts another process of that environment.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from nbtrack import variables
+from nbtrack import env_vars
 from nbtrack.errors import ServerError
 
 SECONDS = 120.0  # timeout for a request to an artifact store
@@ -121,7 +121,7 @@ def _write(file: Path, pieces: Iterable[bytes]) -> None:
 def _with_mlflow(code: str, *words: str) -> str:
     """Run code with the environment's own mlflow; return why it failed, or an empty string."""
     command = [sys.executable, "-c", code, *words]
-    env = {**os.environ, variables.TRACKING: "off"}
+    env = {**os.environ, env_vars.TRACKING: "off"}
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:

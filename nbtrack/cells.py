@@ -1,4 +1,4 @@
-"""Read a notebook and its cells, and find which of the notebook's cells an executed cell is."""
+"""Read a notebook's cells, and match each executed cell to its cell in the notebook."""
 
 import ast
 import re

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from nbtrack import artifact_stores, processes, server, spool, variables
+from nbtrack import artifact_stores, env_vars, processes, server, spool
 from nbtrack.executions import executions_dir
 from nbtrack.files import read_json
 from nbtrack.journal import spool_size
@@ -53,7 +53,7 @@ def _switch() -> Finding:
     if switched_on():
         remark = "" if enabled() else f", but only on http(s) servers, and not at {tracking_uri()}"
         return Finding("tracking", True, f"on{remark}")
-    return Finding("tracking", False, "off", f"unset POKEBATTLE_TRACKING (it is {os.environ[variables.TRACKING]!r})")
+    return Finding("tracking", False, "off", f"unset POKEBATTLE_TRACKING (it is {os.environ[env_vars.TRACKING]!r})")
 
 
 def _settings() -> list[Finding]:

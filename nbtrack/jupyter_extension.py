@@ -1,4 +1,4 @@
-"""Jupyter server extension that delivers what kernels and senders left; the server runs longer than they do."""
+"""Jupyter Server extension: deliver executions that still wait after their kernel and sender have ended."""
 
 import asyncio
 from typing import Any

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
-from nbtrack import artifact_stores, variables
+from nbtrack import artifact_stores, env_vars
 from nbtrack.errors import ServerError, UnsentError
 from nbtrack.files import NOT_FINITE
 from nbtrack.settings import is_served
@@ -73,8 +73,8 @@ class MlflowRest:
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._parts.hostname or "", self._parts.port
         if self._parts.scheme == "https":
-            context = ssl.create_default_context(cafile=os.environ.get(variables.SERVER_CERT_PATH))
-            if os.environ.get(variables.INSECURE_TLS, "").lower() in {"1", "true"}:
+            context = ssl.create_default_context(cafile=os.environ.get(env_vars.SERVER_CERT_PATH))
+            if os.environ.get(env_vars.INSECURE_TLS, "").lower() in {"1", "true"}:
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             return http.client.HTTPSConnection(host, port, timeout=self.timeout, context=context)
         return http.client.HTTPConnection(host, port, timeout=self.timeout)
@@ -494,9 +494,9 @@ def metrics_of(run: Mapping[str, Any]) -> dict[str, float]:
 
 def credentials() -> dict[str, str]:
     """Return the header that MLflow's own client would send, from the environment or ``~/.mlflow/credentials``."""
-    if token := os.environ.get(variables.TOKEN):
+    if token := os.environ.get(env_vars.TOKEN):
         return {"Authorization": f"Bearer {token}"}
-    user, password = os.environ.get(variables.USERNAME), os.environ.get(variables.PASSWORD)
+    user, password = os.environ.get(env_vars.USERNAME), os.environ.get(env_vars.PASSWORD)
     if not user and os.environ.get("HOME"):
         import configparser  # seldom needed, and kernels should start fast
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from nbtrack import variables
+from nbtrack import env_vars
 from nbtrack.cells import (
     METADATA_KEY,
     PARAMETER_TAGS,
@@ -34,7 +34,7 @@ VALUED = {"--output", "--output-dir", "-o", "--to", "--template", "--config"}  #
 TRASH = re.compile(r".*/\.?Trash[^/]*/files/[^/]*")  # where desktops and JupyterLab put deleted files
 FOR_PEOPLE = ("jupyter", "spyder")  # programs that start kernels for interactive use
 LARGEST = 64 << 20  # maximum size of a notebook that is searched, in bytes
-UNTRACKED = "untracked"  # as the value of `variables.HANDOVER`: the kernel must not be tracked
+UNTRACKED = "untracked"  # as the value of `env_vars.HANDOVER`: the kernel must not be tracked
 
 
 @dataclass
@@ -125,8 +125,8 @@ class Context:
             "experiment": names[0],
             "run_name": names[1],
             "driver": self.driver,
-            "parent_execution": os.environ.get(variables.PARENT),
-            "experiment_id": os.environ.get(variables.EXPERIMENT_ID, ""),
+            "parent_execution": os.environ.get(env_vars.PARENT),
+            "experiment_id": os.environ.get(env_vars.EXPERIMENT_ID, ""),
         }
 
     def follow(self, cell_id: str | None) -> bool:
@@ -201,7 +201,7 @@ class Context:
         values: dict[str, Any] = {}
         for cell in self.parameter_cells():
             values.update(literals(cell_source(cell)))
-        return os.environ.get(variables.EXPERIMENT_NAME) or chosen_experiment(self.document, values | self.parameters)
+        return os.environ.get(env_vars.EXPERIMENT_NAME) or chosen_experiment(self.document, values | self.parameters)
 
 
 def _literal(text: str) -> str:
@@ -221,7 +221,7 @@ def _parent_folder() -> Path | None:
 
 def handed_over() -> Context | None:
     """Return the context that papermill's engine or pytest's plugin wrote for this kernel; None without such a file."""
-    handover = os.environ.pop(variables.HANDOVER, None)  # removed, as kernels that this one starts must not read it
+    handover = os.environ.pop(env_vars.HANDOVER, None)  # removed, as kernels that this one starts must not read it
     if not handover:
         return None
     if handover == UNTRACKED:

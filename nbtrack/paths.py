@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from nbtrack import variables
+from nbtrack import env_vars
 
 
 def checkout() -> Path | None:
@@ -22,7 +22,7 @@ def state_dir() -> Path:
 
     ``POKEBATTLE_STATE``, else ``.pokebattle`` in the checkout, else ``pokebattle`` in the user's XDG state folder.
     """
-    if named := os.environ.get(variables.STATE):
+    if named := os.environ.get(env_vars.STATE):
         return Path(named).expanduser().absolute()
     if root := checkout():
         return root / ".pokebattle"

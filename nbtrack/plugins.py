@@ -41,7 +41,7 @@ class Plugin(Protocol):
             If a parameter is invalid; papermill ends with this message.
         """
 
-    def usable_parameters(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    def parameters_for_run_name(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return rejected parameters in a form from which the run's name can be built."""
 
     def model_logger(self, model: Any) -> Callable[..., Any] | None:

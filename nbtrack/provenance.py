@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nbtrack import variables
+from nbtrack import env_vars
 
 DIFF_LIMIT = 1 << 20  # characters of a patch (2**20)
 SOURCES = ("*.py", "*.js", "*.yaml", "*.yml", "*.toml")  # code and settings, which a run may depend on
@@ -227,7 +227,7 @@ def _sources(notebook: str) -> list[tuple[str, tuple[str, ...]]]:
 
 def user_name() -> str:
     """Return the server account, else the user of this machine, or ``unknown`` if the system has none."""
-    if account := os.environ.get(variables.USERNAME):
+    if account := os.environ.get(env_vars.USERNAME):
         return account
     try:
         return getpass.getuser()

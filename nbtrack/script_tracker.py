@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbtrack import tags, variables
+from nbtrack import env_vars, tags
 from nbtrack.kernel import mlflow_fluent
 from nbtrack.kernel.execution import Execution, current, set_current
 from nbtrack.mlflow_rest import LIMIT
@@ -237,9 +237,9 @@ class MLflowTracker:
 @contextlib.contextmanager
 def _whole(execution: Execution) -> Iterator["ActiveRun"]:
     """Make mlflow log to an execution, and record how the block ended as the run's only cell."""
-    began, before = time.perf_counter(), os.environ.get(variables.PARENT)
+    began, before = time.perf_counter(), os.environ.get(env_vars.PARENT)
     set_current(execution)
-    os.environ[variables.PARENT] = execution.id
+    os.environ[env_vars.PARENT] = execution.id
     told: dict[str, Any] | None = None
     try:
         yield _join_mlflow(execution)
@@ -259,8 +259,8 @@ def _whole(execution: Execution) -> Iterator["ActiveRun"]:
                 error=told["ename"] if told else None,
             )
             set_current(None)
-            del os.environ[variables.PARENT]
-            os.environ |= {variables.PARENT: before} if before else {}
+            del os.environ[env_vars.PARENT]
+            os.environ |= {env_vars.PARENT: before} if before else {}
             execution.end()
 
 
@@ -269,10 +269,10 @@ def _join_mlflow(execution: Execution) -> "ActiveRun":
     mlflow = _mlflow()
     if mlflow_fluent.attachment() is None:
         mlflow_fluent.install(current)
-    named = variables.TRACKING_URI in os.environ
+    named = env_vars.TRACKING_URI in os.environ
     mlflow.set_tracking_uri(execution.uri)
     if not named:  # set by mlflow, it would look like the user's choice
-        os.environ.pop(variables.TRACKING_URI, None)
+        os.environ.pop(env_vars.TRACKING_URI, None)
     joined = mlflow_fluent.attachment()
     assert joined is not None
     return joined.claim(execution)

@@ -1,4 +1,4 @@
-"""The local MLflow server of this checkout: SQLite on 127.0.0.1, started detached, stopped by its record."""
+"""This checkout's local MLflow server (SQLite, 127.0.0.1): start it in the background, find it and stop it."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from nbtrack import variables
+from nbtrack import env_vars
 from nbtrack.errors import UserError
 from nbtrack.files import write_atomically
 from nbtrack.paths import state_dir
@@ -63,7 +63,7 @@ def foreign_server_note(uri: str) -> str:
         Empty if there is nothing to remark.
     """
     record = server_record()
-    if os.environ.get(variables.TRACKING_URI) or (uri == record.get("uri") and process(record)):
+    if os.environ.get(env_vars.TRACKING_URI) or (uri == record.get("uri") and process(record)):
         return ""
     return "not started by this checkout; runs go to it (`python -m nbtrack server start --own` starts a separate one)"
 
@@ -112,7 +112,7 @@ def start(wait: bool = True, own: bool = False) -> tuple[str, list[str]]:
         note = foreign_server_note(uri)
         if not (own and note):
             return uri, remarks + ([f"the MLflow server at {uri} was {note}"] if note else [])
-    if named := os.environ.get(variables.TRACKING_URI):
+    if named := os.environ.get(env_vars.TRACKING_URI):
         remarks.append(f"MLFLOW_TRACKING_URI is {named}, where no server answers")
     if process(record) is None:
         record, more = _spawn()
@@ -152,8 +152,8 @@ def _spawn() -> tuple[dict[str, Any], list[str]]:
         "--artifacts-destination",
         str(folder / "artifacts"),
     ]
-    own = {k: v for k, v in os.environ.items() if k not in {variables.TRACKING_URI, variables.RUN_ID}}
-    record = spawn(command, own | variables.SERVER_SWITCHES, folder, port)
+    own = {k: v for k, v in os.environ.items() if k not in {env_vars.TRACKING_URI, env_vars.RUN_ID}}
+    record = spawn(command, own | env_vars.SERVER_SWITCHES, folder, port)
     write_atomically(state_dir() / "server.json", json.dumps(record))
     (folder / "port").write_text(f"{port}\n")
     return record, remarks

@@ -10,7 +10,7 @@ import re
 import time
 from typing import Any
 
-from nbtrack import variables
+from nbtrack import env_vars
 from nbtrack.paths import state_dir
 
 DEFAULT_URI = "http://127.0.0.1:5000"
@@ -19,7 +19,7 @@ PROMOTIONS = (
 )
 START_SECONDS = 180.0  # timeout for the start of a local server
 OFF, ON = {"off", "0", "false", "no"}, {"on", "1", "true", "yes", ""}
-NUMBERS = {variables.SPOOL_MB: 4096.0, variables.LINGER: 86400.0}  # settings and their defaults
+NUMBERS = {env_vars.SPOOL_MB: 4096.0, env_vars.LINGER: 86400.0}  # settings and their defaults
 SPOOL_RESERVE = 1 << 20  # bytes that an execution may always write; half of them only for events that show how it ended
 
 
@@ -30,17 +30,17 @@ def enabled() -> bool:
 
 def switched_on() -> bool:
     """Return whether ``POKEBATTLE_TRACKING`` is not off."""
-    return os.environ.get(variables.TRACKING, "on").strip().lower() not in OFF
+    return os.environ.get(env_vars.TRACKING, "on").strip().lower() not in OFF
 
 
 def spool_limit() -> int:
     """Return the maximum size of all waiting executions in bytes: ``POKEBATTLE_SPOOL_MB``, by default 4 GB."""
-    return int(_number(variables.SPOOL_MB) * (1 << 20))
+    return int(_number(env_vars.SPOOL_MB) * (1 << 20))
 
 
 def linger() -> float:
     """Return how many seconds after a kernel's end delivery is retried: ``POKEBATTLE_LINGER``, by default a day."""
-    return _number(variables.LINGER)
+    return _number(env_vars.LINGER)
 
 
 def _number(name: str) -> float:
@@ -58,7 +58,7 @@ def _number(name: str) -> float:
 def invalid_settings() -> list[str]:
     """Return one line per invalid setting in the environment, with the default that is used instead."""
     found = []
-    switch = os.environ.get(variables.TRACKING, "on")
+    switch = os.environ.get(env_vars.TRACKING, "on")
     if switch.strip().lower() not in OFF | ON:
         found.append(f"POKEBATTLE_TRACKING: expected on or off, got {switch!r}; using on")
     for name, default in NUMBERS.items():
@@ -81,7 +81,7 @@ def server_record() -> dict[str, Any]:
 
 def tracking_uri() -> str:
     """Return the server's address: ``MLFLOW_TRACKING_URI``, else the recorded one, else port 5000."""
-    return (os.environ.get(variables.TRACKING_URI) or server_record().get("uri") or DEFAULT_URI).rstrip("/")
+    return (os.environ.get(env_vars.TRACKING_URI) or server_record().get("uri") or DEFAULT_URI).rstrip("/")
 
 
 def is_served(uri: str) -> bool:
@@ -103,7 +103,7 @@ def is_local(uri: str) -> bool:
     ----------
     uri : str
     """
-    return uri == server_record().get("uri") or (uri == DEFAULT_URI and not os.environ.get(variables.TRACKING_URI))
+    return uri == server_record().get("uri") or (uri == DEFAULT_URI and not os.environ.get(env_vars.TRACKING_URI))
 
 
 def destination_of(start: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from nbtrack.ids import local_ids
+from nbtrack.local_ids import local_ids
 from nbtrack.mlflow_rest import MlflowRest, pairs, tags_of
 from nbtrack.tags import BEST as BEST  # for projects: what their searches write and read
 from nbtrack.tags import EXECUTION as EXECUTION

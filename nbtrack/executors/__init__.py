@@ -1,1 +1,1 @@
-"""Code inside the programs that execute notebooks: it passes on what a kernel cannot know."""
+"""Plugins for papermill and pytest (nbval): they tell the kernel which notebook and execution it belongs to."""

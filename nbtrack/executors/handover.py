@@ -1,4 +1,4 @@
-"""What a program that executes notebooks (papermill, pytest) passes on about an execution, because only it knows."""
+"""What papermill or pytest tells nbtrack about an execution: the notebook, its parameters, its end and errors."""
 
 import contextlib
 import functools
@@ -34,7 +34,7 @@ def hand_over(execution: str, told: dict[str, Any]) -> str:
     Returns
     -------
     str
-        The value for the kernel's environment variable `variables.HANDOVER`.
+        The value for the kernel's environment variable `env_vars.HANDOVER`.
     """
     try:
         document = without_secrets(told["document"])

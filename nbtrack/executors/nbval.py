@@ -26,22 +26,22 @@ def pytest_runtest_setup(item: Any) -> Iterator[None]:
     if type(item).__name__ != "IPyNbCell" or file.kernel is not None:
         yield
         return
-    from nbtrack import variables
+    from nbtrack import env_vars
     from nbtrack.executors import handover
     from nbtrack.notebook_context import UNTRACKED
 
     capture = item.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():  # so that messages are visible
-        os.environ[variables.HANDOVER] = _hand_over(file)
-    tracked = os.environ[variables.HANDOVER] != UNTRACKED
+        os.environ[env_vars.HANDOVER] = _hand_over(file)
+    tracked = os.environ[env_vars.HANDOVER] != UNTRACKED
     yield
-    os.environ.pop(variables.HANDOVER, None)
+    os.environ.pop(env_vars.HANDOVER, None)
     if tracked and file.kernel is not None:
         file.addfinalizer(lambda: handover.finish(KERNELS.pop(file)))
 
 
 def _hand_over(file: Any) -> str:
-    """Return the value of `variables.HANDOVER` for the kernel that nbval will start."""
+    """Return the value of `env_vars.HANDOVER` for the kernel that nbval will start."""
     from nbtrack.cells import wants_tracking
     from nbtrack.executions import new_execution_id
     from nbtrack.executors import handover

@@ -20,7 +20,7 @@ from papermill.iorw import papermill_io
 from papermill.log import logger
 from papermill.utils import merge_kwargs, remove_args
 
-from nbtrack import variables
+from nbtrack import env_vars
 from nbtrack.cells import METADATA_KEY, PARAMETERS, wants_tracking
 from nbtrack.executions import execution_folder, new_execution_id, run_address
 from nbtrack.executors import handover
@@ -96,11 +96,11 @@ class TrackedEngine(NBClientEngine):
             As papermill's engines.
         """
         environment = dict(os.environ)
-        environment[variables.HANDOVER] = UNTRACKED
+        environment[env_vars.HANDOVER] = UNTRACKED
         if told:
             if isinstance(own := nb_man.nb.metadata.get(METADATA_KEY), dict):  # other notebooks are not changed
                 own["execution"] = told["execution"]
-            environment[variables.HANDOVER] = handover.hand_over(told["execution"], told)
+            environment[env_vars.HANDOVER] = handover.hand_over(told["execution"], told)
         options = merge_kwargs(
             remove_args(["input_path", "timeout", "startup_timeout"], **kwargs),
             timeout=execution_timeout or kwargs.get("timeout"),
@@ -159,8 +159,8 @@ def _cell_records(nb: Any) -> list[handover.CellRecord]:
 
 def _usable(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return rejected parameters in a form from which the run's name can be built."""
-    for usable_parameters in functions("usable_parameters"):
-        parameters = dict(usable_parameters(parameters))
+    for parameters_for_run_name in functions("parameters_for_run_name"):
+        parameters = dict(parameters_for_run_name(parameters))
     return parameters
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbtrack import processes, variables
+from nbtrack import env_vars, processes
 from nbtrack.cells import (
     ANSI,
     MAY_FAIL,
@@ -252,7 +252,7 @@ class KernelTracker:
         execution = Execution(start, context.execution_id)
         context.execution_id = None  # a second run of this kernel gets an id of its own
         set_current(execution)
-        os.environ[variables.PARENT] = execution.id
+        os.environ[env_vars.PARENT] = execution.id
         if context.parameters:
             execution.emit("params", values=context.parameters)
         self._write_document(execution)

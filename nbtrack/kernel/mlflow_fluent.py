@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from nbtrack import variables
+from nbtrack import env_vars
 from nbtrack.journal import NOT_ENDED
 from nbtrack.kernel import mlflow_requests
 from nbtrack.kernel.execution import Execution
@@ -22,7 +22,7 @@ from nbtrack.kernel.import_hooks import after_import, replace
 from nbtrack.tags import PARENT_RUN
 from nbtrack.terminal import say_once
 
-CHOSEN = (variables.EXPERIMENT_NAME, variables.EXPERIMENT_ID)
+CHOSEN = (env_vars.EXPERIMENT_NAME, env_vars.EXPERIMENT_ID)
 _attachment: "Attachment | None" = None
 
 
@@ -178,7 +178,7 @@ class Attachment:
         return call
 
     def _claimed(self) -> Any:
-        execution = None if self.stack() or os.environ.get(variables.RUN_ID) else self._joined()
+        execution = None if self.stack() or os.environ.get(env_vars.RUN_ID) else self._joined()
         if execution is None:
             return None
         with self._claims:
@@ -187,7 +187,7 @@ class Attachment:
 
     def _monitored(self, run: Any) -> Any:
         """Start system metrics if they are switched on, as mlflow does for a run that it starts."""
-        if os.environ.get(variables.SYSTEM_METRICS, "").lower() not in {"true", "1"}:
+        if os.environ.get(env_vars.SYSTEM_METRICS, "").lower() not in {"true", "1"}:
             return run
         self.stack().pop()
         resumed = self.fluent.start_run(run_id=run.info.run_id)
@@ -201,7 +201,7 @@ class Attachment:
         @functools.wraps(start_run)
         def call(*args: Any, **kwargs: Any) -> Any:
             given = signature.bind(*args, **kwargs)
-            named = given.arguments.get("run_id") or os.environ.get(variables.RUN_ID)
+            named = given.arguments.get("run_id") or os.environ.get(env_vars.RUN_ID)
             if not (named or given.arguments.get("parent_run_id") or self.stack()) and (own := _attempt(self._own_run)):
                 given.arguments["tags"] = {PARENT_RUN: own, **(given.arguments.get("tags") or {})}
             run = start_run(*given.args, **given.kwargs)

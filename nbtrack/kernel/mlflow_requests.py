@@ -22,13 +22,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from nbtrack import tags
-from nbtrack.ids import LOCAL
 from nbtrack.journal import mask_request
 from nbtrack.kernel import flush_before_spawn
 from nbtrack.kernel.execution import ANSWER, LONGEST_WAIT, PAUSE, Execution
 from nbtrack.kernel.import_hooks import after_import, replace
 from nbtrack.kernel.nonblocking_writes import KnownRuns, Write
 from nbtrack.kernel.offline_store import CREATIONS, KnownEntities
+from nbtrack.local_ids import LOCAL
 from nbtrack.terminal import say_once
 
 API = re.compile(r"/(?:ajax-)?api/[23]\.0/mlflow/")

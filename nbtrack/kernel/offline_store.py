@@ -7,9 +7,9 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nbtrack.ids import new_local_id, new_local_version
 from nbtrack.kernel.execution import Execution
 from nbtrack.kernel.nonblocking_writes import LOGGING, Write, run_of
+from nbtrack.local_ids import new_local_id, new_local_version
 from nbtrack.tags import LOCAL_ID, RUN_NAME
 
 CREATIONS = {

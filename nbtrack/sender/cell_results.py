@@ -1,4 +1,4 @@
-"""Which results of a notebook remain valid when cells run again: those of a single run from top to bottom.
+"""Which results of cells remain valid when cells run again: those of a single run from top to bottom.
 
 In interactive executors, cells run in any order and more than once. A cell that fits a model, or that changes a
 parameter, begins a new attempt when it runs again: its previous results and those of the cells below it belong to the

@@ -13,12 +13,12 @@ from nbtrack import events, tags, trials
 from nbtrack.cells import NO_TRACK, Places, cell_source
 from nbtrack.executions import execution_folder
 from nbtrack.files import NOT_FINITE, read_json
-from nbtrack.ids import LOCAL, local_ids
 from nbtrack.journal import NOT_ENDED, Progress, read_events
+from nbtrack.local_ids import LOCAL, local_ids
 from nbtrack.mlflow_rest import LENGTH, LIMIT, dataset_input, file_chunks, pairs, storable, storable_key
 from nbtrack.notebook_context import INTERACTIVE
 from nbtrack.secrets import Masker
-from nbtrack.sender.attempts import NO_CELL, Attempts, CellResults
+from nbtrack.sender.cell_results import NO_CELL, Attempts, CellResults
 from nbtrack.sender.description import page
 from nbtrack.sender.executed_notebook import ExecutedCell
 from nbtrack.sender.queue_items import Batch, Call, Experiment, File, Removal

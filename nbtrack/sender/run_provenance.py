@@ -1,4 +1,4 @@
-"""The commit at which an execution began, what else was executed, and the environment."""
+"""An execution's commit, uncommitted changes and packages."""
 
 import contextlib
 import functools

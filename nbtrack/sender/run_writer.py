@@ -1,4 +1,4 @@
-"""Closes a run: artifacts that require the whole journal, the final status, what remains in the spool."""
+"""Deliver one execution: its requests, its artifacts and its final status."""
 
 import contextlib
 import functools
@@ -14,8 +14,8 @@ from nbtrack import events, tags
 from nbtrack.cells import ANSI
 from nbtrack.executions import run_address
 from nbtrack.files import read_json, to_json, write_atomically
-from nbtrack.ids import MARKS
 from nbtrack.journal import NOT_ENDED
+from nbtrack.local_ids import MARKS
 from nbtrack.mlflow_rest import LIMIT, ServerError, storable
 from nbtrack.secrets import Masker
 from nbtrack.sender.executed_notebook import ExecutedNotebook

@@ -20,8 +20,8 @@ from typing import Any
 
 from nbtrack.errors import ServerError, is_unclear
 from nbtrack.files import write_atomically
-from nbtrack.ids import LOCAL
 from nbtrack.journal import Progress
+from nbtrack.local_ids import LOCAL
 from nbtrack.mlflow_rest import API, Chunks, MlflowRest, file_chunks
 from nbtrack.sender import idempotency
 from nbtrack.sender.queue_items import (

@@ -1,4 +1,4 @@
-"""The shared server without Docker: PostgreSQL and MLflow in the background, on 127.0.0.1, with their own record."""
+"""Start and stop PostgreSQL and MLflow for a team on this machine, without Docker."""
 
 import contextlib
 import fcntl

@@ -1,4 +1,4 @@
-"""PostgreSQL from its wheel: on a socket in the server's folder, with a password, started and stopped explicitly."""
+"""Start and stop a private PostgreSQL (from a Python wheel) that listens on a Unix socket, with a password."""
 
 import contextlib
 import os

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nbtrack import variables
+from nbtrack import env_vars
 from nbtrack.team import postgres
 from nbtrack.team import settings as s
 
@@ -92,14 +92,14 @@ def environment(settings: Mapping[str, str], uri: str) -> None:
     uri : str
         Address of MLflow's database.
     """
-    client = (variables.TRACKING_URI, variables.USERNAME, variables.PASSWORD, variables.RUN_ID)
+    client = (env_vars.TRACKING_URI, env_vars.USERNAME, env_vars.PASSWORD, env_vars.RUN_ID)
     for name in (s.ARTIFACT_ROOT, *client):
         os.environ.pop(name, None)
     for name in s.S3:
         if settings.get(name):
             os.environ[name] = settings[name]
     own = {s.BACKEND_STORE: uri, s.ALLOWED_HOSTS: s.allowed_hosts(settings), s.FAIL_CLOSED: "true"}
-    os.environ |= own | variables.SERVER_SWITCHES
+    os.environ |= own | env_vars.SERVER_SWITCHES
 
 
 def ensure_database(uri: str, *more: str) -> None:

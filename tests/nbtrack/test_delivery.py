@@ -11,7 +11,7 @@ from faults import FaultProxy
 from nbtrack import health, spool
 from nbtrack.executions import execution_folder
 from nbtrack.files import read_json
-from nbtrack.ids import new_local_id
+from nbtrack.local_ids import new_local_id
 from nbtrack.mlflow_rest import as_json, storable, storable_key
 from nbtrack.sender.sender import Batch, File, Sender
 

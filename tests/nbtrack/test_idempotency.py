@@ -13,7 +13,7 @@ from faults import FaultProxy
 from nbtrack import spool
 from nbtrack.executions import execution_folder
 from nbtrack.files import read_json
-from nbtrack.ids import new_local_id
+from nbtrack.local_ids import new_local_id
 from nbtrack.mlflow_rest import MlflowRest
 from nbtrack.sender import sender as delivery
 from nbtrack.sender.sender import Batch, Sender

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from nbtrack import tags, trials
-from nbtrack.ids import new_local_id
 from nbtrack.journal import NOT_ENDED
+from nbtrack.local_ids import new_local_id
 from nbtrack.secrets import Masker
 from nbtrack.sender.journal_reader import JournalReader
 from nbtrack.sender.queue_items import Batch, Call, Experiment, File, Removal

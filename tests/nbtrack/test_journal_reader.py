@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nbtrack.ids import local_ids
+from nbtrack.local_ids import local_ids
 from nbtrack.secrets import Masker
 from nbtrack.sender.journal_reader import HANDLERS, JournalReader
 from nbtrack.sender.run_status import verdict

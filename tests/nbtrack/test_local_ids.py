@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nbtrack.errors import ServerError
-from nbtrack.ids import LOCAL, is_local_id, local_ids, new_local_id, new_local_version
+from nbtrack.local_ids import LOCAL, is_local_id, local_ids, new_local_id, new_local_version
 from nbtrack.sender.sender import Sender
 from nbtrack.tags import LOCAL_ID
 

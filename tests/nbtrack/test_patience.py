@@ -7,7 +7,7 @@ import pytest
 from faults import FaultProxy
 from waiting import wait_for
 
-from nbtrack.ids import LOCAL
+from nbtrack.local_ids import LOCAL
 
 BATCH = "/api/2.0/mlflow/runs/log-batch"
 ASK = """

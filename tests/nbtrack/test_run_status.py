@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nbtrack.ids import new_local_id
+from nbtrack.local_ids import new_local_id
 from nbtrack.secrets import Masker
 from nbtrack.sender.journal_reader import JournalReader
 from nbtrack.sender.run_status import UNKNOWN, Verdict, verdict

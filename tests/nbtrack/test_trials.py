@@ -222,9 +222,9 @@ def test_the_links_open_these_trials_with_all_axes_in_a_browser(
 ) -> None:
     from playwright.sync_api import sync_playwright
 
-    publish = "projection = TrialRuns(study)\nprojection.note()"
-    ask = 'print(projection.publish({"learning_rate": 0.1}, 0.5))'
-    done = tracked.papermill(tracked.write("view.ipynb", make_notebook(VIEW, publish, ask)))
+    record = "projection = TrialRuns(study)\nprojection.note()"
+    ask = 'print(projection.record_best({"learning_rate": 0.1}, 0.5))'
+    done = tracked.papermill(tracked.write("view.ipynb", make_notebook(VIEW, record, ask)))
     assert done.returncode == 0, done.stderr
     said = shown(tracked.folder)
     assert said.startswith("80 of 100 trials, the best and a sample of study seen\n")

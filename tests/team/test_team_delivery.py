@@ -8,7 +8,7 @@ from leftovers import leave
 
 from nbtrack import health, spool
 from nbtrack.executions import execution_folder
-from nbtrack.ids import new_local_id
+from nbtrack.local_ids import new_local_id
 from nbtrack.mlflow_rest import params_of, tags_of
 from nbtrack.sender.sender import Sender
 
