@@ -51,7 +51,7 @@ def examine() -> list[Finding]:
 
 def _switch() -> Finding:
     if switched_on():
-        remark = "" if enabled() else f", but only on http(s) servers, and not at {tracking_uri()}"
+        remark = "" if enabled() else f", but inactive: {tracking_uri()} is not an http(s) server"
         return Finding("tracking", True, f"on{remark}")
     return Finding("tracking", False, "off", f"unset POKEBATTLE_TRACKING (it is {os.environ[env_vars.TRACKING]!r})")
 
@@ -85,8 +85,8 @@ def _other_kernels() -> list[Finding]:
         own = spec.get("language") == "python" and (program.name == str(program) or _loads_extension(_prefix(program)))
         if not own:
             text = (
-                f"{name} ({spec.get('display_name', name)}) does not load the extension; of its runs by papermill, "
-                "only papermill's side is recorded, other executions are not tracked"
+                f"{name} ({spec.get('display_name', name)}) does not load the extension: papermill records its "
+                "executions without what happens in the kernel, other executions are not tracked"
             )
             found.append(Finding("kernel", True, text))
     return found
@@ -135,7 +135,7 @@ def _server() -> list[Finding]:
         fix = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if error.denied else "check its log"
         return [Finding("server", False, f"{uri}: {error}", fix)]
     except OSError as error:
-        fix = "`make server`, for a team's own `make shared`, or set MLFLOW_TRACKING_URI"
+        fix = "run `make server` (for a team's server, `make shared`), or set MLFLOW_TRACKING_URI"
         return [Finding("server", False, f"{uri} does not answer ({error})", fix)]
     remark = server.foreign_server_note(uri)
     answers = Finding("server", True, f"{uri} answers{f', {remark}' if remark else ''}")

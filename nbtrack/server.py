@@ -44,8 +44,8 @@ def answers(uri: str, timeout: float = 2.0) -> bool:
     try:
         with urllib.request.urlopen(f"{uri}/version", timeout=timeout) as reply:
             return bool(reply.status == 200 and reply.read(20)[:1].isdigit())
-    except urllib.error.HTTPError as error:  # a server with accounts answers and asks for a password
-        return error.code in {401, 403}
+    except urllib.error.HTTPError as error:  # a server with accounts asks for a password, a gateway may deny everything
+        return error.code == 401 or (error.code == 403 and uri != DEFAULT_URI)  # on macOS, AirPlay denies at port 5000
     except (OSError, ValueError):
         return False
 

@@ -97,7 +97,7 @@ def test_the_report_shows_results_as_table_and_charts() -> None:
     run = {"run_id": "abc", "experiment_id": "1", "uri": "http://mlflow", "status": "FINISHED", "metrics": SAMPLE}
     told = retraining.Retraining("sample", retraining.STOPPED, "No shared server.", run, "battle_winner", 3)
     text = told.markdown()
-    assert text.startswith("# Retraining of sample: stopped after the gate\n\nbattle_winner version 3. No shared")
+    assert text.startswith("# Retraining of sample: passed, not promoted\n\nbattle_winner version 3. No shared")
     assert "http://mlflow/#/experiments/1/runs/abc" in text
     assert "| model | 0.1500 | 5.0 | 0.930 |" in text and "| damage race | 0.3900 | 173.8 |  |" in text
     charts = re.findall(r"```mermaid\n(.*?)```", text, re.DOTALL)
@@ -196,7 +196,7 @@ class TestForReal:
         done = make_retrain(checkout)
         assert done.returncode == 0, done.stdout + done.stderr
         report = (checkout / "build" / "retrain.md").read_text()
-        assert report.startswith("# Retraining of sample: stopped after the gate")
+        assert report.startswith("# Retraining of sample: passed, not promoted")
         assert "There is no shared server, so nothing was promoted." in report
         assert "## Gates" in report and "```mermaid" in report and "| model |" in report
         assert (checkout.parent / "summary.md").read_text().endswith(report)

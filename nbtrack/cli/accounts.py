@@ -17,20 +17,26 @@ from nbtrack.team import settings as s
     type=Choice(["list", "apply", "add", "role", "password", "remove"]),
     default="list",
     metavar="[ACTION]",
-    help="list, apply, add, role, password or remove; apply creates the roles and the accounts that .env names, the "
-    "last four need NAME.  [default: list]",
+    help="list, apply, add, role, password or remove; apply creates the roles and the accounts that .env names, add, "
+    "role, password and remove need NAME.  [default: list]",
 )
 @click.argument("name", default="", help="The account.")
-@click.option("--role", type=Choice(accounts.ROLES), default="team", show_default=True, help="What it may do.")
+@click.option("--role", type=Choice(accounts.ROLES), help="What it may do; needed for role.  [default for add: team]")
 @click.option("--password-stdin", is_flag=True, help="Read the password from stdin, instead of showing a random one.")
-def command(action: str, name: str, role: str, password_stdin: bool) -> int:
+def command(action: str, name: str, role: str | None, password_stdin: bool) -> int:
     """List, add, change and remove the accounts of the team's server.
 
     This needs the administrator's password, from .env or the environment.
     """
     if action not in {"list", "apply"} and not name:
         raise s.SettingsError(f"accounts {action}: expected the account's name, got none")
+    if action == "role" and role is None:
+        raise s.SettingsError(f"accounts role: expected --role with one of {', '.join(accounts.ROLES)}, got none")
+    role = role or "team"
     settings = s.load()
+    if action == "apply" and not s.with_accounts(settings):
+        click.echo("MLFLOW_ENABLE_AUTH is off: there are no accounts to apply")
+        return 0
     server = accounts.AccountsClient(_uri(settings), s.login(settings, "ADMIN"))
     if action == "apply":
         for remark in server.apply(settings) or ["roles and accounts are as .env says"]:
@@ -59,7 +65,7 @@ def _set(server: accounts.AccountsClient, action: str, account: s.Login, role: s
         click.echo(f"{account.name} has the role {role}: {accounts.PURPOSES[role]}")
     else:
         server.set_password(account)
-        click.echo(f"{account.name} has another password")
+        click.echo(f"{account.name} has a new password")
 
 
 def _uri(settings: dict[str, str]) -> str:

@@ -23,6 +23,6 @@ def command(to: Path | None) -> int:
     with local_services.place() as place:
         manifest = write(place, sys.stdout.buffer) if streams else backup(place, named.absolute())
     count = len(manifest["files"]) - 2
-    what = f"{count} artifacts" if place.folder else f"no artifacts: they are in {place.artifacts}, which keeps its own"
+    what = f"{count} artifacts" if place.folder else f"no artifacts: they are in {place.artifacts}, back them up there"
     click.echo(f"{named} holds both databases and {what}", err=streams)
     return 0

@@ -29,5 +29,5 @@ def command(action: str, own: bool, background: bool) -> int:
     spool.call_drainer()
     for remark in remarks:
         click.echo(remark)
-    click.echo(f"MLflow {'comes up' if background and not server.answers(uri) else 'serves'} at {uri}")
+    click.echo(f"MLflow {'is starting' if background and not server.answers(uri) else 'is running'} at {uri}")
     return 0

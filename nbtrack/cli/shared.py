@@ -35,7 +35,7 @@ def _start() -> int:
         click.echo(remark)
     told = f"the accounts and their passwords are in {s.env_file()}"
     open_to_all = "MLFLOW_ENABLE_AUTH is off: anyone who reaches the port has full access"
-    click.echo(f"MLflow serves at {uri}; {told if s.with_accounts(s.load()) else open_to_all}")
+    click.echo(f"MLflow is running at {uri}; {told if s.with_accounts(s.load()) else open_to_all}")
     return 0
 
 

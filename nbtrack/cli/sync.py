@@ -14,7 +14,7 @@ from nbtrack.settings import tracking_uri
 
 
 @click.command("sync")
-@click.option("--forget", metavar="EXECUTION", help="Remove what was refused or set aside of one execution.")
+@click.option("--forget", metavar="EXECUTION", help="Discard the refused or set-aside items of one execution.")
 @click.option("--close", metavar="RUN_ID", help="End a run of this machine whose kernel is gone, with its record.")
 def command(forget: str | None, close: str | None) -> int:
     """Deliver what waits.
@@ -61,13 +61,13 @@ def _close(run_id: str) -> str:
 
 
 def _forget(execution: str) -> str:
-    """Remove what was set aside of an execution, or one that its server refuses, and return what was done."""
+    """Discard an execution that its server refuses, or its set-aside items, and return what was done."""
     folder = execution_folder(execution)
     if any(one.folder == folder and one.state == "refused" for one in spool.waiting()):
         shutil.rmtree(folder)
-        return "forgotten"
+        return "discarded"
     if (folder / "aside.jsonl").is_file():
         (folder / "aside.jsonl").unlink()
         shutil.rmtree(folder / "files", ignore_errors=True)
-        return "forgotten what was set aside"
-    raise UserError(f"{execution}: nothing of such an execution is set aside or refused")
+        return "set-aside items discarded"
+    raise UserError(f"{execution}: no refused or set-aside items of such an execution")

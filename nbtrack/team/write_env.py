@@ -16,7 +16,7 @@ def write() -> str:
     """
     filled = s.write_env(s.env_file(), project() / ".env.example")
     made = f"random secrets for {', '.join(filled)}" if filled else "nothing to fill"
-    return f"{s.env_file()}: {made}; keep it to yourself"
+    return f"{s.env_file()}: {made}; do not share or commit it"
 
 
 if __name__ == "__main__":

@@ -26,5 +26,5 @@ def command(model_name: str) -> int:
     for line in disagreements:
         click.echo(f"DISAGREES {line}")
     if disagreements:
-        click.echo("the next promote or rollback mends it: the stage is what counts")
+        click.echo("the next promote or rollback repairs this: the stage is authoritative")
     return 1 if disagreements else 0

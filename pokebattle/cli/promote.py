@@ -16,7 +16,7 @@ model_name_option = click.option(
 @click.argument("version", help="The registered version: 3 or battle_winner/3.")
 @click.option("--to", type=Choice([STAGING, PRODUCTION]), required=True, help="Staging comes before Production.")
 @click.option("--why", default="", metavar="TEXT", help="The reason, for the history.")
-@click.option("--dry-run", is_flag=True, help="Judge it, say what would happen, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Judge it and say what would happen; no stage changes.")
 @model_name_option
 def command(version: str, to: str, why: str, dry_run: bool, model_name: str) -> int:
     """Judge a registered version and move it to Staging or Production.

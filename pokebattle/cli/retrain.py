@@ -24,9 +24,9 @@ from pokebattle.registry import retraining
 def command(version: str, parameters: tuple[tuple[str, str], ...]) -> int:
     """Train, judge and promote a version unattended, and write a report.
 
-    The report is build/retrain.md; under GitHub, it also goes to the job's summary. The exit code is 0 if the model is
-    in Production, or has passed its gates and no shared server is named; 1 if a gate refuses it; 2 if something did
-    not work.
+    The report is build/retrain.md; on GitHub Actions, it also goes to the job's summary. The exit code is 0 if the
+    model is in Production, or has passed its gates and no shared server is named; 1 if a gate refuses it; 2 if
+    something did not work.
     """
     known_version(version)  # refused before a server is started
     told = retraining.Retraining(version)
@@ -34,7 +34,7 @@ def command(version: str, parameters: tuple[tuple[str, str], ...]) -> int:
         _retrain(told, parameters)
     except Exception as error:  # the report contains any error
         traceback.print_exc()
-        told.outcome, told.reason = retraining.BROKEN, f"{type(error).__name__}: {error}"
+        told.outcome, told.reason = retraining.FAILED, f"{type(error).__name__}: {error}"
     text, file = told.markdown(), project() / "build" / "retrain.md"
     file.parent.mkdir(exist_ok=True)
     file.write_text(text, "utf-8")

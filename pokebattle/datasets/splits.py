@@ -163,21 +163,21 @@ def assign(pairs: pd.DataFrame, protocol: str, families: pd.Series) -> pd.Series
     return pd.Series(part, index=pairs.index, dtype="str", name=protocol)
 
 
-def parts_of_pairs(families: pd.Series) -> pd.DataFrame:
-    """Assign all pairs of species to parts under every protocol, see `assign`.
+def parts_of_pairs(pairs: pd.DataFrame, families: pd.Series) -> pd.DataFrame:
+    """Assign pairs of species to parts under every protocol, see `assign`.
 
     Parameters
     ----------
+    pairs : DataFrame
+        Columns species_a, species_b.
     families : Series
         Index species id, values the family.
 
     Returns
     -------
     DataFrame
-        One row per unordered pair; columns species_a, species_b, and one for each protocol.
+        `pairs` with a column for each protocol.
     """
-    first, second = np.triu_indices(len(families), 1)
-    pairs = pd.DataFrame({"species_a": families.index[first], "species_b": families.index[second]})
     return pairs.assign(**{protocol: assign(pairs, protocol, families) for protocol in PROTOCOLS})
 
 

@@ -205,7 +205,9 @@ def protocols(pairs: pd.DataFrame, families: pd.Series) -> Figure:
         Index species id, values the family.
     """
     unseen = splits.unseen_species(families)
-    order = {name: row for row, name in enumerate(sorted(families.index, key=lambda name: name in unseen))}
+    fighting = families.index[families.index.isin({*pairs["species_a"], *pairs["species_b"]})]
+    order = {name: row for row, name in enumerate(sorted(fighting, key=lambda name: name in unseen))}
+    held_out = sum(name not in unseen for name in order) - 0.5
     a, b = pairs["species_a"].map(order), pairs["species_b"].map(order)
     colours = dict(zip((*splits.PARTS, splits.UNUSED), ("#d9e2ec", A_COLOUR, B_COLOUR, "white"), strict=True))
     with plt.rc_context(STYLE):
@@ -214,8 +216,8 @@ def protocols(pairs: pd.DataFrame, families: pd.Series) -> Figure:
             cells = np.full((len(order), len(order)), len(colours) - 1)
             cells[a, b] = cells[b, a] = pairs[protocol].map(list(colours).index)
             axes.imshow(cells, cmap=ListedColormap(list(colours.values())), interpolation="nearest", origin="lower")
-            axes.axhline(len(order) - len(unseen) - 0.5, color=GREY, linewidth=0.8)
-            axes.axvline(len(order) - len(unseen) - 0.5, color=GREY, linewidth=0.8)
+            axes.axhline(held_out, color=GREY, linewidth=0.8)
+            axes.axvline(held_out, color=GREY, linewidth=0.8)
             axes.set(title=protocol, xticks=[], yticks=[], xlabel="species A", ylabel="species B")
         names = [Patch(facecolor=colour, edgecolor=GREY, label=part) for part, colour in colours.items()]
         figure.legend(handles=names, frameon=False, loc="outside lower center", ncols=len(names))

@@ -71,7 +71,7 @@ def known_version(version: Any, place: str = "") -> str:
     if version in known:
         return version
     if not known:
-        raise ParamsError(f"{error_prefix(folder())}version: expected a file for each version here, got none")
+        raise ParamsError(f"{error_prefix(folder())}version: expected a *.yaml file for each version, got none")
     got = "none" if version is None else shown(version)
     near = did_you_mean(version, known, 0.5)
     raise ParamsError(f"{place}version: expected one of {', '.join(known)}, got {got}{near}")
@@ -103,9 +103,11 @@ def _check_lines(node: yaml.MappingNode, place: str) -> None:
     names = [key.value for key, _ in node.value]
     for name, (key, value) in zip(names, node.value, strict=True):
         if not key.tag.endswith(":str"):
-            raise ParamsError(f"{place}{name}: expected a name, got what YAML does not read as text")
+            raise ParamsError(
+                f"{place}{name}: expected text, got a key that YAML does not read as text: put it in quotes"
+            )
         if names.count(name) > 1:
-            raise ParamsError(f"{place}{name}: expected one line, got {names.count(name)}")
+            raise ParamsError(f"{place}{name}: expected this key once, got it {names.count(name)} times")
         if value.tag.endswith((":int", ":float")) and not DECIMAL.fullmatch(value.value):
             raise ParamsError(f"{place}{name}: expected a decimal number, got {value.value}")
         if isinstance(value, yaml.MappingNode):

@@ -81,8 +81,8 @@ def _load(namespace: Mapping[str, Any], handed_over: Mapping[str, Any]) -> Param
     if not cell:
         if "In" in namespace and "version" not in namespace.get("__annotations__", {}):
             raise ParamsError(
-                'parameters cell, version: got none, expected version: str = "..." in a cell that '
-                f"has been run, one of {', '.join(versions())}"
+                'parameters cell, version: expected version: str = "..." in an executed cell, with one of '
+                f"{', '.join(versions())}, got none"
             )
         return _resolve(_declared(namespace), handed_over)
     overrides = {name: value for name, (_, value) in _assignments(injected, namespace).items()}

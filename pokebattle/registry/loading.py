@@ -53,10 +53,11 @@ def load_registered(model: str, battles: BattleSet) -> BattleWinner:
         files = fetch(rest, _version(rest, name, int(number)), name, Path(folder))
         facts = files.metadata
         if facts.get("dataset_digest") != battles.digest:
-            given = f"{facts.get('dataset_version')} under {facts.get('protocol', '?')}, {facts.get('dataset_digest')}"
             raise ParamsError(
-                f"model: {model} was trained on other battles than these; its version is {facts.get('version')} "
-                f"({given}), here is {battles.name} under {battles.protocol}, {battles.digest}"
+                f"model: {model} was trained on other battles than these: version {facts.get('version')}, "
+                f"{facts.get('dataset_version')} under protocol {facts.get('protocol', '?')}, digest "
+                f"{facts.get('dataset_digest')}; expected {battles.name} under protocol {battles.protocol}, digest "
+                f"{battles.digest}"
             )
         return BattleWinner.load(files.folder)
 
@@ -153,16 +154,19 @@ def registered_versions(name: str) -> pd.DataFrame:
         off, or no server answers.
     """
     columns = ["params", "dataset", "protocol", "features", "log_loss", "excess_percent", "accuracy"]
-    uri, rows = tracking_uri(), {}
-    if name and enabled() and answers(uri):
-        from mlflow import MlflowClient
+    uri = tracking_uri()
+    if not name:
+        return note("no versions: register_model is false")
+    if not enabled() or not answers(uri):
+        return note(f"no versions: {f'no MLflow server answers at {uri}' if enabled() else 'tracking is off'}")
+    from mlflow import MlflowClient
 
-        client = MlflowClient(uri, uri)
-        for version_ in client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"]):
-            data = client.get_run(version_.run_id).data
-            facts = [data.params.get(key) for key in ("version", "dataset_version", "protocol", "features")]
-            figures = [data.metrics.get(key) for key in ("log_loss", "excess_percent", "test_accuracy")]
-            rows[int(version_.version)] = facts + figures
+    client, rows = MlflowClient(uri, uri), {}
+    for version_ in client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"]):
+        data = client.get_run(version_.run_id).data
+        facts = [data.params.get(key) for key in ("version", "dataset_version", "protocol", "features")]
+        figures = [data.metrics.get(key) for key in ("log_loss", "excess_percent", "test_accuracy")]
+        rows[int(version_.version)] = facts + figures
     if not rows:
-        return note("no versions: not asked for, none registered, or no server answers")
+        return note(f"no versions: {name} has none")
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("version")

@@ -32,7 +32,9 @@ class RefusedError(RegistryError):
     """
 
     def __init__(self, report: Report) -> None:
-        reasons = "; ".join(f"{gate.name}: {gate.value}, expected {gate.bound}" for gate in report.refused)
+        reasons = "; ".join(
+            f"{gate.name}: {gate.value}{f', expected {gate.bound}' if gate.bound else ''}" for gate in report.refused
+        )
         super().__init__(f"{report.name} version {report.version} is refused by {reasons}")
         self.report = report
 
@@ -142,7 +144,7 @@ def promote(
         report = judge(rest, version, name, on_gate=on_gate, record=not dry_run)
         if dry_run:
             verdict = str(planned) if report.passed else str(RefusedError(report))
-            return Outcome(False, f"{verdict} (dry run: nothing was changed)", report)
+            return Outcome(False, f"{verdict} (dry run: no stage was changed)", report)
         if not report.passed:
             raise RefusedError(report)
         repaired = move(rest, planned, why or "all gates passed", report.file)
@@ -183,7 +185,7 @@ def rollback(name: str, why: str, dry_run: bool = False) -> Outcome:
         planned = plan_back(model)
         model_files.check(rest, model.version(planned.version), name)
         if dry_run:
-            return Outcome(False, f"{planned} (dry run: nothing was changed)")
+            return Outcome(False, f"{planned} (dry run: no stage was changed)")
         repaired = move(rest, planned, why)
     return Outcome(True, str(planned), repaired=repaired)
 

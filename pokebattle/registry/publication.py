@@ -130,7 +130,7 @@ def keep(model: "BattleWinner", params: "Params") -> str:
     """
     current = run()
     if current is None:
-        return _save(model, params, "tracking is off").text
+        return f"The best model is saved in {_save(model, params, 'tracking is off').link}, as tracking is off."
     with tempfile.TemporaryDirectory() as folder:
         for file in sorted(model.save(folder).iterdir()):
             current.log_file(f"best_model/{file.name}", file.read_bytes())

@@ -13,8 +13,8 @@ from pokebattle.registry import description, gates, promotion, stages
 from pokebattle.registry.gate_report import Gate, Report
 from pokebattle.registry.stages import PRODUCTION, STAGING, RegistryError
 
-PROMOTED, STOPPED, REFUSED, BROKEN = "promoted", "stopped after the gate", "refused by a gate", "broken"
-EXIT_CODES = {PROMOTED: 0, STOPPED: 0, REFUSED: 1, BROKEN: 2}
+PROMOTED, STOPPED, REFUSED, FAILED = "promoted", "passed, not promoted", "refused by a gate", "failed"
+EXIT_CODES = {PROMOTED: 0, STOPPED: 0, REFUSED: 1, FAILED: 2}
 FIGURES = {"log_loss": ("log-loss", ".4f"), "excess_percent": ("excess, %", ".1f"), "accuracy": ("accuracy", ".3f")}
 COLOUR = '%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#4c78a8"}}}}%%'
 POLICY = re.compile(r"(\w+)_excess_percent")
@@ -43,7 +43,7 @@ class Retraining:
     """
 
     params: str
-    outcome: str = BROKEN
+    outcome: str = FAILED
     reason: str = "it was not finished"
     run: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
@@ -105,7 +105,7 @@ def advance(state: Retraining, shared: bool, why: str, on_gate: Callable[[Gate],
     except promotion.RefusedError as error:
         state.outcome, state.reason = REFUSED, str(error)
     except (RegistryError, OSError) as error:
-        state.outcome, state.reason = BROKEN, str(error)
+        state.outcome, state.reason = FAILED, str(error)
 
 
 def _promote(state: Retraining, stage: str, why: str, on_gate: Callable[[Gate], object] | None) -> None:

@@ -629,7 +629,7 @@ def test_a_stat_that_decides_every_battle_is_refused_by_the_leak_check(write):
             "HP: Vivo",
             "tables.species_columns.stats.HP: expected a name of a-z, 0-9 and _ that begins with a letter, got 'HP'",
         ),
-        ("attack:", "hp:", "tables.species_columns.stats.hp: expected one line, got 2"),
+        ("attack:", "hp:", "tables.species_columns.stats.hp: expected this key once, got it 2 times"),
         ("    winner: Venkinto", "    ", "tables.battles_columns.winner: expected text, got none"),
         (
             "  battles_file",

@@ -82,11 +82,7 @@ def test_a_registered_model_is_judged_beside_its_versions(registered: Any, copie
 @pytest.mark.parametrize(
     ("model", "protocol", "expected"),
     [
-        (
-            "judged_winner/1",
-            "one_unseen",
-            "judged_winner/1 was trained on other battles than these; its version is sample",
-        ),
+        ("judged_winner/1", "one_unseen", "judged_winner/1 was trained on other battles than these: version sample, "),
         ("judged_winner/7", "pair", "has no judged_winner/7; versions of judged_winner: 1"),
         ("judged_winner", "pair", "expected name/version, as in battle_winner/3, got 'judged_winner'"),
     ],

@@ -1,11 +1,13 @@
 """No server, a server that comes up late, a port that is taken: notebooks go on, and the user is told once."""
 
+import http.server
 import json
 import os
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -189,6 +191,23 @@ def test_a_port_held_by_something_else_is_named_and_another_taken(
         assert server._choose_port()[0] == taken  # what a terminal has learned stays true
     assert taken != port
     assert f"port {port} is in use by" in remark and f"process {os.getpid()}" in remark and str(taken) in remark
+
+
+def test_another_program_that_denies_at_the_default_port_is_no_mlflow_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Denying(http.server.BaseHTTPRequestHandler):  # as AirPlay does at port 5000 of macOS
+        def do_GET(self) -> None:
+            self.send_error(403)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Denying) as denying:
+        threading.Thread(target=denying.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{denying.server_port}"
+        assert server.answers(uri), "a gateway that denies is in front of the server that the user named"
+        monkeypatch.setattr(server, "DEFAULT_URI", uri)
+        assert not server.answers(uri)
+        denying.shutdown()
 
 
 def test_the_tests_own_server_leaves_the_default_port_alone(mlflow_server: str) -> None:

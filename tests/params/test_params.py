@@ -132,8 +132,12 @@ def test_sample_registers_nothing_and_is_small():
         ("max_depth:", "max_dept:", "params/v3.yaml, max_dept: unknown parameter, got 4; did you mean max_depth?"),
         ("n_jobs: 1", "", "params/v3.yaml, n_jobs: expected an integer at least 1 and at most 256, got none"),
         ("n_jobs: 1", "n_jobs:", "params/v3.yaml, n_jobs: expected an integer at least 1 and at most 256, got None"),
-        ("n_jobs: 1", "n_jobs: 1\nmax_depth: 3", "params/v3.yaml, max_depth: expected one line, got 2"),
-        ("n_jobs: 1", "on: 1", "params/v3.yaml, on: expected a name, got what YAML does not read as text"),
+        ("n_jobs: 1", "n_jobs: 1\nmax_depth: 3", "params/v3.yaml, max_depth: expected this key once, got it 2 times"),
+        (
+            "n_jobs: 1",
+            "on: 1",
+            "params/v3.yaml, on: expected text, got a key that YAML does not read as text: put it in quotes",
+        ),
         (
             "  max_depth: {low: 2",
             "  max_dept: {low: 2",
@@ -242,7 +246,7 @@ def test_an_unreadable_file_is_one_line(folder, content):
 
 def test_a_folder_without_versions_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("POKEBATTLE_PARAMS", str(tmp_path / "params"))
-    assert refusal(CELL, {}).endswith("params, version: expected a file for each version here, got none")
+    assert refusal(CELL, {}).endswith("params, version: expected a *.yaml file for each version, got none")
 
 
 def test_an_earlier_execution_has_its_own_values_and_todays_gates(folder):
@@ -391,7 +395,7 @@ def test_setting_up_in_the_parameters_cell_works(shell):
 @pytest.mark.parametrize(
     ("cells", "expected"),
     [
-        (["x = 1"], "parameters cell, version: got none, expected version: str = "),
+        (["x = 1"], "parameters cell, version: expected version: str = "),
         ([CELL, "version = 'v3'"], 'parameters cell, version: expected version: str = "v3" in this cell'),
         (["version = 'v3'"], 'parameters cell, version: expected version: str = "v3" in this cell'),
         ([CELL, "# Parameters\nmax_dept = 2\n"], "-p max_dept: unknown parameter, got 2; did you mean max_depth?"),

@@ -43,7 +43,7 @@ def measured(said: str, gate: str) -> str:
 def test_two_versions_go_to_production_and_one_comes_back(rest: Any, checkout: Any, trained: str) -> None:
     before = stages.read(rest, "battle_winner")
     said = promote(checkout, 1, "Staging", "--dry-run")
-    assert said.endswith("battle_winner version 1: None → Staging (dry run: nothing was changed)\n")
+    assert said.endswith("battle_winner version 1: None → Staging (dry run: no stage was changed)\n")
     assert stages.read(rest, "battle_winner") == before
     promote(checkout, 1, "Staging")
     promote(checkout, 1, "Production")

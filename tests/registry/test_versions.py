@@ -408,5 +408,7 @@ def test_the_code_beside_a_model_is_not_imported(copied: Callable[..., str]) -> 
 
 
 def test_other_battles_are_refused(trained: str, rest: Any) -> None:
-    with pytest.raises(ParamsError, match="was trained on other battles than these; its version is sample"):
+    with pytest.raises(
+        ParamsError, match="was trained on other battles than these: version sample, v3 under protocol pair"
+    ):
         load_registered("battle_winner/1", load_battles("v3", "one_unseen", 800, 60))

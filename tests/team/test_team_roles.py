@@ -342,6 +342,7 @@ def test_accounts_come_change_and_go(team):
     assert team.type("accounts", "add", "carol", status=1).startswith(
         "Error: the account carol exists already; `accounts role`"
     )
+    assert "expected --role with one of" in team.type("accounts", "role", "carol", status=1)
     team.type("accounts", "role", "carol", "--role", "promoter")
     assert re.search(r"(?m)^carol +promoter$", team.type("accounts", "list"))
     team.type("accounts", "password", "carol", "--password-stdin", stdin="another-long-password\n")
