@@ -108,6 +108,15 @@ def test_wrong_words_are_named_with_what_is_expected(verb: Callable[..., Result]
     assert (done.exit_code, done.stdout) == (2, "") and f"Error: {expected}" in done.stderr
 
 
+def test_where_accounts_are_off_none_are_applied(
+    verb: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("POKEBATTLE_ENV_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("MLFLOW_ENABLE_AUTH", "false")
+    done = verb("accounts", "apply")
+    assert done.exit_code == 0 and "no accounts to apply" in done.stdout
+
+
 def test_without_a_verb_the_help_is_shown_and_the_exit_code_is_2(verb: Callable[..., Result]) -> None:
     done = verb()
     assert done.exit_code == 2 and "Commands:" in done.stderr
