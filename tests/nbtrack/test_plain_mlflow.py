@@ -1,12 +1,18 @@
 """Cells that use mlflow print the same tracked and untracked, and leave the same behind."""
 
+import contextlib
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 from faults import FaultProxy
+from guard import guarded
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 RESET = "while mlflow.active_run():\n    mlflow.end_run()\n"
@@ -307,11 +313,25 @@ def untracked(shared: Any) -> dict[str, str]:
     return _printed(shared, "side0", POKEBATTLE_TRACKING="off")
 
 
-@pytest.fixture(scope="module", params=["directly", "90 ms"])
+@contextlib.contextmanager
+def _busy() -> Iterator[None]:
+    """Keep the machine busy with two processes for each core that never pause."""
+    with contextlib.ExitStack() as ended:
+        for _ in range(2 * (os.cpu_count() or 1)):
+            child = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+            ended.enter_context(guarded(child.pid))
+            ended.callback(child.kill)
+        yield
+
+
+@pytest.fixture(scope="module", params=["directly", "busy", "90 ms"])
 def printed(request: pytest.FixtureRequest, shared: Any, mlflow_server: str) -> dict[str, str]:
-    """What they print tracked, with a server that is as far away as this."""
+    """What they print tracked: on this machine, on a busy one, and with a server that is as far away as this."""
     if request.param == "directly":
         return _printed(shared, "side1")
+    if request.param == "busy":
+        with _busy():
+            return _printed(shared, "side3")
     with FaultProxy(mlflow_server) as proxy:
         proxy.delay, proxy.mode = int(request.param.split()[0]) / 1000, "slow"
         return _printed(shared, "side2", MLFLOW_TRACKING_URI=proxy.uri)
