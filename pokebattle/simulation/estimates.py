@@ -7,6 +7,7 @@ does not depend on the other matchups, their order or their number.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -110,11 +111,7 @@ def _pools(
     frame: pd.DataFrame, species: NDArray[np.int64], game: Tables
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return one array with all single moves and all learnsets, and the start and length of each side's part of it."""
-    known = damaging_moves()
-    learnsets = [game.move_ids.get_indexer(pd.Index(known.get(name, []), dtype=object)) for name in game.species_ids]
-    single = np.arange(len(game.move_ids))
-    lengths = np.array([len(moves) for moves in learnsets])
-    offsets = len(single) + np.cumsum(lengths) - lengths
+    moves, offsets, lengths = _learnsets()
     starts, sizes = np.empty_like(species), np.ones_like(species)
     for side, name in enumerate(("move_a", "move_b")):
         draws = (frame[name] == RANDOM).to_numpy()
@@ -123,7 +120,19 @@ def _pools(
             raise ValueError(f"move: expected a species with damaging moves where the move is {RANDOM!r}")
         starts[draws, side], sizes[draws, side] = offsets[own[draws]], lengths[own[draws]]
         starts[~draws, side] = rows_of(frame.loc[~draws, name], game.move_ids, "move")
-    return np.concatenate([single, *learnsets]), starts, sizes
+    return moves, starts, sizes
+
+
+@cache
+def _learnsets() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return all single moves followed by the damaging moves of each species, and the start and length of its part."""
+    from pokebattle.simulation.records import tables
+
+    game, known = tables(), damaging_moves()
+    learnsets = [game.move_ids.get_indexer(pd.Index(known.get(name, []), dtype=object)) for name in game.species_ids]
+    single = np.arange(len(game.move_ids))
+    lengths = np.array([len(moves) for moves in learnsets])
+    return np.concatenate([single, *learnsets]), len(single) + np.cumsum(lengths) - lengths, lengths
 
 
 def _seed(row: NDArray[np.object_], random_state: int) -> int:
