@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from nbtrack import spool
 from nbtrack.executions import run_address
 from nbtrack.health import recent
 
@@ -19,8 +20,10 @@ MAIN_METRICS = ("excess_percent", "log_loss", "accuracy")  # the first of these 
 def command(count: int) -> int:
     """List the latest executions of this machine.
 
-    The newest comes first, with begin, status, notebook, version, main metric and link.
+    The newest comes first, with begin, status, notebook, version, main metric and link. What a sender left behind is
+    delivered afterwards.
     """
+    spool.call_drainer()
     rows = [_row(record) for record in recent(count)]
     if not rows:
         click.echo("no execution yet")

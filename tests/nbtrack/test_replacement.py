@@ -80,6 +80,14 @@ def test_the_next_kernel_has_delivered_what_was_left(tracked: Any, kernel: Any, 
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.parametrize("command", ["runs", "doctor"])
+def test_whoever_asks_has_what_was_left_delivered(tracked: Any, write: Any, command: str) -> None:
+    write(name := f"20260103-{command}")
+    tracked.execute("python", "-m", "pokebattle", command)
+    wait_for(lambda: "status" in read_json(execution_folder(name) / "run.json"), "delivery")
+    assert tracked.runs(name)[0].info.status == "FINISHED"
+
+
 def test_jupyters_server_has_delivered_what_was_left(tracked: Any, write: Any) -> None:
     write("20260102-left")
     home = {f"JUPYTER_{name}_DIR": str(tracked.folder / "jupyter" / name) for name in ("CONFIG", "DATA", "RUNTIME")}
