@@ -34,13 +34,15 @@ STYLE = {
 }
 
 
-def reliability(table: pd.DataFrame) -> Figure:
+def reliability(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> Figure:
     """Draw the observed against the predicted share of wins, and below it the number of battles in each bin.
 
     Parameters
     ----------
     table : DataFrame
         From `evaluation.calibration_table`.
+    intervals : DataFrame, optional
+        From `evaluation.calibration_intervals`.
     """
     with plt.rc_context(STYLE):
         figure, (above, below) = plt.subplots(
@@ -48,6 +50,9 @@ def reliability(table: pd.DataFrame) -> Figure:
         )
         above.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
         above.plot(table["predicted"], table["observed"], color=A_COLOUR, marker="o", label="model")
+        if intervals is not None:
+            low, high = intervals["low"], intervals["high"]
+            above.vlines(table["predicted"], low, high, color=A_COLOUR, alpha=0.4, linewidth=3, label="95 % interval")
         above.set(ylabel="observed share of wins", ylim=(-0.02, 1.02), title="Calibration: predicted and observed wins")
         above.legend(frameon=False)
         middles = [interval.mid for interval in table.index]

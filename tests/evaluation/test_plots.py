@@ -32,6 +32,9 @@ def test_reliability_shows_the_table(battles: tuple[pd.DataFrame, np.ndarray]) -
     figure = plots.reliability(table)
     assert (line(figure, "model") == table[["predicted", "observed"]].to_numpy()).all()
     assert [bar.get_height() for bar in figure.axes[1].patches] == table["n_battles"].tolist()
+    intervals = pd.DataFrame({"low": table["observed"] - 0.1, "high": table["observed"] + 0.1})
+    drawn = plots.reliability(table, intervals).axes[0].collections[0].get_segments()
+    assert np.allclose([segment[:, 1] for segment in drawn], intervals)
 
 
 def test_importance_shows_the_largest_on_top() -> None:
