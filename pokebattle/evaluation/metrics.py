@@ -462,11 +462,50 @@ def calibration_table(matchups: pd.DataFrame, probability: np.ndarray, n_bins: i
     battles, predicted, observed, rows = (
         _in_bins(p, n_bins, column).sum(axis=0) for column in (n, n * p, wins, np.ones_like(n))
     )
-    edges = np.round(np.linspace(0, 1, n_bins + 1), 6)
-    bins = pd.IntervalIndex.from_breaks(edges, closed="left", name="bin")
+    bins = _bins(n_bins)
     with np.errstate(invalid="ignore"):
         table = pd.DataFrame({"predicted": predicted / battles, "observed": observed / battles}, index=bins)
     return table.assign(n_matchups=rows.astype(int), n_battles=battles.astype(int))[battles > 0]
+
+
+def calibration_intervals(
+    matchups: pd.DataFrame,
+    probability: np.ndarray,
+    n_bins: int = 10,
+    *,
+    n_bootstrap: int,
+    random_state: int,
+    families: pd.Series | None = None,
+) -> pd.DataFrame:
+    """Return 95 % intervals of the observed share of wins in each bin of `calibration_table`.
+
+    They are wider than a number of single battles suggests: the battles of a bin share a few matchups, and these a few
+    species.
+
+    Parameters
+    ----------
+    matchups, probability, n_bins
+        As in `calibration_table`.
+    n_bootstrap, random_state, families
+        As in `evaluate`.
+
+    Returns
+    -------
+    DataFrame
+        Index as in `calibration_table`; columns low and high (0 to 1).
+
+    Raises
+    ------
+    ValueError
+        As in `all_metrics`.
+    """
+    wins, n = matchups["wins_a"].to_numpy(float), matchups["n_battles"].to_numpy(float)
+    p, weights = _checked(probability, len(matchups)), species_bootstrap(matchups, n_bootstrap, random_state, families)
+    won, battles = (weights @ _in_bins(p, n_bins, column) for column in (wins, n))
+    with np.errstate(invalid="ignore"):
+        shares = pd.DataFrame(won / battles, columns=_bins(n_bins)).iloc[1:]
+    low, high = (shares.quantile(bound) for bound in INTERVAL)
+    return pd.DataFrame({"low": low, "high": high})[battles[0] > 0]
 
 
 def largest_errors(matchups: pd.DataFrame, probability: np.ndarray, n_largest: int = 10) -> pd.DataFrame:
@@ -557,6 +596,11 @@ def _checked(probability: np.ndarray, n_rows: int) -> np.ndarray:
         got = f"shape {p.shape}, {p.min()} to {p.max()}"
         raise ValueError(f"expected {n_rows} probabilities from 0 to 1, got {got}")
     return p
+
+
+def _bins(n_bins: int) -> pd.IntervalIndex:
+    edges = np.round(np.linspace(0, 1, n_bins + 1), 6)
+    return pd.IntervalIndex.from_breaks(edges, closed="left", name="bin")
 
 
 def _in_bins(p: np.ndarray, n_bins: int, values: np.ndarray) -> np.ndarray:

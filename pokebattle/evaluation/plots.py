@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -14,8 +16,12 @@ from matplotlib.patches import Patch
 from pokebattle.datasets import splits
 from pokebattle.evaluation.explanation import labels
 from pokebattle.evaluation.placeholders import NOTE, is_note
+from pokebattle.game import dex
+from pokebattle.game.matchups import RANDOM
 
 A_COLOUR, B_COLOUR, GREY = "#3b6fb6", "#d1603d", "#8a8a8a"
+PALE, DARK = "#c4c4c4", "#4a4a4a"  # cells without a number; a species with itself
+SAME = "a species with itself"
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -28,13 +34,15 @@ STYLE = {
 }
 
 
-def reliability(table: pd.DataFrame) -> Figure:
+def reliability(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> Figure:
     """Draw the observed against the predicted share of wins, and below it the number of battles in each bin.
 
     Parameters
     ----------
     table : DataFrame
         From `evaluation.calibration_table`.
+    intervals : DataFrame, optional
+        From `evaluation.calibration_intervals`.
     """
     with plt.rc_context(STYLE):
         figure, (above, below) = plt.subplots(
@@ -42,6 +50,9 @@ def reliability(table: pd.DataFrame) -> Figure:
         )
         above.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
         above.plot(table["predicted"], table["observed"], color=A_COLOUR, marker="o", label="model")
+        if intervals is not None:
+            low, high = intervals["low"], intervals["high"]
+            above.vlines(table["predicted"], low, high, color=A_COLOUR, alpha=0.4, linewidth=3, label="95 % interval")
         above.set(ylabel="observed share of wins", ylim=(-0.02, 1.02), title="Calibration: predicted and observed wins")
         above.legend(frameon=False)
         middles = [interval.mid for interval in table.index]
@@ -61,7 +72,7 @@ def importance(table: pd.DataFrame, n_features: int = 15) -> Figure:
     n_features : int, default 15
         Number of features to show.
     """
-    return bars(table["gain"].head(n_features), "share of the total gain", "Importance of the features")
+    return bars(_spaced(table["gain"].head(n_features)), "share of the total gain", "Importance of the features")
 
 
 def mean_contributions(contributions: pd.Series, n_features: int = 15) -> Figure:
@@ -74,7 +85,8 @@ def mean_contributions(contributions: pd.Series, n_features: int = 15) -> Figure
     n_features : int, default 15
         Number of features to show.
     """
-    return bars(contributions.head(n_features), "mean distance from 0, log-odds", "What moves the predictions")
+    shown = _spaced(contributions.head(n_features))
+    return bars(shown, "mean distance from 0, log-odds", "What moves the predictions")
 
 
 def explanations(table: pd.DataFrame) -> Figure:
@@ -103,7 +115,7 @@ def explanations(table: pd.DataFrame) -> Figure:
             axes.barh(parts.index.str.replace("_", " "), parts, color=colours)
             axes.axvline(0, color="black", linewidth=0.8)
             axes.grid(axis="y", visible=False)
-            axes.set_title(matchup)
+            axes.set_title(_named(matchup))
         panels[-1, 0].set_xlabel("log-odds: left for B, right for A; grey is the sum")
     return _done(figure)
 
@@ -140,11 +152,11 @@ def largest_errors(table: pd.DataFrame) -> Figure:
     table : DataFrame
         From `evaluation.largest_errors`.
     """
-    shown = table.set_axis(labels(table)).rename_axis("matchup")[["predicted", "observed"]]
+    shown = table.set_axis([_named(label) for label in labels(table)]).rename_axis("matchup")[["predicted", "observed"]]
     return two_shares(shown, "P(A wins)", "Largest errors")
 
 
-def two_shares(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
+def two_shares(table: pd.DataFrame, xlabel: str, title: str, ylabel: str = "") -> Figure:
     """Draw two shares for each row, joined by a line, the first row on top.
 
     Parameters
@@ -152,6 +164,8 @@ def two_shares(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
     table : DataFrame
         Two columns of numbers from 0 to 1; the index contains the labels of the rows.
     xlabel, title : str
+    ylabel : str, optional
+        What the labels of the rows are.
     """
     first, second = table.columns
     rows = table[::-1]
@@ -160,7 +174,7 @@ def two_shares(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
         axes.hlines(rows.index, rows[first], rows[second], color=GREY, linewidth=1)
         axes.plot(rows[first], rows.index, "o", color=A_COLOUR, label=first)
         axes.plot(rows[second], rows.index, "D", color=B_COLOUR, label=second)
-        axes.set(xlabel=xlabel, xlim=(-0.02, 1.02), title=title)
+        axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.02, 1.02), title=title)
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return _done(figure)
 
@@ -188,6 +202,9 @@ def excesses(table: pd.DataFrame) -> Figure:
         axes.set_yticks([-place for place in range(len(groups))], [name.replace("_", " ") for name in groups])
         axes.set(xlabel="log-loss above the Bayes limit, %", xlim=(min(0, table["low"].min()), None))
         axes.set(title="Protocols and feature sets", ylim=(0.5 - len(groups), 0.5))
+        low, high = axes.get_xlim()
+        steps = [sign * factor * 10**power for power in range(5) for factor in (1, 3) for sign in (-1, 1)]
+        axes.set_xticks([step for step in sorted([0, *steps]) if low <= step <= high])
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.grid(axis="y", visible=False)
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
@@ -209,15 +226,18 @@ def protocols(pairs: pd.DataFrame, families: pd.Series) -> Figure:
     order = {name: row for row, name in enumerate(sorted(fighting, key=lambda name: name in unseen))}
     held_out = sum(name not in unseen for name in order) - 0.5
     a, b = pairs["species_a"].map(order), pairs["species_b"].map(order)
-    colours = dict(zip((*splits.PARTS, splits.UNUSED), ("#d9e2ec", A_COLOUR, B_COLOUR, "white"), strict=True))
+    parts = (*splits.PARTS, splits.UNUSED, SAME)
+    colours = dict(zip(parts, ("#d9e2ec", A_COLOUR, B_COLOUR, "white", DARK), strict=True))
     with plt.rc_context(STYLE):
         figure, squares = plt.subplots(1, len(splits.PROTOCOLS), figsize=(10, 3.7), layout="constrained")
         for axes, protocol in zip(squares, splits.PROTOCOLS, strict=True):
-            cells = np.full((len(order), len(order)), len(colours) - 1)
-            cells[a, b] = cells[b, a] = pairs[protocol].map(list(colours).index)
+            cells = np.full((len(order), len(order)), parts.index(splits.UNUSED))
+            np.fill_diagonal(cells, parts.index(SAME))
+            cells[a, b] = cells[b, a] = pairs[protocol].map(parts.index)
             axes.imshow(cells, cmap=ListedColormap(list(colours.values())), interpolation="nearest", origin="lower")
-            axes.axhline(held_out, color=GREY, linewidth=0.8)
-            axes.axvline(held_out, color=GREY, linewidth=0.8)
+            if protocol != "pair":  # which holds out no family
+                axes.axhline(held_out, color=GREY, linewidth=0.8)
+                axes.axvline(held_out, color=GREY, linewidth=0.8)
             axes.set(title=protocol, xticks=[], yticks=[], xlabel="species A", ylabel="species B")
         names = [Patch(facecolor=colour, edgecolor=GREY, label=part) for part, colour in colours.items()]
         figure.legend(handles=names, frameon=False, loc="outside lower center", ncols=len(names))
@@ -235,6 +255,7 @@ def type_chart(chart: pd.DataFrame) -> Figure:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7.4, 6.2), layout="constrained")
         _multipliers(chart, axes)
+        axes.set(title="Multiplier (blank: 1)")
     return _done(figure)
 
 
@@ -262,8 +283,9 @@ def type_outcomes(chart: pd.DataFrame, share: pd.DataFrame) -> Figure:
             linewidths=0.5,
             ax=right,
         )
-        left.set(title="Multiplier of the type chart")
-        right.set(title="Battles won by the attacker, %", xlabel="defender's first type", ylabel="")
+        left.set(title="Multiplier of the type chart (blank: 1)")
+        title = "Battles won by the attacker, % (grey: too few battles)"
+        right.set(title=title, xlabel="defender's first type", ylabel="", facecolor=PALE)
         right.tick_params(length=0)
         right.grid(visible=False)
     return _done(figure)
@@ -292,18 +314,18 @@ def win_counts(table: pd.DataFrame) -> Figure:
 
 
 def bars(values: pd.Series, xlabel: str, title: str) -> Figure:
-    """Draw a horizontal bar for every feature, the first on top.
+    """Draw a horizontal bar for every value, the first on top.
 
     Parameters
     ----------
     values : Series
-        Index feature.
+        The index contains the labels of the bars.
     xlabel, title : str
     """
     shown = values[::-1]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.2, 0.5 + 0.27 * len(shown)), layout="constrained")
-        axes.barh(shown.index.str.replace("_", " "), shown, color=A_COLOUR)
+        axes.barh(shown.index, shown, color=A_COLOUR)
         axes.set(xlabel=xlabel, title=title)
         axes.grid(axis="y", visible=False)
     return _done(figure)
@@ -331,9 +353,29 @@ def advice(table: pd.DataFrame, species_a: str, species_b: str, n_moves: int = 1
     if is_note(table):
         return _note(table)
     shown = table[(table.index < n_moves) | (table["policy"] == "best_move")]
-    names = shown["move_a"] + " – " + shown["move_b"] + shown["policy"].where(shown["policy"] == "", " (best_move)")
-    chances = shown.set_index(names)[["predicted", "simulated"]]
-    return two_shares(chances, "P(A wins)", f"{species_a} against {species_b}")
+    names = _names()
+    move_a, move_b = shown["move_a"].map(names), shown["move_b"].map(names)
+    rows = move_a + " – " + move_b + shown["policy"].where(shown["policy"] == "", " (best_move)")
+    chances = shown.set_index(rows)[["predicted", "simulated"]]
+    title = f"{names[species_a]} (A) against {names[species_b]} (B)"
+    return two_shares(chances, "P(A wins)", title, ylabel="A's move – B's best reply")
+
+
+def _spaced(values: pd.Series) -> pd.Series:
+    """Return values with spaces instead of underscores in the names of the features."""
+    return values.set_axis(values.index.str.replace("_", " "))
+
+
+def _names() -> dict[str, str]:
+    """Return the name of every species and move of the game by its id."""
+    return {**dex.species()["name"], **dex.moves()["name"], RANDOM: "random"}
+
+
+def _named(label: str) -> str:
+    """Replace the ids in the label of a matchup by names. A label without moves belongs to your own battles."""
+    names = _names()
+    known = "(" in label and all(word in names for word in re.findall(r"\w+", label))
+    return re.sub(r"\w+", lambda found: names[found[0]], label) if known else label
 
 
 def _note(table: pd.DataFrame) -> Figure:

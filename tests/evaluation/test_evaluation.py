@@ -216,6 +216,20 @@ def test_calibration_table_counts_every_battle() -> None:
     )
 
 
+def test_calibration_intervals_are_those_of_resampled_species() -> None:
+    matchups, _ = fought(n_matchups=500)
+    p = np.full(500, 0.35)
+    table = evaluation.calibration_table(matchups, p)
+    few, many = (
+        evaluation.calibration_intervals(rows, p[: len(rows)], n_bootstrap=200, random_state=0)
+        for rows in (matchups.head(50), matchups)
+    )
+    assert few.index.equals(table.index) and many.index.equals(table.index)
+    width_few, width_many = (float((found["high"] - found["low"]).iloc[0]) for found in (few, many))
+    assert many["low"].iloc[0] < table["observed"].iloc[0] < many["high"].iloc[0]
+    assert width_few > 2 * width_many > 0.05, "wider than 500 * 400 single battles suggest"
+
+
 def test_largest_errors_finds_the_planted_ones() -> None:
     matchups, p = fought(n_matchups=200)
     p[17] = 1 - matchups.loc[17, "wins_a"] / 400 if abs(p[17] - 0.5) > 0.4 else 1e-9

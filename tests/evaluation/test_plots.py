@@ -7,8 +7,9 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from pokebattle import evaluation
-from pokebattle.evaluation import plots
-from pokebattle.game import dex
+from pokebattle.datasets import splits
+from pokebattle.evaluation import explanation, plots
+from pokebattle.game import dex, matchups
 
 
 @pytest.fixture
@@ -31,6 +32,9 @@ def test_reliability_shows_the_table(battles: tuple[pd.DataFrame, np.ndarray]) -
     figure = plots.reliability(table)
     assert (line(figure, "model") == table[["predicted", "observed"]].to_numpy()).all()
     assert [bar.get_height() for bar in figure.axes[1].patches] == table["n_battles"].tolist()
+    intervals = pd.DataFrame({"low": table["observed"] - 0.1, "high": table["observed"] + 0.1})
+    drawn = plots.reliability(table, intervals).axes[0].collections[0].get_segments()
+    assert np.allclose([segment[:, 1] for segment in drawn], intervals)
 
 
 def test_importance_shows_the_largest_on_top() -> None:
@@ -63,6 +67,27 @@ def test_largest_errors_shows_the_worst_on_top(battles: tuple[pd.DataFrame, np.n
     shown = line(figure, "predicted")
     assert shown[::-1, 0].tolist() == table["predicted"].tolist()
     assert shown[-1, 1].startswith("first (psychic)")
+
+
+def test_a_picture_names_species_and_moves_of_the_game() -> None:
+    row = {"species_a": "mewtwomegay", "move_a": "solarbeam", "species_b": "mrmime", "move_b": "random"}
+    table = pd.DataFrame([row | {"observed": 0.4, "predicted": 0.9}])
+    names = "Mewtwo-Mega-Y (Solar Beam) – Mr. Mime (random)"
+    assert line(plots.largest_errors(table), "predicted")[0, 1] == names
+    parts = pd.DataFrame({"log_odds": [1.0, 1.0]}, index=["speed", "sum"])
+    panels = plots.explanations(pd.concat({explanation.labels(table)[0]: parts}, names=["matchup", "feature"])).axes
+    assert panels[0].get_title(loc="left") == names
+    own = table.drop(columns=["move_a", "move_b"])
+    assert line(plots.largest_errors(own), "predicted")[0, 1] == "mewtwomegay – mrmime", "an id of your own"
+
+
+def test_advice_shows_the_best_moves_and_that_of_the_policy() -> None:
+    moves = {"move_a": ["shadowball", "psychic", "surf"], "move_b": "icebeam", "policy": ["", "", "best_move"]}
+    table = pd.DataFrame(moves | {"predicted": [0.9, 0.5, 0.2], "simulated": [0.8, 0.6, 0.1]})
+    figure = plots.advice(table, "mewtwomegay", "mew", n_moves=1)
+    rows = line(figure, "predicted")[::-1].tolist()
+    assert rows == [[0.9, "Shadow Ball – Ice Beam"], [0.2, "Surf – Ice Beam (best_move)"]]
+    assert figure.axes[0].get_title(loc="left") == "Mewtwo-Mega-Y (A) against Mew (B)"
 
 
 def test_mean_contributions_show_the_largest_on_top() -> None:
@@ -103,6 +128,8 @@ def test_excesses_show_values_and_intervals_by_protocol() -> None:
     assert drawn == [[[80, 130], [90, 200]], [[15, 30], [-1, 50]]]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["pair", "both unseen"]
     assert axes.get_xlim()[0] <= -1
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert [text for text in labels if not text.startswith("-")] == ["0", "1", "3", "10", "30", "100", "300"]
 
 
 def test_type_outcomes_put_shares_beside_the_chart() -> None:
@@ -112,6 +139,16 @@ def test_type_outcomes_put_shares_beside_the_chart() -> None:
     assert sum(text.get_text() == "½" for text in left.texts) == (chart == 0.5).sum().sum()
     assert len(right.texts) == 17 * 18
     assert sum(text.get_text() == "100" for text in right.texts) == (share == 1).sum().sum()
+    assert right.get_facecolor() == to_rgba(plots.PALE), "a combination without a share"
+
+
+def test_protocols_show_held_out_families_and_no_species_against_itself() -> None:
+    families = dex.species()["evolution_line"]
+    panels = plots.protocols(splits.parts_of_pairs(matchups.pairs(), families), families).axes
+    assert [len(axes.lines) for axes in panels] == [0, 2, 2], "pair holds out no family"
+    for axes in panels:
+        cells = axes.images[0].get_array()
+        assert (np.diagonal(cells) == cells.max()).all() and (cells == cells.max()).sum() == len(cells)
 
 
 def test_win_counts_show_a_group_of_bars_a_policy() -> None:
