@@ -212,7 +212,8 @@ class _Comparison:
             return value
         value = {key: self._purposeless(item) for key, item in value.items()}
         own = bool(self.own) and self.own in {value.get("run_uuid"), value.get("run_id"), *_run_ids(value.get("info"))}
-        tagged = "pokebattle.execution" in (value.get("tags") or {}) or "tags.pokebattle.execution" in value
+        data = value["data"] if isinstance(value.get("data"), dict) else value  # a Run's, or a row of the store
+        tagged = "pokebattle.execution" in (data.get("tags") or {}) or "tags.pokebattle.execution" in value
         own = own or tagged  # also the one that it moved away from
         for name in (PARENT, f"tags.{PARENT}"):
             if self.own and value.get(name) == self.own:

@@ -190,5 +190,8 @@ EXAMPLES: dict[str, Sequence] = {
     "a run that is active ends with the kernel, whatever a client has set": sequence(
         [("mlflow.start_run(nested=True)", "run")], ["client.set_terminated(r1.info.run_id, 'FAILED')"], closes=False
     ),
+    "a search finds the notebook's run, which then moves to the chosen experiment": sequence(
+        [f"mlflow.search_runs({SEARCH}, output_format='list')", f"mlflow.set_experiment({A})"]
+    ),
     "a run that is left open is closed": sequence([("mlflow.start_run()", "run")], closes=False),
 }
