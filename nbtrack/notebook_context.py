@@ -226,21 +226,21 @@ def handed_over() -> Context | None:
         return None
     if handover == UNTRACKED:
         return Context("kernel", document={"metadata": {METADATA_KEY: {"track": False}}})
-    told = read_json(Path(handover))
+    content = read_json(Path(handover))
     with contextlib.suppress(OSError):
         Path(handover).unlink()
-    if not told:
+    if not content:
         return None
-    notebook = Path(told["notebook"]) if told.get("notebook") else None
+    notebook = Path(content["notebook"]) if content.get("notebook") else None
     return Context(
-        told["executor"],
+        content["executor"],
         notebook,
-        told["document"],
-        told["parameters"],
-        told["execution"],
-        told["driver"],
-        told.get("address", ""),
-        told.get("title", ""),
+        content["document"],
+        content["parameters"],
+        content["execution"],
+        content["driver"],
+        content.get("address", ""),
+        content.get("title", ""),
     )
 
 
@@ -278,11 +278,11 @@ def _session() -> str:
     """Return the session name that Jupyter's server gave this kernel; empty if the kernel only inherited it."""
     import psutil
 
-    told = os.environ.get("JPY_SESSION_NAME", "")
+    session = os.environ.get("JPY_SESSION_NAME", "")
     with contextlib.suppress(psutil.Error, ValueError):
-        if told and psutil.Process(parent_pid()).environ().get("JPY_SESSION_NAME") == told:
+        if session and psutil.Process(parent_pid()).environ().get("JPY_SESSION_NAME") == session:
             return ""
-    return told
+    return session
 
 
 def _from_uri(cell_id: str | None) -> Path | None:
@@ -340,19 +340,19 @@ class FollowedFile:
         return self.path
 
 
-def write_handover(folder: Path, **told: Any) -> str:
+def write_handover(folder: Path, **context: Any) -> str:
     """Write a file for a kernel with its notebook and execution; return the file's path.
 
     Parameters
     ----------
     folder : Path
         The execution's folder in the spool; created if missing.
-    **told
+    **context
         What `handed_over` reads.
     """
     make_private(folder)
     file = folder / "handover.json"
-    file.write_text(json.dumps(told, default=str), encoding="utf-8")
+    file.write_text(json.dumps(context, default=str), encoding="utf-8")
     return str(file)
 
 

@@ -63,13 +63,13 @@ def _wait(child: "subprocess.Popen[bytes]", ended: Callable[[], None]) -> None:
     ended()
 
 
-def opening(execution_id: str, **told: Any) -> dict[str, Any]:
+def opening(execution_id: str, **fields: Any) -> dict[str, Any]:
     """Return the first event of a journal: who executes what, and the local ids of the future run.
 
     Parameters
     ----------
     execution_id : str
-    **told
+    **fields
         More fields of the event.
     """
     uri = tracking_uri()
@@ -81,5 +81,5 @@ def opening(execution_id: str, **told: Any) -> dict[str, Any]:
         **ids,
         "kernel": processes.record(os.getpid()),
         "prefix": sys.prefix,
-        **told,
+        **fields,
     }

@@ -19,7 +19,7 @@ from nbtrack.tags import KNOWN
 from nbtrack.terminal import say
 
 
-def hand_over(execution: str, told: dict[str, Any]) -> str:
+def hand_over(execution: str, context: dict[str, Any]) -> str:
     """Write notebook and execution to a file for the kernel.
 
     If it cannot be written, print the reason and let the kernel run without tracking.
@@ -28,7 +28,7 @@ def hand_over(execution: str, told: dict[str, Any]) -> str:
     ----------
     execution : str
         The execution's id.
-    told : dict
+    context : dict
         Fields of `Context`, with the notebook as ``document``.
 
     Returns
@@ -37,9 +37,9 @@ def hand_over(execution: str, told: dict[str, Any]) -> str:
         The value for the kernel's environment variable `env_vars.HANDOVER`.
     """
     try:
-        document = without_secrets(told["document"])
-        told = told | {"document": document, "driver": processes.identity(os.getpid())}
-        return notebook_context.write_handover(execution_folder(execution), **told)
+        document = without_secrets(context["document"])
+        context = context | {"document": document, "driver": processes.identity(os.getpid())}
+        return notebook_context.write_handover(execution_folder(execution), **context)
     except Exception as error:
         say(f"this execution is not tracked ({type(error).__name__}: {error})")
         return notebook_context.UNTRACKED
@@ -107,24 +107,24 @@ def is_unread(execution: str) -> bool:
 
 
 @guarded
-def record_failed_launch(execution: str, told: dict[str, Any], error: BaseException, naming: dict[str, Any]) -> None:
+def record_failed_launch(execution: str, context: dict[str, Any], error: BaseException, naming: dict[str, Any]) -> None:
     """Create a run for an execution whose kernel was not started, or has recorded nothing.
 
     Parameters
     ----------
     execution : str
         The execution's id.
-    told : dict
+    context : dict
         As in `hand_over`.
     error : BaseException
         Why the notebook was not executed.
     naming : dict
         Parameters for the names of experiment and run.
     """
-    document = without_secrets(told["document"])
+    document = without_secrets(context["document"])
     cells = document.get("cells", [])  # the injected one contains the refused parameters
     cells = [cell for cell in cells if INJECTED not in tags_of_cell(cell)]
-    journal = _record(execution, told, {**document, "cells": cells}, naming)
+    journal = _record(execution, context, {**document, "cells": cells}, naming)
     journal.append("driver_end", error=type(error).__name__, message=str(error)[:2000])
     died = type(error).__name__ == "DeadKernelError" or str(error).startswith("Kernel died")  # nbclient's message
     _close(journal, NEVER_RAN if died else "no kernel was started")
@@ -151,23 +151,23 @@ class CellRecord:
 
 
 @guarded
-def record_without_kernel(execution: str, told: dict[str, Any], cells: list[CellRecord], why: str) -> None:
+def record_without_kernel(execution: str, context: dict[str, Any], cells: list[CellRecord], why: str) -> None:
     """Create a run from what the program recorded of an execution whose kernel records nothing itself.
 
     Parameters
     ----------
     execution : str
         The execution's id.
-    told : dict
+    context : dict
         As in `hand_over`.
     cells : list of CellRecord
         At least one.
     why : str
         Why the kernel records nothing.
     """
-    own = {"time": cells[0].began, "prefix": ""}
-    journal = _record(execution, told, without_secrets(told["document"]), told["parameters"], **own)
-    journal.append("tags", values={KNOWN: f"recorded by {told['executor']} only: {why}"})
+    start_fields = {"time": cells[0].began, "prefix": ""}
+    journal = _record(execution, context, without_secrets(context["document"]), context["parameters"], **start_fields)
+    journal.append("tags", values={KNOWN: f"recorded by {context['executor']} only: {why}"})
     for turn, one in enumerate(cells):
         ended, count = one.began + int(1000 * one.seconds), one.cell.get("execution_count")
         hidden = is_untracked(cell_source(one.cell))
@@ -194,18 +194,24 @@ def record_without_kernel(execution: str, told: dict[str, Any], cells: list[Cell
 
 
 def _record(
-    execution: str, told: dict[str, Any], document: dict[str, Any], naming: dict[str, Any], **own: Any
+    execution: str, context: dict[str, Any], document: dict[str, Any], naming: dict[str, Any], **fields: Any
 ) -> Journal:
     """Begin the journal of an execution without a tracked kernel."""
-    notebook = Path(told["notebook"]) if told["notebook"] else None
-    who = notebook_context.Context(
-        told["executor"], notebook, document, naming, address=told["address"], title=told["title"], top=Path.cwd()
+    notebook = Path(context["notebook"]) if context["notebook"] else None
+    execution_context = notebook_context.Context(
+        context["executor"],
+        notebook,
+        document,
+        naming,
+        address=context["address"],
+        title=context["title"],
+        top=Path.cwd(),
     )
-    names = who.names({})
+    names = execution_context.names({})
     journal = Journal(execution_folder(execution))
-    journal.append("start", **opening(execution, **who.opening(names), parent=None, **own))
+    journal.append("start", **opening(execution, **execution_context.opening(names), parent=None, **fields))
     journal.append("names", experiment=names[0], run_name=names[1])
-    journal.append("params", values=told["parameters"])
+    journal.append("params", values=context["parameters"])
     with contextlib.suppress(OSError):  # the disk is full
         write_atomically(journal.folder / "notebook.json", json.dumps(secretless(document)))
     return journal

@@ -51,14 +51,14 @@ def _hand_over(file: Any) -> str:
     if not (enabled() and wants_tracking(file.nb)):
         return UNTRACKED
     execution = KERNELS[file] = new_execution_id()
-    told = {
+    context = {
         "executor": "nbval",
         "notebook": str(Path(str(file.path))),
         "execution": execution,
         "parameters": {},
         "document": file.nb,
     }
-    return handover.hand_over(execution, told)
+    return handover.hand_over(execution, context)
 
 
 @pytest.hookimpl(hookwrapper=True)

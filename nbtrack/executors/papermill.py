@@ -58,19 +58,19 @@ class TrackedEngine(NBClientEngine):
             If a name or version is unknown, a type is wrong or a value is out of range. No kernel is started; a failed
             run records the error.
         """
-        told = _told(nb, kwargs.get("input_path")) if enabled() else None
+        context = _context(nb, kwargs.get("input_path")) if enabled() else None
         error: BaseException | None = None
         try:
-            _validate(nb, _name(kwargs.get("input_path")), told)
-            return super().execute_notebook(nb, kernel_name, output_path, told=told, **kwargs)
+            _validate(nb, _name(kwargs.get("input_path")), context)
+            return super().execute_notebook(nb, kernel_name, output_path, context=context, **kwargs)
         except PapermillExecutionError:  # a cell's own error, which the kernel has recorded
             raise
         except BaseException as raised:
             error = raised
             raise
         finally:  # here, as the progress bar is closed by now
-            if told:
-                _finish(told, error, nb, kernel_name)
+            if context:
+                _finish(context, error, nb, kernel_name)
 
     @classmethod
     def execute_managed_notebook(
@@ -82,7 +82,7 @@ class TrackedEngine(NBClientEngine):
         stderr_file: Any = None,
         start_timeout: int = 60,
         execution_timeout: int | None = None,
-        told: dict[str, Any] | None = None,
+        context: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Execute in a kernel whose environment names the handover file.
@@ -90,17 +90,17 @@ class TrackedEngine(NBClientEngine):
         Parameters
         ----------
         nb_man : NotebookExecutionManager
-        told : dict, optional
+        context : dict, optional
             As in `handover.hand_over`; None for an execution that is not tracked.
         kernel_name, log_output, stdout_file, stderr_file, start_timeout, execution_timeout, **kwargs
             As papermill's engines.
         """
         environment = dict(os.environ)
         environment[env_vars.HANDOVER] = UNTRACKED
-        if told:
-            if isinstance(own := nb_man.nb.metadata.get(METADATA_KEY), dict):  # other notebooks are not changed
-                own["execution"] = told["execution"]
-            environment[env_vars.HANDOVER] = handover.hand_over(told["execution"], told)
+        if context:
+            if isinstance(metadata := nb_man.nb.metadata.get(METADATA_KEY), dict):  # other notebooks are not changed
+                metadata["execution"] = context["execution"]
+            environment[env_vars.HANDOVER] = handover.hand_over(context["execution"], context)
         options = merge_kwargs(
             remove_args(["input_path", "timeout", "startup_timeout"], **kwargs),
             timeout=execution_timeout or kwargs.get("timeout"),
@@ -115,46 +115,48 @@ class TrackedEngine(NBClientEngine):
 
 
 @handover.guarded
-def _finish(told: dict[str, Any], error: BaseException | None, nb: Any, kernel: str) -> None:
+def _finish(context: dict[str, Any], error: BaseException | None, nb: Any, kernel: str) -> None:
     """Record that papermill has finished, and print the run's address.
 
     If no kernel has begun a run, create one from what papermill knows.
     """
-    execution, watched = told["execution"], True
+    execution, watched = context["execution"], True
     if error is not None and not handover.has_begun(execution):
-        handover.record_failed_launch(execution, told, error, _usable(told["parameters"]))
+        handover.record_failed_launch(execution, context, error, _usable(context["parameters"]))
         watched = False
     elif error is None and handover.is_unread(execution) and (cells := _cell_records(nb)):
-        handover.record_without_kernel(execution, told, cells, f"the kernel {kernel} does not load nbtrack's extension")
+        handover.record_without_kernel(
+            execution, context, cells, f"the kernel {kernel} does not load nbtrack's extension"
+        )
         watched = False
     handover.finish(execution, error)
     _say_where(execution_folder(execution), 0.0 if watched else PATIENCE)
 
 
-def _validate(nb: Any, name: str, told: dict[str, Any] | None) -> None:
-    own = nb.metadata.get(METADATA_KEY)
-    if not isinstance(own, dict):  # the notebook has no settings for nbtrack
+def _validate(nb: Any, name: str, context: dict[str, Any] | None) -> None:
+    settings = nb.metadata.get(METADATA_KEY)
+    if not isinstance(settings, dict):  # the notebook has no settings for nbtrack
         return
     source = next((c.source for c in nb.cells if PARAMETERS in c.metadata.get("tags", [])), "")
-    given = told["parameters"] if told else dict(nb.metadata.papermill.get("parameters", {}))
+    given = context["parameters"] if context else dict(nb.metadata.papermill.get("parameters", {}))
     try:
         for check_parameters in functions("check_parameters"):
-            check_parameters(name, own, source, given)
+            check_parameters(name, settings, source, given)
     except ValueError as error:
         raise ParameterError(str(error)) from error
 
 
 def _cell_records(nb: Any) -> list[handover.CellRecord]:
     """Return what papermill has recorded of the cells that ran."""
-    found = []
+    records = []
     for cell in nb.cells:
-        noted = cell.metadata.get("papermill") or {}
-        if cell.cell_type == "code" and cell.source.strip() and noted.get("start_time"):
-            began = int(datetime.fromisoformat(noted["start_time"]).replace(tzinfo=UTC).timestamp() * 1000)
-            found.append(
-                handover.CellRecord(cell, began, float(noted.get("duration") or 0), bool(noted.get("exception")))
+        timing = cell.metadata.get("papermill") or {}
+        if cell.cell_type == "code" and cell.source.strip() and timing.get("start_time"):
+            began = int(datetime.fromisoformat(timing["start_time"]).replace(tzinfo=UTC).timestamp() * 1000)
+            records.append(
+                handover.CellRecord(cell, began, float(timing.get("duration") or 0), bool(timing.get("exception")))
             )
-    return found
+    return records
 
 
 def _usable(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def _say_where(folder: Path, patience: float) -> None:
 
 
 @handover.guarded
-def _told(nb: Any, input_path: Any) -> dict[str, Any] | None:
+def _context(nb: Any, input_path: Any) -> dict[str, Any] | None:
     """Return what the kernel cannot know; None for a notebook that must not be tracked.
 
     In papermill's own metadata, parameters that JSON does not allow become strings: otherwise no browser could

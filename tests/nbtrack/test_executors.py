@@ -53,9 +53,9 @@ def test_a_client_that_stands_in_for_papermills_is_used(monkeypatch: Any, make_n
 @pytest.mark.parametrize("input_path", [None, "-", {"cells": []}, "s3://bucket/" + "x" * 5000, "nul\0", b"bytes", 3])
 def test_what_is_no_file_is_no_notebook_on_disk(make_notebook: Any, input_path: Any) -> None:
     document = make_notebook("1", metadata={"papermill": {}})
-    assert driver._told(document, input_path)["notebook"] is None
+    assert driver._context(document, input_path)["notebook"] is None
 
 
 def test_a_fault_in_tracking_leaves_papermill_alone(capfd: Any) -> None:
-    assert driver._told("no notebook", None) is None
-    assert "this execution is not tracked (_told: AttributeError" in capfd.readouterr().err
+    assert driver._context("no notebook", None) is None
+    assert "this execution is not tracked (_context: AttributeError" in capfd.readouterr().err
