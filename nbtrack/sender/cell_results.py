@@ -28,11 +28,11 @@ class CellResults:
         Fitted models: ``name`` (prefix of its parameters and metrics, empty if it has none), ``model``, ``params``.
     models : Counter
         Number of fits per kind of model.
-    points, own_points : list of dict
+    points, logged_points : list of dict
         Metric points that were recorded automatically, and those that the cell logged with mlflow.
-    own : dict
+    logged_params : dict
         Parameters that the cell logged with mlflow.
-    figures : dict
+    metrics : dict
         The latest value of each metric that the cell or the project's own code in it logged.
     text : str
         What the cell added to the run's description.
@@ -43,9 +43,9 @@ class CellResults:
     fits: list[dict[str, Any]] = field(default_factory=list)
     models: Counter[str] = field(default_factory=Counter)
     points: list[dict[str, Any]] = field(default_factory=list)
-    own_points: list[dict[str, Any]] = field(default_factory=list)
-    own: dict[str, str] = field(default_factory=dict)
-    figures: dict[str, float] = field(default_factory=dict)
+    logged_points: list[dict[str, Any]] = field(default_factory=list)
+    logged_params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     text: str = ""
 
 
@@ -60,10 +60,10 @@ class Attempts:
 
     def __init__(self) -> None:
         self.number = 1
-        self._line: list[Key] = [NO_CELL]  # cells in the notebook's order, as far as their execution shows it
+        self._order: list[Key] = [NO_CELL]  # cells in the notebook's order, as far as their execution shows it
         self._turns: dict[Key, int] = {NO_CELL: -1}
-        self._told: dict[Key, CellResults] = {}
-        self._here = NO_CELL
+        self._results: dict[Key, CellResults] = {}
+        self._cell = NO_CELL
         self._repeated: dict[str, Any] = {}  # parameters that the running cell sets to their current values
 
     def run_cell(self, key: Key, turn: int) -> None:
@@ -77,9 +77,9 @@ class Attempts:
             Its position among the executed cells.
         """
         if key not in self._turns:
-            self._line.insert(self._line.index(self._here) + 1, key)
+            self._order.insert(self._order.index(self._cell) + 1, key)
         self._turns[key] = turn
-        self._here, self._repeated = key, {}
+        self._cell, self._repeated = key, {}
 
     def go_to(self, key: Key) -> None:
         """Select which of several cells that run at the same time the next results come from.
@@ -89,7 +89,7 @@ class Attempts:
         key : str or int
             Identifies the cell in the notebook.
         """
-        self._here = key if key in self._turns else self._here
+        self._cell = key if key in self._turns else self._cell
 
     def begins(self, typed: Mapping[str, Any] | None = None) -> bool:
         """Return whether the running cell's next result begins another attempt.
@@ -99,11 +99,11 @@ class Attempts:
         typed : mapping, optional
             The result, if it consists of parameters.
         """
-        before = self._told.get(self._here)
-        if before is None or before.turn == self._turns[self._here]:
+        previous = self._results.get(self._cell)
+        if previous is None or previous.turn == self._turns[self._cell]:
             return False
         if typed is None:
-            return bool(before.fits)
+            return bool(previous.fits)
         return self._differ(typed)
 
     def begin(self) -> list[int]:
@@ -114,19 +114,19 @@ class Attempts:
         list of int
             Turns of the cell executions whose results belong to the previous attempt.
         """
-        place = self._line.index(self._here) + 1
-        below = self._line[place:]
+        place = self._order.index(self._cell) + 1
+        below = self._order[place:]
         left = [self._turns[key] for key in below]
-        if before := self._told.pop(self._here, None):
-            left.append(before.turn)
+        if previous := self._results.pop(self._cell, None):
+            left.append(previous.turn)
         for key in below:
-            self._told.pop(key, None)
+            self._results.pop(key, None)
             del self._turns[key]
-        del self._line[place:]
+        del self._order[place:]
         self.number += 1
         return sorted(left)
 
-    def tell(self, typed: Mapping[str, Any] | None = None) -> CellResults:
+    def current_results(self, typed: Mapping[str, Any] | None = None) -> CellResults:
         """Return the object to which the running cell's results are added; those of its previous execution are dropped.
 
         Parameters that keep their values change nothing: a cell that only sets them again does not replace its results.
@@ -140,12 +140,12 @@ class Attempts:
         -------
         CellResults
         """
-        turn, before = self._turns[self._here], self._told.get(self._here)
-        if before and (before.turn == turn or (typed is not None and not self._differ(typed))):
+        turn, previous = self._turns[self._cell], self._results.get(self._cell)
+        if previous and (previous.turn == turn or (typed is not None and not self._differ(typed))):
             self._repeated |= typed or {}
-            return before
-        self._told[self._here] = told = CellResults(turn, dict(self._repeated))
-        return told
+            return previous
+        self._results[self._cell] = results = CellResults(turn, dict(self._repeated))
+        return results
 
     def _differ(self, typed: Mapping[str, Any]) -> bool:
         known = self.typed()
@@ -153,11 +153,11 @@ class Attempts:
 
     def all(self) -> list[CellResults]:
         """Return the valid results, in the order in which they were recorded."""
-        return sorted(self._told.values(), key=lambda told: told.turn)
+        return sorted(self._results.values(), key=lambda results: results.turn)
 
     def typed(self) -> dict[str, Any]:
         """Return the valid parameters, with their types."""
-        return {name: value for told in self.all() for name, value in told.typed.items()}
+        return {name: value for results in self.all() for name, value in results.typed.items()}
 
     def fitted(self, model: str) -> int:
         """Return the number of valid fits of a kind of model.
@@ -166,27 +166,27 @@ class Attempts:
         ----------
         model : str
         """
-        return sum(told.models[model] for told in self._told.values())
+        return sum(results.models[model] for results in self._results.values())
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return the valid metrics."""
-        return {name: value for told in self.all() for name, value in told.figures.items()}
+        return {name: value for results in self.all() for name, value in results.metrics.items()}
 
     def text(self) -> str:
         """Return the latest valid description that a cell gave the run."""
-        return next((told.text for told in reversed(self.all()) if told.text), "")
+        return next((results.text for results in reversed(self.all()) if results.text), "")
 
     def params(self) -> dict[str, str]:
         """Return the valid parameters as strings, as MLflow stores them, with those of the named fits."""
-        named = [fit for told in self.all() for fit in told.fits if fit["name"]]
+        named = [fit for results in self.all() for fit in results.fits if fit["name"]]
         of_fits = {f"{fit['name']}.{name}": value for fit in named for name, value in fit["params"].items()}
         return {name: str(value) for name, value in (self.typed() | of_fits).items()}
 
     def points(self) -> list[dict[str, Any]]:
         """Return the valid metric points that no cell logged itself."""
-        return [point for told in self.all() for point in told.points]
+        return [point for results in self.all() for point in results.points]
 
-    def own(self) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    def logged_results(self) -> tuple[dict[str, str], list[dict[str, Any]]]:
         """Return the valid parameters and metric points that cells logged themselves."""
-        params = {name: value for told in reversed(self.all()) for name, value in told.own.items()}
-        return params, [point for told in self.all() for point in told.own_points]
+        params = {name: value for results in reversed(self.all()) for name, value in results.logged_params.items()}
+        return params, [point for results in self.all() for point in results.logged_points]

@@ -116,7 +116,7 @@ class JournalReader:
     @property
     def headline(self) -> dict[str, float]:
         """The valid metrics that cells or the project's own code logged."""
-        return self.attempts.figures()
+        return self.attempts.metrics()
 
     def read(self) -> None:
         """Read the events that were added to the journal, and deliver them.
@@ -174,7 +174,7 @@ class JournalReader:
         event : Start
         """
         self.start = dict(event)
-        self.delivery.own, self.delivery.own_root = self.run, event["root"]
+        self.delivery.own_run, self.delivery.own_root = self.run, event["root"]
 
     def on_names(self, event: events.Names) -> None:
         """Queue the creation of the run; from here on, later cells do not override parameters.
@@ -197,39 +197,39 @@ class JournalReader:
         self._note_params(self._provisional)
 
     def _creation(self, token: str, root: str, name: str, time: int, tagged: dict[str, str]) -> Call:
-        told = {key: storable(value) for key, value in {**tagged, tags.LOCAL_ID: token}.items()}
+        values = {key: storable(value) for key, value in {**tagged, tags.LOCAL_ID: token}.items()}
         body = {
             "experiment_id": self.start["experiment_token"],
             "run_name": name,
             "start_time": time,
             "user_id": storable(self.start["user"], LENGTH["user"]),
-            "tags": pairs(told),
+            "tags": pairs(values),
         }
         return Call("POST", "runs/create", body, token, "run", root)
 
     def _opening_tags(self) -> dict[str, str]:
         """Return the tags that are known when the run begins; MLflow shows them in this order."""
         start = self.start
-        found = {
+        values = {
             tags.SOURCE_TYPE: "LOCAL" if self.is_script else "NOTEBOOK",
             tags.SOURCE_NAME: start["notebook"] or start.get("stem") or start["executor"],
             tags.USER: start["user"],
             tags.EXECUTOR: start["executor"],
         }
         if parent := start.get("parent_execution"):
-            found[tags.PARENT_EXECUTION] = parent
+            values[tags.PARENT_EXECUTION] = parent
             if known := read_json(execution_folder(parent) / "run.json").get("run_id"):
-                found[tags.PARENT_RUN] = known
+                values[tags.PARENT_RUN] = known
         code = self.provenance.seen
         if code.get("commit"):
-            found |= {tags.COMMIT: code["commit"], tags.DIRTY: str(code["dirty"]).lower()}
+            values |= {tags.COMMIT: code["commit"], tags.DIRTY: str(code["dirty"]).lower()}
             self._dirty = bool(code["dirty"])
         if code.get("lock"):
-            found[tags.LOCK] = code["lock"]
+            values[tags.LOCK] = code["lock"]
         if code.get("python"):
-            found[tags.PYTHON] = code["python"]
+            values[tags.PYTHON] = code["python"]
         kernel = {key: str(start["kernel"][key]) for key in ("host", "boot", "pid", "started")}
-        return found | {tags.HOST: kernel["host"], tags.EXECUTION: start["execution"], tags.KERNEL: json.dumps(kernel)}
+        return values | {tags.HOST: kernel["host"], tags.EXECUTION: start["execution"], tags.KERNEL: json.dumps(kernel)}
 
     def _await_parent(self) -> None:
         """Raise OSError while the notebook that executes this one has no run yet."""
@@ -342,7 +342,7 @@ class JournalReader:
     def _note_params(self, given: dict[str, Any]) -> None:
         if given:
             values = {name: self.masker.value(name, value) for name, value in given.items()}
-            self._telling(values).typed |= values
+            self._current_results(values).typed |= values
             self._params({name: str(value) for name, value in values.items()})
 
     def _params(self, values: dict[str, str]) -> None:
@@ -389,13 +389,13 @@ class JournalReader:
         """Record which values are cut to MLflow's limits, so that the run can name them."""
         self.cut |= {key: len(value) for key, value in values.items() if len(value) > LIMIT[kind]}
 
-    def _telling(self, typed: dict[str, Any] | None = None) -> CellResults:
+    def _current_results(self, typed: dict[str, Any] | None = None) -> CellResults:
         """Return the object for a cell's results, in a new attempt if the cell had results before."""
         turn = self._turn()
         self.attempts.go_to(NO_CELL if turn is None else self.cells[turn].key)
         if self.attempts.begins(typed):
             self._begin_attempt()
-        return self.attempts.tell(typed)
+        return self.attempts.current_results(typed)
 
     def _begin_attempt(self) -> None:
         """End the run of the current attempt and open the next attempt's.
@@ -403,10 +403,10 @@ class JournalReader:
         The first attempt gets a run of its own only now, when there is a second attempt.
         """
         attempts = self.attempts
-        before, number = self._attempt_run, attempts.number
-        if not before:
-            before = self._open_attempt(number)
-        self.delivery.put(self._ended(before, "FINISHED"))
+        previous, number = self._attempt_run, attempts.number
+        if not previous:
+            previous = self._open_attempt(number)
+        self.delivery.put(self._ended(previous, "FINISHED"))
         for turn in attempts.begin():
             self.cells[turn].left_to = number
         self._open_attempt(attempts.number)
@@ -427,8 +427,8 @@ class JournalReader:
         self.delivery.put(self._creation(token, root, name, began, tagged))
         self.children[token] = "RUNNING"
         self._attempt_run, self._on_attempt = token, {}
-        own, points = self.attempts.own()
-        self._params_of_attempt(own)
+        logged, points = self.attempts.logged_results()
+        self._params_of_attempt(logged)
         self._params_of_attempt(self.attempts.params())
         self._put(Batch(token, self.attempts.points() + points))
         return token
@@ -447,12 +447,11 @@ class JournalReader:
         self.children[run] = status
         return Call("POST", "runs/update", {"run_id": run, "status": status, "end_time": self.last_time})
 
-    def _metrics(self, told: CellResults, points: list[dict[str, Any]], own: bool = False) -> None:
-        """Queue metric points; in interactive executors, those that no cell logged itself are kept until the end."""
+    def _metrics(self, results: CellResults, points: list[dict[str, Any]]) -> None:
+        """Queue metric points that no cell logged itself; in interactive executors, they are kept until the end."""
         if self.by_hand:
-            kept = told.own_points if own else told.points
-            kept += points[: max(0, COPIED_POINTS - len(kept))]
-        if own or not self.by_hand:
+            results.points += points[: max(0, COPIED_POINTS - len(results.points))]
+        else:
             self._put(Batch(self.run, points))
         if self._attempt_run:
             self._put(Batch(self._attempt_run, list(points)))
@@ -472,12 +471,12 @@ class JournalReader:
         return False
 
     def _after_the_last(self, run: str, point: dict[str, Any]) -> dict[str, Any]:
-        key, step, told = (run, point["key"]), int(point.get("step") or 0), int(point["timestamp"])
+        key, step, time = (run, point["key"]), int(point.get("step") or 0), int(point["timestamp"])
         last = self._moments.get(key)
-        behind = last is not None and last[0] == step and last[1] <= told <= last[2]
-        given = last[2] + 1 if last is not None and behind else told
-        self._moments[key] = (step, told, given)
-        return point if given == told else point | {"timestamp": given}
+        behind = last is not None and last[0] == step and last[1] <= time <= last[2]
+        sent = last[2] + 1 if last is not None and behind else time
+        self._moments[key] = (step, time, sent)
+        return point if sent == time else point | {"timestamp": sent}
 
     def on_metrics(self, event: events.Metrics) -> None:
         """Store metrics that the project's own code logs, and queue them.
@@ -486,11 +485,11 @@ class JournalReader:
         ----------
         event : Metrics
         """
-        told = self._telling()
-        told.figures |= event["values"]
+        results = self._current_results()
+        results.metrics |= event["values"]
         linked = {"model_id": event["model"]} if "model" in event else {}
         points = [point(name, float(value), event["time"]) | linked for name, value in event["values"].items()]
-        self._metrics(told, points)
+        self._metrics(results, points)
 
     def on_dataset(self, event: events.Dataset) -> None:
         """Queue a part of a data set as the run's input; for a part that is held out, also when it was opened.
@@ -516,15 +515,15 @@ class JournalReader:
         ----------
         event : Fit
         """
-        told, model = self._telling(), event["model"]
+        results, model = self._current_results(), event["model"]
         ordinal = self.attempts.fitted(model) + 1
-        told.models[model] += 1
+        results.models[model] += 1
         name = (model if ordinal == 1 else f"{model}_{ordinal}") if ordinal <= NAMED_FITS else ""
         params = {key: self.masker.value(key, value) for key, value in event["params"].items()}
         fit = {"attempt": self.attempts.number, **event, "name": name, "cell": self._turn(), "params": params}
         del fit["kind"]
         self.fits.append(fit)
-        told.fits.append(fit)
+        results.fits.append(fit)
         self._page_stale = True
         if not name:
             return
@@ -532,7 +531,7 @@ class JournalReader:
         points = [point(f"fit/{name}/seconds", event["seconds"], event["time"])]
         for curve, values in event.get("history", {}).items():
             points += [point(f"fit/{name}/{curve}", v, event["time"], step) for step, v in enumerate(values)]
-        self._metrics(told, points)
+        self._metrics(results, points)
 
     def on_tags(self, event: events.Tags) -> None:
         """Queue tags for the named run, else for the notebook's own; its description is composed later.
@@ -543,7 +542,7 @@ class JournalReader:
         """
         values = dict(event["values"])
         if not event.get("run") and tags.DESCRIPTION in values:
-            self._telling().text = values.pop(tags.DESCRIPTION)
+            self._current_results().text = values.pop(tags.DESCRIPTION)
             self._page_stale = True
         self._put(Batch(event.get("run") or self.run, tags=values))
 
@@ -585,7 +584,7 @@ class JournalReader:
             token,
             event.get("creates", ""),
             event.get("root", ""),
-            **_told_of_sending(event),
+            **_sending_fields(event),
         )
         self.delivery.put(call)
 
@@ -634,12 +633,12 @@ class JournalReader:
         self._own_text = tagged.get(tags.DESCRIPTION, self._own_text)
         if not (metrics or params):
             return
-        told = self._telling()
-        told.own = params | told.own
-        told.figures |= {metric["key"]: metric["value"] for metric in metrics}
+        results = self._current_results()
+        results.logged_params = params | results.logged_params
+        results.metrics |= {metric["key"]: metric["value"] for metric in metrics}
         self._params_of_attempt(params)
-        kept = told.own_points
-        kept += metrics[: max(0, COPIED_POINTS - len(kept))] if self.by_hand else []
+        if self.by_hand:
+            results.logged_points += metrics[: max(0, COPIED_POINTS - len(results.logged_points))]
         if self._attempt_run:
             self._put(Batch(self._attempt_run, list(metrics)))
 
@@ -825,7 +824,7 @@ HANDLERS: dict[str, Callable[[JournalReader, Any], None]] = {
 }
 
 
-def _told_of_sending(event: events.Call) -> dict[str, Any]:
+def _sending_fields(event: events.Call) -> dict[str, Any]:
     """Return the fields of a `Call` that show when, and whether, the kernel may have sent it itself."""
     if not event.get("doubtful"):
         return {"asked": event["time"]}

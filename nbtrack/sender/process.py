@@ -27,7 +27,7 @@ from nbtrack.terminal import say
 DRIVER_PATIENCE = 15.0  # seconds that papermill or pytest may need to report how they ended, once the kernel is gone
 PACE = 1.0  # seconds between deliveries for which no cell waits, as each takes processor time from the cells
 TICK = 1.0  # seconds without a signal after which the kernel is checked
-TOLD_HERE = {"jupyterlab", "vscode", SCRIPT}  # executors in which no driver prints the run's address
+PRINTS_ADDRESS = {"jupyterlab", "vscode", SCRIPT}  # executors whose run's address the sender prints, as no driver does
 PARTING = 5.0  # seconds after the kernel's end in which the terminal may still be used
 
 
@@ -62,10 +62,10 @@ class SenderProcess:
         self.parent = processes.Watch(start["parent"]) if start.get("parent") else None
         self._next_try = 0.0
         self._failures = 0
-        self._said = self._looked = False
-        self._told = ""  # the run's address that was last printed
+        self._reported = self._store_checked = False
+        self._printed_page = ""  # the run's address that was last printed
         self._refused = False
-        self._seen = time.monotonic()
+        self._last_heartbeat = time.monotonic()
 
     def serve(self, listen: int) -> None:
         """Deliver until the kernel has ended, then close the run.
@@ -114,17 +114,17 @@ class SenderProcess:
 
     def _advance(self) -> None:
         reader = self.writer.reader
-        if reader.names and time.monotonic() - self._seen > HEARTBEAT:
-            self._seen = time.monotonic()
+        if reader.names and time.monotonic() - self._last_heartbeat > HEARTBEAT:
+            self._last_heartbeat = time.monotonic()
             reader.delivery.put(Batch(reader.run, tags={SEEN: str(int(time.time() * 1000))}))
         self.writer.advance()
-        if not self._looked and (run := reader.delivery.progress.facts.get("run")):
-            self._looked = True
+        if not self._store_checked and (run := reader.delivery.progress.facts.get("run")):
+            self._store_checked = True
             if not artifact_stores.is_served(run["artifact_uri"]):
                 threading.Thread(target=_look_at, args=(run["artifact_uri"],), daemon=True).start()
-        page = self.writer.page() if self.start["executor"] in TOLD_HERE else ""
-        if page and page != self._told:  # it changes if a cell chooses another experiment
-            self._told = page
+        page = self.writer.page() if self.start["executor"] in PRINTS_ADDRESS else ""
+        if page and page != self._printed_page:  # it changes if a cell chooses another experiment
+            self._printed_page = page
             say(f"MLflow run: {page}")
 
     def _attempt(self, deliver: Any, at_once: bool = False) -> None:
@@ -148,8 +148,8 @@ class SenderProcess:
             self._say(self.writer.undeliverable(error))
 
     def _say(self, what: str) -> None:
-        if not self._said:
-            self._said = True
+        if not self._reported:
+            self._reported = True
             what_runs = "script" if self.start["executor"] == SCRIPT else "notebook"
             say(
                 f"{what}; the {what_runs} continues, and its record waits in {self.folder} (`python -m nbtrack doctor`)"

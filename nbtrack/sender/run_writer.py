@@ -178,10 +178,10 @@ class RunWriter:
     def _is_open(self, run: str) -> bool:
         """Return whether the server has a run as running, so that no client has ended it."""
         try:
-            found = self.delivery.rest.call("GET", "runs/get", run_id=self.delivery.progress.ids.get(run, run))
+            answer = self.delivery.rest.call("GET", "runs/get", run_id=self.delivery.progress.ids.get(run, run))
         except ServerError:
             return True
-        return bool(found["run"]["info"]["status"] == "RUNNING")
+        return bool(answer["run"]["info"]["status"] == "RUNNING")
 
     def _end(self, run: str, status: str) -> None:
         end_time = self.reader.last_time or self.start["time"]
@@ -189,39 +189,39 @@ class RunWriter:
 
     def _tags(self, ending: Verdict, dropped: dict[str, Any]) -> dict[str, str]:
         reader, mask = self.reader, self.reader.masker.text
-        found = dict(ending.tags)
+        run_tags = dict(ending.tags)
         if ending.cause:
-            found[tags.CAUSE] = ending.cause
+            run_tags[tags.CAUSE] = ending.cause
         by_hand = self.start["executor"] in {"jupyterlab", "vscode"}
         saved = read_json(Path(reader.start["notebook"])) if by_hand else {}
         document = saved or reader.document
         if reader.provenance.seen.get("commit"):
-            found[tags.DIRTY] = str(self._code[0]).lower()
+            run_tags[tags.DIRTY] = str(self._code[0]).lower()
         if document.get("cells"):
-            found[tags.ORDER] = order(reader.cells, document["cells"])
+            run_tags[tags.ORDER] = order(reader.cells, document["cells"])
         if failed := ending.failed:
             error = failed.error or {"ename": "", "evalue": "", "traceback": []}
             place = {
                 tags.FAILED_CELL: str("" if failed.count is None else failed.count),
                 tags.FAILED_SOURCE: failed.source,
             }
-            found = (
+            run_tags = (
                 ({} if reader.is_script else place)
                 | {tags.ERROR: f"{error['ename']}: {error['evalue']}", tags.TRACEBACK: self._traceback(error)}
-                | found
+                | run_tags
             )
         if dropped.get("events"):
-            found[tags.DROPPED] = f"{dropped['events']} events or files, {dropped['bytes']} bytes: no space left"
+            run_tags[tags.DROPPED] = f"{dropped['events']} events or files, {dropped['bytes']} bytes: no space left"
         if reader.cut:
             names = ", ".join(f"{key} ({length})" for key, length in reader.cut.items())
-            found[tags.CUT] = (
+            run_tags[tags.CUT] = (
                 f"MLflow keeps {LIMIT['params']} characters of a parameter, {LIMIT['tags']} of a tag: {names}"
             )
-        if aside := self.delivery.told_aside():
-            found[tags.SET_ASIDE] = f"{len(aside)}: {'; '.join(aside)}"
-        told = {key: storable(mask(value), LIMIT["tags"]) for key, value in found.items() if value}
-        description = reader.description(ending.status, ending.failed, ending.cause or found.get(tags.ERROR, ""))
-        return told | ({tags.DESCRIPTION: description} if description or reader.described else {})
+        if aside := self.delivery.describe_aside():
+            run_tags[tags.SET_ASIDE] = f"{len(aside)}: {'; '.join(aside)}"
+        values = {key: storable(mask(value), LIMIT["tags"]) for key, value in run_tags.items() if value}
+        description = reader.description(ending.status, ending.failed, ending.cause or run_tags.get(tags.ERROR, ""))
+        return values | ({tags.DESCRIPTION: description} if description or reader.described else {})
 
     def _params_there(self) -> list[str]:
         """Return the parameters that the run has on the server: cells may have logged some without the journal."""

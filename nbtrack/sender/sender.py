@@ -64,7 +64,7 @@ class Sender:
         self.progress = Progress(folder)
         self.rest = MlflowRest(uri, heard=self._heard)
         self.queue: deque[Item] = deque()
-        self.own = self.own_root = ""  # local ids of the execution's run and of its artifact folder
+        self.own_run = self.own_root = ""  # local ids of the execution's run and of its artifact folder
         self.spent: list[Path] = []  # staged files that are on the server
         self.replaying = False  # the journal is read again: its items are on the server already
         self.moving = False  # the same, except for the execution's run, which is created again elsewhere
@@ -105,12 +105,12 @@ class Sender:
         ----------
         run : str
         """
-        return run in {self.own, self.progress.ids.get(self.own)}
+        return run in {self.own_run, self.progress.ids.get(self.own_run)}
 
     def _is_own(self, item: Item) -> bool:
         """Return whether an item belongs to the execution's run."""
         if isinstance(item, Call):
-            return item.token == self.own or self.owns(str(item.body.get("run_id")))
+            return item.token == self.own_run or self.owns(str(item.body.get("run_id")))
         if isinstance(item, Batch):
             return self.owns(item.run)
         return not isinstance(item, File) or item.root == self.own_root
@@ -159,7 +159,7 @@ class Sender:
             return True
         if error.status == 401 or (item.vital and (error.denied or error.permanent)):
             raise ServerRefusesError(str(error)) from error
-        if self._concerns_own(item) and (gone := self._gone(self.own)):
+        if self._concerns_own(item) and (gone := self._gone(self.own_run)):
             raise ServerRefusesError(gone) from error
         if registers(item) and error.denied:
             return False
@@ -192,7 +192,7 @@ class Sender:
     def _concerns_own(self, item: Item) -> bool:
         """Return whether an item writes to the execution's own run."""
         run = item.run if isinstance(item, Batch) else item.body.get("run_id") if isinstance(item, Call) else ""
-        return bool(run) and self.own in self.progress.ids and self.owns(str(run))
+        return bool(run) and self.own_run in self.progress.ids and self.owns(str(run))
 
     def _gone(self, run: str) -> str:
         """Return why a run is deleted and cannot be written to; an empty string if it is not deleted.
@@ -206,7 +206,7 @@ class Sender:
         try:
             info = self.rest.call("GET", "runs/get", run_id=run_id)["run"]["info"]
         except ServerError as error:
-            if not error.missing or (error.denied and run == self.own and not self._sees_experiment()):
+            if not error.missing or (error.denied and run == self.own_run and not self._sees_experiment()):
                 return ""
             return f"run {run_id} is no longer on the server: it was deleted for good"
         if info.get("lifecycle_stage") != "deleted":
@@ -223,10 +223,10 @@ class Sender:
 
     def _takes_more(self) -> bool:
         """Return whether the server currently accepts writes from this execution."""
-        if self.own not in self.progress.ids:
+        if self.own_run not in self.progress.ids:
             return self.rest.healthy()
         try:
-            self.rest.log_batch(self.progress.ids[self.own], tags={SEEN: str(int(time.time() * 1000))})
+            self.rest.log_batch(self.progress.ids[self.own_run], tags={SEEN: str(int(time.time() * 1000))})
             return True
         except (OSError, ServerError):
             return False
@@ -290,8 +290,8 @@ class Sender:
         if not LOCAL.search(text):
             return value
         text = self.translate_text(text)
-        own = value.get("tags", []) if isinstance(value, dict) else []
-        allowed = {tag["value"] for tag in own if isinstance(tag, dict) and tag.get("key") == LOCAL_ID}
+        run_tags = value.get("tags", []) if isinstance(value, dict) else []
+        allowed = {tag["value"] for tag in run_tags if isinstance(tag, dict) and tag.get("key") == LOCAL_ID}
         if missing := {match[2] for match in LOCAL.finditer(text)} - allowed:
             raise ServerError(400, "NOT_CREATED", f"{missing.pop()} could not be created")
         return json.loads(text)
@@ -392,7 +392,7 @@ class Sender:
         if carries_id(call, body):
             yield from self._tagged(call, body)
             return
-        others = [told["body"] for token, told in self.progress.answers.items() if token != call.token]
+        others = [answer["body"] for token, answer in self.progress.answers.items() if token != call.token]
         taken = {*call.known, *(id_of(call, other) for other in others)}
         for answer in idempotency.created(self.rest, call.creates, body, call.asked):
             if id_of(call, answer) not in taken:
@@ -528,7 +528,7 @@ class Sender:
         if waits:
             raise waits
 
-    def told_aside(self) -> list[str]:
+    def describe_aside(self) -> list[str]:
         """Return what was set aside, and why, as text for users."""
         entries = map(json.loads, self.aside())
         return [LOCAL.sub("?", f"{entry['what']} ({entry['error']})") for entry in entries]

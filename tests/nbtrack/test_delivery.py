@@ -128,7 +128,7 @@ def test_a_batch_that_fails_inside_the_server_costs_itself_alone(tracked: Any, w
     sender = Sender(execution_folder(name), tracked.uri)
     place = tracked.client.create_experiment(name)
     given = tracked.client.create_run(place).info.run_id
-    sender.own = run
+    sender.own_run = run
     sender.progress.note(ids={run: given})
     with FaultProxy(tracked.uri) as proxy:
         sender.rest.uri = proxy.uri
@@ -139,14 +139,14 @@ def test_a_batch_that_fails_inside_the_server_costs_itself_alone(tracked: Any, w
         sender.flush()
         data = tracked.client.get_run(given).data
         assert set(data.metrics) == {"a", "b"} and data.params == {"p": "1"} and data.tags["t"] == "y"
-        assert len(sender.told_aside()) == 3
+        assert len(sender.describe_aside()) == 3
         sender.put(Batch(run, tags={"poison": "newer"}))
         proxy.answer_500 = b""
         sender.flush()
         sender.retry_aside()
     data = tracked.client.get_run(given).data
     assert data.metrics["poison"] == 1.0 and data.tags["poison"] == "newer"
-    assert [line.partition(" (")[0] for line in sender.told_aside()] == ["artifact no/where.txt"]
+    assert [line.partition(" (")[0] for line in sender.describe_aside()] == ["artifact no/where.txt"]
 
 
 @pytest.mark.parametrize("purged", [False, True])

@@ -70,7 +70,7 @@ def deliver(execution: str, seconds: float = 30.0) -> str:
 
 
 def aside(execution: str) -> list[str]:
-    return Sender(execution_folder(execution), "http://127.0.0.1:9").told_aside()
+    return Sender(execution_folder(execution), "http://127.0.0.1:9").describe_aside()
 
 
 def own_runs(client: mlflow.MlflowClient, experiment: str) -> list[Any]:
@@ -380,6 +380,6 @@ def test_the_number_of_requests_for_one_bad_name_does_not_grow_with_its_points(
         sender.put(Batch(run, points, {"p": "1"}, {"t": "x"}))
         sender.flush()
         assert sum(proxy.requests.values()) < 25
-    assert [line.partition(" of run")[0] for line in sender.told_aside()] == ["b@d"]
+    assert [line.partition(" of run")[0] for line in sender.describe_aside()] == ["b@d"]
     data = tracked.client.get_run(run).data
     assert data.metrics == {"good": 299.0, "fine": 299.0} and data.params == {"p": "1"} and data.tags["t"] == "x"

@@ -167,5 +167,5 @@ def test_what_is_told_of_local_ids_shows_none(sender: Sender) -> None:
     sender._write_aside(
         [json.dumps({"what": f"artifact of {UNKNOWN}", "error": f"{UNKNOWN_VERSION} is not there"}) + "\n"]
     )
-    assert sender.told_aside() == ["artifact of ? (? is not there)"]
+    assert sender.describe_aside() == ["artifact of ? (? is not there)"]
     assert LOCAL.search(sender.aside()[0])

@@ -101,7 +101,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def sender(tmp_path: Path, clock: Clock) -> Sender:
     """A sender whose run is on the server."""
     found = Sender(tmp_path, "http://127.0.0.1:9")
-    found.own, found.own_root = RUN, ROOT
+    found.own_run, found.own_root = RUN, ROOT
     found.progress.note(ids={RUN: GIVEN, ROOT: "mlflow-artifacts:/7/a"})
     return found
 
@@ -269,7 +269,7 @@ def test_attempts_are_counted_across_senders(sender: Sender, clock: Clock) -> No
         assert outcome(one) == "waits"
         clock.now += PERSISTENCE / 3
         one = Sender(sender.folder, "http://127.0.0.1:9")
-        one.own, one.own_root = RUN, ROOT
+        one.own_run, one.own_root = RUN, ROOT
     answers(one, *[NOT_READY] * ALWAYS)
     one.put(inputs())
     assert outcome(one) == "set aside"
@@ -344,14 +344,14 @@ def test_of_a_batch_only_the_value_that_fails_is_set_aside(sender: Sender, names
     assert outcome(sender) == ("set aside" if "poison" in names else "delivered")
     stored = {name for request in rest.stored for name in request.partition(": ")[2].split()}
     assert stored == {*names, "p-x", "p-y", "t"} - {"poison"}
-    assert [line.partition(" of run ")[0] for line in sender.told_aside()] == ["poison"] * ("poison" in names)
+    assert [line.partition(" of run ")[0] for line in sender.describe_aside()] == ["poison"] * ("poison" in names)
 
 
 def test_a_denied_batch_is_not_divided(sender: Sender) -> None:
     rest = answers(sender, *[DENIED] * ALWAYS)
     sender.put(Batch(FOREIGN, params={"a": "1", "b": "2"}))
     assert outcome(sender) == "set aside"
-    assert [line.partition(" of run ")[0] for line in sender.told_aside()] == ["a, b"]
+    assert [line.partition(" of run ")[0] for line in sender.describe_aside()] == ["a, b"]
     assert len(rest.errors) == ALWAYS - 3
 
 
@@ -372,7 +372,7 @@ def test_what_is_behind_an_item_that_was_set_aside_is_delivered(sender: Sender) 
 def test_content_that_cannot_be_read_is_set_aside(sender: Sender) -> None:
     answers(sender)
     sender.put(File(ROOT, "MLmodel", lambda: [b"\xff"]))
-    assert outcome(sender) == "set aside" and "UnicodeDecodeError" in sender.told_aside()[0]
+    assert outcome(sender) == "set aside" and "UnicodeDecodeError" in sender.describe_aside()[0]
 
 
 def test_a_file_without_its_copy_or_its_folder_is_set_aside(sender: Sender) -> None:
@@ -380,7 +380,7 @@ def test_a_file_without_its_copy_or_its_folder_is_set_aside(sender: Sender) -> N
     sender.put(File(ROOT, "a.txt", lambda: [b"x"], sender.folder / "gone"))
     sender.put(File(OTHER, "b.txt", lambda: [b"x"]))
     assert outcome(sender) == "set aside"
-    assert [line.partition(": ")[2].partition(" ")[0] for line in sender.told_aside()] == ["gone", "?"]
+    assert [line.partition(": ")[2].partition(" ")[0] for line in sender.describe_aside()] == ["gone", "?"]
 
 
 KEPT = {
