@@ -255,15 +255,15 @@ def report(version: str, scenarios: dict[str, pd.DataFrame], models: dict[str, d
 
 def other_numbers(scenarios: dict[str, pd.DataFrame]) -> str:
     """List the moves with another power or priority in the game's tables: the predecessor's, and (the game's)."""
-    numbers, told = dex.moves().assign(power=formula_battles.power())[["power", "type", "priority"]], {}
+    numbers, deviations = dex.moves().assign(power=formula_battles.power())[["power", "type", "priority"]], {}
     for rows in scenarios.values():
         for side in "ab":
             distinct = rows[~rows["mapped"]].drop_duplicates(f"{side}_move_name")
             for move, theirs in zip(distinct[f"move_{side}"], _numbers(distinct, side), strict=True):
                 ours = numbers.loc[move].tolist()
                 if theirs.tolist() != ours:
-                    told[move] = f"{move} {theirs[0]:g}/{theirs[2]} ({ours[0]:g}/{ours[2]})"
-    return ", ".join(sorted(told.values()))
+                    deviations[move] = f"{move} {theirs[0]:g}/{theirs[2]} ({ours[0]:g}/{ours[2]})"
+    return ", ".join(sorted(deviations.values()))
 
 
 def main(folder: Path) -> None:

@@ -42,9 +42,9 @@ search = opened({url!r})
 blocked = []
 plain = TrialRuns.note
 def note(self):
-    began, known = time.perf_counter(), len(self._told)
+    began, known = time.perf_counter(), len(self._sent)
     plain(self)
-    if len(self._told) > known:
+    if len(self._sent) > known:
         blocked.append(1000 * (time.perf_counter() - began))
 TrialRuns.note = note
 began = time.perf_counter()
@@ -105,13 +105,13 @@ def tracked(uri: str, options: argparse.Namespace) -> None:
 
 def _callback(uri: str, count: int) -> Iterable[float]:
     study = optuna.create_study()
-    tell = MLflowCallback(uri, metric_name="log_loss", create_experiment=False, mlflow_kwargs={"nested": True})
+    callback = MLflowCallback(uri, metric_name="log_loss", create_experiment=False, mlflow_kwargs={"nested": True})
     with mlflow.start_run():
         for _ in range(count):
             trial = study.ask()
             study.tell(trial, trial.suggest_float("learning_rate", 0.01, 1.0, log=True))
             began = time.perf_counter()
-            tell(study, study.trials[-1])
+            callback(study, study.trials[-1])
             yield 1000 * (time.perf_counter() - began)
 
 

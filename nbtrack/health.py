@@ -191,11 +191,11 @@ def _open_run(info: dict[str, Any], tags: dict[str, str]) -> list[Finding]:
 def _kernel(tags: dict[str, str]) -> dict[str, Any]:
     """Return the identity of a run's kernel from the run's tags."""
     old = {key: tags.get(tag, "") for key, tag in OLD_KERNEL.items()}
-    told = {key: value for key, value in old.items() if value} | json.loads(tags.get(KERNEL) or "{}")
-    pid, started = told.get("pid", "0"), told.get("started", "")
+    identity = {key: value for key, value in old.items() if value} | json.loads(tags.get(KERNEL) or "{}")
+    pid, started = identity.get("pid", "0"), identity.get("started", "")
     return {
-        "host": told.get("host"),
-        "boot": told.get("boot"),
+        "host": identity.get("host"),
+        "boot": identity.get("boot"),
         "pid": int(pid),
         "started": int(started) if started.isdigit() else started,
     }

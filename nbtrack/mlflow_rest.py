@@ -60,7 +60,7 @@ class MlflowRest:
 
     def __init__(self, uri: str, timeout: float = 30.0, heard: Callable[[float], None] = lambda seconds: None) -> None:
         self.uri, self.timeout, self._heard = uri, timeout, heard
-        self._told: deque[float] = deque(maxlen=ANSWERS)
+        self._clock_differences: deque[float] = deque(maxlen=ANSWERS)
         self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
 
@@ -146,11 +146,11 @@ class MlflowRest:
 
     def _compare_clocks(self, date: str | None) -> None:
         with contextlib.suppress(TypeError, ValueError):
-            self._told.append(parsedate_to_datetime(date or "").timestamp() - time.time())
+            self._clock_differences.append(parsedate_to_datetime(date or "").timestamp() - time.time())
 
     @property
     def ahead(self) -> float:
-        return max(self._told, default=0.0)
+        return max(self._clock_differences, default=0.0)
 
     def close(self) -> None:
         """Close the connection; the next call opens another one."""

@@ -208,14 +208,17 @@ class MLflowTracker:
         try:
             yield run
         except BaseException as error:
-            told = _told(error)
+            error_output = _error_output(error)
             if os.getpid() == process:
-                if told:
-                    last, whole = f"{told['ename']}: {told['evalue']}", "\n".join(told["traceback"])
+                if error_output:
+                    last, whole = (
+                        f"{error_output['ename']}: {error_output['evalue']}",
+                        "\n".join(error_output["traceback"]),
+                    )
                     mlflow.set_tag(tags.ERROR, last[: LIMIT["tags"]])
                     mlflow.set_tag(tags.TRACEBACK, whole[-LIMIT["tags"] :])
                 stopped = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-                mlflow.end_run(stopped if told else "FINISHED")
+                mlflow.end_run(stopped if error_output else "FINISHED")
             raise
         mlflow.end_run()
 
@@ -240,23 +243,23 @@ def _whole(execution: Execution) -> Iterator["ActiveRun"]:
     began, before = time.perf_counter(), os.environ.get(env_vars.PARENT)
     set_current(execution)
     os.environ[env_vars.PARENT] = execution.id
-    told: dict[str, Any] | None = None
+    error_output: dict[str, Any] | None = None
     try:
         yield _join_mlflow(execution)
     except BaseException as error:
-        told = _told(error)
+        error_output = _error_output(error)
         raise
     finally:
         if os.getpid() == execution.pid:  # the end of a fork is not the script's
-            if told:
-                execution.emit("output", cell=0, output="error", content=told)
+            if error_output:
+                execution.emit("output", cell=0, output="error", content=error_output)
             execution.emit(
                 "cell_end",
                 cell=0,
                 seconds=round(time.perf_counter() - began, 6),
-                ok=told is None,
+                ok=error_output is None,
                 execution_count=1,
-                error=told["ename"] if told else None,
+                error=error_output["ename"] if error_output else None,
             )
             set_current(None)
             del os.environ[env_vars.PARENT]
@@ -278,7 +281,7 @@ def _join_mlflow(execution: Execution) -> "ActiveRun":
     return joined.claim(execution)
 
 
-def _told(error: BaseException) -> dict[str, Any] | None:
+def _error_output(error: BaseException) -> dict[str, Any] | None:
     """Return the exception that ended a block in the form of a notebook's error; None for a normal exit."""
     if isinstance(error, SystemExit) and not error.code:
         return None

@@ -141,8 +141,8 @@ def of_study(rest: MlflowRest, study: str) -> dict[int, list[dict[str, Any]]]:
     """
     runs: dict[int, list[dict[str, Any]]] = {}
     for run in rest.search_runs(f"tags.`{STUDY}` = '{study}'"):
-        if TRIAL in (told := tags_of(run)):
-            runs.setdefault(int(told[TRIAL]), []).append(run)
+        if TRIAL in (run_tags := tags_of(run)):
+            runs.setdefault(int(run_tags[TRIAL]), []).append(run)
     return runs
 
 

@@ -33,9 +33,9 @@ def _start() -> int:
     uri, remarks = local_services.start()
     for remark in remarks:
         click.echo(remark)
-    told = f"the accounts and their passwords are in {s.env_file()}"
+    accounts = f"the accounts and their passwords are in {s.env_file()}"
     open_to_all = "MLFLOW_ENABLE_AUTH is off: anyone who reaches the port has full access"
-    click.echo(f"MLflow is running at {uri}; {told if s.with_accounts(s.load()) else open_to_all}")
+    click.echo(f"MLflow is running at {uri}; {accounts if s.with_accounts(s.load()) else open_to_all}")
     return 0
 
 

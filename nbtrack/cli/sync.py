@@ -37,11 +37,11 @@ def command(forget: str | None, close: str | None) -> int:
     counts = Counter(result.partition(":")[0] for result in results.values())
     running = sum(one.state == "running" for one in spool.waiting())
     click.echo(f"{counts['delivered']} delivered, {len(results) - counts['delivered']} still wait, {running} running")
-    _tell_plugins()
+    _run_plugins()
     return 0 if set(counts) <= {"delivered"} else 1
 
 
-def _tell_plugins() -> None:
+def _run_plugins() -> None:
     """Let the plugins deliver what they keep themselves, such as a search's trials."""
     for after_sync in functions("after_sync"):
         try:

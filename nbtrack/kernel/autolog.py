@@ -58,7 +58,7 @@ def _reporting_fit(fit: Callable[..., Any], emit: Emit) -> Callable[..., Any]:
             _outer.busy = False
         data = args[0] if args else kwargs.get("X")
         seconds = round(time.perf_counter() - began, 6)
-        _tell(
+        _emit_fit(
             emit,
             lambda: {
                 "model": type(estimator).__name__,
@@ -83,7 +83,7 @@ def _watch_xgboost(module: Any, emit: Emit) -> None:
             history = kwargs["evals_result"] = {}
         booster = plain(params, dtrain, num_boost_round, *args, **kwargs)
         seconds = round(time.perf_counter() - began, 6)
-        _tell(
+        _emit_fit(
             emit,
             lambda: {
                 "model": "xgboost",
@@ -102,7 +102,7 @@ def _watch_xgboost(module: Any, emit: Emit) -> None:
     module.train = train
 
 
-def _tell(emit: Emit, describe: Callable[[], dict[str, Any]]) -> None:
+def _emit_fit(emit: Emit, describe: Callable[[], dict[str, Any]]) -> None:
     """Emit a ``fit`` event with the fields that ``describe`` returns; an error in it does not affect the fit."""
     try:
         emit("fit", **describe())

@@ -124,8 +124,8 @@ class KnownRuns:
                 f"Changing param values is not allowed. Param with key='{pair['key']}' was already logged with "
                 f"value='{old}' for run ID='{write.run}'. Attempted logging new value '{pair['value']}'."
             )
-        told = [{"key": pair["key"], "old_value": old, "new_value": pair["value"]} for pair, old in changed]
-        return f"Changing param values is not allowed. Params were already logged='{told}' for run ID='{write.run}'."
+        changes = [{"key": pair["key"], "old_value": old, "new_value": pair["value"]} for pair, old in changed]
+        return f"Changing param values is not allowed. Params were already logged='{changes}' for run ID='{write.run}'."
 
     def _are_new(self, run: str, params: list[dict[str, Any]]) -> bool:
         """Return whether parameters contradict neither each other nor the run's known ones."""

@@ -189,7 +189,7 @@ def _check(place: Place, manifest: dict[str, Any], source: str) -> None:
 def _dump(uri: str, target: Path) -> None:
     """Write one database with PostgreSQL's own program, which gets the password from the environment."""
     address, how = _without_password(uri)
-    with _told("the database could not be read"):
+    with _as_settings_error("the database could not be read"):
         postgres.program("pg_dump", "--format=custom", "--no-owner", f"--file={target}", f"--dbname={address}", env=how)
 
 
@@ -197,7 +197,7 @@ def _load(uri: str, draft: str, dump: Path) -> None:
     """Load a dump into a new database beside the one at ``uri``."""
     ensure_database(uri, _renamed(uri, draft))
     address, how = _without_password(_renamed(uri, draft))
-    with _told("the backup's database could not be loaded"):
+    with _as_settings_error("the backup's database could not be loaded"):
         postgres.program("pg_restore", "--exit-on-error", "--no-owner", f"--dbname={address}", str(dump), env=how)
 
 
@@ -335,7 +335,7 @@ def _without_password(uri: str) -> tuple[str, dict[str, str]]:
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
+def _as_settings_error(what: str) -> Iterator[None]:
     """Raise a failure of PostgreSQL's program as `SettingsError` with its first line."""
     try:
         yield

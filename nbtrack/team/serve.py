@@ -132,13 +132,13 @@ def ensure_database(uri: str, *more: str) -> None:
                         cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
             return
         except psycopg2.OperationalError as error:
-            told = str(error).strip().splitlines()[-1]
-            if "password authentication failed" in told:
+            message = str(error).strip().splitlines()[-1]
+            if "password authentication failed" in message:
                 raise s.SettingsError(
                     f"the database at {where} refuses POSTGRES_PASSWORD: it still has the password of its first start"
                 ) from None
-            if "does not exist" in told or time.monotonic() > deadline:
-                raise s.SettingsError(f"no database answers at {where} ({told})") from None
+            if "does not exist" in message or time.monotonic() > deadline:
+                raise s.SettingsError(f"no database answers at {where} ({message})") from None
         time.sleep(0.5)
 
 

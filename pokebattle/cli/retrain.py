@@ -29,43 +29,45 @@ def command(version: str, parameters: tuple[tuple[str, str], ...]) -> int:
     something did not work.
     """
     known_version(version)  # refused before a server is started
-    told = retraining.Retraining(version)
+    state = retraining.Retraining(version)
     try:
-        _retrain(told, parameters)
+        _retrain(state, parameters)
     except Exception as error:  # the report contains any error
         traceback.print_exc()
-        told.outcome, told.reason = retraining.FAILED, f"{type(error).__name__}: {error}"
-    text, file = told.markdown(), project() / "build" / "retrain.md"
+        state.outcome, state.reason = retraining.FAILED, f"{type(error).__name__}: {error}"
+    text, file = state.markdown(), project() / "build" / "retrain.md"
     file.parent.mkdir(exist_ok=True)
     file.write_text(text, "utf-8")
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(summary).open("a", encoding="utf-8") as page:
             page.write(text)
-    said = f"{told.params}: {told.outcome}. {told.reason}\nreport: {os.path.relpath(file)}"
-    click.echo(said, err=told.exit_code != 0)
-    return told.exit_code
+    message = f"{state.params}: {state.outcome}. {state.reason}\nreport: {os.path.relpath(file)}"
+    click.echo(message, err=state.exit_code != 0)
+    return state.exit_code
 
 
-def _retrain(told: retraining.Retraining, parameters: tuple[tuple[str, str], ...]) -> None:
+def _retrain(state: retraining.Retraining, parameters: tuple[tuple[str, str], ...]) -> None:
     for name in [name for name, value in os.environ.items() if name.startswith("MLFLOW_") and not value]:
         del os.environ[name]  # GitHub sets secrets that a repository does not have to ""
     shared = "MLFLOW_TRACKING_URI" in os.environ
     if not shared:
         server.start(own=True)
     elif not server.answers(tracking_uri()):
-        told.reason = f"No MLflow server answers at {tracking_uri()}."
+        state.reason = f"No MLflow server answers at {tracking_uri()}."
         return
     os.environ["POKEBATTLE_TRACKING"] = "on"
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     output = project() / "build" / "retrain.ipynb"
     output.parent.mkdir(exist_ok=True)
     output.unlink(missing_ok=True)
-    code = train.execute(output, [("version", told.params), ("register_model", "True"), *parameters])
+    code = train.execute(output, [("version", state.params), ("register_model", "True"), *parameters])
     executed = read_json(output).get("metadata", {}).get("pokebattle", {}).get("execution", "")
-    told.run = closed_run(executed) if executed else {}
-    if code or told.run.get("status") != "FINISHED":
-        run = f"its run is {told.run.get('status') or told.run.get('away') or 'open'}" if told.run else "it has no run"
-        told.reason = f"train.ipynb ended with exit code {code}; {run}."
+    state.run = closed_run(executed) if executed else {}
+    if code or state.run.get("status") != "FINISHED":
+        run = (
+            f"its run is {state.run.get('status') or state.run.get('away') or 'open'}" if state.run else "it has no run"
+        )
+        state.reason = f"train.ipynb ended with exit code {code}; {run}."
         return
     commit, _ = code_version(project()) or ("", False)
-    retraining.advance(told, shared, retraining.reason(commit), on_gate=say)
+    retraining.advance(state, shared, retraining.reason(commit), on_gate=say)

@@ -123,14 +123,14 @@ def _registered(run: Mapping[str, Any]) -> tuple[str, int]:
     """Return name and number of the newest version that a run has registered."""
     name = str(run["params"]["model_name"])
     with promotion.connected(name) as rest:
-        found = [
+        versions = [
             version.number for version in stages.read(rest, name).versions.values() if version.run_id == run["run_id"]
         ]
-    if not found:
+    if not versions:
         raise RegistryError(
             f"run {run['run_id']} has registered no version of {name}: see `python -m pokebattle doctor`"
         )
-    return name, max(found)
+    return name, max(versions)
 
 
 def _results(metrics: Mapping[str, float]) -> list[str]:
@@ -145,22 +145,31 @@ def _results(metrics: Mapping[str, float]) -> list[str]:
     keys = {"model": {"accuracy": "test_accuracy"} | {name: name for name in ("log_loss", "excess_percent")}}
     keys |= {name.replace("_", " "): {figure: f"baseline_{name}_{figure}" for figure in FIGURES} for name in names}
     keys["Bayes limit"] = {"log_loss": "bayes_log_loss", "accuracy": "bayes_accuracy"}
-    named = {who: {figure: metrics[key] for figure, key in of.items() if key in metrics} for who, of in keys.items()}
-    named = {who: found for who, found in named.items() if found}
+    named = {
+        predictor: {figure: metrics[key] for figure, key in of.items() if key in metrics}
+        for predictor, of in keys.items()
+    }
+    named = {predictor: figures_of for predictor, figures_of in named.items() if figures_of}
     rows = [
-        [who, *(format(found[figure], form) if figure in found else "" for figure, (_, form) in FIGURES.items())]
-        for who, found in named.items()
+        [
+            predictor,
+            *(
+                format(figures_of[figure], form) if figure in figures_of else ""
+                for figure, (_, form) in FIGURES.items()
+            ),
+        ]
+        for predictor, figures_of in named.items()
     ]
     parts = [
         "## Result on the test part",
         description.table(("predictor", *(title for title, _ in FIGURES.values())), rows),
     ]
-    losses = {who: found["log_loss"] for who, found in named.items() if "log_loss" in found}
+    losses = {predictor: figures_of["log_loss"] for predictor, figures_of in named.items() if "log_loss" in figures_of}
     parts.append(chart("Log-loss, nats per battle", losses))
     excess = {
-        found[1].replace("_", " "): value
+        match[1].replace("_", " "): value
         for key, value in metrics.items()
-        if (found := POLICY.fullmatch(key)) and not key.startswith("baseline_")
+        if (match := POLICY.fullmatch(key)) and not key.startswith("baseline_")
     }
     if excess:
         parts.append(
@@ -200,6 +209,6 @@ def reason(commit: str) -> str:
     commit : str
         Hash of the commit; "" if unknown.
     """
-    found = [os.environ.get(name, "") for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")]
-    where = ", {}/{}/actions/runs/{}".format(*found) if all(found) else ""
+    job = [os.environ.get(name, "") for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")]
+    where = ", {}/{}/actions/runs/{}".format(*job) if all(job) else ""
     return f"retrained from commit {commit[:10] or 'unknown'}{where}"
