@@ -178,10 +178,10 @@ class Run:
 
     def wait_until_delivered(self) -> bool:
         """Wait until the server has received everything, as long as there is progress. Return whether it has."""
-        progress, seen, since = self._execution.progress, -1, time.monotonic()
+        progress, offset, since = self._execution.progress, -1, time.monotonic()
         while not self._execution.wait_until_received():
-            if progress.offset != seen:
-                seen, since = progress.offset, time.monotonic()
+            if progress.offset != offset:
+                offset, since = progress.offset, time.monotonic()
             away = progress.facts.get("away") or progress.facts.get("refused")
             if away or time.monotonic() - since > STANDSTILL:
                 return False

@@ -51,8 +51,8 @@ def problem(artifact_uri: str) -> str:
         return ""
     if (folder := _folder(artifact_uri)) is not None:
         return _locked(next(parent for parent in (folder, *folder.parents) if parent.exists()), artifact_uri)
-    if said := _with_mlflow(LOOK, artifact_uri):
-        return f"{_cannot_store(artifact_uri)} ({said})"
+    if reason := _with_mlflow(LOOK, artifact_uri):
+        return f"{_cannot_store(artifact_uri)} ({reason})"
     return ""
 
 
@@ -99,11 +99,11 @@ def upload(artifact_uri: str, path: str, chunks: Callable[[], Iterable[bytes]]) 
             file = Path(place) / Path(path).name
             _write(file, chunks())
             parent = str(Path(path).parent)
-            said = _with_mlflow(UPLOAD, artifact_uri, str(file), "" if parent == "." else parent)
+            reason = _with_mlflow(UPLOAD, artifact_uri, str(file), "" if parent == "." else parent)
     except OSError as error:
         raise ServerError(400, "NOT_WRITABLE", f"{path} cannot be written below {artifact_uri} ({error})") from error
-    if said:
-        raise ServerError(400, "NOT_PROXIED", f"{_cannot_store(artifact_uri)} ({said})")
+    if reason:
+        raise ServerError(400, "NOT_PROXIED", f"{_cannot_store(artifact_uri)} ({reason})")
 
 
 def _folder(artifact_uri: str) -> Path | None:

@@ -39,8 +39,8 @@ def wants_tracking(document: dict[str, Any]) -> bool:
         The notebook's JSON.
     """
     metadata = document.get("metadata", {})
-    own = metadata.get(METADATA_KEY)
-    switch = own.get("track") if isinstance(own, dict) else metadata.get(TRACK_KEY)
+    settings = metadata.get(METADATA_KEY)
+    switch = settings.get("track") if isinstance(settings, dict) else metadata.get(TRACK_KEY)
     return switch is not False
 
 

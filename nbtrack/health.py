@@ -45,8 +45,8 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Check everything that a tracked execution needs."""
-    here = [_switch(), *_settings(), _kernels(), *_other_kernels(), _papermill(), _spool()]
-    return [*here, *_server(), *_waiting(), *_set_aside()]
+    findings = [_switch(), *_settings(), _kernels(), *_other_kernels(), _papermill(), _spool()]
+    return [*findings, *_server(), *_waiting(), *_set_aside()]
 
 
 def _switch() -> Finding:
@@ -82,8 +82,10 @@ def _other_kernels() -> list[Finding]:
         spec = known["spec"]
         program = Path((spec.get("argv") or [""])[0])
         # a bare name is this environment's own Python: jupyter_client replaces it
-        own = spec.get("language") == "python" and (program.name == str(program) or _loads_extension(_prefix(program)))
-        if not own:
+        loads = spec.get("language") == "python" and (
+            program.name == str(program) or _loads_extension(_prefix(program))
+        )
+        if not loads:
             text = (
                 f"{name} ({spec.get('display_name', name)}) does not load the extension: papermill records its "
                 "executions without what happens in the kernel, other executions are not tracked"
@@ -106,13 +108,13 @@ def _papermill() -> Finding:
 
 def _spool() -> Finding:
     root = executions_dir()
-    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         fix = "set POKEBATTLE_STATE to a writable folder"
-        return Finding("spool", False, f"{root}: {there} is not writable ({error.strerror})", fix)
+        return Finding("spool", False, f"{root}: {existing} is not writable ({error.strerror})", fix)
     if not root.is_dir():
         return Finding("spool", True, f"{root} is empty")
     size, limit = spool_size(root), spool_limit()
@@ -153,11 +155,11 @@ def _artifacts(rest: MlflowRest) -> list[Finding]:
 
 def _open_runs(rest: MlflowRest) -> list[Finding]:
     """Find runs that are open on the server although no process writes to them."""
-    here = {one.start["execution"]: one for one in spool.waiting()}
+    waiting = {one.start["execution"]: one for one in spool.waiting()}
     found = []
     for run in rest.search_runs(f"attributes.status = 'RUNNING' and tags.`{EXECUTION}` != ''"):
         tags = tags_of(run)
-        if tags[EXECUTION] not in here:
+        if tags[EXECUTION] not in waiting:
             found += _open_run(run["info"], tags)
     return found
 
@@ -174,9 +176,9 @@ def _open_run(info: dict[str, Any], tags: dict[str, str]) -> list[Finding]:
                 f"`python -m nbtrack sync --close {info['run_id']}`",
             )
         ]
-    seen = float(tags.get(SEEN) or info["start_time"]) / 1000
-    if state == "elsewhere" and time.time() - seen > STALE:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen))
+    heartbeat = float(tags.get(SEEN) or info["start_time"]) / 1000
+    if state == "elsewhere" and time.time() - heartbeat > STALE:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(heartbeat))
         return [
             Finding(
                 "stale run",

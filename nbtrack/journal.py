@@ -58,7 +58,7 @@ def spool_size(folder: Path) -> int:
     return size
 
 
-_own = Masker({})  # this process's secrets, which another process that delivers may not know
+_masker = Masker({})  # this process's secrets, which another process that delivers may not know
 
 
 def secretless(value: Any) -> Any:
@@ -69,14 +69,14 @@ def secretless(value: Any) -> Any:
     value : object
         JSON value.
     """
-    _own.learn(os.environ)
-    return _own.known(value)
+    _masker.learn(os.environ)
+    return _masker.known(value)
 
 
 def secrets_known() -> int:
     """Return the number of secrets that this process knows now."""
-    _own.learn(os.environ)
-    return len(_own)
+    _masker.learn(os.environ)
+    return len(_masker)
 
 
 def mask_request(body: Any) -> Any:
@@ -87,17 +87,17 @@ def mask_request(body: Any) -> Any:
     body : object
         JSON body.
     """
-    _own.learn(os.environ)
-    masked = _own.known(body, here=False)
-    return _own.request(masked) if isinstance(masked, dict) else masked
+    _masker.learn(os.environ)
+    masked = _masker.known(body, names=False)
+    return _masker.request(masked) if isinstance(masked, dict) else masked
 
 
 def _line(kind: str, fields: dict[str, Any]) -> bytes:
     """Return one event as a line of the journal, with its time in ms since the epoch."""
-    _own.learn(os.environ)
+    _masker.learn(os.environ)
     if kind == "params":
-        _own.learn(fields["values"])
-    event = {"kind": kind, "time": int(time.time() * 1000), **_own.known(fields, here=kind not in NAMING)}
+        _masker.learn(fields["values"])
+    event = {"kind": kind, "time": int(time.time() * 1000), **_masker.known(fields, names=kind not in NAMING)}
     return json.dumps(event, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 

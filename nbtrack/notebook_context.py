@@ -397,16 +397,16 @@ def _from_program(first: str) -> Context | None:
     programs = [Path(word).name for word in command[:4]]
     if not programs or not programs[0].startswith("python") or any(name.startswith(FOR_PEOPLE) for name in programs):
         return None
-    here = sorted(Path.cwd().glob("*.ipynb"))
-    for named in (_named(command, folder), here, sorted(folder.glob("*.ipynb"))):
+    in_folder = sorted(Path.cwd().glob("*.ipynb"))
+    for named in (_named(command, folder), in_folder, sorted(folder.glob("*.ipynb"))):
         documents = {path: read_json(path) for path in named if _mentions(path, first)}
         alike = [path for path, document in documents.items() if _first_source(document) == first.strip()]
         if off := [path for path in alike if not wants_tracking(documents[path])]:
             return Context("kernel", off[0], documents[off[0]])
         if len(alike) == 1:
             return Context("kernel", alike[0], documents[alike[0]])
-    if len(here) == 1 and Path.cwd() != folder:  # a folder made for this execution; the first cell was injected
-        return Context("kernel", here[0], read_json(here[0]))
+    if len(in_folder) == 1 and Path.cwd() != folder:  # a folder made for this execution; the first cell was injected
+        return Context("kernel", in_folder[0], read_json(in_folder[0]))
     script = command[1] if len(command) > 1 and command[1].endswith(".py") else ""
     return Context("kernel", title=Path(script).stem)
 
@@ -441,9 +441,9 @@ def _chosen(executor: str, named: list[Path], first: str, parent: int, since: fl
     """
     if executor == "papermill":  # the second one is its output
         named = named[:1]
-    here = [path for path in named if path.parent.resolve() == Path.cwd()] or named
-    documents = {path: read_json(path) for path in here}
-    alike = [path for path in here if _first_source(documents[path]) == first.strip()] or here
+    in_folder = [path for path in named if path.parent.resolve() == Path.cwd()] or named
+    documents = {path: read_json(path) for path in in_folder}
+    alike = [path for path in in_folder if _first_source(documents[path]) == first.strip()] or in_folder
     if len(alike) > 1:
         if off := [path for path in alike if not wants_tracking(documents[path])]:
             return Context(executor, off[0], documents[off[0]])

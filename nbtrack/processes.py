@@ -254,12 +254,12 @@ def _counter_files(pid: int, root: Path) -> Iterator[Path]:
     mount = root / "sys" / "fs" / "cgroup"
     for _, controllers, path in sorted(line.split(":", 2) for line in lines if line.count(":") >= 2):  # v2 is line 0
         # In a container the path can be the host's while the mount is the container's own cgroup: use its root then.
-        own = Path(path.lstrip("/"))
+        relative = Path(path.lstrip("/"))
         if not controllers:  # v2; without a memory controller, the nearest cgroup above that has one counts
-            folders = [place / part for place in (mount, mount / "unified") for part in (own, *own.parents)]
+            folders = [place / part for place in (mount, mount / "unified") for part in (relative, *relative.parents)]
             yield from (folder / "memory.events" for folder in folders)
         elif "memory" in controllers.split(","):
-            yield from (mount / "memory" / part / "memory.oom_control" for part in (own, Path()))
+            yield from (mount / "memory" / part / "memory.oom_control" for part in (relative, Path()))
 
 
 class _Status(NamedTuple):

@@ -307,8 +307,8 @@ def _mlflow() -> Any:
 
 def _logging(model: Any, model_type: str | None) -> Callable[..., Any]:
     """Return the function that logs this kind of model."""
-    own = next(filter(None, (model_logger(model) for model_logger in functions("model_logger"))), None)
-    is_xgboost = own is not None or _is_of(model, "xgboost", "Booster", "XGBModel")
+    of_plugin = next(filter(None, (model_logger(model) for model_logger in functions("model_logger"))), None)
+    is_xgboost = of_plugin is not None or _is_of(model, "xgboost", "Booster", "XGBModel")
     fits = {"xgboost": is_xgboost, "sklearn": _is_of(model, "sklearn.base", "BaseEstimator")}
     if model_type not in (None, *fits):
         near = get_close_matches(str(model_type), fits, 1, 0.0)[0]
@@ -316,7 +316,7 @@ def _logging(model: Any, model_type: str | None) -> Callable[..., Any]:
     if not (fits[model_type] if model_type else any(fits.values())):
         wanted = f"a fitted {model_type} model" if model_type else "an XGBoost or a scikit-learn model"
         raise ValueError(f"model: expected {wanted}, got {type(model).__module__}.{type(model).__qualname__}")
-    return own or (_log_xgboost if is_xgboost else _log_sklearn)
+    return of_plugin or (_log_xgboost if is_xgboost else _log_sklearn)
 
 
 def _is_of(model: Any, module: str, *names: str) -> bool:

@@ -115,23 +115,23 @@ class Masker:
         """Return the number of learned strings."""
         return len(self._values)
 
-    def known(self, value: Any, here: bool = True) -> Any:
+    def known(self, value: Any, names: bool = True) -> Any:
         """Return a JSON value with the learned secrets masked.
 
         Parameters
         ----------
         value : object
             JSON value.
-        here : bool
-            If false, mask only below keys named ``value``, so that names stay readable.
+        names : bool
+            Whether names are masked, too; if false, only what is below keys named ``value``.
         """
         if not self._values:
             return value
-        if isinstance(value, str) and here:
+        if isinstance(value, str) and names:
             return self._known(value)
         if isinstance(value, dict):
-            return {key: self.known(item, here or key == "value") for key, item in value.items()}
-        return [self.known(item, here) for item in value] if isinstance(value, list | tuple) else value
+            return {key: self.known(item, names or key == "value") for key, item in value.items()}
+        return [self.known(item, names) for item in value] if isinstance(value, list | tuple) else value
 
     def _known(self, text: str) -> str:
         for value in self._values:

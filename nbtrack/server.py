@@ -152,8 +152,8 @@ def _spawn() -> tuple[dict[str, Any], list[str]]:
         "--artifacts-destination",
         str(folder / "artifacts"),
     ]
-    own = {k: v for k, v in os.environ.items() if k not in {env_vars.TRACKING_URI, env_vars.RUN_ID}}
-    record = spawn(command, own | env_vars.SERVER_SWITCHES, folder, port)
+    variables = {k: v for k, v in os.environ.items() if k not in {env_vars.TRACKING_URI, env_vars.RUN_ID}}
+    record = spawn(command, variables | env_vars.SERVER_SWITCHES, folder, port)
     write_atomically(state_dir() / "server.json", json.dumps(record))
     (folder / "port").write_text(f"{port}\n")
     return record, remarks

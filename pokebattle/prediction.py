@@ -56,15 +56,15 @@ def predict(model: BattleWinner, species_a: str, species_b: str, policy: str = "
     PredictionError
         If a species is unknown or has no damaging move, both are the same, or the policy is unknown.
     """
-    own = model.species_
-    names = (dex.species() if own is None else own)["name"]
-    if own is None:
+    own_species = model.species_
+    names = (dex.species() if own_species is None else own_species)["name"]
+    if own_species is None:
         names = names[names.index.isin(list(damaging_moves()))]
     a, b = (_find(text, names, place) for text, place in ((species_a, "species_a"), (species_b, "species_b")))
     if a == b:
         raise PredictionError(f"species_b: expected another species than species_a, got {species_b!r} twice")
     matchup, moves = pd.DataFrame({"species_a": [a], "species_b": [b]}), ["", ""]
-    if own is None:
+    if own_species is None:
         used = _moves(a, b, policy)
         matchup = matchup.assign(move_a=used[0], move_b=used[1], policy=policy)[MATCHUP]
         known = dex.moves()["name"]

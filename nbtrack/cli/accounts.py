@@ -71,5 +71,5 @@ def _set(server: accounts.AccountsClient, action: str, account: s.Login, role: s
 def _uri(settings: dict[str, str]) -> str:
     """Return the shared server's address: ``MLFLOW_TRACKING_URI``, else that of this machine."""
     record = read_json(s.folder() / "server.json").get("uri")
-    here = f"http://127.0.0.1:{settings.get('MLFLOW_PORT') or 5000}"
-    return str(os.environ.get("MLFLOW_TRACKING_URI") or record or here).rstrip("/")
+    default = f"http://127.0.0.1:{settings.get('MLFLOW_PORT') or 5000}"
+    return str(os.environ.get("MLFLOW_TRACKING_URI") or record or default).rstrip("/")

@@ -22,9 +22,9 @@ def command(action: str, own: bool, background: bool) -> int:
         click.echo(f"stopped the MLflow server at {uri}" if (uri := server.stop()) else "no MLflow server to stop")
         return 0
     if action == "status":
-        there = server.answers(tracking_uri())
-        click.echo(f"{tracking_uri()}: {'an MLflow server answers' if there else 'no MLflow server answers'}")
-        return 0 if there else 1
+        running = server.answers(tracking_uri())
+        click.echo(f"{tracking_uri()}: {'an MLflow server answers' if running else 'no MLflow server answers'}")
+        return 0 if running else 1
     uri, remarks = server.start(not background, own)
     spool.call_drainer()
     for remark in remarks:

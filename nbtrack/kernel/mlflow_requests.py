@@ -243,8 +243,8 @@ class TrackedRequests:
             raise self.module.MlflowException(f"{execution.uri} accepts no traces at the moment")
         if not write.name:  # not a request that the sender can deliver
             return 200, {}
-        if said := self.runs.param_conflict(write):
-            return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": said}
+        if conflict := self.runs.param_conflict(write):
+            return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": conflict}
         try:
             return self._keep(request, {"doubtful": True, "began": began} if doubtful else {})
         except Exception as error:
@@ -306,11 +306,11 @@ class TrackedRequests:
         write, name = request.write, request.name
         self.runs.sent(write)
         self.offline.follow(write)
-        own, experiment_id = request.execution, str(write.body.get("experiment_id"))
-        if (name == "runs/delete" and own.owns(write.run)) or (
-            name == "experiments/delete" and own.is_in_experiment(experiment_id)
+        execution, experiment_id = request.execution, str(write.body.get("experiment_id"))
+        if (name == "runs/delete" and execution.owns(write.run)) or (
+            name == "experiments/delete" and execution.is_in_experiment(experiment_id)
         ):
-            own.deleted = True
+            execution.deleted = True
         if request.method == "POST" and (kind := CREATIONS.get(name)):
             whole = response.json()
             self.offline.remember(kind, whole)

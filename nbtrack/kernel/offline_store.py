@@ -162,8 +162,8 @@ class KnownEntities:
         if kind == "model" and not body.get("name"):
             body["name"] = _random_name()
         if not unclear:  # otherwise the sender recognises it by what was sent
-            own = [{"key": LOCAL_ID, "value": token}] if kind in {"run", "model", "version"} else []
-            sent = body | {"tags": [*body["tags"], *own]} if body["tags"] or own else sent
+            id_tags = [{"key": LOCAL_ID, "value": token}] if kind in {"run", "model", "version"} else []
+            sent = body | {"tags": [*body["tags"], *id_tags]} if body["tags"] or id_tags else sent
         known = {"known": self._server_ids(kind)} if unclear else {}
         execution.emit(
             "call", method="POST", path=path, body=sent, token=token, creates=kind, root=root, **unclear, **known

@@ -157,12 +157,12 @@ class ExecutedNotebook:
     def _fill(self) -> None:
         """Assign every executed cell to its position."""
         places, with_ids = Places(self.document), self.document["nbformat_minor"] >= 5
-        own: list[Entry] = [{"cell": cell} for cell in self.document["cells"]]
-        entries, before = list(own), -1
+        saved: list[Entry] = [{"cell": cell} for cell in self.document["cells"]]
+        entries, before = list(saved), -1
         added: dict[str | None, Entry] = {}
         for run in self.executed:
             place = places.find(run.id, run.source)
-            entry: Entry | None = added.get(run.id) if place is None else own[place]
+            entry: Entry | None = added.get(run.id) if place is None else saved[place]
             if entry is None:
                 name = {"id": f"ran-{before + 1}-{run.started}"} if with_ids else {}
                 entry = {"cell": {"cell_type": "code", **name, "metadata": {}}}

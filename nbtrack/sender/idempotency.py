@@ -174,8 +174,8 @@ def _logged_model_deleted(rest: MlflowRest, body: Mapping[str, Any], at: int) ->
 
 def _logged_model_params(rest: MlflowRest, body: Mapping[str, Any], at: int) -> Seen:
     found = _logged_model(rest, body)
-    there = _pairs((found or {}).get("model", {}).get("data", {}).get("params"))
-    return {} if found and _pairs(body.get("params")).items() <= there.items() else None
+    logged = _pairs((found or {}).get("model", {}).get("data", {}).get("params"))
+    return {} if found and _pairs(body.get("params")).items() <= logged.items() else None
 
 
 LOOKS: dict[str, Callable[[MlflowRest, Mapping[str, Any], int], Seen]] = {

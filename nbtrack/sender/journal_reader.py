@@ -220,7 +220,7 @@ class JournalReader:
             values[tags.PARENT_EXECUTION] = parent
             if known := read_json(execution_folder(parent) / "run.json").get("run_id"):
                 values[tags.PARENT_RUN] = known
-        code = self.provenance.seen
+        code = self.provenance.at_start
         if code.get("commit"):
             values |= {tags.COMMIT: code["commit"], tags.DIRTY: str(code["dirty"]).lower()}
             self._dirty = bool(code["dirty"])
@@ -308,12 +308,14 @@ class JournalReader:
     def _failure(self, cell: ExecutedCell, why: str = "") -> str:
         """Return a line that names a failed cell; a script's block has no number."""
         error = cell.error or {}
-        said = ": ".join(filter(None, [error.get("ename"), str(error.get("evalue") or "")])) or why or "no error shown"
+        error_text = (
+            ": ".join(filter(None, [error.get("ename"), str(error.get("evalue") or "")])) or why or "no error shown"
+        )
         where = "The script" if self.is_script else f"Cell [{' ' if cell.count is None else cell.count}]"
-        return f"**{where} failed:** {self._quoted(said)}"
+        return f"**{where} failed:** {self._quoted(error_text)}"
 
-    def _quoted(self, said: str) -> str:
-        first = next(iter(said.splitlines()), "")
+    def _quoted(self, text: str) -> str:
+        first = next(iter(text.splitlines()), "")
         return f"`{self.masker.text(first)[:300].replace('`', chr(39))}`"
 
     # -- parameters, metrics, data ---------------------------------------------------------------

@@ -48,7 +48,7 @@ class Batch(Item):
         names = list(dict.fromkeys(_name(part) for part in parts))
         if len(names) > 1:
             first = set(names[: len(names) // 2])
-            cut = [[part for part in parts if (_name(part) in first) == here] for here in (True, False)]
+            cut = [[part for part in parts if (_name(part) in first) == in_first] for in_first in (True, False)]
         else:
             cut = [parts[:1], parts[1:]]
         return [_batch(self.run, some) for some in cut] if len(parts) > 1 else []

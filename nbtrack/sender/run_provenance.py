@@ -54,7 +54,7 @@ class Provenance:
         self.used: dict[str, set[str]] = {}
 
     @functools.cached_property
-    def seen(self) -> dict[str, Any]:
+    def at_start(self) -> dict[str, Any]:
         """Commit, dirty flag, lock, Python, packages and ``diff`` (without the notebook) when the execution began.
 
         The notebook itself is judged by the cells that ran: its file may lack cells that run and contain cells that do
@@ -65,7 +65,7 @@ class Provenance:
         commit = head(self.place)
         changed = changed_files(self.place, commit) if commit else []
         unknown = bool(commit and self.path and not is_committed(self.path))
-        seen = {
+        recorded = {
             "commit": commit,
             "dirty": bool(changed) or unknown,
             "unknown": unknown,
@@ -75,12 +75,12 @@ class Provenance:
             "python": platform.python_version() if self.prefix else "",
             "packages": installed(Path(self.prefix)) if self.prefix else [],
         }
-        self._keep(seen)
-        return seen
+        self._keep(recorded)
+        return recorded
 
-    def _keep(self, seen: dict[str, Any]) -> None:
+    def _keep(self, recorded: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the disk is full
-            write_atomically(self.file, json.dumps(seen))
+            write_atomically(self.file, json.dumps(recorded))
 
     def _diff(self, commit: str, changed: Sequence[Path]) -> str:
         """Return the patch of all differences except the notebook's."""
@@ -96,16 +96,16 @@ class Provenance:
         attempt : int
             The attempt, from 1.
         """
-        later = self.seen.setdefault("later", {})
-        if self.seen.get("commit") and str(attempt) not in later:
-            changed = changed_files(self.place, self.seen["commit"])
-            later[str(attempt)] = self._diff(self.seen["commit"], changed)
-            self._keep(self.seen)
+        later = self.at_start.setdefault("later", {})
+        if self.at_start.get("commit") and str(attempt) not in later:
+            changed = changed_files(self.place, self.at_start["commit"])
+            later[str(attempt)] = self._diff(self.at_start["commit"], changed)
+            self._keep(self.at_start)
 
     @functools.cached_property
     def committed(self) -> list[dict[str, Any]] | None:
         """The code cells of the committed notebook, without those marked ``# no-track``; None if no commit has it."""
-        commit = self.seen.get("commit")
+        commit = self.at_start.get("commit")
         cells = committed_cells(self.notebook, commit) if self.notebook and commit else None
         return None if cells is None else without_secrets({"cells": cells}).get("cells", [])
 
@@ -159,11 +159,11 @@ class Provenance:
         dirty : bool
         patch : str
         """
-        seen = self.seen
-        if not seen.get("commit"):
+        recorded = self.at_start
+        if not recorded.get("commit"):
             return False, ""
-        diff = self._of_used_files(str(seen.get("later", {}).get(str(attempt), seen["diff"])))
-        if seen.get("unknown") and self.path:
+        diff = self._of_used_files(str(recorded.get("later", {}).get(str(attempt), recorded["diff"])))
+        if recorded.get("unknown") and self.path:
             return True, f"# notebook that no commit holds: {self.path.name}\n{diff}"
         if self.notebook is None or self.committed is None:
             return bool(diff), diff

@@ -96,8 +96,8 @@ def _shutdown_cause(reader: JournalReader) -> str:
 
 def _driver_cause(reader: JournalReader) -> str:
     executor, why = reader.start["executor"], (reader.kernel_end or {}).get("parent_cause", "")
-    who = "the program that started the kernel" if executor == "kernel" else executor
-    return f"{who} ended ({why.removeprefix('the process ended, ') or 'cause unknown'})"
+    program = "the program that started the kernel" if executor == "kernel" else executor
+    return f"{program} ended ({why.removeprefix('the process ended, ') or 'cause unknown'})"
 
 
 def _failed_cell(reader: JournalReader, last: ExecutedCell | None) -> ExecutedCell | None:

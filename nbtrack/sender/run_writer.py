@@ -195,7 +195,7 @@ class RunWriter:
         by_hand = self.start["executor"] in {"jupyterlab", "vscode"}
         saved = read_json(Path(reader.start["notebook"])) if by_hand else {}
         document = saved or reader.document
-        if reader.provenance.seen.get("commit"):
+        if reader.provenance.at_start.get("commit"):
             run_tags[tags.DIRTY] = str(self._code[0]).lower()
         if document.get("cells"):
             run_tags[tags.ORDER] = order(reader.cells, document["cells"])
@@ -282,7 +282,7 @@ class RunWriter:
             texts["fits.json"] = _json(reader.masker.json(reader.numbered_fits()))
         if patch := self._code[1]:
             texts["code.patch"] = patch
-        if packages := reader.provenance.seen.get("packages"):
+        if packages := reader.provenance.at_start.get("packages"):
             texts["packages.txt"] = "\n".join(packages) + "\n"
         for manifest in reader.manifests:
             texts[f"data/{manifest.get('name', 'manifest')}.json"] = _json(manifest)

@@ -353,8 +353,8 @@ class Sender:
 
     def _note_refusal(self, call: Call, error: ServerError) -> None:
         if call.token and error.permanent:
-            said = {"error_code": error.code, "message": error.message}
-            self.progress.note(answers={call.token: {"status": error.status, "body": said}})
+            body = {"error_code": error.code, "message": error.message}
+            self.progress.note(answers={call.token: {"status": error.status, "body": body}})
 
     def _may_be_repeated(self, call: Call) -> bool:
         """Return whether a request may already have been carried out."""
@@ -445,8 +445,8 @@ class Sender:
         error : Exception
             Why it cannot be delivered.
         """
-        said = str(error) if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
-        entry: dict[str, Any] = {"what": self.translate_text(str(item)), "error": said}
+        reason = str(error) if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
+        entry: dict[str, Any] = {"what": self.translate_text(str(item)), "error": reason}
         passing = isinstance(error, ServerError) and (error.denied or not error.permanent)
         if isinstance(item, File) and (kept := self._kept(item)):
             entry["file"] = kept

@@ -100,8 +100,8 @@ class AccountsClient(MlflowRest):
         """
         self.update_roles()
         remarks, known = [], {account.name: account for account in self.listed()}
-        for who, role in (("TEAM", "team"), ("PROMOTER", "promoter")):
-            wanted, variable = login(settings, who), PASSWORDS[who]
+        for kind, role in (("TEAM", "team"), ("PROMOTER", "promoter")):
+            wanted, variable = login(settings, kind), PASSWORDS[kind]
             if wanted.name not in known:
                 self.add(wanted, role)
                 remarks.append(f"created the account {wanted.name} ({role}); its password is {variable}")
@@ -212,8 +212,8 @@ class AccountsClient(MlflowRest):
             If the password is not allowed, or the server refuses or does not answer.
         """
         check_password(account.password)
-        own = {"current_password": self.account.password} if account.name == self.account.name else {}
-        self._ask("PATCH", "users/update-password", username=account.name, password=account.password, **own)
+        proof = {"current_password": self.account.password} if account.name == self.account.name else {}
+        self._ask("PATCH", "users/update-password", username=account.name, password=account.password, **proof)
 
     def remove(self, name: str) -> None:
         """Delete an account; what it wrote remains.

@@ -258,10 +258,10 @@ def _refused_file(asked: Request, path: str) -> str:
 def database_problem() -> str:
     """Read a table of each database; return which database does not answer, or an empty string."""
     looks = (("MLflow's", handlers._get_tracking_store, "experiments"), ("the accounts'", lambda: auth.store, "users"))
-    for whose, store, table in looks:
+    for owner, store, table in looks:
         try:
             with store().ManagedSessionMaker() as session:
                 session.execute(sqlalchemy.text(f"SELECT 1 FROM {table} LIMIT 1"))
         except (sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
-            return f"{whose} database does not answer ({type(error).__name__})"
+            return f"{owner} database does not answer ({type(error).__name__})"
     return ""

@@ -179,8 +179,8 @@ def _check(place: Place, manifest: dict[str, Any], source: str) -> None:
             f"{source} was written by MLflow {manifest['mlflow']}, this is {version('mlflow')}: "
             f"restore it with {manifest['mlflow']}"
         )
-    here = "in this file" if place.folder else place.artifacts
-    if manifest["artifacts"] != here:
+    current = "in this file" if place.folder else place.artifacts
+    if manifest["artifacts"] != current:
         raise SettingsError(
             f"{source} comes from a server with artifacts {manifest['artifacts']}; here they are in {place.artifacts}"
         )

@@ -61,8 +61,8 @@ def start() -> tuple[str, list[str]]:
     if filled := s.write_env(s.env_file(), project() / ".env.example"):
         remarks.append(f"{s.env_file()} contains new random secrets: {', '.join(filled)}")
     settings = s.load()
-    for who in ("ADMIN", "TEAM", "PROMOTER"):
-        s.login(settings, who)
+    for kind in ("ADMIN", "TEAM", "PROMOTER"):
+        s.login(settings, kind)
     with _alone():
         uri = _database(settings)
         record = _record()
@@ -161,10 +161,10 @@ def status() -> list[Part]:
     if settings.get(s.BACKEND_STORE, "").strip():
         database = Part("database", True, "elsewhere (MLFLOW_BACKEND_STORE_URI)")
     else:
-        there = postgres.runs(s.folder() / "postgres")
-        database = Part("database", there, "PostgreSQL runs" if there else "PostgreSQL does not run")
-    there = server.process(record) is not None
-    process = Part("server", there, f"process {record['pid']}" if there else "no process of this checkout")
+        running = postgres.runs(s.folder() / "postgres")
+        database = Part("database", running, "PostgreSQL runs" if running else "PostgreSQL does not run")
+    running = server.process(record) is not None
+    process = Part("server", running, f"process {record['pid']}" if running else "no process of this checkout")
     problem = health(uri, record.get("boot"))
     accounts_ = Part(
         "accounts",

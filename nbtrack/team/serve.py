@@ -98,8 +98,8 @@ def environment(settings: Mapping[str, str], uri: str) -> None:
     for name in s.S3:
         if settings.get(name):
             os.environ[name] = settings[name]
-    own = {s.BACKEND_STORE: uri, s.ALLOWED_HOSTS: s.allowed_hosts(settings), s.FAIL_CLOSED: "true"}
-    os.environ |= own | env_vars.SERVER_SWITCHES
+    variables = {s.BACKEND_STORE: uri, s.ALLOWED_HOSTS: s.allowed_hosts(settings), s.FAIL_CLOSED: "true"}
+    os.environ |= variables | env_vars.SERVER_SWITCHES
 
 
 def ensure_database(uri: str, *more: str) -> None:

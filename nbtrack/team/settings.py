@@ -21,8 +21,8 @@ AUTH_DATABASE, AUTH_CONFIG = "MLFLOW_AUTH_DATABASE_URI", "MLFLOW_AUTH_CONFIG_PAT
 AUTH_ADMIN_USERNAME = "MLFLOW_AUTH_ADMIN_USERNAME"
 AUTH_ADMIN_PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
 SECRET_KEY = "MLFLOW_FLASK_SERVER_SECRET_KEY"
-USERNAMES = {who: f"MLFLOW_{who}_USERNAME" for who in ("ADMIN", "TEAM", "PROMOTER")}
-PASSWORDS = {who: f"MLFLOW_{who}_PASSWORD" for who in USERNAMES}
+USERNAMES = {kind: f"MLFLOW_{kind}_USERNAME" for kind in ("ADMIN", "TEAM", "PROMOTER")}
+PASSWORDS = {kind: f"MLFLOW_{kind}_PASSWORD" for kind in USERNAMES}
 DATABASE_USER, DATABASE_PASSWORD, DATABASE_NAME = "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"
 DATABASE_HOST, DATABASE_PORT = "POSTGRES_HOST", "POSTGRES_PORT"
 S3 = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
@@ -214,26 +214,26 @@ def check_name(value: str) -> None:
         )
 
 
-def login(settings: Mapping[str, str], who: str) -> Login:
+def login(settings: Mapping[str, str], kind: str) -> Login:
     """Return name and password of an account in the settings.
 
     Parameters
     ----------
     settings : mapping of str to str
         As in ``.env``.
-    who : {"ADMIN", "TEAM", "PROMOTER"}
+    kind : {"ADMIN", "TEAM", "PROMOTER"}
 
     Raises
     ------
     SettingsError
         If name or password is missing or not allowed.
     """
-    name = need(settings, USERNAMES[who])
+    name = need(settings, USERNAMES[kind])
     try:
         check_name(name)
     except SettingsError as error:
-        raise SettingsError(f"{USERNAMES[who]}: {error}") from None
-    return Login(name, password(settings, PASSWORDS[who]))
+        raise SettingsError(f"{USERNAMES[kind]}: {error}") from None
+    return Login(name, password(settings, PASSWORDS[kind]))
 
 
 def with_accounts(settings: Mapping[str, str]) -> bool:

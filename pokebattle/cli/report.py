@@ -44,11 +44,11 @@ def show(path: Path) -> int:
     for cell in notebook["cells"]:
         if "result" in cell["metadata"].get("tags", []):
             click.echo("".join(_texts(cell)), nl=False)
-    own = notebook["metadata"].get("pokebattle")
-    if own is None:  # not tracked: the notebook is as papermill wrote it
+    settings = notebook["metadata"].get("pokebattle")
+    if settings is None:  # not tracked: the notebook is as papermill wrote it
         click.echo("run: a notebook without `pokebattle` metadata names none; see `python -m pokebattle runs`")
         return 0
-    if (execution := own.get("execution")) is None:
+    if (execution := settings.get("execution")) is None:
         click.echo("run: none, this execution was not tracked")
         return 0
     record = closed_run(execution)

@@ -67,13 +67,13 @@ def fit_and_judge(
         As from `evaluation.evaluate`, with a first column protocol; the predictors are the feature sets.
     """
     tables: dict[str, pd.DataFrame] = {}
-    seen: list[tuple[pd.DataFrame, dict[str, BattleWinner]]] = []
+    fitted: list[tuple[pd.DataFrame, dict[str, BattleWinner]]] = []
     for protocol, battles in sets.items():
         training = battles.training
-        models = next((models for known, models in seen if known.equals(training)), None)
+        models = next((models for known, models in fitted if known.equals(training)), None)
         if models is None:  # the two unseen protocols have the same training part
             models = {name: _fitted(estimator, name, training) for name in FEATURE_SETS}
-            seen.append((training, models))
+            fitted.append((training, models))
         test = tests[protocol]
         tables[protocol] = evaluate(
             test,

@@ -581,11 +581,11 @@ def learning_curve(
     for size in (max(1, len(rest) >> halvings) for halvings in reversed(range(n_points))):
         part, known = rest.head(size), numbers[:, others[:size]]
         fitted = clone(model).fit(known, part["wins_a"], part["n_battles"], species)
-        seen, unseen = (
+        train_loss, held_out_loss = (
             _with_interval(all_metrics(matchups, fitted.predict_proba(described)[:, 1], w)).loc["log_loss"]
             for matchups, described, w in ((part, known, None), (held_out, new, weights))
         )
-        rows.append((size, seen["value"], unseen["value"], unseen["low"], unseen["high"]))
+        rows.append((size, train_loss["value"], held_out_loss["value"], held_out_loss["low"], held_out_loss["high"]))
     table = pd.DataFrame(rows, columns=["n_matchups", "training", "held_out", "low", "high"])
     return table.assign(bayes=bayes_limit(held_out)["log_loss"].iloc[0]) if has_limit(held_out) else table
 

@@ -202,15 +202,15 @@ def check(model: type[Params], values: Mapping[str, Any], places: Mapping[str, s
 
 def _check_dataset(params: Params, places: Mapping[str, str]) -> None:
     """Check combinations of keys: `tables` and `features` must fit `dataset`."""
-    own = params.dataset == "tables"
-    if own and params.tables is None:
+    own_battles = params.dataset == "tables"
+    if own_battles and params.tables is None:
         needed = [name for name, field in Tables.model_fields.items() if field.is_required()]
         raise ParamsError(f"{places['dataset']}tables: expected {', '.join(needed)}, as dataset is tables, got none")
-    if not own and params.tables is not None:
+    if not own_battles and params.tables is not None:
         raise ParamsError(
             f"{places['dataset']}dataset: expected tables, as the files of `tables` are given, got {params.dataset!r}"
         )
-    if own and params.features != "raw":
+    if own_battles and params.features != "raw":
         raise ParamsError(
             f"{places['features']}features: expected raw, as dataset is tables, got {params.features!r}, "
             "which needs the game's own species and moves"

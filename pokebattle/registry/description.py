@@ -28,9 +28,9 @@ def of_version(description: str, events: Sequence[Mapping[str, Any]] = (), gates
     gates : str
         The new report, see `gate_report.Report.markdown`.
     """
-    own, sections = _sections(description)
+    text_before, sections = _sections(description)
     gates = gates or sections.get(GATES, "")
-    head = [own] + ([f"{GATES}\n\n{gates}"] if gates else [])
+    head = [text_before] + ([f"{GATES}\n\n{gates}"] if gates else [])
     rows = [
         (event["when"][:19].replace("T", " "), f"{event['from']} → {event['to']}", event["by"], event["why"])
         for event in events
@@ -47,13 +47,13 @@ def of_model(model: Model, holders: Mapping[str, Version]) -> str:
     holders : mapping of str to Version
         The version in each stage, lowest stage first. The gates of the last one are included if there is room.
     """
-    own, _ = _sections(model.description)
+    text_before, _ = _sections(model.description)
     rows = []
     for stage, version in reversed([*holders.items()]):
         last = version.events[-1] if version.events else {"when": "", "by": "", "why": ""}
         link = f"[version {version.number}](#/models/{model.name}/versions/{version.number})"
         rows.append((stage, link, last["when"][:19].replace("T", " "), last["by"], last["why"]))
-    text = _fitted([own], STAGES, ("stage", "version", "since, UTC", "who", "why"), rows)
+    text = _fitted([text_before], STAGES, ("stage", "version", "since, UTC", "who", "why"), rows)
     if holders:
         highest = list(holders.values())[-1]
         gates = _sections(highest.description)[1].get(GATES, "")
@@ -87,7 +87,7 @@ def _fitted(head: Sequence[str], heading: str, heads: Sequence[str], rows: Seque
 
 def _sections(description: str) -> tuple[str, dict[str, str]]:
     """Split a description into the text that people wrote and the sections under our headings."""
-    own, heading = "", ""
+    text_before, heading = "", ""
     sections: dict[str, str] = {}
     for line in description.splitlines():
         if line in (GATES, HISTORY, STAGES):
@@ -95,8 +95,8 @@ def _sections(description: str) -> tuple[str, dict[str, str]]:
         elif heading:
             sections[heading] = sections.get(heading, "") + line + "\n"
         else:
-            own += line + "\n"
-    return own.strip(), {name: text.strip() for name, text in sections.items()}
+            text_before += line + "\n"
+    return text_before.strip(), {name: text.strip() for name, text in sections.items()}
 
 
 def _cell(text: str) -> str:

@@ -80,11 +80,11 @@ class GateChecks:
     @property
     def judged_on(self) -> str:
         """Return a sentence about the battles on which the version was judged; "" before they are loaded."""
-        own = self.__dict__.get("judging_set")
-        if own is None:
+        battles = self.__dict__.get("judging_set")
+        if battles is None:
             return ""
-        n = int(own.matchups["n_battles"].sum()) if len(own.matchups) else 0
-        return f"On {own.n_pairs:,} pairs of species, {n:,} battles: {own.source}."
+        n = int(battles.matchups["n_battles"].sum()) if len(battles.matchups) else 0
+        return f"On {battles.n_pairs:,} pairs of species, {n:,} battles: {battles.source}."
 
     def measured(self) -> Iterator[Gate]:
         """Yield every gate as soon as it is measured."""
@@ -258,10 +258,10 @@ class GateChecks:
         if holder in (None, self.version.number):
             raise MeaninglessError("no other version is in Production")
         other = self._rival(holder)
-        own = self.judging_set
+        battles = self.judging_set
         if other.params.dataset != self.params.dataset:
-            own = judging_set.common_battles(self.params, own, self.rest, self.run["info"]["run_id"])
-        shared = own.without(other.battles).without(self.battles)
+            battles = judging_set.common_battles(self.params, battles, self.rest, self.run["info"]["run_id"])
+        shared = battles.without(other.battles).without(self.battles)
         if shared.n_pairs < FEWEST:
             raise MissingError(f"{shared.n_pairs} pairs of species are new to it and to version {holder} in Production")
         try:

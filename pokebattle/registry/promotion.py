@@ -252,7 +252,7 @@ def plan_back(model: Model) -> Plan:
     return Plan(model.name, before[-1], PRODUCTION, model.versions[before[-1]].stage, _holders(model), "rollback")
 
 
-def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str = "") -> list[str]:
+def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", user: str = "") -> list[str]:
     """Carry out a planned move: stage, alias, tags, history and descriptions.
 
     Parameters
@@ -263,7 +263,7 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
         The reason, for the history.
     report : str
         The report's artifact on the version's run; "" without one.
-    who : str
+    user : str
         User name for the history; by default the current user's.
 
     Returns
@@ -280,8 +280,8 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
     OSError, ServerError
         If the server does not answer, or refuses a change.
     """
-    who = who or user_name()
-    with hold_lock(rest, planned.name, who) as allowed:
+    user = user or user_name()
+    with hold_lock(rest, planned.name, user) as allowed:
         writer = Writer(rest, planned.name, allowed)
         repaired = repair(writer)
         model = stages.read(rest, planned.name)
@@ -306,7 +306,7 @@ def move(rest: MlflowRest, planned: Plan, why: str, report: str = "", who: str =
             "version": planned.version,
             "from": planned.was,
             "to": planned.stage,
-            "by": who,
+            "by": user,
             "when": stages.moment(),
             "why": why,
             "kind": planned.kind,

@@ -30,7 +30,7 @@ class BusyError(RegistryError):
 
 
 @contextlib.contextmanager
-def hold_lock(rest: MlflowRest, name: str, who: str) -> Iterator[Callable[[], None]]:
+def hold_lock(rest: MlflowRest, name: str, user: str) -> Iterator[Callable[[], None]]:
     """Hold the promotion lock of a model.
 
     Parameters
@@ -38,7 +38,7 @@ def hold_lock(rest: MlflowRest, name: str, who: str) -> Iterator[Callable[[], No
     rest : MlflowRest
     name : str
         The registered model.
-    who : str
+    user : str
         User name, shown to others while the lock is held.
 
     Yields
@@ -54,7 +54,7 @@ def hold_lock(rest: MlflowRest, name: str, who: str) -> Iterator[Callable[[], No
         If this account may not create experiments, or the server answers with another error.
     """
     began = time.monotonic()
-    ticket = _draw(rest, name, who)
+    ticket = _draw(rest, name, user)
 
     def allowed() -> None:
         if time.monotonic() - began > WORK:
@@ -71,20 +71,20 @@ def hold_lock(rest: MlflowRest, name: str, who: str) -> Iterator[Callable[[], No
             rest.call("POST", "experiments/delete", experiment_id=ticket["experiment_id"])
 
 
-def _draw(rest: MlflowRest, name: str, who: str) -> dict[str, Any]:
+def _draw(rest: MlflowRest, name: str, user: str) -> dict[str, Any]:
     """Create a ticket and return its experiment."""
     for _ in range(DRAWS):
         number = max((_number(one) for one in _tickets(rest, name)), default=0) + 1
         try:
-            made = rest.call(
-                "POST", "experiments/create", name=f"{PROMOTIONS}/{name}/{number}", tags=[{"key": BY, "value": who}]
+            created = rest.call(
+                "POST", "experiments/create", name=f"{PROMOTIONS}/{name}/{number}", tags=[{"key": BY, "value": user}]
             )
         except ServerError as error:
             if error.code != "RESOURCE_ALREADY_EXISTS":
                 raise
             continue  # another process created this number first
-        found = rest.call("GET", "experiments/get", experiment_id=made["experiment_id"])
-        return dict(found["experiment"])
+        answer = rest.call("GET", "experiments/get", experiment_id=created["experiment_id"])
+        return dict(answer["experiment"])
     raise BusyError(f"other processes keep changing the stages of {name}: try again")
 
 

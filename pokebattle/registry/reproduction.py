@@ -224,13 +224,13 @@ def _run(folder: Path, notebook: Path, given: Mapping[str, Any], run: dict[str, 
     state.mkdir(mode=0o700)
     if (engine := state_dir() / "engine").is_dir():  # so that the engine is not installed again
         (state / "engine").symlink_to(engine)
-    own = {
+    variables = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("POKEBATTLE_", "MLFLOW_RUN", "MLFLOW_EXPERIMENT", "GIT_", "PYTEST_"))
     }
-    path = os.pathsep.join(filter(None, [str(folder), own.get("PYTHONPATH")]))
-    own |= {"PYTHONPATH": path, "POKEBATTLE_STATE": str(state), "MLFLOW_TRACKING_URI": uri}
+    path = os.pathsep.join(filter(None, [str(folder), variables.get("PYTHONPATH")]))
+    variables |= {"PYTHONPATH": path, "POKEBATTLE_STATE": str(state), "MLFLOW_TRACKING_URI": uri}
     command = [
         sys.executable,
         "-m",
@@ -245,7 +245,13 @@ def _run(folder: Path, notebook: Path, given: Mapping[str, Any], run: dict[str, 
     took = (int(info.get("end_time") or 0) - int(info["start_time"])) / 1000
     try:
         done = subprocess.run(
-            command, cwd=folder, env=own, capture_output=True, text=True, check=False, timeout=max(LONGEST, 10 * took)
+            command,
+            cwd=folder,
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=max(LONGEST, 10 * took),
         )
     except subprocess.TimeoutExpired as error:
         raise WorktreeError(f"its notebook was stopped after {error.timeout:.0f} s") from None
@@ -291,9 +297,9 @@ def _environment_drift(run: dict[str, Any], again: dict[str, Any], rest: MlflowR
     """List the differences in the environment, the parameters and the data."""
     before, after = tags_of(run), tags_of(again)
     drift = []
-    lock, here = before.get("pokebattle.lock", ""), lock_digest(project())
-    if lock != here:
-        drift.append(f"lock: {lock[:40] or 'none'} → {here[:40] or 'none'}")
+    lock, current_lock = before.get("pokebattle.lock", ""), lock_digest(project())
+    if lock != current_lock:
+        drift.append(f"lock: {lock[:40] or 'none'} → {current_lock[:40] or 'none'}")
     if (then := before.get("pokebattle.python")) and then != after.get("pokebattle.python"):
         drift.append(f"python: {then} → {after.get('pokebattle.python')}")
     drift += _package_drift(run, again, rest)

@@ -166,8 +166,8 @@ class PatientStorage(RDBStorage):
     owner: Mapping[str, Any] = MappingProxyType({})
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
-        own = template_trial or create_trial(state=TrialState.RUNNING, user_attrs=dict(self.owner))
-        return super()._create_new_trial(study_id, own)
+        template = template_trial or create_trial(state=TrialState.RUNNING, user_attrs=dict(self.owner))
+        return super()._create_new_trial(study_id, template)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Set state and values of a trial. A queued trial that this process starts gets the attributes `owner`.

@@ -67,10 +67,10 @@ def test_cells_that_did_not_run_differ_from_nothing(notebook: Path) -> None:
 
 
 def test_a_cell_that_was_edited_and_not_saved_is_dirty_and_in_the_patch(notebook: Path) -> None:
-    seen = provenance(notebook)
-    assert seen.seen["dirty"] is False
-    assert not seen.contains("fit(depth=3)") and seen.contains("fit(depth=6)\n")
-    dirty, patch = seen.that_ran(ran(SOURCES | {"b": "fit(depth=3)"}), 1)
+    notebook_code = provenance(notebook)
+    assert notebook_code.at_start["dirty"] is False
+    assert not notebook_code.contains("fit(depth=3)") and notebook_code.contains("fit(depth=6)\n")
+    dirty, patch = notebook_code.that_ran(ran(SOURCES | {"b": "fit(depth=3)"}), 1)
     assert dirty and "\n-fit(depth=6)\n+fit(depth=3)\n" in patch and "noise" not in patch
     assert patch.startswith("--- a/n.ipynb (code cells)\n+++ b/n.ipynb (code cells)\n")
 
@@ -87,9 +87,9 @@ def test_an_added_cell_is_dirty_and_the_one_that_papermill_injects_is_not(notebo
 
 def test_what_is_saved_and_did_not_run_is_not_told(notebook: Path) -> None:
     save(notebook.parent, [code(source, name) for name, source in (SOURCES | {"b": "later()"}).items()])
-    seen = provenance(notebook)
-    assert seen.seen["dirty"] is True  # who begins may still run it
-    assert seen.that_ran(ran(SOURCES), 1) == (False, "")
+    notebook_code = provenance(notebook)
+    assert notebook_code.at_start["dirty"] is True  # who begins may still run it
+    assert notebook_code.that_ran(ran(SOURCES), 1) == (False, "")
 
 
 def test_of_files_of_one_kind_only_those_that_are_used_count(notebook: Path) -> None:
@@ -101,14 +101,14 @@ def test_of_files_of_one_kind_only_those_that_are_used_count(notebook: Path) -> 
         subprocess.run([*git, *command], check=True)
     (folder / "theirs.yaml").write_text("depth: 4\n")
     (folder / "own.yaml").write_text("depth: 5\n")
-    seen = provenance(notebook)
-    assert seen.seen["dirty"] is True  # no cell has said yet which it uses
-    seen.use(str(folder / "*.yaml"), [])
-    assert seen.that_ran(ran(SOURCES), 1) == (False, "")
-    seen.use(str(folder / "*.yaml"), [str(folder / "own.yaml")])
-    assert seen.that_ran(ran(SOURCES), 1) == (True, "# in no commit: params/own.yaml\n")
-    seen.use(str(folder / "*.yaml"), [str(folder / "theirs.yaml")])
-    dirty, patch = seen.that_ran(ran(SOURCES), 1)
+    notebook_code = provenance(notebook)
+    assert notebook_code.at_start["dirty"] is True  # no cell has said yet which it uses
+    notebook_code.use(str(folder / "*.yaml"), [])
+    assert notebook_code.that_ran(ran(SOURCES), 1) == (False, "")
+    notebook_code.use(str(folder / "*.yaml"), [str(folder / "own.yaml")])
+    assert notebook_code.that_ran(ran(SOURCES), 1) == (True, "# in no commit: params/own.yaml\n")
+    notebook_code.use(str(folder / "*.yaml"), [str(folder / "theirs.yaml")])
+    dirty, patch = notebook_code.that_ran(ran(SOURCES), 1)
     assert dirty and "own.yaml" in patch and "\n-depth: 3\n+depth: 4\n" in patch
 
 
@@ -121,23 +121,23 @@ def test_text_and_outputs_are_no_code(notebook: Path) -> None:
 
 
 def test_a_module_that_was_edited_since_counts_from_the_next_attempt_on(notebook: Path) -> None:
-    seen = provenance(notebook)
-    assert seen.seen["dirty"] is False
+    notebook_code = provenance(notebook)
+    assert notebook_code.at_start["dirty"] is False
     (notebook.parent / "module.py").write_text("x = 2\n")
-    assert seen.that_ran(ran(SOURCES), 1) == (False, "")
-    seen.recheck(2)
+    assert notebook_code.that_ran(ran(SOURCES), 1) == (False, "")
+    notebook_code.recheck(2)
     (notebook.parent / "module.py").write_text("x = 1\n")
     dirty, patch = provenance(notebook).that_ran(ran(SOURCES), 2)  # whoever reads the journal again
     assert dirty and "+x = 2\n" in patch
 
 
 def test_what_was_committed_while_the_notebook_ran_differs_from_the_commit_that_it_began_with(notebook: Path) -> None:
-    seen = provenance(notebook)
-    assert seen.seen["commit"]
+    notebook_code = provenance(notebook)
+    assert notebook_code.at_start["commit"]
     save(notebook.parent, [code(source, name) for name, source in (SOURCES | {"b": "fit(depth=3)"}).items()])
     git = ["git", "-C", str(notebook.parent), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     subprocess.run([*git, "commit", "-qam", "two"], check=True)
-    dirty, patch = seen.that_ran(ran(SOURCES | {"b": "fit(depth=3)"}), 1)
+    dirty, patch = notebook_code.that_ran(ran(SOURCES | {"b": "fit(depth=3)"}), 1)
     assert dirty and "+fit(depth=3)\n" in patch
 
 

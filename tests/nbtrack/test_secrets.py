@@ -505,7 +505,7 @@ def test_what_is_known_goes_from_values_and_not_from_names():
     masker = Masker({"A_TOKEN": "battle_winner"})
     masker.learn({"A_TOKEN": "gone", "db_password": "otter-9"})
     call = {"run_id": "battle_winner", "tags": [{"key": "battle_winner", "value": "a battle_winner"}]}
-    assert masker.known(call, here=False) == call | {"tags": [{"key": "battle_winner", "value": f"a {MASK}"}]}
+    assert masker.known(call, names=False) == call | {"tags": [{"key": "battle_winner", "value": f"a {MASK}"}]}
     assert masker.known(["battle_winner", 3]) == [MASK, 3]
     assert masker.text("otter-9") == "otter-9"  # too short to be looked for
 

@@ -58,7 +58,7 @@ def mover(uri: str, name: str, version: int, stage: str, who: str, limit: int = 
 
 
 def move(rest: Any, name: str, version: int, stage: str, why: str = "it is good") -> list[str]:
-    return promotion.move(rest, promotion.plan(stages.read(rest, name), version, stage), why, who="ana")
+    return promotion.move(rest, promotion.plan(stages.read(rest, name), version, stage), why, user="ana")
 
 
 @pytest.mark.parametrize(("text", "named"), [("3", ("battle_winner", 3)), ("other/12", ("other", 12))])
@@ -138,7 +138,7 @@ def test_rollback_goes_back_step_by_step_and_says_why(
     for now, was in ((2, 3), (1, 2)):
         planned = promotion.plan_back(stages.read(rest, shelf))
         assert (planned.version, planned.holders[PRODUCTION]) == (now, was)
-        promotion.move(rest, planned, "it was worse", who="ben")
+        promotion.move(rest, planned, "it was worse", user="ben")
         assert seen(shelf) == {one: ALONE[PRODUCTION if one == now else ARCHIVED] for one in (1, 2, 3)} | {
             4: ALONE[NONE]
         }
@@ -176,7 +176,7 @@ def test_whoever_comes_late_is_told_that_stages_have_changed(rest: Any, shelf: s
     planned = promotion.plan(stages.read(rest, shelf), 2, STAGING)
     move(rest, shelf, 1, STAGING)
     with pytest.raises(promotion.MeanwhileError, match=r"changed meanwhile by ana at .*: Staging contains version 1"):
-        promotion.move(rest, planned, "too late", who="ben")
+        promotion.move(rest, planned, "too late", user="ben")
     assert seen(shelf)[2] == ALONE[NONE]
 
 
