@@ -12,8 +12,6 @@ from urllib.parse import quote
 
 from nbtrack.local_ids import local_ids
 from nbtrack.mlflow_rest import MlflowRest, pairs, tags_of
-from nbtrack.tags import BEST as BEST  # for projects: what their searches write and read
-from nbtrack.tags import EXECUTION as EXECUTION
 from nbtrack.tags import LOCAL_ID, PARENT_RUN, SHARED_VIEW, STUDY, TRIAL, TRIAL_STATE, USER
 
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}

@@ -15,6 +15,7 @@ from nbtrack import run, trials
 from nbtrack.executions import run_address
 from nbtrack.mlflow_rest import MlflowRest, ServerError, params_of, tags_of
 from nbtrack.settings import tracking_uri
+from nbtrack.tags import BEST
 from pokebattle import params
 from pokebattle.errors import UnavailableError
 from pokebattle.params import ParamsError
@@ -66,7 +67,7 @@ def find(tuned_from: str, version: str) -> Tuned:
     rest = MlflowRest(uri, trials.TIMEOUT)
     try:
         if tuned_from == LATEST:
-            wanted = f"tags.`{trials.BEST}` != '' AND params.version = '{version}'"
+            wanted = f"tags.`{BEST}` != '' AND params.version = '{version}'"
             found = list(rest.search_runs(wanted, "attributes.start_time DESC"))
         else:
             found = [rest.call("GET", "runs/get", run_id=tuned_from)["run"]]
@@ -81,7 +82,7 @@ def find(tuned_from: str, version: str) -> Tuned:
             f"tuned_from: {uri} has no run of tune.ipynb that found values for {version}; "
             f"papermill notebooks/tune.ipynb out.ipynb -p version {version} creates one"
         )
-    info, best = found[0]["info"], tags_of(found[0]).get(trials.BEST)
+    info, best = found[0]["info"], tags_of(found[0]).get(BEST)
     if not best:
         raise ParamsError(f"tuned_from: expected a run of tune.ipynb, got {tuned_from!r}, which found no values")
     tuned = params_of(found[0]).get("version")

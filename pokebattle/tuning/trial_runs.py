@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nbtrack import processes, run, trials
 from nbtrack.mlflow_rest import MlflowRest, ServerError
 from nbtrack.server import answers
+from nbtrack.tags import BEST, EXECUTION, STUDY, TRIAL
 from pokebattle.tuning import storage
 
 METRICS = ("rounds", "predict_us", "fit_seconds", "log_loss")  # the last one colours the parallel coordinates
@@ -76,7 +77,7 @@ class TrialRuns:
             "n_trials": sum(map(storage.counts, self.study.get_trials(deepcopy=False))),
         }
         current.log_metrics(figures)
-        current.set_tags({trials.STUDY: self.key, trials.BEST: json.dumps(best)})
+        current.set_tags({STUDY: self.key, BEST: json.dumps(best)})
         try:
             settled = current.wait_until_delivered()
             runs = trials.of_study(MlflowRest(current.uri, trials.TIMEOUT), self.key) if settled else {}
@@ -88,7 +89,7 @@ class TrialRuns:
         first = trials.shown_first([found[0] for found in runs.values()], METRICS[-1])
         whole = len(first) == len(runs)
         chosen = (
-            f"tags.`{trials.STUDY}` = '{self.key}' AND tags.`{trials.TRIAL}` != ''"
+            f"tags.`{STUDY}` = '{self.key}' AND tags.`{TRIAL}` != ''"
             if whole
             else (f"attributes.run_id IN ({','.join(repr(run) for run in first)})")
         )
@@ -175,7 +176,7 @@ def repair(
     for trial in missing:
         execution = trial.user_attrs.get("execution", "")
         if execution and execution not in parents:
-            parents[execution] = next(rest.search_runs(f"tags.`{trials.EXECUTION}` = '{execution}'"), None)
+            parents[execution] = next(rest.search_runs(f"tags.`{EXECUTION}` = '{execution}'"), None)
         deliver(described(trial, study), parents.get(execution))
     return len(missing), len(doubled)
 
