@@ -21,7 +21,7 @@ from pokebattle.learning.features import mirror
 from pokebattle.model import BattleWinner
 from pokebattle.params import Gates, Params, ParamsError
 from pokebattle.registry import judging_set, model_files, reproduction, smoke_test
-from pokebattle.registry.gate_report import MEANINGLESS, PASSED, REFUSED, UNKNOWN, Gate
+from pokebattle.registry.gate_report import NOT_APPLICABLE, PASSED, REFUSED, UNKNOWN, Gate
 from pokebattle.registry.judging_set import FEWEST, JudgingSet
 from pokebattle.registry.run_artifacts import read_json
 from pokebattle.registry.stages import PRODUCTION, Model, RegistryError, Version
@@ -39,7 +39,7 @@ class MissingError(Exception):
     """Something that a gate needs is not available, so the gate cannot be measured."""
 
 
-class MeaninglessError(Exception):
+class NotApplicableError(Exception):
     """A gate does not apply to this version."""
 
 
@@ -104,8 +104,8 @@ class GateChecks:
                 yield Gate(name, str(error), "", REFUSED)
             except MissingError as error:
                 yield Gate(name, str(error), "", UNKNOWN)
-            except MeaninglessError as error:
-                yield Gate(name, str(error), "", MEANINGLESS)
+            except NotApplicableError as error:
+                yield Gate(name, str(error), "", NOT_APPLICABLE)
 
     # -- the version's files, battles and model ------------------------------------------------------
 
@@ -180,7 +180,7 @@ class GateChecks:
 
     def _enough(self, battles: JudgingSet) -> None:
         if battles.n_pairs < FEWEST:
-            raise MeaninglessError(
+            raise NotApplicableError(
                 f"{battles.n_pairs} pairs of species are in its gate part; at least {FEWEST} are needed"
             )
 
@@ -249,14 +249,14 @@ class GateChecks:
 
         Raises
         ------
-        MeaninglessError
+        NotApplicableError
             If there is no other version in Production, or the two versions cannot be compared.
         MissingError
             If too few pairs are in neither version's training part.
         """
         holder = self.registered.holder(PRODUCTION)
         if holder in (None, self.version.number):
-            raise MeaninglessError("no other version is in Production")
+            raise NotApplicableError("no other version is in Production")
         other = self._rival(holder)
         battles = self.judging_set
         if other.params.dataset != self.params.dataset:
@@ -267,7 +267,7 @@ class GateChecks:
         try:
             before = other.model.predict_proba(shared.matchups)[:, 1]
         except ValueError as error:
-            raise MeaninglessError(f"version {holder} in Production was trained on other species ({error})") from None
+            raise NotApplicableError(f"version {holder} in Production was trained on other species ({error})") from None
         gain = self._gain(shared.matchups, before, self.model.predict_proba(shared.matchups)[:, 1])
         bound = self.bounds.behind_production
         return (
@@ -277,7 +277,7 @@ class GateChecks:
         )
 
     def _rival(self, number: int) -> GateChecks:
-        """Return the version in Production, or raise a MeaninglessError if it cannot be compared."""
+        """Return the version in Production, or raise a NotApplicableError if it cannot be compared."""
         folder = self.folder / "production"
         folder.mkdir(exist_ok=True)
         try:
@@ -286,7 +286,7 @@ class GateChecks:
                 raise MissingError("it was trained on other species")
             other.model_and_battles()
         except (RegistryError, MissingError) as error:
-            raise MeaninglessError(f"version {number} in Production cannot be compared: {error}") from None
+            raise NotApplicableError(f"version {number} in Production cannot be compared: {error}") from None
         return other
 
     def mirrored(self) -> Row:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pokebattle.registry import description
 
-PASSED, REFUSED, MEANINGLESS, UNKNOWN = "passed", "refused", "no meaning", "not measured"
+PASSED, REFUSED, NOT_APPLICABLE, UNKNOWN = "passed", "refused", "no meaning", "not measured"
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Gate:
     bound : str
         The condition for passing; "" if the gate was not measured.
     verdict : str
-        `PASSED`, `REFUSED`, `MEANINGLESS` (does not apply, passes) or `UNKNOWN` (could not be measured, refuses).
+        `PASSED`, `REFUSED`, `NOT_APPLICABLE` (does not apply, passes) or `UNKNOWN` (could not be measured, refuses).
     """
 
     name: str

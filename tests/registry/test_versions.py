@@ -22,7 +22,7 @@ from pokebattle.datasets import load_battles
 from pokebattle.params import ParamsError
 from pokebattle.registry import gates, judging_set, load_registered, model_files, stages
 from pokebattle.registry.gate_checks import GateChecks
-from pokebattle.registry.gate_report import MEANINGLESS, PASSED, REFUSED, Gate
+from pokebattle.registry.gate_report import NOT_APPLICABLE, PASSED, REFUSED, Gate
 
 NAMES = [
     "no leak",
@@ -158,7 +158,7 @@ def test_other_battles_than_it_was_trained_on_are_no_ground(rest: Any, trained: 
     rows = {gate.name: gate for gate in _until(bench, "mirrored")}
     assert rows["calibration"].verdict == "not measured"
     assert rows["calibration"].value.startswith("its battles have changed: digest ")
-    assert rows["not behind Production"].verdict == MEANINGLESS
+    assert rows["not behind Production"].verdict == NOT_APPLICABLE
 
 
 def test_what_does_not_load_is_refused_and_everything_else_is_not_measured(
