@@ -22,7 +22,7 @@ class Target:
     at_least: bool = False
 
     def met(self, value: float) -> bool:
-        """Tell whether ``value`` meets the target."""
+        """Return whether ``value`` meets the target."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:

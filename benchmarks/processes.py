@@ -26,7 +26,7 @@ def _names(process: psutil.Process, text: str) -> bool:
 
 
 def is_kernel(process: psutil.Process) -> bool:
-    """Tell whether a process is an IPython kernel."""
+    """Return whether a process is an IPython kernel."""
     with contextlib.suppress(psutil.Error, OSError):
         return KERNEL in process.cmdline()
     return False

@@ -16,7 +16,7 @@ from nbtrack.files import read_json
 
 FOREIGN = ("MLFLOW_", "POKEBATTLE_", "JPY_", "PYTEST_")  # variables that would change the executor or the server
 ANY_PORT = "http://127.0.0.1:0"
-NOBODY = "http://127.0.0.1:9"  # no server answers here, so no running server is reused
+NO_SERVER = "http://127.0.0.1:9"  # no server answers here, so no running server is reused
 PATIENCE = 300.0  # seconds to wait until a run is closed
 
 
@@ -90,7 +90,7 @@ def stage() -> Iterator[Stage]:
         environment = _own_environment() | {"POKEBATTLE_STATE": str(home)}
         with swept(folder), patch.dict(os.environ, environment, clear=True):
             try:
-                with patch.multiple(server, DEFAULT_URI=ANY_PORT, tracking_uri=lambda: NOBODY):
+                with patch.multiple(server, DEFAULT_URI=ANY_PORT, tracking_uri=lambda: NO_SERVER):
                     uri, _ = server.start()
                 if read_json(home / "server.json").get("uri") != uri:
                     raise RuntimeError(f"{uri} is not the server that was started")

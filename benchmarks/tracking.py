@@ -6,7 +6,7 @@
   and of 10,000 runs; in "its added / ours" they are the seconds added by our tracking and by the usual way.
 - *median of* names the quantity: paired differences (added), paired ratios, or plain values. The median has a 95 %
   bootstrap interval over n rounds.
-- *met* tells whether the median meets the target.
+- *met* shows whether the median meets the target.
 
 The usual way is ``mlflow.autolog()`` with its defaults in the first cell of an otherwise untracked notebook. It is
 measured in every fifth round. All benchmarks with 30 pairs take about two hours on two free cores.

@@ -131,7 +131,7 @@ class Watch:
     identity : dict
         The process's `identity`.
     pidfd : int or None
-        Linux's handle for the process: readable once it has ended, even if a child still holds its pipes.
+        Linux's handle for the process: readable once it has ended, even if a child still has its pipes open.
     """
 
     def __init__(self, recorded: Mapping[str, Any], root: str | Path = "/") -> None:

@@ -222,8 +222,8 @@ def call_drainer() -> None:
 
 
 def _any_stranded() -> bool:
-    with locked(executions_dir().parent / "drain.lock") as nobody:
-        if not nobody:
+    with locked(executions_dir().parent / "drain.lock") as acquired:
+        if not acquired:
             return False
         for one in waiting():
             if one.state == "ended":

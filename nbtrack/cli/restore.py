@@ -1,4 +1,4 @@
-"""``python -m nbtrack restore FILE``: the team's server as a backup holds it."""
+"""``python -m nbtrack restore FILE``: restore the team's server from a backup."""
 
 import contextlib
 import sys

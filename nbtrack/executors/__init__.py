@@ -1,1 +1,1 @@
-"""Plugins for papermill and pytest (nbval): they tell the kernel which notebook and execution it belongs to."""
+"""Plugins for papermill and pytest (nbval): they pass notebook and execution to the kernel."""

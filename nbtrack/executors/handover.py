@@ -1,4 +1,4 @@
-"""What papermill or pytest tells nbtrack about an execution: the notebook, its parameters, its end and errors."""
+"""What papermill or pytest reports of an execution: the notebook, its parameters, its end and errors."""
 
 import contextlib
 import functools

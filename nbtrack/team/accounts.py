@@ -232,7 +232,7 @@ class AccountsClient(MlflowRest):
         self._ask("DELETE", "users/delete", username=name)
 
     def logs_in(self) -> bool:
-        """Return whether the server accepts the account's password; the account may be anybody's.
+        """Return whether the server accepts the account's password; it need not be the administrator's.
 
         Raises
         ------

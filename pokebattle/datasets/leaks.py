@@ -14,8 +14,8 @@ from scipy.stats import rankdata
 
 from pokebattle.datasets.splits import LeakError, distinct_pairs, unseen_species
 
-TELLS = 0.999  # bound on a feature's ROC AUC, where each matchup was won by one side only
-TIGHT = (
+MAX_ROC_AUC = 0.999  # bound on a feature's ROC AUC, where each matchup was won by one side only
+MAX_CORRELATION = (
     0.985  # bound on a feature's rank correlation with the share of wins; a legitimate feature cannot predict chance
 )
 ENOUGH = 30  # matchups won by both sides, the minimum for a meaningful correlation
@@ -68,8 +68,8 @@ def check_columns(X: np.ndarray, names: Sequence[str], wins: ArrayLike, n: Array
 
     Something that is known before a battle cannot predict the chance in its result. If matchups were fought several
     times, the check is the rank correlation of each feature with the share of wins, over the matchups that both sides
-    have won (bound `TIGHT`). If there are fewer than `ENOUGH` such matchups, it is the ROC AUC of each feature (bound
-    `TELLS`).
+    have won (bound `MAX_CORRELATION`). If there are fewer than `ENOUGH` such matchups, it is the ROC AUC of
+    each feature (bound `MAX_ROC_AUC`).
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def check_columns(X: np.ndarray, names: Sequence[str], wins: ArrayLike, n: Array
     X, share = X[rows], (np.asarray(wins) / np.asarray(n))[rows]
     open_ = (share > 0) & (share < 1)
     both_won = open_.sum() >= ENOUGH
-    limit, ranks = (TIGHT, rankdata(share[open_])) if both_won else (TELLS, share > 0.5)
+    limit, ranks = (MAX_CORRELATION, rankdata(share[open_])) if both_won else (MAX_ROC_AUC, share > 0.5)
     found = {
         name: _correlation(rankdata(values[open_]), ranks) if both_won else _separates(values, ranks)
         for name, values in _columns(X, list(names))

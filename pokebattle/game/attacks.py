@@ -539,7 +539,7 @@ def _follow(moves: dict[str, NDArray]) -> tuple[Chances, Chances, Chances]:
         moves[name][:, :width] for name in ("first", "steady", "charge", "recharge", "last")
     )
     opening, usual, slow = (fft.rfft(kernel, size) for kernel in (steady + first, steady, charge + recharge))
-    # Chance that the defender stands after a last move, or while the attacker recharges, by the damage taken before.
+    # Chance that the defender has HP left after a last move, or while the attacker recharges, by earlier damage.
     stands_last, stands_resting = (
         np.take_along_axis(kernel.cumsum(axis=1), (remaining - 1).clip(0), axis=1) for kernel in (last, recharge)
     )
@@ -601,7 +601,7 @@ def _mean_of_use(distinct: pd.DataFrame, use: int) -> Chances:
 
 
 def _after_hits(table: pd.DataFrame, number: Numbers, distinct: pd.DataFrame, worn: Numbers) -> tuple[Chances, Chances]:
-    """Return the chance that the defender stands, and its expected HP, after 0 to `TURNS` hits and some wear.
+    """Return the chance that the defender has HP left, and its expected HP, after 0 to `TURNS` hits and some wear.
 
     Parameters
     ----------

@@ -208,7 +208,7 @@ class GateChecks:
         )["follows_result"]
         return (
             f"0 shared pairs; correlation of {closest.index[0]} with the result {closest.iloc[0]:.3f}",
-            f"0; below {leaks.TIGHT} (battles without chance: {leaks.TELLS})",
+            f"0; below {leaks.MAX_CORRELATION} (battles without chance: {leaks.MAX_ROC_AUC})",
             PASSED,
         )
 

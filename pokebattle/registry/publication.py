@@ -179,7 +179,7 @@ def _register(
     import mlflow
 
     if mlflow.active_run() is None:
-        mlflow.set_tags({})  # starts the execution's run, to which the model shall belong
+        mlflow.set_tags({})  # starts the execution's run, to which the model belongs
     with contextlib.redirect_stderr(io.StringIO()):  # hides MLflow's log lines; errors are raised
         logged = log_model(
             model,
