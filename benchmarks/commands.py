@@ -86,21 +86,21 @@ def execute(
 
 def trivial(pairs: int) -> list[Figure]:
     """Measure what tracking adds to a notebook of one cell."""
-    with stage() as here:
-        return _compare("trivial", here, notebook("1 + 1"), (), pairs, added_limit=0.2, ratio_limit=1.02)
+    with stage() as setup:
+        return _compare("trivial", setup, notebook("1 + 1"), (), pairs, added_limit=0.2, ratio_limit=1.02)
 
 
 def train(pairs: int) -> list[Figure]:
     """Measure what tracking adds to the training of v3, and what ``mlflow.autolog()`` adds."""
-    with stage() as here:
+    with stage() as setup:
         document, v3 = nbformat.read(TRAIN, as_version=4), ("-p", "version", "v3")
         limits = {"added_limit": 4.0, "ratio_limit": 1.06, "off_limit": 45.0, "usual_limit": 2.0}
-        return _compare("train v3", here, document, v3, pairs, **limits)
+        return _compare("train v3", setup, document, v3, pairs, **limits)
 
 
 def _compare(
     name: str,
-    here: Stage,
+    setup: Stage,
     document: Any,
     options: Sequence[str],
     pairs: int,
@@ -109,14 +109,14 @@ def _compare(
     off_limit: float | None = None,
     usual_limit: float | None = None,
 ) -> list[Figure]:
-    plain = write(here.folder, "plain.ipynb", document)
-    autolog = write(here.folder, "autolog.ipynb", with_autolog(document))
+    plain = write(setup.folder, "plain.ipynb", document)
+    autolog = write(setup.folder, "autolog.ipynb", with_autolog(document))
 
     def way(path: Path, env: dict[str, str]) -> Callable[[], dict[str, float]]:
-        return lambda: {"s": execute(path, here.folder, env, options)}
+        return lambda: {"s": execute(path, setup.folder, env, options)}
 
-    ways = {"off": way(plain, here.off), "on": way(plain, here.on), USUAL: way(autolog, here.off)}
-    values = rounds(ways, pairs, here.settle, sparse={USUAL})
+    ways = {"off": way(plain, setup.off), "on": way(plain, setup.on), USUAL: way(autolog, setup.off)}
+    values = rounds(ways, pairs, setup.settle, sparse={USUAL})
     off, on, usual = (quantity(values[way], "s") for way in ways)
     figures = [added(name, "s", off, on, added_limit)]
     figures.append(ratio(f"{name}: tracked / untracked", "", off, on, ratio_limit))
@@ -125,5 +125,5 @@ def _compare(
     figures.append(added(f"{name}: {USUAL}", "s", off, usual))
     if usual_limit is not None:
         figures.append(costlier(f"{name}: its added / ours", "s", off, on, usual, usual_limit))
-    spent = [record["cpu_seconds"] for record in here.closed().values()][1:]
+    spent = [record["cpu_seconds"] for record in setup.closed().values()][1:]
     return [*figures, level(f"{name}: sender's processor", "s", dict(enumerate(spent, 1)))]

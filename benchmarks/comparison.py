@@ -146,9 +146,10 @@ def costlier(
     single = [(ours[n] - off[n], None) for n in ours if n not in usual]
 
     def times(rows: Sequence[Any]) -> float:
-        own = statistics.median(row[0] for row in rows)
-        theirs = statistics.median(row[1] for row in rows if row[1] is not None)
-        return theirs / own if own > 0 else float("inf")  # ours adds nothing: any cost is infinitely higher
+        our_median = statistics.median(row[0] for row in rows)
+        their_median = statistics.median(row[1] for row in rows if row[1] is not None)
+        # if ours adds nothing, any cost is infinitely higher
+        return their_median / our_median if our_median > 0 else float("inf")
 
     draw = random.Random(0)
     drawn = sorted(

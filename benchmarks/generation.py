@@ -38,8 +38,8 @@ LEAST_RATE, LEAST_SPEEDUP = 1500, 1.8
 
 def cpu() -> float:
     """Return the user and system time, in seconds, of this process and of its running descendants."""
-    own = psutil.Process()
-    return sum(sum(process.cpu_times()[:2]) for process in [own, *own.children(recursive=True)])
+    current = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in [current, *current.children(recursive=True)])
 
 
 class Meter:

@@ -39,7 +39,7 @@ def compare(pairs: int) -> list[Figure]:
     Raises
     ------
     RuntimeError
-        If the experiment does not hold the expected number of runs afterwards.
+        If the experiment does not have the expected number of runs afterwards.
     """
     with stage() as few, stage() as many:
         fill(few, FEW)
@@ -50,7 +50,7 @@ def compare(pairs: int) -> list[Figure]:
             many.settle()
 
         document = notebook("1 + 1", pokebattle={"experiment": EXPERIMENT, "run_name": "trivial"})
-        paths = {here: write(here.folder, "trivial.ipynb", document) for here in (few, many)}
+        paths = {setup: write(setup.folder, "trivial.ipynb", document) for setup in (few, many)}
         ways = {str(FEW): lambda: closing(few, paths[few]), str(MANY): lambda: closing(many, paths[many])}
         values = rounds(ways, pairs, idle)
         if (counted := count(many)) != MANY + pairs + 1:
@@ -62,22 +62,22 @@ def compare(pairs: int) -> list[Figure]:
     ]
 
 
-def closing(here: Stage, path: Path) -> dict[str, float]:
+def closing(setup: Stage, path: Path) -> dict[str, float]:
     """Execute a tracked notebook; return its wall time (s) and the ms from its kernel's end until its run is closed."""
-    before = here.closed()
+    before = setup.closed()
     ended: list[float] = []
 
     def watch(process: subprocess.Popen[bytes]) -> None:
         kernel_below(process.pid).wait()
         ended.append(time.time())
 
-    wall = execute(path, here.folder, here.on, watch=watch)
-    here.settle()
-    (folder,) = set(here.closed()) - set(before)
+    wall = execute(path, setup.folder, setup.on, watch=watch)
+    setup.settle()
+    (folder,) = set(setup.closed()) - set(before)
     return {"wall": wall, "close": 1000 * ((folder / "run.json").stat().st_mtime - ended[0])}
 
 
-def fill(here: Stage, size: int) -> None:
+def fill(setup: Stage, size: int) -> None:
     """Fill the experiment up to ``size`` runs: execute one notebook and copy its run.
 
     Raises
@@ -85,11 +85,11 @@ def fill(here: Stage, size: int) -> None:
     RuntimeError
         If the experiment does not hold ``size`` runs afterwards.
     """
-    execute(TRAIN, here.folder, here.on)
-    here.settle()
-    with contextlib.closing(sqlite3.connect(here.database(), timeout=60)) as database, database:
+    execute(TRAIN, setup.folder, setup.on)
+    setup.settle()
+    with contextlib.closing(sqlite3.connect(setup.database(), timeout=60)) as database, database:
         rows = _rows(database)
-        missing = size - count(here)
+        missing = size - count(setup)
         parent = rows["runs"][0]["run_uuid"]
         for number in range(missing):
             copy = _copy(rows, number, parent)
@@ -97,14 +97,14 @@ def fill(here: Stage, size: int) -> None:
                 _insert(database, table, copies)
             if number % FAMILY != FAMILY - 1:
                 parent = copy["runs"][0]["run_uuid"]
-    if count(here) != size:
-        raise RuntimeError(f"expected {size} runs in {EXPERIMENT}, got {count(here)}")
+    if count(setup) != size:
+        raise RuntimeError(f"expected {size} runs in {EXPERIMENT}, got {count(setup)}")
 
 
-def count(here: Stage) -> int:
+def count(setup: Stage) -> int:
     """Return the number of runs in the experiment."""
     query = "SELECT count(*) FROM runs JOIN experiments USING (experiment_id) WHERE experiments.name = ?"
-    with contextlib.closing(sqlite3.connect(here.database(), timeout=60)) as database:
+    with contextlib.closing(sqlite3.connect(setup.database(), timeout=60)) as database:
         return int(database.execute(query, (EXPERIMENT,)).fetchone()[0])
 
 

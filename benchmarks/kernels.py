@@ -89,12 +89,12 @@ class Kernel:
 
 
 @contextlib.contextmanager
-def kernel(here: Stage, env: dict[str, str]) -> Iterator[Kernel]:
+def kernel(setup: Stage, env: dict[str, str]) -> Iterator[Kernel]:
     """Start a kernel and shut it down afterwards, as a client does."""
     manager = KernelManager(kernel_name="python3")
-    with (here.folder / "kernel.log").open("ab") as log:
+    with (setup.folder / "kernel.log").open("ab") as log:
         began = time.perf_counter()
-        manager.start_kernel(env=env, cwd=str(here.folder), stdout=log, stderr=log)
+        manager.start_kernel(env=env, cwd=str(setup.folder), stdout=log, stderr=log)
     client = manager.blocking_client()
     try:
         client.start_channels()
@@ -108,27 +108,27 @@ def kernel(here: Stage, env: dict[str, str]) -> Iterator[Kernel]:
 def ready(pairs: int) -> list[Figure]:
     """Measure what tracking adds to the start of a kernel."""
 
-    def measure(here: Stage, env: dict[str, str]) -> dict[str, float]:
-        with kernel(here, env) as one:
+    def measure(setup: Stage, env: dict[str, str]) -> dict[str, float]:
+        with kernel(setup, env) as one:
             return {"s": one.ready}
 
-    with stage() as here:
-        return [_added("kernel ready", "s", _alternate(here, pairs, measure), "s", 0.15)]
+    with stage() as setup:
+        return [_added("kernel ready", "s", _alternate(setup, pairs, measure), "s", 0.15)]
 
 
 def fits(pairs: int) -> list[Figure]:
     """Measure what tracking adds to a small fit: the mean of many fits, and the first fit."""
     figures = []
-    with stage() as here:
+    with stage() as setup:
         for library, prepare in FIT.items():
-            values = _alternate(here, pairs, partial(_time_fits, prepare))
+            values = _alternate(setup, pairs, partial(_time_fits, prepare))
             figures.append(_added(f"small fit: {library}", "ms", values, "mean", 100))
             figures.append(_added(f"small fit: {library}, the first", "ms", values, "first"))
     return figures
 
 
-def _time_fits(prepare: str, here: Stage, env: dict[str, str]) -> dict[str, float]:
-    with kernel(here, env) as one:
+def _time_fits(prepare: str, setup: Stage, env: dict[str, str]) -> dict[str, float]:
+    with kernel(setup, env) as one:
         one.run(DATA)
         one.run(prepare)
         seconds = json.loads(one.run(TIMED))
@@ -138,15 +138,15 @@ def _time_fits(prepare: str, here: Stage, env: dict[str, str]) -> dict[str, floa
 def cells(pairs: int) -> list[Figure]:
     """Measure what tracking adds to a cell: one without output, and one that prints 100 lines."""
     kinds = {"cell: trivial": "1 + 1", "cell: prints 100 lines": PRINTING}
-    with stage() as here:
+    with stage() as setup:
         return [
-            _added(name, "ms", _alternate(here, pairs, partial(_time_cells, source)), "ms", 2)
+            _added(name, "ms", _alternate(setup, pairs, partial(_time_cells, source)), "ms", 2)
             for name, source in kinds.items()
         ]
 
 
-def _time_cells(source: str, here: Stage, env: dict[str, str]) -> dict[str, float]:
-    with kernel(here, env) as one:
+def _time_cells(source: str, setup: Stage, env: dict[str, str]) -> dict[str, float]:
+    with kernel(setup, env) as one:
         began = time.perf_counter()
         for _ in range(CELLS):
             one.run(source)
@@ -157,16 +157,16 @@ def calls(pairs: int) -> list[Figure]:
     """Compare a cell's own mlflow calls with and without tracking: many metric points, and queries when idle."""
     limits = dict(zip(CALLS, (0.2, 1.1), strict=True))
     figures = []
-    with stage() as here:
+    with stage() as setup:
         for name, source in CALLS.items():
-            values = _alternate(here, pairs, partial(_time_calls, source))
+            values = _alternate(setup, pairs, partial(_time_calls, source))
             off, on = (quantity(values[side], "ms") for side in ("off", "on"))
             figures.append(ratio(name, "ms", off, on, limits[name]))
     return figures
 
 
-def _time_calls(source: str, here: Stage, env: dict[str, str]) -> dict[str, float]:
-    with kernel(here, env) as one:
+def _time_calls(source: str, setup: Stage, env: dict[str, str]) -> dict[str, float]:
+    with kernel(setup, env) as one:
         one.run(BEFORE_CALLS)
         one.run("client.get_run(run.info.run_id)")
         timed = f"began = time.perf_counter()\n{source}\nprint(time.perf_counter() - began)"
@@ -180,33 +180,35 @@ def memory(pairs: int) -> list[Figure]:
     """
     kinds = {"memory": ANALYSIS, "memory: with a fit": (*ANALYSIS, DATA, FIT["sklearn"], "fit()")}
     figures = []
-    with stage() as here:
+    with stage() as setup:
         for name, sources in kinds.items():
-            values = _alternate(here, pairs, partial(_weigh, sources))
+            values = _alternate(setup, pairs, partial(_weigh, sources))
             figures.append(_added(name, "MB", values, "all", 30))
             figures.append(level(f"{name}, sender alone", "MB", quantity(values["on"], "helpers")))
     return figures
 
 
-def _weigh(sources: tuple[str, ...], here: Stage, env: dict[str, str]) -> dict[str, float]:
+def _weigh(sources: tuple[str, ...], setup: Stage, env: dict[str, str]) -> dict[str, float]:
     """Return the MB of the kernel and of the processes beside it, read together because they share pages."""
-    with kernel(here, env) as one:
+    with kernel(setup, env) as one:
         for source in sources:
             one.run(source)
         time.sleep(SETTLED)
-        found = set(naming(here.state))
-        for process in filter(is_kernel, list(found)):
+        processes = set(naming(setup.state))
+        for process in filter(is_kernel, list(processes)):
             with contextlib.suppress(psutil.Error):
-                found.update(process.children(recursive=True))
-        held = {process: resident(process) for process in found}
+                processes.update(process.children(recursive=True))
+        held = {process: resident(process) for process in processes}
         helpers = sum(mb for process, mb in held.items() if not is_kernel(process))
     return {"all": sum(held.values()), "helpers": helpers}
 
 
 def _alternate(
-    here: Stage, pairs: int, measure: Callable[[Stage, dict[str, str]], dict[str, float]]
+    setup: Stage, pairs: int, measure: Callable[[Stage, dict[str, str]], dict[str, float]]
 ) -> dict[str, Values]:
-    return rounds({"off": lambda: measure(here, here.off), "on": lambda: measure(here, here.on)}, pairs, here.settle)
+    return rounds(
+        {"off": lambda: measure(setup, setup.off), "on": lambda: measure(setup, setup.on)}, pairs, setup.settle
+    )
 
 
 def _added(name: str, unit: str, values: dict[str, Values], what: str, limit: float | None = None) -> Figure:

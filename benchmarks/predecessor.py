@@ -275,11 +275,11 @@ def main(folder: Path) -> None:
     sys.stdout.write(f"not mapped, power/priority there (and in the game): {other_numbers(scenarios)}\n")
     settings = BattleWinner.from_params(load_params({"version": "v2"})).get_params()
     teaching = scenarios["best_move"][~held_out(scenarios["best_move"])]
-    found = search(teaching, BattleWinner(**settings | {"features": "mechanics"}))
+    searched = search(teaching, BattleWinner(**settings | {"features": "mechanics"}))
     models = {
         "raw": settings | {"features": "raw"},
         "mechanics": settings | {"features": "mechanics"},
-        f"mechanics, {found}": settings | {"features": "mechanics"} | found,
+        f"mechanics, {searched}": settings | {"features": "mechanics"} | searched,
     }
     sys.stdout.write("version | held out | rows | features | accuracy\n")
     for version in VERSIONS:

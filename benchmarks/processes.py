@@ -50,8 +50,8 @@ def kernel_below(parent: int, patience: float = 60.0) -> psutil.Process:
     deadline = time.monotonic() + patience
     with contextlib.suppress(psutil.NoSuchProcess):
         while time.monotonic() < deadline:
-            if found := next(filter(is_kernel, psutil.Process(parent).children(recursive=True)), None):
-                return found
+            if process := next(filter(is_kernel, psutil.Process(parent).children(recursive=True)), None):
+                return process
             time.sleep(0.05)
     raise RuntimeError(f"process {parent} started no kernel")
 

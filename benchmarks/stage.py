@@ -62,8 +62,8 @@ class Stage:
         deadline = time.monotonic() + PATIENCE
         while left := self.open_executions():
             if time.monotonic() > deadline:
-                found = {folder.name: read_json(folder / "run.json") for folder in left}
-                raise RuntimeError(f"not closed within {PATIENCE:.0f} s: {found}")
+                records = {folder.name: read_json(folder / "run.json") for folder in left}
+                raise RuntimeError(f"not closed within {PATIENCE:.0f} s: {records}")
             time.sleep(0.02)
 
     def database(self) -> Path:

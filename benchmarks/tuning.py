@@ -91,8 +91,8 @@ def tracked(uri: str, options: argparse.Namespace) -> None:
     for turn in range(options.rounds):
         seconds = {}
         for switch in ("on", "off") if turn % 2 else ("off", "on"):
-            found = _in_kernel(uri, switch, options)
-            seconds[switch], waited = found[0], found[1:]
+            figures = _in_kernel(uri, switch, options)
+            seconds[switch], waited = figures[0], figures[1:]
             blocked += waited
         ratios.append(seconds["on"] / seconds["off"])
     say("tracked over untracked, wall time", ratios, "at most 1.05", lambda value: value <= 1.05)

@@ -16,10 +16,10 @@ SHARE = 10  # a peak hardly varies, so a tenth of the rounds is enough
 def compare(pairs: int) -> list[Figure]:
     """Measure a notebook of 1,000 cells that print 100 MB of text in total."""
     sources = [f"print(('{number:04d} ' + 'x' * 94 + '\\n') * {LINES}, end='')" for number in range(CELLS)]
-    with stage() as here:
-        path = write(here.folder, "big.ipynb", notebook(*sources))
-        ways = {"off": lambda: peaks(here, path, here.off), "on": lambda: peaks(here, path, here.on)}
-        values = rounds(ways, max(pairs // SHARE, min(pairs, 2)), here.settle)
+    with stage() as setup:
+        path = write(setup.folder, "big.ipynb", notebook(*sources))
+        ways = {"off": lambda: peaks(setup, path, setup.off), "on": lambda: peaks(setup, path, setup.on)}
+        values = rounds(ways, max(pairs // SHARE, min(pairs, 2)), setup.settle)
     off, on = values["off"], values["on"]
     return [
         level("big notebook: sender's peak", "MB", quantity(on, "helper"), 60),
@@ -28,14 +28,14 @@ def compare(pairs: int) -> list[Figure]:
     ]
 
 
-def peaks(here: Stage, path: Path, env: dict[str, str]) -> dict[str, float]:
+def peaks(setup: Stage, path: Path, env: dict[str, str]) -> dict[str, float]:
     """Execute a notebook; return its wall time (s) and the peak memory (MB) of its kernel and its sender."""
     watched: list[Peaks] = []
 
     def watch(process: subprocess.Popen[bytes]) -> None:
-        watched.append(Peaks(here.state, besides=process.pid))
+        watched.append(Peaks(setup.state, besides=process.pid))
         watched[0].until(lambda: process.poll() is not None)
 
-    wall = execute(path, here.folder, env, ONCE, watch=watch)
-    watched[0].until(lambda: not here.open_executions())
+    wall = execute(path, setup.folder, env, ONCE, watch=watch)
+    watched[0].until(lambda: not setup.open_executions())
     return {"wall": wall, "kernel": watched[0].kernel, "helper": watched[0].helper}

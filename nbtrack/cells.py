@@ -163,8 +163,8 @@ def tags_of_cell(cell: dict[str, Any]) -> set[str]:
     cell : dict
         The cell's JSON.
     """
-    found = cell.get("metadata", {}).get("tags", [])
-    return {tag for tag in found if isinstance(tag, str)} if isinstance(found, list) else set()
+    tags = cell.get("metadata", {}).get("tags", [])
+    return {tag for tag in tags if isinstance(tag, str)} if isinstance(tags, list) else set()
 
 
 def literals(source: str) -> dict[str, Any]:
@@ -221,8 +221,8 @@ def _statements(cell: dict[str, Any]) -> list[ast.stmt]:
 def _mlflow_calls(statement: ast.stmt) -> list[tuple[str, ast.Call]]:
     """Return a statement's calls of mlflow functions, and of all calls about experiments, in the text's order."""
     calls = [(ast.unparse(node.func), node) for node in ast.walk(statement) if isinstance(node, ast.Call)]
-    found = [(name, call) for name, call in calls if name.startswith("mlflow.") or "experiment" in name]
-    return sorted(found, key=lambda one: (one[1].lineno, one[1].col_offset))
+    matching = [(name, call) for name, call in calls if name.startswith("mlflow.") or "experiment" in name]
+    return sorted(matching, key=lambda one: (one[1].lineno, one[1].col_offset))
 
 
 def _first_text(call: ast.Call, known: dict[str, Any]) -> str | None:
@@ -242,6 +242,6 @@ def only_assigns(source: str) -> bool:
     source : str
         The cell's text.
     """
-    found = statements(source)
-    plain = all(isinstance(statement, ast.Assign | ast.AnnAssign) for statement in found)
-    return bool(found) and plain and all(value is not UNKNOWN for _, _, value in assignments(source))
+    body = statements(source)
+    plain = all(isinstance(statement, ast.Assign | ast.AnnAssign) for statement in body)
+    return bool(body) and plain and all(value is not UNKNOWN for _, _, value in assignments(source))

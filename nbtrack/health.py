@@ -77,7 +77,7 @@ def _other_kernels() -> list[Finding]:
     """List the installed kernels that do not load the extension."""
     from jupyter_client.kernelspec import KernelSpecManager
 
-    found = []
+    findings = []
     for name, known in sorted(KernelSpecManager().get_all_specs().items()):
         spec = known["spec"]
         program = Path((spec.get("argv") or [""])[0])
@@ -90,8 +90,8 @@ def _other_kernels() -> list[Finding]:
                 f"{name} ({spec.get('display_name', name)}) does not load the extension: papermill records its "
                 "executions without what happens in the kernel, other executions are not tracked"
             )
-            found.append(Finding("kernel", True, text))
-    return found
+            findings.append(Finding("kernel", True, text))
+    return findings
 
 
 def _prefix(program: Path) -> Path:
@@ -156,12 +156,12 @@ def _artifacts(rest: MlflowRest) -> list[Finding]:
 def _open_runs(rest: MlflowRest) -> list[Finding]:
     """Find runs that are open on the server although no process writes to them."""
     waiting = {one.start["execution"]: one for one in spool.waiting()}
-    found = []
+    findings = []
     for run in rest.search_runs(f"attributes.status = 'RUNNING' and tags.`{EXECUTION}` != ''"):
         tags = tags_of(run)
         if tags[EXECUTION] not in waiting:
-            found += _open_run(run["info"], tags)
-    return found
+            findings += _open_run(run["info"], tags)
+    return findings
 
 
 def _open_run(info: dict[str, Any], tags: dict[str, str]) -> list[Finding]:
@@ -204,20 +204,20 @@ def _kernel(tags: dict[str, str]) -> dict[str, Any]:
 
 
 def _waiting() -> list[Finding]:
-    found = []
+    findings = []
     for one in spool.waiting():
         what = Path(one.start["notebook"]).name or one.start["executor"]
         name = f"{one.folder.name} ({what}) for {destination_of(one.start)}"
         if one.state == "refused":
             fix = _fix_refused(one)
-            found.append(Finding("refused", False, f"{name}: {one.reason}", fix))
+            findings.append(Finding("refused", False, f"{name}: {one.reason}", fix))
         elif one.state == "elsewhere":
-            found.append(Finding("waiting", True, f"{name}: {one.start['kernel']['host']} has to deliver it"))
+            findings.append(Finding("waiting", True, f"{name}: {one.start['kernel']['host']} has to deliver it"))
         elif one.state == "ended":
-            found.append(Finding("waiting", False, f"{name}: {one.reason or _who_delivers(one)}", _fix(one)))
+            findings.append(Finding("waiting", False, f"{name}: {one.reason or _who_delivers(one)}", _fix(one)))
         else:
-            found.append(Finding("running", True, name + (f", waits: {one.reason}" if one.reason else "")))
-    return found
+            findings.append(Finding("running", True, name + (f", waits: {one.reason}" if one.reason else "")))
+    return findings
 
 
 def _fix_refused(one: spool.Waiting) -> str:
@@ -248,7 +248,7 @@ def _fix(one: spool.Waiting) -> str:
 
 
 def _set_aside() -> list[Finding]:
-    found = []
+    findings = []
     for file in sorted(executions_dir().glob("*/aside.jsonl")):
         lines = file.read_text("utf-8").splitlines()
         first = json.loads(lines[0])
@@ -260,8 +260,8 @@ def _set_aside() -> list[Finding]:
             fix = f"{retry} once you have permission" if denied else f"check the error, then {retry}"
             fix = f"{fix}; {discard}"
         text = f"{file.parent.name}: {len(lines)}, the first {first['what'][:200]} ({first['error'][:300]})"
-        found.append(Finding("set aside", False, text, fix))
-    return found
+        findings.append(Finding("set aside", False, text, fix))
+    return findings
 
 
 def recent(count: int) -> list[dict[str, Any]]:

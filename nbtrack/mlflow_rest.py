@@ -234,9 +234,9 @@ class MlflowRest:
         OSError, ServerError, ValueError
             As `call`.
         """
-        found = self.pages("POST", "experiments/search", "experiments", max_results=1000)
+        experiments = self.pages("POST", "experiments/search", "experiments", max_results=1000)
         fields = {"filter": filter_string, "order_by": [order_by], "max_results": 1000}
-        ids = [one["experiment_id"] for one in found]
+        ids = [one["experiment_id"] for one in experiments]
         yield from self.pages("POST", "runs/search", "runs", experiment_ids=ids, **fields)
 
     def healthy(self) -> bool:
@@ -267,11 +267,11 @@ class MlflowRest:
         """
         for _ in range(2):
             try:
-                found = dict(self.call("GET", "experiments/get-by-name", experiment_name=name)["experiment"])
-                if found.get("lifecycle_stage") == "deleted":
-                    undo = f"mlflow experiments restore --experiment-id {found['experiment_id']}"
+                experiment = dict(self.call("GET", "experiments/get-by-name", experiment_name=name)["experiment"])
+                if experiment.get("lifecycle_stage") == "deleted":
+                    undo = f"mlflow experiments restore --experiment-id {experiment['experiment_id']}"
                     raise ServerError(409, "EXPERIMENT_DELETED", f"experiment {name!r} is deleted (`{undo}`)")
-                return found
+                return experiment
             except ServerError as error:
                 if error.status != 404 or not error.code:
                     raise

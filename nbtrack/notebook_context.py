@@ -100,8 +100,8 @@ class Context:
     @property
     def metadata(self) -> dict[str, Any]:
         """The notebook's own ``pokebattle`` metadata."""
-        found = self.document.get("metadata", {}).get(METADATA_KEY, {})
-        return found if isinstance(found, dict) else {}
+        settings = self.document.get("metadata", {}).get(METADATA_KEY, {})
+        return settings if isinstance(settings, dict) else {}
 
     @property
     def tracked(self) -> bool:
@@ -262,8 +262,8 @@ def detect(first: str, cell_id: str | None = None, namespace: dict[str, Any] | N
     """
     if notebook := _from_uri(cell_id) or _from_namespace(namespace or {}):
         return Context("vscode", notebook, read_json(notebook))
-    if found := _from_parent(first):
-        return found
+    if context := _from_parent(first):
+        return context
     if session := _session():
         path = Path(unquote(session))
         shared = Path(unquote(session).replace("/RTC:", "/"))  # the drive prefix of jupyter-collaboration's documents
@@ -423,14 +423,14 @@ def _mentions(path: Path, text: str) -> bool:
 def _named(command: list[str], folder: Path) -> list[Path]:
     """Return the notebooks on a command line, also if they are named without suffix or by a pattern."""
     words = [word for before, word in itertools.pairwise(command) if word[:1] != "-" and before not in VALUED]
-    found = [
+    paths = [
         folder / name
         for word in words
         for pattern in (word, f"{word}.ipynb")
         for name in sorted(glob.glob(pattern, root_dir=folder)) or [word]  # noqa: PTH207 - it may be absolute
         if name.endswith(".ipynb")
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(paths))
 
 
 def _chosen(executor: str, named: list[Path], first: str, parent: int, since: float) -> Context:
@@ -461,10 +461,10 @@ def _first_source(document: dict[str, Any]) -> str:
 
 def _executed_by(parent: int, since: float) -> set[str]:
     """Return the notebooks that a program, started at ``since``, has already begun to execute."""
-    oldest, found = time.strftime("%Y%m%d-%H%M%S", time.localtime(since)), set()
+    oldest, executed = time.strftime("%Y%m%d-%H%M%S", time.localtime(since)), set()
     for folder in executions_dir().glob("2*"):
         if folder.name >= oldest:
             start = next((event for _, _, event in read_events(folder)), None) or read_json(folder / "run.json")
             if (start.get("parent") or {}).get("pid") == parent:
-                found.add(str(start["notebook"]))
-    return found
+                executed.add(str(start["notebook"]))
+    return executed

@@ -46,10 +46,10 @@ def identity(pid: int, root: str | Path = "/") -> dict[str, Any]:
     ProcessLookupError
         If there is no such process. A process that has ended but that its parent has not waited for still exists.
     """
-    found = _status(pid, root)
-    if found is None:
+    status = _status(pid, root)
+    if status is None:
         raise ProcessLookupError(f"no process {pid}")
-    return {"host": socket.gethostname(), "boot": _boot(root), "pid": pid, "started": found.started}
+    return {"host": socket.gethostname(), "boot": _boot(root), "pid": pid, "started": status.started}
 
 
 def state_of(identity: Mapping[str, Any], root: str | Path = "/") -> str:
@@ -73,8 +73,8 @@ def state_of(identity: Mapping[str, Any], root: str | Path = "/") -> str:
         return "ended"
     # Containers of one machine share the boot id and may share the host name, but have their own pids. Only the start
     # time reveals that a record is another container's; it then counts as ended although it may be alive there.
-    found = _status(identity["pid"], root)
-    alive = found is not None and found.started == identity["started"] and found.state not in GONE
+    status = _status(identity["pid"], root)
+    alive = status is not None and status.started == identity["started"] and status.state not in GONE
     return "alive" if alive else "ended"
 
 
@@ -138,9 +138,9 @@ class Watch:
         self.root = root
         self.identity = dict(recorded)
         self._oom: tuple[str | None, int | None] = tuple(self.identity.pop("oom", None) or (None, None))
-        found = self._status()
-        self._shows_code = found is not None and found.shows_code
-        self.pidfd = _open_pidfd(recorded["pid"]) if found else None
+        status = self._status()
+        self._shows_code = status is not None and status.shows_code
+        self.pidfd = _open_pidfd(recorded["pid"]) if status else None
         if self.pidfd is not None:
             weakref.finalize(self, os.close, self.pidfd)
 
@@ -181,16 +181,16 @@ class Watch:
         deadline = time.monotonic() + READING
         code = None
         while True:
-            found = self._status()
-            gone = found is None or found.state in GONE
-            if found and found.state not in STOPPED and (found.exit_code or (gone and self._shows_code)):
-                code = found.exit_code
+            status = self._status()
+            gone = status is None or status.state in GONE
+            if status and status.state not in STOPPED and (status.exit_code or (gone and self._shows_code)):
+                code = status.exit_code
             if gone or time.monotonic() > deadline:
                 return code if code is not None else self._reaped_code()
 
     def _status(self) -> "_Status | None":
-        found = _status(self.identity["pid"], self.root)
-        return None if found and found.started != self.identity["started"] else found  # the pid was reused
+        status = _status(self.identity["pid"], self.root)
+        return None if status and status.started != self.identity["started"] else status  # the pid was reused
 
     def _reaped_code(self) -> int | None:
         if self.pidfd is None:
@@ -215,8 +215,8 @@ def _open_pidfd(pid: int) -> int | None:
     except AttributeError:  # Python from conda and uv is built for a C library without this function
         import ctypes
 
-        found: int = ctypes.CDLL(None).syscall(PIDFD_OPEN, pid, 0)
-        return found if found >= 0 else None
+        pidfd: int = ctypes.CDLL(None).syscall(PIDFD_OPEN, pid, 0)
+        return pidfd if pidfd >= 0 else None
 
 
 def oom_counter(pid: int, root: str | Path = "/") -> Path | None:

@@ -195,8 +195,8 @@ def installed(prefix: Path) -> list[str]:
         The environment's ``sys.prefix``.
     """
     folders = prefix.glob("lib/python3*/site-packages/*.dist-info")
-    found = (folder.name.removesuffix(".dist-info").partition("-") for folder in folders)
-    return sorted({f"{name.replace('_', '-').lower()}=={version}" for name, _, version in found})
+    names = (folder.name.removesuffix(".dist-info").partition("-") for folder in folders)
+    return sorted({f"{name.replace('_', '-').lower()}=={version}" for name, _, version in names})
 
 
 def _changed(root: Path, commit: str) -> list[str]:

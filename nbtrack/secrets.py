@@ -106,7 +106,7 @@ class Masker:
         fresh = {name: value for name, value in texts.items() if self._seen.get(name) != value}
         self._seen |= fresh
         values = [value for name, value in fresh.items() if re.search(_NAME, name.lower()) and _is_secret(name)]
-        values += [found[1] for value in fresh.values() if "://" in value for found in re.findall(_URL, value)]
+        values += [match[1] for value in fresh.values() if "://" in value for match in re.findall(_URL, value)]
         forms = {form for value in values if _is_rare(value) for form in _written(value)}
         if forms:  # longest first, as a form may be the beginning of another
             self._values = sorted(forms.union(self._values), key=len, reverse=True)

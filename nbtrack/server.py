@@ -77,9 +77,9 @@ def process(record: Mapping[str, Any]) -> psutil.Process | None:
         From `server_record`.
     """
     try:
-        found = psutil.Process(int(record["pid"]))
-        same = abs(found.create_time() - float(record["created"])) < 1
-        return found if same and found.status() != psutil.STATUS_ZOMBIE else None
+        process_ = psutil.Process(int(record["pid"]))
+        same = abs(process_.create_time() - float(record["created"])) < 1
+        return process_ if same and process_.status() != psutil.STATUS_ZOMBIE else None
     except (KeyError, ValueError, psutil.Error):
         return None
 

@@ -57,17 +57,17 @@ def _number(name: str) -> float:
 
 def invalid_settings() -> list[str]:
     """Return one line per invalid setting in the environment, with the default that is used instead."""
-    found = []
+    messages = []
     switch = os.environ.get(env_vars.TRACKING, "on")
     if switch.strip().lower() not in OFF | ON:
-        found.append(f"POKEBATTLE_TRACKING: expected on or off, got {switch!r}; using on")
+        messages.append(f"POKEBATTLE_TRACKING: expected on or off, got {switch!r}; using on")
     for name, default in NUMBERS.items():
         given = os.environ.get(name)
         with contextlib.suppress(ValueError):
             if given is None or 0 <= float(given) < float("inf"):
                 continue
-        found.append(f"{name}: expected a number from 0, got {given!r}; using {default:g}")
-    return found
+        messages.append(f"{name}: expected a number from 0, got {given!r}; using {default:g}")
+    return messages
 
 
 def server_record() -> dict[str, Any]:

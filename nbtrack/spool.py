@@ -90,7 +90,7 @@ def locked(file: Path) -> Iterator[bool]:
 
 def waiting() -> list[Waiting]:
     """Return the executions that are not completely delivered, oldest first."""
-    found = []
+    executions = []
     for folder in sorted(executions_dir().glob("*")):
         record = read_json(folder / "run.json")
         if "status" in record or not (folder / "journal.jsonl").is_file():
@@ -100,8 +100,8 @@ def waiting() -> list[Waiting]:
             continue
         alive = processes.state_of(start["kernel"])
         state = "refused" if record.get("refused") and alive == "ended" else {"alive": "running"}.get(alive, alive)
-        found.append(Waiting(folder, start, state, record.get("refused") or record.get("away") or ""))
-    return found
+        executions.append(Waiting(folder, start, state, record.get("refused") or record.get("away") or ""))
+    return executions
 
 
 def deliver(one: Waiting) -> str:

@@ -234,14 +234,14 @@ class Execution:
 
     def run(self) -> dict[str, Any]:
         """Return ``run_id``, ``experiment_id`` and ``artifact_uri`` of the run; local ones while the server is slow."""
-        found = self._wait(self._opened_run, self.write_timeout) if self.names else None
+        opened = self._wait(self._opened_run, self.write_timeout) if self.names else None
         start = self.start
         local = {
             "run_id": start["run"],
             "experiment_id": self.moved_to or start["experiment_token"],
             "artifact_uri": f"mlflow-artifacts:/{start['root']}",
         }
-        return {"uri": self.uri, **(found or local)}
+        return {"uri": self.uri, **(opened or local)}
 
     def _opened_run(self) -> dict[str, Any] | None:
         run: dict[str, Any] | None = self.progress.facts.get("run")
@@ -377,11 +377,11 @@ class Execution:
 
     def _wait(self, look: Callable[[], Any], patience: float) -> Any:
         """Wait for the result of ``look``, as long as the server makes progress."""
-        if not (found := look()) and self.may_answer_within(patience) and not (found := look()):
+        if not (result := look()) and self.may_answer_within(patience) and not (result := look()):
             self.signal(URGENT)
             began = moved = time.monotonic()
             pulse = self.progress.pulse()
-            while not (found or self.refused) and self.may_answer_within(patience):
+            while not (result or self.refused) and self.may_answer_within(patience):
                 if time.monotonic() - moved > patience:
                     if time.monotonic() - began > LONGEST_WAIT or self.hangs():
                         self.record_timeout(patience, began)
@@ -390,8 +390,8 @@ class Execution:
                 time.sleep(0.002)
                 if pulse != (pulse := self.progress.pulse()):
                     moved = time.monotonic()
-                found = look()
-        return found
+                result = look()
+        return result
 
     def end(self) -> None:
         """End this execution while the process continues."""

@@ -56,11 +56,11 @@ def replace(module: Any, name: str, value: Any) -> None:
 
 
 def _finder() -> "_Finder":
-    found = next((finder for finder in sys.meta_path if isinstance(finder, _Finder)), None)
-    if found is None:
-        found = _Finder()
-        sys.meta_path.insert(0, found)
-    return found
+    installed = next((finder for finder in sys.meta_path if isinstance(finder, _Finder)), None)
+    if installed is None:
+        installed = _Finder()
+        sys.meta_path.insert(0, installed)
+    return installed
 
 
 class _Finder(importlib.abc.MetaPathFinder):

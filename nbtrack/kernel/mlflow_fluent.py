@@ -137,12 +137,12 @@ class Attachment:
 
     def _choice(self) -> Any:
         """Return the experiment that cells have chosen. One call of a cell looks it up once, as that may create it."""
-        found = getattr(self._looked_up, "ids", None)
-        if found is None:
+        ids = getattr(self._looked_up, "ids", None)
+        if ids is None:
             return self._chosen_experiment()
-        if not found:
-            found.append(self._chosen_experiment())
-        return found[0]
+        if not ids:
+            ids.append(self._chosen_experiment())
+        return ids[0]
 
     def _own_experiment(self) -> Any:
         execution = self._joined()

@@ -177,10 +177,10 @@ class TrackedRequests:
                     execution.deliver()
                 return plain(host_creds, endpoint, method, *args, **kwargs)
             path = url[len(execution.uri) :]
-            found = API.match(path)
-            if not found and not path.startswith("/api/"):
+            match = API.match(path)
+            if not match and not path.startswith("/api/"):
                 return plain(host_creds, endpoint, method, **kwargs)
-            name = path[found.end() :] if found else ""
+            name = path[match.end() :] if match else ""
             server = copy.copy(host_creds)  # an artifact repository's host contains a folder, which may have a local id
             server.host = execution.uri
             send = functools.partial(plain, server)
@@ -501,7 +501,7 @@ def _awaited(send: Callable[[], Any], execution: Execution, patience: float) -> 
 
 
 def _translate(execution: Execution, text: str) -> str:
-    return LOCAL.sub(lambda found: execution.progress.ids.get(found[2], found[0]), text)
+    return LOCAL.sub(lambda match: execution.progress.ids.get(match[2], match[0]), text)
 
 
 def _error_code(response: Any) -> str:

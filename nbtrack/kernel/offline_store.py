@@ -53,13 +53,15 @@ class KnownEntities:
             self._known[kind, whole["run"]["info"]["run_id"]] = whole
         elif kind == "model":
             self._known[kind, whole["model"]["info"]["model_id"]] = whole
-        elif kind == "experiment" and (found := whole.get("experiment")):
-            self._known[kind, found["experiment_id"]] = self._known["named", found["name"]] = {"experiment": found}
+        elif kind == "experiment" and (experiment := whole.get("experiment")):
+            self._known[kind, experiment["experiment_id"]] = self._known["named", experiment["name"]] = {
+                "experiment": experiment
+            }
         elif kind == "registered":
             self._known[kind, whole["registered_model"]["name"]] = whole
         elif kind == "version":
-            found = whole["model_version"]
-            self._known[kind, f"{found['name']}/{found['version']}"] = whole
+            version = whole["model_version"]
+            self._known[kind, f"{version['name']}/{version['version']}"] = whole
 
     def follow(self, write: Write) -> None:
         """Update what is remembered of a run with what is logged to it.
@@ -87,13 +89,13 @@ class KnownEntities:
         ----------
         folder : str
         """
-        found: dict[str, dict[str, Any]] = {}
+        entries: dict[str, dict[str, Any]] = {}
         for address, file in self.files.items():
             if folder in map(str, PurePosixPath(address).parents):
                 name, *below = PurePosixPath(address).relative_to(folder).parts
                 size = {} if below or not file.exists() else {"file_size": file.stat().st_size}
-                found[name] = {"path": name, "is_dir": bool(below), **size}
-        return {"files": [found[name] for name in sorted(found)]}
+                entries[name] = {"path": name, "is_dir": bool(below), **size}
+        return {"files": [entries[name] for name in sorted(entries)]}
 
     def look_up(self, name: str, params: dict[str, Any]) -> dict[str, Any] | None:
         """Return what is remembered of an entity that mlflow reads, in the server's format; None if it is unknown.
@@ -202,14 +204,14 @@ def _local(kind: str, body: dict[str, Any], token: str, root: str) -> dict[str, 
         }
         return {"run": {"info": info, "data": {"tags": body["tags"]}}}
     if kind == "experiment":
-        found = {
+        experiment = {
             "experiment_id": token,
             "name": body["name"],
             "artifact_location": artifacts,
             "lifecycle_stage": "active",
             "tags": body.get("tags", []),
         }
-        return {"experiment_id": token, "experiment": found}
+        return {"experiment_id": token, "experiment": experiment}
     if kind == "model":
         info = {
             "model_id": f"m-{token}",

@@ -19,10 +19,10 @@ def install(shell: Any) -> None:
 
     @functools.wraps(plain)
     def get_exc_info(*args: Any, **kwargs: Any) -> Any:
-        found = plain(*args, **kwargs)
-        for error in _chain(found[1]):
+        exc_info = plain(*args, **kwargs)
+        for error in _chain(exc_info[1]):
             without_tracking(error.__traceback__)
-        return found
+        return exc_info
 
     shell._get_exc_info = get_exc_info
 

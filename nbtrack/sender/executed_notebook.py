@@ -86,7 +86,7 @@ class ExecutedCell:
         journal : file object
             The journal, open in binary mode.
         """
-        found: list[dict[str, Any]] = []
+        shown: list[dict[str, Any]] = []
         clear_later = False
         for offset in self.output_offsets:
             journal.seek(offset)
@@ -95,19 +95,19 @@ class ExecutedCell:
             if kind == "clear_output":
                 clear_later = bool(content.get("wait"))
                 if not clear_later:
-                    found.clear()
+                    shown.clear()
             elif kind == "update_display_data":
-                _update(found, content)
+                _update(shown, content)
             else:
                 if clear_later:
-                    found.clear()
+                    shown.clear()
                     clear_later = False
-                _add(found, kind, content)
-        for output in found:
+                _add(shown, kind, content)
+        for output in shown:
             output.pop("transient", None)
             if isinstance(text := output.get("text"), list):
                 output["text"] = "".join(text)
-        return found
+        return shown
 
 
 def _add(outputs: list[dict[str, Any]], kind: str, content: dict[str, Any]) -> None:

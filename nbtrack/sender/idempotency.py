@@ -101,29 +101,31 @@ def _get(rest: MlflowRest, path: str, **query: Any) -> Seen:
         raise
 
 
-def _later(rest: MlflowRest, found: Mapping[str, Any], at: int, what: str) -> None:
+def _later(rest: MlflowRest, entity: Mapping[str, Any], at: int, what: str) -> None:
     """Raise if another client may have changed an entity after the request.
 
     An entity that was created after the request is not checked, as other clients could not know it.
     """
-    created_at = int(found.get("creation_timestamp") or found.get("creation_time") or 0)
-    if int(found.get("last_updated_timestamp") or found.get("last_update_time") or 0) >= at > created_at:
+    created_at = int(entity.get("creation_timestamp") or entity.get("creation_time") or 0)
+    if int(entity.get("last_updated_timestamp") or entity.get("last_update_time") or 0) >= at > created_at:
         raise _unclear(f"{what} was changed meanwhile, so the request is not repeated")
 
 
 def _lifecycle(wanted: str) -> Callable[[MlflowRest, Mapping[str, Any], int], Seen]:
     def look(rest: MlflowRest, body: Mapping[str, Any], at: int) -> Seen:
-        found = _get(rest, "experiments/get", experiment_id=body.get("experiment_id", ""))
-        return {} if found and found["experiment"].get("lifecycle_stage") == wanted else None
+        answer = _get(rest, "experiments/get", experiment_id=body.get("experiment_id", ""))
+        return {} if answer and answer["experiment"].get("lifecycle_stage") == wanted else None
 
     return look
 
 
 def _experiment_renamed(rest: MlflowRest, body: Mapping[str, Any], at: int) -> Seen:
-    found = (_get(rest, "experiments/get", experiment_id=body.get("experiment_id", "")) or {}).get("experiment", {})
-    if found.get("name") == body.get("new_name"):
+    experiment = (_get(rest, "experiments/get", experiment_id=body.get("experiment_id", "")) or {}).get(
+        "experiment", {}
+    )
+    if experiment.get("name") == body.get("new_name"):
         return {}
-    _later(rest, found, at, f"experiment {found.get('name')}")
+    _later(rest, experiment, at, f"experiment {experiment.get('name')}")
     return None
 
 
@@ -133,8 +135,8 @@ def _model_renamed(rest: MlflowRest, body: Mapping[str, Any], at: int) -> Seen:
 
 
 def _model_deleted(rest: MlflowRest, body: Mapping[str, Any], at: int) -> Seen:
-    found = _get(rest, "registered-models/get", name=body.get("name", ""))
-    return {} if found is None or int(found["registered_model"].get("creation_timestamp", 0)) >= at else None
+    answer = _get(rest, "registered-models/get", name=body.get("name", ""))
+    return {} if answer is None or int(answer["registered_model"].get("creation_timestamp", 0)) >= at else None
 
 
 def _version(rest: MlflowRest, body: Mapping[str, Any]) -> Seen:
@@ -146,22 +148,22 @@ def _version_deleted(rest: MlflowRest, body: Mapping[str, Any], at: int) -> Seen
 
 
 def _version_moved(rest: MlflowRest, body: Mapping[str, Any], at: int) -> Seen:
-    if found := _version(rest, body):
-        version = found["model_version"]
+    if answer := _version(rest, body):
+        version = answer["model_version"]
         if version.get("current_stage", "").lower() == str(body.get("stage", "")).lower():
-            return found
+            return answer
         _later(rest, version, at, f"version {version['version']} of {version['name']}")
     return None
 
 
 def _alias_set(rest: MlflowRest, body: Mapping[str, Any], at: int) -> Seen:
-    found = _get(rest, "registered-models/alias", name=body.get("name", ""), alias=body.get("alias", ""))
-    return {} if found and str(found["model_version"]["version"]) == str(body.get("version")) else None
+    answer = _get(rest, "registered-models/alias", name=body.get("name", ""), alias=body.get("alias", ""))
+    return {} if answer and str(answer["model_version"]["version"]) == str(body.get("version")) else None
 
 
 def _alias_deleted(rest: MlflowRest, body: Mapping[str, Any], at: int) -> Seen:
-    found = _get(rest, "registered-models/alias", name=body.get("name", ""), alias=body.get("alias", ""))
-    return None if found else {}
+    answer = _get(rest, "registered-models/alias", name=body.get("name", ""), alias=body.get("alias", ""))
+    return None if answer else {}
 
 
 def _logged_model(rest: MlflowRest, body: Mapping[str, Any]) -> Seen:
@@ -173,9 +175,9 @@ def _logged_model_deleted(rest: MlflowRest, body: Mapping[str, Any], at: int) ->
 
 
 def _logged_model_params(rest: MlflowRest, body: Mapping[str, Any], at: int) -> Seen:
-    found = _logged_model(rest, body)
-    logged = _pairs((found or {}).get("model", {}).get("data", {}).get("params"))
-    return {} if found and _pairs(body.get("params")).items() <= logged.items() else None
+    answer = _logged_model(rest, body)
+    logged = _pairs((answer or {}).get("model", {}).get("data", {}).get("params"))
+    return {} if answer and _pairs(body.get("params")).items() <= logged.items() else None
 
 
 LOOKS: dict[str, Callable[[MlflowRest, Mapping[str, Any], int], Seen]] = {
@@ -224,17 +226,17 @@ def created(rest: MlflowRest, creates: str, body: Mapping[str, Any], asked: int)
     elif creates == "version":
         yield from ({"model_version": version} for version in _versions(rest, body, at))
     elif creates == "registered":
-        found = _get(rest, "registered-models/get", name=body["name"])
-        if found and int(found["registered_model"].get("creation_timestamp", 0)) >= at:
-            yield found
+        answer = _get(rest, "registered-models/get", name=body["name"])
+        if answer and int(answer["registered_model"].get("creation_timestamp", 0)) >= at:
+            yield answer
 
 
 def _pairs(tags: Any) -> dict[str, str]:
     return {str(tag["key"]): str(tag.get("value", "")) for tag in tags or []}
 
 
-def _same(found: Mapping[str, Any], body: Mapping[str, Any], *names: str) -> bool:
-    return all(str(found.get(name) or "") == str(body[name]) for name in names if body.get(name))
+def _same(entity: Mapping[str, Any], body: Mapping[str, Any], *names: str) -> bool:
+    return all(str(entity.get(name) or "") == str(body[name]) for name in names if body.get(name))
 
 
 def _runs(rest: MlflowRest, body: Mapping[str, Any]) -> Iterator[Answer]:
@@ -286,11 +288,11 @@ def newest_versions(rest: MlflowRest, name: str) -> list[Answer]:
         As `MlflowRest.call`.
     """
     quote = '"' if "'" in name else "'"
-    found = rest.call(
+    answer = rest.call(
         "GET",
         "model-versions/search",
         filter=f"name={quote}{name}{quote}",
         max_results=1000,
         order_by="version_number DESC",
     )
-    return list(found.get("model_versions", []))
+    return list(answer.get("model_versions", []))

@@ -240,6 +240,6 @@ def ids_of(call: Call, answer: dict[str, Any]) -> dict[str, str]:
     if call.creates == "version":
         return {call.token: str(answer["model_version"]["version"])}
     if call.creates == "experiment":
-        found = answer["experiment"]
-        return {call.token: found["experiment_id"], call.root: found.get("artifact_location", "")}
+        experiment = answer["experiment"]
+        return {call.token: experiment["experiment_id"], call.root: experiment.get("artifact_location", "")}
     return {}

@@ -256,12 +256,14 @@ class Sender:
         elif isinstance(item, Call):
             self._call(item)
         elif isinstance(item, Removal):
-            found = self.rest.call("GET", "runs/get", run_id=item.run)["run"]["info"]
-            if found["lifecycle_stage"] == "active":
+            info = self.rest.call("GET", "runs/get", run_id=item.run)["run"]["info"]
+            if info["lifecycle_stage"] == "active":
                 self.rest.call("POST", "runs/delete", run_id=item.run)
         elif isinstance(item, Experiment):
-            found = self._given(item.given_id) or self.rest.experiment(item.name)
-            self.progress.note(ids={item.token: found["experiment_id"], item.root: found["artifact_location"]})
+            experiment = self._given(item.given_id) or self.rest.experiment(item.name)
+            self.progress.note(
+                ids={item.token: experiment["experiment_id"], item.root: experiment["artifact_location"]}
+            )
 
     def _given(self, experiment_id: str) -> dict[str, Any] | None:
         """Return the experiment whose id the environment names; None if the server does not have it."""
@@ -401,11 +403,11 @@ class Sender:
     def _tagged(self, call: Call, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         tag = f"tags.`{LOCAL_ID}` = '{call.token}'"
         if call.creates == "run":
-            found = self.rest.call("POST", "runs/search", experiment_ids=[body["experiment_id"]], filter=tag)
-            yield from ({"run": run} for run in found.get("runs", []))
+            answer = self.rest.call("POST", "runs/search", experiment_ids=[body["experiment_id"]], filter=tag)
+            yield from ({"run": run} for run in answer.get("runs", []))
         elif call.creates == "model":
-            found = self.rest.call("POST", "logged-models/search", experiment_ids=[body["experiment_id"]], filter=tag)
-            yield from ({"model": model} for model in found.get("models", []))
+            answer = self.rest.call("POST", "logged-models/search", experiment_ids=[body["experiment_id"]], filter=tag)
+            yield from ({"model": model} for model in answer.get("models", []))
         elif call.creates == "version":
             for version in idempotency.newest_versions(self.rest, body["name"]):
                 if {"key": LOCAL_ID, "value": call.token} in version.get("tags", []):

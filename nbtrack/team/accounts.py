@@ -142,11 +142,11 @@ class AccountsClient(MlflowRest):
         SettingsError
             If the server refuses or does not answer.
         """
-        found = []
+        accounts = []
         for user in self._ask("GET", "users/list")["users"]:
             roles = sorted(role["name"] for role in user["roles"] if role["name"] in ROLES)
-            found.append(Account(user["username"], user["is_admin"], roles))
-        return sorted(found, key=lambda account: account.name)
+            accounts.append(Account(user["username"], user["is_admin"], roles))
+        return sorted(accounts, key=lambda account: account.name)
 
     def add(self, account: Login, role: str) -> None:
         """Create an account with a role.
@@ -249,8 +249,8 @@ class AccountsClient(MlflowRest):
 
     def _roles(self) -> dict[str, int]:
         """Return the ids of the server's roles by name."""
-        found = self._ask("GET", f"{API}roles/list")["roles"]
-        return {one["name"]: one["id"] for one in found if one["workspace"] == WORKSPACE}
+        roles = self._ask("GET", f"{API}roles/list")["roles"]
+        return {one["name"]: one["id"] for one in roles if one["workspace"] == WORKSPACE}
 
     def _ask(self, method: str, path: str, /, **fields: Any) -> dict[str, Any]:
         """Call the server, and translate its errors into `SettingsError` with a message for the administrator."""

@@ -244,10 +244,10 @@ def _refused_file(asked: Request, path: str) -> str:
         return ""
     if asked.method == "DELETE":
         return "only accounts with the role promoter may delete artifacts"
-    found = STORED.search(path)
-    if found is None:
+    match = STORED.search(path)
+    if match is None:
         return ""
-    owner, file = found[1] or found[2], found[3].removeprefix("artifacts/")
+    owner, file = match[1] or match[2], match[3].removeprefix("artifacts/")
     for version in handlers._get_model_registry_store().search_model_versions(f"source_path LIKE '%{owner}%'", 1000):
         folder = version.source.partition(owner)[2].removeprefix("/artifacts").strip("/")
         if not folder or file.startswith(f"{folder}/"):

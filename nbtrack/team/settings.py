@@ -78,13 +78,13 @@ def read_env(file: Path) -> dict[str, str]:
     """
     if not file.is_file():
         return {}
-    found = {}
+    settings = {}
     for line in file.read_text("utf-8").splitlines():
         if match := LINE.fullmatch(line):
             value = match[2].strip()
             quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-            found[match[1]] = value[1:-1] if quoted else re.sub(r"\s+#.*", "", value)
-    return found
+            settings[match[1]] = value[1:-1] if quoted else re.sub(r"\s+#.*", "", value)
+    return settings
 
 
 def load(file: Path | None = None) -> dict[str, str]:

@@ -26,10 +26,10 @@ def command(species_a: str, species_b: str, policy: str, model: str) -> int:
     """Say who wins a battle of two species, according to a registered model."""
     with promotion.connected(model) as rest:
         loaded = load_version(model, rest)
-    found = predict(loaded.model, species_a, species_b, policy)
-    click.echo(f"{found.species_a} beats {found.species_b} in {found.win_probability:.1%} of battles")
-    if found.move_a:
-        moves = f"{found.species_a} uses {found.move_a}, {found.species_b} uses {found.move_b}"
+    prediction = predict(loaded.model, species_a, species_b, policy)
+    click.echo(f"{prediction.species_a} beats {prediction.species_b} in {prediction.win_probability:.1%} of battles")
+    if prediction.move_a:
+        moves = f"{prediction.species_a} uses {prediction.move_a}, {prediction.species_b} uses {prediction.move_b}"
         click.echo(f"{moves}; both are at level 50")
     error, version = loaded.calibration_error, loaded.version
     quality = "" if error is None else f"; its calibration error on the test part is {error:.1%}"

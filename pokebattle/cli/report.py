@@ -61,8 +61,8 @@ def show(path: Path) -> int:
 
 
 def _texts(cell: dict[str, Any]) -> list[str]:
-    found = []
+    texts = []
     for output in cell.get("outputs", []):
         text = output.get("text") or output.get("data", {}).get("text/plain", "")
-        found.append("".join(text).rstrip("\n") + "\n")
-    return found
+        texts.append("".join(text).rstrip("\n") + "\n")
+    return texts

@@ -14,13 +14,13 @@ def command(run_id: str) -> int:
     The exit code is 1 if metrics differ or the run cannot be executed again.
     """
     with promotion.connected("its runs") as rest:
-        found = reproduction.reproduce(run_id, rest)
-        experiment = rest.call("GET", "runs/get", run_id=found.again)["run"]["info"] if found.again else {}
-    click.echo(f"{found.verdict}: {found.compared} metrics compared")
-    for line in found.differences:
+        outcome = reproduction.reproduce(run_id, rest)
+        experiment = rest.call("GET", "runs/get", run_id=outcome.again)["run"]["info"] if outcome.again else {}
+    click.echo(f"{outcome.verdict}: {outcome.compared} metrics compared")
+    for line in outcome.differences:
         click.echo(f"differs  {line}")
-    for line in found.drift:
+    for line in outcome.drift:
         click.echo(f"drifted  {line}")
-    if found.again:
+    if outcome.again:
         click.echo(f"run: {run_address({'uri': rest.uri, **experiment})}")
-    return 0 if found.same else 1
+    return 0 if outcome.same else 1

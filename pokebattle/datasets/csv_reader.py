@@ -74,13 +74,13 @@ class Sheet:
             If the file does not contain the header, or contains it more than once.
         """
         where = f"{self.label}, row {self.header_row}: expected the header {header!r} ({key})"
-        found = [number for number, name in enumerate(self.headers) if plain(name) == plain(header)]
-        if not found:
+        numbers = [number for number, name in enumerate(self.headers) if plain(name) == plain(header)]
+        if not numbers:
             shown = cut(", ".join(name for name in self.headers if name))
             raise TablesError(f"{where}, got {shown}{did_you_mean(header, self.headers, ALIKE, plain)}")
-        if len(found) > 1:
-            raise TablesError(f"{where} once, got it {len(found)} times")
-        return self.cells[found[0]].rename(self.headers[found[0]])
+        if len(numbers) > 1:
+            raise TablesError(f"{where} once, got it {len(numbers)} times")
+        return self.cells[numbers[0]].rename(self.headers[numbers[0]])
 
     def numbers(self, columns: Mapping[str, pd.Series]) -> pd.DataFrame:
         """Read columns as numbers. A column of TRUE and FALSE becomes 1 and 0.

@@ -49,14 +49,14 @@ def check_parts(parts: Mapping[str, pd.DataFrame], protocol: str, families: pd.S
     species = {name: _species(part) for name, part in parts.items()}
     known, unseen = set(families.reindex(sorted(species["train"]))), unseen_species(families)
     for name, part in parts.items():
-        found = {"matchups that occur twice": _twice(part)}
+        leaks = {"matchups that occur twice": _twice(part)}
         if name != "train":
-            found["pairs of species that are also in the training part"] = sorted(pairs[name] & pairs["train"])
+            leaks["pairs of species that are also in the training part"] = sorted(pairs[name] & pairs["train"])
             met = set(families.reindex(sorted(species[name] & unseen)))
-            found["held-out families in the training part"] = sorted(met & known) if protocol != "pair" else []
+            leaks["held-out families in the training part"] = sorted(met & known) if protocol != "pair" else []
             for other in parts.keys() - {name, "train"}:
-                found[f"pairs of species of the {other} part"] = sorted(pairs[name] & pairs[other])
-        for kind, examples in found.items():
+                leaks[f"pairs of species of the {other} part"] = sorted(pairs[name] & pairs[other])
+        for kind, examples in leaks.items():
             if examples:
                 raise LeakError(f"leak: the {name} part has {len(examples)} {kind}, e.g. {examples[0]}")
     counts = {name: (len(part), len(pairs[name]), len(species[name])) for name, part in parts.items()}
@@ -94,11 +94,15 @@ def check_columns(X: np.ndarray, names: Sequence[str], wins: ArrayLike, n: Array
     open_ = (share > 0) & (share < 1)
     both_won = open_.sum() >= ENOUGH
     limit, ranks = (MAX_CORRELATION, rankdata(share[open_])) if both_won else (MAX_ROC_AUC, share > 0.5)
-    found = {
+    correlations = {
         name: _correlation(rankdata(values[open_]), ranks) if both_won else _separates(values, ranks)
         for name, values in _columns(X, list(names))
     }
-    closest = pd.Series(found, name="follows_result").rename_axis("feature").sort_values(ascending=False, kind="stable")
+    closest = (
+        pd.Series(correlations, name="follows_result")
+        .rename_axis("feature")
+        .sort_values(ascending=False, kind="stable")
+    )
     if len(closest) and closest.iloc[0] >= limit:
         raise LeakError(
             f"leak: the column {closest.index[0]} contains the result: it orders the battles almost as the results do "

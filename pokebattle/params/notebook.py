@@ -131,12 +131,12 @@ def _resolve(cell: Mapping[str, Assigned], overrides: Mapping[str, Any], noteboo
 
 def _parameter_cells(cells: Sequence[str]) -> tuple[str, str]:
     """Return the sources of the executed parameters cell and of the last cell injected after it ("" if none)."""
-    found, injected = "", ""
+    declared, injected = "", ""
     loose = None
     for source in cells:
         version = _assignments(source).get("version") if "version" in source else None
         if version and version.annotation == "str":
-            found, injected, loose = source, "", None
+            declared, injected, loose = source, "", None
         elif source.partition("\n")[0] == "# Parameters":  # papermill's first line
             injected = source
         elif version and isinstance(version.value, str):
@@ -146,7 +146,7 @@ def _parameter_cells(cells: Sequence[str]) -> tuple[str, str]:
             f'parameters cell, version: expected version: str = "{loose}" in this cell, '
             f"got {loose!r} in another cell or without its type"
         )
-    return found, injected
+    return declared, injected
 
 
 def _declared(namespace: Mapping[str, Any]) -> dict[str, Assigned]:

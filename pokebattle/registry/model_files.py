@@ -122,10 +122,10 @@ def fetch(rest: MlflowRest, version: Version, name: str, folder: Path) -> ModelF
         raise _foreign(title, f"{missing[0]} is missing")
     got = [run_artifacts.download(store, path, folder) for path in needed]
     metadata = _described(got[0], title)
-    if (found := digest(folder / DATA)) != expected:
+    if (actual := digest(folder / DATA)) != expected:
         raise _foreign(
             title,
-            f"its files are not the ones that were registered: digest expected {expected[:12]}…, got {found[:12]}…",
+            f"its files are not the ones that were registered: digest expected {expected[:12]}…, got {actual[:12]}…",
         )
     return ModelFiles(folder / DATA, metadata)
 
@@ -150,11 +150,11 @@ def _recorded_digest(rest: MlflowRest, version: Version, title: str) -> str:
 
 def _store(rest: MlflowRest, version: Version, title: str) -> Any:
     """Return the artifact repository of a version's logged model."""
-    found = re.fullmatch(r"models:/(m-[0-9a-f]+)", version.source)
-    if not found:
+    match = re.fullmatch(r"models:/(m-[0-9a-f]+)", version.source)
+    if not match:
         raise _foreign(title, f"its source is {version.source or 'none'}, not a model that a run has logged")
     try:
-        model = rest.call("GET", f"logged-models/{found[1]}")["model"]
+        model = rest.call("GET", f"logged-models/{match[1]}")["model"]
     except ServerError as error:
         if error.denied or not error.permanent:
             raise

@@ -340,11 +340,11 @@ def complete(rest: MlflowRest, name: str, dry_run: bool = False) -> list[str]:
     RegistryError, OSError, ServerError
         As in `move` and `stages.read`.
     """
-    found = stages.read(rest, name).disagreements()
-    if found and not dry_run:
+    disagreements = stages.read(rest, name).disagreements()
+    if disagreements and not dry_run:
         with hold_lock(rest, name, user_name()) as allowed:
             repair(Writer(rest, name, allowed))
-    return found
+    return disagreements
 
 
 def check_permission(rest: MlflowRest, name: str) -> None:

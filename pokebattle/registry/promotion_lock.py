@@ -107,7 +107,7 @@ def _check(rest: MlflowRest, name: str, ticket: dict[str, Any]) -> None:
 
 def _tickets(rest: MlflowRest, name: str) -> list[dict[str, Any]]:
     """Return the latest tickets of a model, including deleted ones."""
-    found = rest.call(
+    answer = rest.call(
         "POST",
         "experiments/search",
         filter=f"name LIKE '{PROMOTIONS}/{name}/%'",
@@ -116,7 +116,7 @@ def _tickets(rest: MlflowRest, name: str) -> list[dict[str, Any]]:
         order_by=["creation_time DESC"],
     )
     form = re.compile(rf"{PROMOTIONS}/{re.escape(name)}/\d+")  # in a LIKE filter, _ matches any character
-    return [one for one in found.get("experiments", []) if form.fullmatch(one["name"])]
+    return [one for one in answer.get("experiments", []) if form.fullmatch(one["name"])]
 
 
 def _number(ticket: dict[str, Any]) -> int:

@@ -245,13 +245,13 @@ def log_model(model: "BattleWinner", columns: Sequence[str] = (), name: str = "m
 
 def requirements() -> list[str]:
     """Return the packages that a loaded model needs, pinned to the installed versions."""
-    found = []
+    pinned = []
     for name in NEEDED:
         try:
-            found.append(f"{name}=={version(name)}")
+            pinned.append(f"{name}=={version(name)}")
         except PackageNotFoundError:  # only one of the two builds of XGBoost is installed
             continue
-    return found
+    return pinned
 
 
 def _digest(model: "BattleWinner") -> str:

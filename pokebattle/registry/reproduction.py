@@ -196,8 +196,8 @@ def _parameters(executed: Mapping[str, Any], tags: Mapping[str, str]) -> dict[st
     """Return the parameters for papermill: the recorded ones, a search by its run's id, and register_model False."""
     metadata = executed.get("metadata", {})
     given = dict(metadata.get("papermill", {}).get("parameters", {}))
-    if found := tags.get(TUNED_FROM):
-        given["tuned_from"] = found
+    if source_run := tags.get(TUNED_FROM):
+        given["tuned_from"] = source_run
     if (metadata.get("pokebattle") or {}).get("schema") == "params":
         given["register_model"] = False
     return given
@@ -265,9 +265,9 @@ def _closed(rest: MlflowRest, execution: str) -> dict[str, Any]:
     """Wait until the run of an execution is closed, and return it."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        found = next(rest.search_runs(f"tags.`pokebattle.execution` = '{execution}'"), None)
-        if found and found["info"]["status"] not in {"RUNNING", "SCHEDULED"}:
-            return found
+        run = next(rest.search_runs(f"tags.`pokebattle.execution` = '{execution}'"), None)
+        if run and run["info"]["status"] not in {"RUNNING", "SCHEDULED"}:
+            return run
         if time.monotonic() > deadline:
             raise WorktreeError(f"its new run was not closed in {PATIENCE:.0f} s")
         time.sleep(0.5)

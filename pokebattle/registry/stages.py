@@ -114,8 +114,8 @@ class Model:
         ----------
         stage : str
         """
-        found = [version for version in self.versions.values() if version.stage == stage]
-        return sorted(found, key=lambda v: (ALIASES.get(stage) in v.aliases, v.updated), reverse=True)
+        versions = [version for version in self.versions.values() if version.stage == stage]
+        return sorted(versions, key=lambda v: (ALIASES.get(stage) in v.aliases, v.updated), reverse=True)
 
     def holder(self, stage: str) -> int | None:
         """Return the number of the version in a stage, or None if there is none.
@@ -128,30 +128,30 @@ class Model:
 
     def events(self) -> list[dict[str, Any]]:
         """Return the moves of all versions, oldest first."""
-        found = [event for version in self.versions.values() for event in version.events]
-        return sorted(found, key=lambda event: (event["when"], event["to"] != ARCHIVED))
+        events = [event for version in self.versions.values() for event in version.events]
+        return sorted(events, key=lambda event: (event["when"], event["to"] != ARCHIVED))
 
     def disagreements(self) -> list[str]:
         """Return a sentence for each inconsistency between stage, alias and tag, and for each incomplete move."""
-        found = []
+        messages = []
         for number, version in sorted(self.versions.items()):
             if version.tag != version.stage:
-                found.append(f"version {number} is in {version.stage}, its tag {STAGE} says {version.tag}")
+                messages.append(f"version {number} is in {version.stage}, its tag {STAGE} says {version.tag}")
             for stage, alias in ALIASES.items():
                 if (alias in version.aliases) != (version.stage == stage):
                     has = "has" if alias in version.aliases else "lacks"
-                    found.append(f"version {number} is in {version.stage} and {has} the alias {alias}")
+                    messages.append(f"version {number} is in {version.stage} and {has} the alias {alias}")
             if PENDING in version.tags:
                 move = json.loads(version.tags[PENDING])
-                found.append(
+                messages.append(
                     f"version {number}: the move to {move['to']} that {move['by']} began at {move['when']} was "
                     "not completed"
                 )
         for stage in ALIASES:
             if len(holders := self.within(stage)) > 1:
                 numbers = " and ".join(str(version.number) for version in holders)
-                found.append(f"{stage} contains the versions {numbers}")
-        return found
+                messages.append(f"{stage} contains the versions {numbers}")
+        return messages
 
 
 def parse_version(text: str, name: str = NAME) -> tuple[str, int]:
@@ -255,7 +255,7 @@ def read(rest: MlflowRest, name: str) -> Model:
         If the server does not answer, or refuses the request.
     """
     try:
-        found = rest.call("GET", "registered-models/get", name=name)["registered_model"]
+        registered = rest.call("GET", "registered-models/get", name=name)["registered_model"]
     except ServerError as error:
         if error.code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -264,7 +264,7 @@ def read(rest: MlflowRest, name: str) -> Model:
             "register_model is true, in the file of the version or with -p register_model True"
         ) from None
     aliases: dict[int, list[str]] = {}
-    for alias in found.get("aliases", []):
+    for alias in registered.get("aliases", []):
         aliases.setdefault(int(alias["version"]), []).append(alias["alias"])
     asked = {"filter": f"name='{name}'", "max_results": 1000}
     versions: dict[int, Version] = {}
@@ -280,7 +280,7 @@ def read(rest: MlflowRest, name: str) -> Model:
             entry.get("description", ""),
             int(entry.get("last_updated_timestamp", 0)),
         )
-    return Model(name, found.get("description", ""), dict(sorted(versions.items())))
+    return Model(name, registered.get("description", ""), dict(sorted(versions.items())))
 
 
 def read_with(rest: MlflowRest, name: str, number: int) -> Model:

@@ -132,12 +132,12 @@ def repair(writer: Writer) -> list[str]:
         If the lock expires, or the server does not answer or refuses a change.
     """
     model = read(writer.rest, writer.name)
-    found = model.disagreements()
+    disagreements = model.disagreements()
     for stage in ALIASES:
         holders = model.within(stage)
         if len(holders) > 1:  # a version was moved by hand
             writer.transition(holders[0].number, stage)
-    model = read(writer.rest, writer.name) if found else model
+    model = read(writer.rest, writer.name) if disagreements else model
     for stage, alias in ALIASES.items():
         holder = model.holder(stage)
         aliased = [version.number for version in model.versions.values() if alias in version.aliases]
@@ -149,7 +149,7 @@ def repair(writer: Writer) -> list[str]:
     for number, version in model.versions.items():
         if PENDING in version.tags:
             _settle(writer, model, number, json.loads(version.tags[PENDING]))
-    return found
+    return disagreements
 
 
 def _settle(writer: Writer, model: Model, number: int, move: dict[str, Any]) -> None:

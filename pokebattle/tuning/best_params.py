@@ -68,24 +68,24 @@ def find(tuned_from: str, version: str) -> Tuned:
     try:
         if tuned_from == LATEST:
             wanted = f"tags.`{BEST}` != '' AND params.version = '{version}'"
-            found = list(rest.search_runs(wanted, "attributes.start_time DESC"))
+            runs = list(rest.search_runs(wanted, "attributes.start_time DESC"))
         else:
-            found = [rest.call("GET", "runs/get", run_id=tuned_from)["run"]]
+            runs = [rest.call("GET", "runs/get", run_id=tuned_from)["run"]]
     except (OSError, ServerError) as error:
         if isinstance(error, OSError) or error.denied or not error.permanent:
             raise UnavailableError(f"tuned_from: {uri} does not answer ({error})") from None
         raise ParamsError(
             f"tuned_from: expected a run of tune.ipynb that {uri} knows, got {tuned_from!r} ({error})"
         ) from None
-    if not found:
+    if not runs:
         raise ParamsError(
             f"tuned_from: {uri} has no run of tune.ipynb that found values for {version}; "
             f"papermill notebooks/tune.ipynb out.ipynb -p version {version} creates one"
         )
-    info, best = found[0]["info"], tags_of(found[0]).get(BEST)
+    info, best = runs[0]["info"], tags_of(runs[0]).get(BEST)
     if not best:
         raise ParamsError(f"tuned_from: expected a run of tune.ipynb, got {tuned_from!r}, which found no values")
-    tuned = params_of(found[0]).get("version")
+    tuned = params_of(runs[0]).get("version")
     if tuned != version:
         raise ParamsError(f"tuned_from: expected a run that tuned {version}, got {tuned_from!r}, which tuned {tuned}")
     link = run_address({"uri": uri, "run_id": info["run_id"], "experiment_id": info["experiment_id"]})

@@ -86,7 +86,7 @@ class TrialRuns:
         if not settled:
             return f"{current.uri} does not answer now: `python -m pokebattle sync` delivers the trials later"
         place = current.experiment_id  # the server's id, known by now
-        first = trials.shown_first([found[0] for found in runs.values()], METRICS[-1])
+        first = trials.shown_first([copies[0] for copies in runs.values()], METRICS[-1])
         whole = len(first) == len(runs)
         chosen = (
             f"tags.`{STUDY}` = '{self.key}' AND tags.`{TRIAL}` != ''"
@@ -164,7 +164,7 @@ def repair(
     """
     key = str(study.user_attrs["key"])
     runs = trials.of_study(rest, key)
-    doubled = [run["info"]["run_id"] for found in runs.values() for run in found[1:]]
+    doubled = [run["info"]["run_id"] for copies in runs.values() for run in copies[1:]]
     for run_id in doubled:
         rest.call("POST", "runs/delete", run_id=run_id)
     missing = [
