@@ -95,8 +95,8 @@ def test_linters_find_what_is_wrong(tmp_path: Path, root: Path, require: Callabl
 
 def test_the_report_shows_results_as_table_and_charts() -> None:
     run = {"run_id": "abc", "experiment_id": "1", "uri": "http://mlflow", "status": "FINISHED", "metrics": SAMPLE}
-    told = retraining.Retraining("sample", retraining.STOPPED, "No shared server.", run, "battle_winner", 3)
-    text = told.markdown()
+    state = retraining.Retraining("sample", retraining.STOPPED, "No shared server.", run, "battle_winner", 3)
+    text = state.markdown()
     assert text.startswith("# Retraining of sample: passed, not promoted\n\nbattle_winner version 3. No shared")
     assert "http://mlflow/#/experiments/1/runs/abc" in text
     assert "| model | 0.1500 | 5.0 | 0.930 |" in text and "| damage race | 0.3900 | 173.8 |  |" in text

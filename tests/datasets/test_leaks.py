@@ -76,9 +76,9 @@ def test_the_features_of_battles_with_luck_pass_and_the_share_of_wins_does_not()
     X, names = numbers(table)
     wins, n = table["wins_a"].to_numpy(), table["n_battles"].to_numpy()
     leaks.check_columns(X, names, wins, n)
-    told = np.column_stack([X, -3.0 * wins / n])
+    leaking = np.column_stack([X, -3.0 * wins / n])
     with pytest.raises(splits.LeakError, match=r"the column streak contains the result: .* \(correlation"):
-        leaks.check_columns(told, [*names, "streak"], wins, n)
+        leaks.check_columns(leaking, [*names, "streak"], wins, n)
 
 
 def test_the_features_of_a_formula_pass_and_the_formula_does_not():
@@ -87,6 +87,6 @@ def test_the_features_of_a_formula_pass_and_the_formula_does_not():
     wins, n = table["wins_a"].to_numpy(), table["n_battles"].to_numpy()
     leaks.check_columns(X, names, wins, n)
     rank = 2 * np.random.default_rng(0).random(len(table))
-    told = np.column_stack([X, rank + wins, rank])
+    leaking = np.column_stack([X, rank + wins, rank])
     with pytest.raises(splits.LeakError, match=r"the column a_rank less b_rank contains the result: .* \(AUC"):
-        leaks.check_columns(told, [*names, "a_rank", "b_rank"], wins, n)
+        leaks.check_columns(leaking, [*names, "a_rank", "b_rank"], wins, n)

@@ -57,9 +57,9 @@ def test_names_fit_the_numbers_and_hold_no_ids(name: str, some: pd.DataFrame) ->
 
 def test_outcomes_are_not_read(some: pd.DataFrame) -> None:
     features = matchup_features("mechanics").fit(some)
-    told = some.assign(wins_a=1, n_battles=20, turns=3.0, policy="other")
-    assert (features.transform(told) == features.transform(some)).all()
-    assert (features.transform(told.iloc[:, ::-1]) == features.transform(some)).all()
+    with_outcomes = some.assign(wins_a=1, n_battles=20, turns=3.0, policy="other")
+    assert (features.transform(with_outcomes) == features.transform(some)).all()
+    assert (features.transform(with_outcomes.iloc[:, ::-1]) == features.transform(some)).all()
 
 
 def test_the_configuration_rebuilds_the_transformer(some: pd.DataFrame) -> None:

@@ -792,9 +792,11 @@ def _compare_model(client: mlflow.MlflowClient, run: Run, plan: Plan) -> list[st
     if outputs != [model.model_id]:
         said.append(f"{'doubled' if len(outputs) > 1 else 'lost'}: outputs of the run are {outputs}")
     versions = client.search_model_versions(f"name = '{plan.registered}'")
-    told = {(one["name"], str(one["version"])) for one in json.loads(model.tags.get("mlflow.modelVersions", "[]"))}
-    if told != {(one.name, str(one.version)) for one in versions}:
-        said.append(f"lost: model {model.model_id} is registered as {sorted(told)}, its tag says")
+    registered = {
+        (one["name"], str(one["version"])) for one in json.loads(model.tags.get("mlflow.modelVersions", "[]"))
+    }
+    if registered != {(one.name, str(one.version)) for one in versions}:
+        said.append(f"lost: model {model.model_id} is registered as {sorted(registered)}, its tag says")
     if len(versions) != 1:
         return [*said, f"{'doubled' if versions else 'lost'}: {len(versions)} versions of {plan.registered}"]
     (version,) = versions

@@ -15,7 +15,7 @@ def leave(name: str, *events: dict[str, Any], **start: Any) -> None:
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     kernel = processes.identity(ended.pid)
     ended.communicate(b"\n")
-    told = {
+    start_event = {
         "notebook": "",
         "executor": "kernel",
         "cwd": "/",
@@ -26,9 +26,9 @@ def leave(name: str, *events: dict[str, Any], **start: Any) -> None:
         "parent_execution": None,
         "parent": None,
     }
-    told = {**opening(name, **told), "kernel": kernel, **start}
+    start_event = {**opening(name, **start_event), "kernel": kernel, **start}
     journal = Journal(execution_folder(name))
-    names = {"kind": "names", "experiment": told["experiment"], "run_name": told["run_name"]}
-    for event in ({"kind": "start", **told}, *events, names):
+    names = {"kind": "names", "experiment": start_event["experiment"], "run_name": start_event["run_name"]}
+    for event in ({"kind": "start", **start_event}, *events, names):
         journal.append(**event)
     journal.close()

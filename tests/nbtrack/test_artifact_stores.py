@@ -114,12 +114,12 @@ class Unproxied(Server):
 def test_a_server_that_leaves_artifacts_to_clients_is_told_at_the_start_and_by_doctor(
     tracked: Any, bucket: Any, make_notebook: Any, lab_kernel: Any, tmp_path: Path
 ) -> None:
-    told = {
+    bucket_env = {
         name: os.environ[name]
         for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_EC2_METADATA_DISABLED", "AWS_SHARED_CREDENTIALS_FILE")
     }
     with Unproxied(tmp_path / "unproxied") as server:
-        tracked.env |= told | {"MLFLOW_TRACKING_URI": server.uri}
+        tracked.env |= bucket_env | {"MLFLOW_TRACKING_URI": server.uri}
         said = tracked.execute("python", "-m", "pokebattle", "doctor").stdout
         assert (
             "BAD  artifacts  clients have to store artifacts in s3://team/root/" in said

@@ -244,7 +244,7 @@ def test_a_batch_at_which_the_server_fails_is_named(tracked: Any, make_notebook:
         done = tracked.papermill(path, IPYTHONDIR=str(tracked.folder / "ipython"))
         assert done.returncode == 0, done.stderr
         (run,) = tracked.runs("poisoned")
-        told = tracked.execute("python", "-m", "pokebattle", "doctor")
+        doctor = tracked.execute("python", "-m", "pokebattle", "doctor")
     assert (run.info.status, run.data.params) == ("FINISHED", {"p": "1"})
     assert {key: run.data.metrics.get(key) for key in ("a", "b", "after", "poison")} == {
         "a": 1.0,
@@ -254,5 +254,5 @@ def test_a_batch_at_which_the_server_fails_is_named(tracked: Any, make_notebook:
     }
     said = run.data.tags["pokebattle.set_aside"]
     assert said.startswith(f"1: poison of run {run.info.run_id} (HTTP 500"), said
-    (line,) = [line for line in told.stdout.splitlines() if "set aside" in line]
-    assert told.returncode == 1 and "poison" in line and "HTTP 500" in line
+    (line,) = [line for line in doctor.stdout.splitlines() if "set aside" in line]
+    assert doctor.returncode == 1 and "poison" in line and "HTTP 500" in line

@@ -157,8 +157,8 @@ def test_what_a_notebook_logged_without_a_server_is_there_once_afterwards(
     gone = tracked.env | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     tracked.env, here = gone, tracked.env
     assert tracked.papermill(path).returncode == 0
-    told = tracked.execute("python", "-m", "pokebattle", "doctor")
-    assert told.returncode == 1 and "late.ipynb" in told.stdout and "does not answer" in told.stdout
+    doctor = tracked.execute("python", "-m", "pokebattle", "doctor")
+    assert doctor.returncode == 1 and "late.ipynb" in doctor.stdout and "does not answer" in doctor.stdout
     assert sync(tracked).returncode == 1
     (folder,) = tracked.executions()
     journal = folder / "journal.jsonl"
@@ -214,8 +214,8 @@ def test_what_the_server_never_takes_is_set_aside_and_blocks_nothing(
     (run,) = tracked.runs("clash")
     assert (run.data.params["a"], run.data.metrics["behind"]) == ("1", 3.0)
     assert run.data.tags["pokebattle.set_aside"].startswith("2: ")
-    told = tracked.execute("python", "-m", "pokebattle", "doctor")
-    assert told.returncode == 1 and "set aside" in told.stdout
+    doctor = tracked.execute("python", "-m", "pokebattle", "doctor")
+    assert doctor.returncode == 1 and "set aside" in doctor.stdout
     (folder,) = tracked.executions()
     assert tracked.execute("python", "-m", "pokebattle", "sync", "--forget", folder.name).returncode == 0
     assert "set aside" not in tracked.execute("python", "-m", "pokebattle", "doctor").stdout
@@ -235,8 +235,8 @@ def test_who_may_not_register_still_logs(tracked: Any, make_notebook: Any, mlflo
         assert (run.info.status, run.data.metrics["behind"]) == ("FINISHED", 3.0)
         assert "HTTP 403 PERMISSION_DENIED" in run.data.tags["pokebattle.set_aside"]
         sync = ("python", "-m", "pokebattle", "sync")
-        told = tracked.execute(*sync)
-        assert told.returncode == 0 and ": set aside: HTTP 403" in told.stdout
+        synced = tracked.execute(*sync)
+        assert synced.returncode == 0 and ": set aside: HTTP 403" in synced.stdout
         assert "once you have permission" in tracked.execute("python", "-m", "pokebattle", "doctor").stdout
         proxy.mode = "pass"  # and now they may
         assert ": delivered as " in tracked.execute(*sync).stdout
@@ -266,8 +266,8 @@ def test_a_version_that_a_notebook_is_still_registering_is_waited_for(
         asked = pool.submit(tracked.execute, *promote)
         wait_for(lambda: proxy.count("GET", "/api/2.0/mlflow/registered-models/get") > before, "another look")
         proxy.mode = "pass"
-        told = asked.result().stderr
-        assert "version 1 cannot be judged" in told, told  # so it is there
+        message = asked.result().stderr
+        assert "version 1 cannot be judged" in message, message  # so it is there
         assert "has no version 9; its versions are 1" in tracked.execute(*promote[:4], "9", *promote[5:]).stderr
 
 
@@ -312,8 +312,8 @@ def test_all_cells_run_again_in_lab_are_a_second_attempt_which_the_run_shows(
         live = wait_for(shown, "score 3", until=lambda runs: "score 3" in runs.get("again", ("", {}))[0])
     finally:
         kernel.stop()
-    told, params = live["again"]
-    assert params == {} and "depth `3`" in told and "attempt 2" in told and "ZeroDivisionError" in told
+    page, params = live["again"]
+    assert params == {} and "depth `3`" in page and "attempt 2" in page and "ZeroDivisionError" in page
     assert live["attempt 2"][1] == {"depth": "3", "LogisticRegression.C": "3"} | live["attempt 2"][1]
     runs = {run.info.run_name: run for run in tracked.runs("again", count=3)}
     values = {
@@ -381,11 +381,11 @@ def test_a_notebook_is_not_delivered_before_the_run_of_the_one_that_executes_it(
         (sender,) = senders(tracked, tracked.executions()[0].name)
         os.kill(sender, signal.SIGSTOP)
         proxy.mode = "pass"
-        told, early = sync(tracked).stdout, tracked.client.get_experiment_by_name("early_inner")
+        output, early = sync(tracked).stdout, tracked.client.get_experiment_by_name("early_inner")
         os.kill(sender, signal.SIGCONT)
         process.send_signal(signal.SIGINT)
         process.wait(60)
-        assert "not open yet" in told and early is None
+        assert "not open yet" in output and early is None
         (parent,) = tracked.runs("late_outer")
         sync(tracked)
         (child,) = tracked.runs("early_inner")
@@ -398,12 +398,12 @@ def test_untracked_cells_and_notebooks_leave_no_trace(tracked: Any, make_noteboo
     path = tracked.write("private.ipynb", make_notebook(hidden, f"print('{name}={value}')", "hidden_function()"))
     assert tracked.papermill(path).returncode == 1
     (run,) = tracked.runs("private")
-    told = "".join(run.data.tags.values())
+    stored = "".join(run.data.tags.values())
     for item in tracked.client.list_artifacts(run.info.run_id):
-        told += tracked.download(run_id=run.info.run_id, artifact_path=item.path).read_text()
-    assert "hidden_output" not in told and "raise ValueError" not in told
-    assert value not in told
-    assert "shown" in told
+        stored += tracked.download(run_id=run.info.run_id, artifact_path=item.path).read_text()
+    assert "hidden_output" not in stored and "raise ValueError" not in stored
+    assert value not in stored
+    assert "shown" in stored
     off = make_notebook("1", metadata={"pokebattle": {"track": False}})
     assert tracked.papermill(tracked.write("never.ipynb", off)).returncode == 0
     assert tracked.client.get_experiment_by_name("never") is None

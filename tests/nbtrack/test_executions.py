@@ -199,7 +199,7 @@ def test_an_idle_kernel_is_no_run(tracked: Any, lab_kernel: Any) -> None:
     assert tracked.executions() == []
 
 
-def _told(tracked: Any) -> list[str]:
+def _addresses(tracked: Any) -> list[str]:
     """What the log of a kernel says of runs: JupyterLab's users see it on its terminal."""
     return [line for line in (tracked.folder / "kernel.log").read_text().splitlines() if "MLflow run: http" in line]
 
@@ -215,7 +215,7 @@ def test_a_changed_version_starts_a_new_run(tracked: Any, make_notebook: Any, la
         kernel.run("version", "cell-0")
         kernel.run('version: str = "two"', "params")  # edited, not saved
         kernel.run("version", "cell-0")
-        told = wait_for(lambda: _told(tracked), "two addresses", until=lambda lines: len(lines) >= 2)
+        addresses = wait_for(lambda: _addresses(tracked), "two addresses", until=lambda lines: len(lines) >= 2)
     finally:
         kernel.stop()
     (one,), (two,) = tracked.runs("lab_one"), tracked.runs("lab_two")
@@ -225,7 +225,7 @@ def test_a_changed_version_starts_a_new_run(tracked: Any, make_notebook: Any, la
     ran = tracked.artifact(one, "cells.json")
     assert [cell["ok"] for cell in ran] == [True, True, False, True]
     assert one.data.tags["pokebattle.executor"] == "jupyterlab"
-    assert [run.info.run_id in line for run, line in zip((one, two), told, strict=True)] == [True, True]
+    assert [run.info.run_id in line for run, line in zip((one, two), addresses, strict=True)] == [True, True]
 
 
 def test_the_extension_is_in_no_other_program(tracked: Any) -> None:
@@ -245,12 +245,13 @@ def test_a_notebook_that_is_not_to_be_tracked_leaves_nothing_behind(away: Any, m
         command = ["jupyter-execute", "one.ipynb", "two", path.name]
     done = away.execute(*(command or ["python", "-c", IN_PROCESS[way].format(path.name)]))
     assert done.returncode == 0, done.stderr
-    told = [[event for _, _, event in read_events(folder)] for folder in away.executions()]
+    journals = [[event for _, _, event in read_events(folder)] for folder in away.executions()]
     ran = {
-        Path(events[0]["notebook"]).name: [e["source"] for e in events if e["kind"] == "cell_start"] for events in told
+        Path(events[0]["notebook"]).name: [e["source"] for e in events if e["kind"] == "cell_start"]
+        for events in journals
     }
     both = {name: ["import sys", f"print({name!r})"] for name in ("one.ipynb", "two.ipynb")}
-    assert ran == (both if way == "jupyter-execute" else {}) and len(told) == len(ran)
+    assert ran == (both if way == "jupyter-execute" else {}) and len(journals) == len(ran)
 
 
 def test_a_notebook_that_is_not_to_be_tracked_leaves_nothing_behind_in_lab(

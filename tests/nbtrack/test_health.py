@@ -28,9 +28,9 @@ def open_run(tracked: Any, name: str, kernel: dict[str, Any]) -> str:
 
 
 def test_doctor_is_content_with_what_works(tracked: Any) -> None:
-    told = verb(tracked, "doctor")
-    assert told.returncode == 0, told.stdout
-    assert f"{tracked.uri} answers" in told.stdout and "BAD" not in told.stdout
+    doctor = verb(tracked, "doctor")
+    assert doctor.returncode == 0, doctor.stdout
+    assert f"{tracked.uri} answers" in doctor.stdout and "BAD" not in doctor.stdout
 
 
 def test_doctor_names_what_is_wrong_and_how_to_mend_it(tracked: Any) -> None:
@@ -74,10 +74,10 @@ def test_only_a_run_of_this_host_whose_kernel_is_gone_is_closed(tracked: Any) ->
         name: open_run(tracked, name, kernel)
         for name, kernel in {"gone": gone, "alive": alive, "foreign": gone | {"host": "elsewhere.example"}}.items()
     }
-    told = verb(tracked, "doctor")
-    assert told.returncode == 1 and f"sync --close {ids['gone']}" in told.stdout
-    assert ids["alive"] not in told.stdout
-    (stale,) = [line for line in told.stdout.splitlines() if ids["foreign"] in line]
+    doctor = verb(tracked, "doctor")
+    assert doctor.returncode == 1 and f"sync --close {ids['gone']}" in doctor.stdout
+    assert ids["alive"] not in doctor.stdout
+    (stale,) = [line for line in doctor.stdout.splitlines() if ids["foreign"] in line]
     assert "elsewhere.example has sent no heartbeat since" in stale
     said = {name: verb(tracked, "sync", "--close", run).stdout for name, run in ids.items()}
     assert "was not closed: its kernel is alive" in said["alive"]
@@ -133,9 +133,9 @@ def test_runs_tells_the_version_of_what_is_running(tracked: Any, make_notebook: 
 
 def test_what_waits_for_an_address_of_its_own_is_told_so(away: Any, make_notebook: Any, mlflow_server: str) -> None:
     assert away.papermill(away.write("pinned.ipynb", make_notebook("1"))).returncode == 0
-    told = verb(away, "doctor", MLFLOW_TRACKING_URI=mlflow_server)
-    assert told.returncode == 1
-    assert "once a server answers at http://127.0.0.1:9: MLFLOW_TRACKING_URI named it" in told.stdout
+    doctor = verb(away, "doctor", MLFLOW_TRACKING_URI=mlflow_server)
+    assert doctor.returncode == 1
+    assert "once a server answers at http://127.0.0.1:9: MLFLOW_TRACKING_URI named it" in doctor.stdout
 
 
 def test_whom_the_server_does_not_know_is_told_so_and_blocks_nobody(
@@ -145,12 +145,12 @@ def test_whom_the_server_does_not_know_is_told_so_and_blocks_nobody(
         tracked.env["MLFLOW_TRACKING_URI"] = proxy.uri
         proxy.mode = "unauthorized"
         assert tracked.papermill(tracked.write("unknown_user.ipynb", make_notebook("1 + 1"))).returncode == 0
-        told = verb(tracked, "doctor")
-        assert told.returncode == 1 and "MLFLOW_TRACKING_PASSWORD" in told.stdout
+        doctor = verb(tracked, "doctor")
+        assert doctor.returncode == 1 and "MLFLOW_TRACKING_PASSWORD" in doctor.stdout
         proxy.mode = "pass"  # the credentials have been mended; what was refused waits for somebody to say so
-        told = verb(tracked, "doctor")
-        (line,) = [line for line in told.stdout.splitlines() if line.startswith("BAD")]
-        assert told.returncode == 1
+        doctor = verb(tracked, "doctor")
+        (line,) = [line for line in doctor.stdout.splitlines() if line.startswith("BAD")]
+        assert doctor.returncode == 1
         assert line.startswith("BAD  refused") and "unknown_user.ipynb" in line and "HTTP 401" in line
         assert tracked.papermill(tracked.write("known_user.ipynb", make_notebook("1 + 1"))).returncode == 0
         assert tracked.runs("known_user")[0].info.status == "FINISHED"
@@ -197,8 +197,8 @@ def test_a_live_run_gives_signs_of_life_and_is_closed_by_nobody_else(
 
         found = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, text=True, check=True)
         os.kill(int(found.stdout), signal.SIGKILL)
-        told = verb(tracked, "sync")
-        assert (told.returncode, told.stdout) == (0, "0 delivered, 0 still wait, 1 running\n")
+        synced = verb(tracked, "sync")
+        assert (synced.returncode, synced.stdout) == (0, "0 delivered, 0 still wait, 1 running\n")
         assert {file.name: file.read_bytes() for file in foreign.iterdir()} == before
         assert "elsewhere.example has to deliver it" in verb(tracked, "doctor").stdout
         (run,) = tracked.client.search_runs([tracked.client.get_experiment_by_name("alive").experiment_id])

@@ -42,10 +42,10 @@ class Replay:
         self.tags: dict[str, str] = {}
         self.refused: list[str] = []
         self.names: dict[str, str] = {RUN: "own"}
-        self.say(**START | {"executor": executor})
-        self.say("names", experiment="e", run_name="r")
+        self.record(**START | {"executor": executor})
+        self.record("names", experiment="e", run_name="r")
 
-    def say(self, kind: str, **fields: Any) -> "Replay":
+    def record(self, kind: str, **fields: Any) -> "Replay":
         """Tell one event; the kernel says which cell it comes from, the last one that began."""
         self.clock += 1
         event = {"kind": kind, "time": self.clock, **fields}
@@ -54,12 +54,12 @@ class Replay:
         HANDLERS[kind](self.reader, event)
         return self
 
-    def cell(self, name: str, *tellings: tuple[str, dict[str, Any]], ok: bool = True) -> "Replay":
+    def cell(self, name: str, *events: tuple[str, dict[str, Any]], ok: bool = True) -> "Replay":
         """Run a cell that tells something."""
-        self.say("cell_start", cell=self.turn, cell_id=name, source=name)
-        for kind, fields in tellings:
-            self.say(kind, **fields)
-        self.say(
+        self.record("cell_start", cell=self.turn, cell_id=name, source=name)
+        for kind, fields in events:
+            self.record(kind, **fields)
+        self.record(
             "cell_end",
             cell=self.turn,
             seconds=0.0,
@@ -96,7 +96,7 @@ class Replay:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Replay:
+def replay(tmp_path: Path) -> Replay:
     """A session in JupyterLab whose cells tell what a test says."""
     return Replay(tmp_path)
 
@@ -123,32 +123,34 @@ def logged(**given: Any) -> tuple[str, dict[str, Any]]:
     return log(params=[{"key": key, "value": str(value)} for key, value in given.items()])
 
 
-def all_cells(told: Replay, depth: int, loss: float) -> None:
-    told.cell("params", params(version="v3", max_depth=depth))
-    told.cell("data")
-    told.cell("fit", fit(max_depth=depth, rounds=10 - depth))
-    told.cell("judge", metrics(log_loss=loss))
+def all_cells(replay: Replay, depth: int, loss: float) -> None:
+    replay.cell("params", params(version="v3", max_depth=depth))
+    replay.cell("data")
+    replay.cell("fit", fit(max_depth=depth, rounds=10 - depth))
+    replay.cell("judge", metrics(log_loss=loss))
 
 
-def test_all_cells_again_show_the_parameters_and_metrics_of_the_last_time(told: Replay) -> None:
-    all_cells(told, 6, 0.6)
-    all_cells(told, 3, 0.3)
-    told.arrive()
-    assert told.params["own"] == {"version": "v3", "max_depth": "3", "xgboost.max_depth": "3"}
-    assert told.params["attempt 1"] == {"version": "v3", "max_depth": "6", "xgboost.max_depth": "6"}
-    assert told.params["attempt 2"] == told.params["own"]
-    assert (told.metrics["own"]["log_loss"], told.metrics["attempt 1"]["log_loss"]) == (0.3, 0.6)
-    assert told.metrics["own"] == told.metrics["attempt 2"]
-    assert told.reader.given_params == {"version": "v3", "max_depth": 3} and told.reader.headline == {"log_loss": 0.3}
-    assert told.refused == []
+def test_all_cells_again_show_the_parameters_and_metrics_of_the_last_time(replay: Replay) -> None:
+    all_cells(replay, 6, 0.6)
+    all_cells(replay, 3, 0.3)
+    replay.arrive()
+    assert replay.params["own"] == {"version": "v3", "max_depth": "3", "xgboost.max_depth": "3"}
+    assert replay.params["attempt 1"] == {"version": "v3", "max_depth": "6", "xgboost.max_depth": "6"}
+    assert replay.params["attempt 2"] == replay.params["own"]
+    assert (replay.metrics["own"]["log_loss"], replay.metrics["attempt 1"]["log_loss"]) == (0.3, 0.6)
+    assert replay.metrics["own"] == replay.metrics["attempt 2"]
+    assert replay.reader.given_params == {"version": "v3", "max_depth": 3} and replay.reader.headline == {
+        "log_loss": 0.3
+    }
+    assert replay.refused == []
 
 
-def test_fewer_rounds_than_before_leave_no_curve_of_before(told: Replay) -> None:
-    told.cell("fit", fit(max_depth=6, rounds=50)).cell("fit", fit(max_depth=3, rounds=5))
-    told.reader.flush_deferred()
+def test_fewer_rounds_than_before_leave_no_curve_of_before(replay: Replay) -> None:
+    replay.cell("fit", fit(max_depth=6, rounds=50)).cell("fit", fit(max_depth=3, rounds=5))
+    replay.reader.flush_deferred()
     points = [
         point
-        for item in told.reader.delivery.queue
+        for item in replay.reader.delivery.queue
         if isinstance(item, Batch) and item.run == RUN
         for point in item.metrics
         if point["key"] == "fit/xgboost/loss"
@@ -171,110 +173,110 @@ ONCE = {"version": "v3", "xgboost.max_depth": "6", "Logistic.C": "6", "log_loss"
     ],
 )
 def test_what_ran_below_a_cell_that_fits_again_is_no_longer_on_the_front(
-    told: Replay, again: str, shown: dict[str, Any]
+    replay: Replay, again: str, shown: dict[str, Any]
 ) -> None:
     def run(name: str, depth: int) -> None:
-        tells = {
+        recorded = {
             "params": [params(version="v3")],
             "data": [],
             "fit": [fit(max_depth=depth)],
             "base": [fit("Logistic", C=depth)],
             "judge": [metrics(log_loss=depth / 10)],
         }
-        told.cell(name, *tells[name])
+        replay.cell(name, *recorded[name])
 
     for name in ("params", "data", "fit", "base", "judge"):
         run(name, 6)
     for name in again.split():
         run(name, 3)
-    told.arrive()
-    published = {key: value for key, value in told.metrics["own"].items() if not key.startswith("fit/")}
-    assert told.params["own"] | published == shown
-    assert ("attempt 1" in told.params) == ("fit" in again or "base" in again)
+    replay.arrive()
+    published = {key: value for key, value in replay.metrics["own"].items() if not key.startswith("fit/")}
+    assert replay.params["own"] | published == shown
+    assert ("attempt 1" in replay.params) == ("fit" in again or "base" in again)
 
 
-def test_an_inserted_cell_stands_below_the_one_that_ran_before_it(told: Replay) -> None:
-    told.cell("data").cell("fit", fit(max_depth=6)).cell("judge", metrics(loss=6))
-    told.cell("data").cell("new", params(seed=7)).cell("fit", fit(max_depth=3)).arrive()
-    assert told.params["own"] == {"seed": "7", "xgboost.max_depth": "3"}
-    assert "loss" not in told.metrics["own"]
+def test_an_inserted_cell_stands_below_the_one_that_ran_before_it(replay: Replay) -> None:
+    replay.cell("data").cell("fit", fit(max_depth=6)).cell("judge", metrics(loss=6))
+    replay.cell("data").cell("new", params(seed=7)).cell("fit", fit(max_depth=3)).arrive()
+    assert replay.params["own"] == {"seed": "7", "xgboost.max_depth": "3"}
+    assert "loss" not in replay.metrics["own"]
 
 
-def test_parameters_given_again_begin_no_attempt(told: Replay) -> None:
-    told.cell("params", params(depth=6)).cell("params", params(depth=6)).cell("params", params(depth=6, more=1))
-    assert told.arrive().params == {"own": {"depth": "6", "more": "1"}}
+def test_parameters_given_again_begin_no_attempt(replay: Replay) -> None:
+    replay.cell("params", params(depth=6)).cell("params", params(depth=6)).cell("params", params(depth=6, more=1))
+    assert replay.arrive().params == {"own": {"depth": "6", "more": "1"}}
 
 
-def test_a_cell_that_reads_parameters_and_fits_keeps_them_in_the_next_attempt(told: Replay) -> None:
-    told.cell("all", params(depth=6), fit(max_depth=6)).cell("all", params(depth=6), fit(max_depth=6, eta=1)).arrive()
-    assert told.params["own"] == {"depth": "6", "xgboost.max_depth": "6", "xgboost.eta": "1"}
+def test_a_cell_that_reads_parameters_and_fits_keeps_them_in_the_next_attempt(replay: Replay) -> None:
+    replay.cell("all", params(depth=6), fit(max_depth=6)).cell("all", params(depth=6), fit(max_depth=6, eta=1)).arrive()
+    assert replay.params["own"] == {"depth": "6", "xgboost.max_depth": "6", "xgboost.eta": "1"}
 
 
-def test_a_fit_that_failed_the_first_time_is_no_second_attempt(told: Replay) -> None:
-    told.cell("fit", params(depth=6), ok=False).cell("fit", params(depth=6), fit(max_depth=6)).arrive()
-    assert list(told.params) == ["own"]
+def test_a_fit_that_failed_the_first_time_is_no_second_attempt(replay: Replay) -> None:
+    replay.cell("fit", params(depth=6), ok=False).cell("fit", params(depth=6), fit(max_depth=6)).arrive()
+    assert list(replay.params) == ["own"]
 
 
-def test_before_the_end_the_front_has_no_parameter_that_could_change_and_the_page_tells_them(told: Replay) -> None:
-    all_cells(told, 6, 0.6)
-    told.arrive(settled=False)
-    assert told.params["own"] == {} and "log_loss" not in told.metrics["own"]
-    assert "max_depth `6`" in told.tags[DESCRIPTION] and "| [3] | xgboost |" in told.tags[DESCRIPTION]
-    all_cells(told, 3, 0.3)
-    told.arrive(settled=False)
-    assert "max_depth `3`" in told.tags[DESCRIPTION] and "max_depth `6`" not in told.tags[DESCRIPTION]
-    assert told.params["attempt 2"]["max_depth"] == "3" and told.metrics["attempt 2"]["log_loss"] == 0.3
+def test_before_the_end_the_front_has_no_parameter_that_could_change_and_the_page_tells_them(replay: Replay) -> None:
+    all_cells(replay, 6, 0.6)
+    replay.arrive(settled=False)
+    assert replay.params["own"] == {} and "log_loss" not in replay.metrics["own"]
+    assert "max_depth `6`" in replay.tags[DESCRIPTION] and "| [3] | xgboost |" in replay.tags[DESCRIPTION]
+    all_cells(replay, 3, 0.3)
+    replay.arrive(settled=False)
+    assert "max_depth `3`" in replay.tags[DESCRIPTION] and "max_depth `6`" not in replay.tags[DESCRIPTION]
+    assert replay.params["attempt 2"]["max_depth"] == "3" and replay.metrics["attempt 2"]["log_loss"] == 0.3
 
 
-def test_what_a_cell_logs_itself_is_there_at_once_and_nothing_automatic_replaces_it(told: Replay) -> None:
-    told.cell("params", params(max_depth=6, version="v3")).cell("own", logged(max_depth=8))
-    told.cell("fit", fit(max_depth=3)).arrive(settled=False)
-    assert told.params["own"] == {"max_depth": "8"}
-    told.arrive()
-    assert told.params["own"] == {"max_depth": "8", "version": "v3", "xgboost.max_depth": "3"}
-    assert told.refused == []
+def test_what_a_cell_logs_itself_is_there_at_once_and_nothing_automatic_replaces_it(replay: Replay) -> None:
+    replay.cell("params", params(max_depth=6, version="v3")).cell("own", logged(max_depth=8))
+    replay.cell("fit", fit(max_depth=3)).arrive(settled=False)
+    assert replay.params["own"] == {"max_depth": "8"}
+    replay.arrive()
+    assert replay.params["own"] == {"max_depth": "8", "version": "v3", "xgboost.max_depth": "3"}
+    assert replay.refused == []
 
 
-def test_what_a_cell_logs_itself_is_on_the_attempt_too(told: Replay) -> None:
+def test_what_a_cell_logs_itself_is_on_the_attempt_too(replay: Replay) -> None:
     own = log(metrics=[{"key": "auc", "value": 0.9, "timestamp": 1, "step": 0}], params=[{"key": "by", "value": "me"}])
-    told.cell("fit", fit(max_depth=6)).cell("own", own).cell("fit", fit(max_depth=3)).cell("own", own).arrive()
+    replay.cell("fit", fit(max_depth=6)).cell("own", own).cell("fit", fit(max_depth=3)).cell("own", own).arrive()
     for name in ("attempt 1", "attempt 2"):
-        assert (told.params[name]["by"], told.metrics[name]["auc"]) == ("me", 0.9)
+        assert (replay.params[name]["by"], replay.metrics[name]["auc"]) == ("me", 0.9)
 
 
-@pytest.mark.parametrize(("sources", "there"), [(("fit()",), True), (("import mlflow", "fit()"), False)])
+@pytest.mark.parametrize(("sources", "at_once"), [(("fit()",), True), (("import mlflow", "fit()"), False)])
 def test_in_one_go_parameters_are_there_at_once_unless_a_cell_could_log_another_value(
-    tmp_path: Path, sources: tuple[str, ...], there: bool
+    tmp_path: Path, sources: tuple[str, ...], at_once: bool
 ) -> None:
-    told = Replay(tmp_path, "papermill", sources)
-    told.say("params", values={"version": "v3"})
-    told.cell("", params(depth=6)).cell("", fit(max_depth=6)).arrive(settled=False)
-    assert bool(told.params["own"]) == there and "fit/xgboost/loss" in told.metrics["own"]
-    told.arrive()
-    assert told.params["own"] == {"version": "v3", "depth": "6", "xgboost.max_depth": "6"}
+    replay = Replay(tmp_path, "papermill", sources)
+    replay.record("params", values={"version": "v3"})
+    replay.cell("", params(depth=6)).cell("", fit(max_depth=6)).arrive(settled=False)
+    assert bool(replay.params["own"]) == at_once and "fit/xgboost/loss" in replay.metrics["own"]
+    replay.arrive()
+    assert replay.params["own"] == {"version": "v3", "depth": "6", "xgboost.max_depth": "6"}
 
 
 def test_cells_of_equal_text_that_run_in_one_go_are_no_attempts(tmp_path: Path) -> None:
-    told = Replay(tmp_path, "papermill", ("fit", "fit"))
-    told.cell("", fit(max_depth=6)).cell("", fit(max_depth=6)).arrive()
-    assert list(told.params) == ["own"] and "xgboost_2.max_depth" in told.params["own"]
+    replay = Replay(tmp_path, "papermill", ("fit", "fit"))
+    replay.cell("", fit(max_depth=6)).cell("", fit(max_depth=6)).arrive()
+    assert list(replay.params) == ["own"] and "xgboost_2.max_depth" in replay.params["own"]
 
 
 def test_the_page_shows_all_fits_where_they_differ(tmp_path: Path) -> None:
-    told = Replay(tmp_path, "papermill")
-    told.cell("", fit(max_depth=6, eta=0.1)).cell("", *(fit(max_depth=3 + n, eta=0.1) for n in range(11)))
-    page = told.reader.description()
+    replay = Replay(tmp_path, "papermill")
+    replay.cell("", fit(max_depth=6, eta=0.1)).cell("", *(fit(max_depth=3 + n, eta=0.1) for n in range(11)))
+    page = replay.reader.description()
     assert "| cell | fit | data | seconds | max_depth | loss |" in page
     assert sum(line.startswith("| [") for line in page.splitlines()) == 12
     same = Replay(tmp_path, "papermill").cell("", fit(max_depth=6)).cell("", fit(max_depth=6))
     assert same.reader.description() == ""
 
 
-def test_a_cell_that_failed_is_on_the_page_until_it_succeeds(told: Replay) -> None:
-    told.cell("a", ok=False).cell("b").arrive(settled=False)
-    assert told.tags[DESCRIPTION] == "**Cell [1] failed:** `ValueError`"
-    told.cell("a").arrive(settled=False)
-    assert told.tags[DESCRIPTION] == ""
+def test_a_cell_that_failed_is_on_the_page_until_it_succeeds(replay: Replay) -> None:
+    replay.cell("a", ok=False).cell("b").arrive(settled=False)
+    assert replay.tags[DESCRIPTION] == "**Cell [1] failed:** `ValueError`"
+    replay.cell("a").arrive(settled=False)
+    assert replay.tags[DESCRIPTION] == ""
 
 
 @pytest.mark.parametrize(
@@ -285,38 +287,38 @@ def test_a_cell_that_failed_is_on_the_page_until_it_succeeds(told: Replay) -> No
         (("FAILED", None, "ParameterError: unknown\nnearest is ..."), "**FAILED:** `ParameterError: unknown`"),
     ],
 )
-def test_the_page_says_why_a_run_ended_where_no_cell_failed(told: Replay, ended: Any, line: str) -> None:
-    assert told.reader.description(*ended) == line
+def test_the_page_says_why_a_run_ended_where_no_cell_failed(replay: Replay, ended: Any, line: str) -> None:
+    assert replay.reader.description(*ended) == line
 
 
-def test_the_page_says_what_differed_where_the_cell_shows_no_error(told: Replay) -> None:
-    told.cell("a")
-    said = told.reader.description("FAILED", told.reader.cells[0], "the output differs")
+def test_the_page_says_what_differed_where_the_cell_shows_no_error(replay: Replay) -> None:
+    replay.cell("a")
+    said = replay.reader.description("FAILED", replay.reader.cells[0], "the output differs")
     assert said == "**Cell [1] failed:** `the output differs`"
 
 
-def test_a_description_of_the_cells_own_is_left_alone(told: Replay) -> None:
-    told.cell("own", log(tags=[{"key": DESCRIPTION, "value": "mine"}])).cell("fit", fit(max_depth=6)).cell(
+def test_a_description_of_the_cells_own_is_left_alone(replay: Replay) -> None:
+    replay.cell("own", log(tags=[{"key": DESCRIPTION, "value": "mine"}])).cell("fit", fit(max_depth=6)).cell(
         "b", ok=False
     )
-    assert told.arrive().tags[DESCRIPTION] == "mine"
-    assert told.reader.description().startswith("mine\n\n**Cell [3] failed:**")
+    assert replay.arrive().tags[DESCRIPTION] == "mine"
+    assert replay.reader.description().startswith("mine\n\n**Cell [3] failed:**")
 
 
-def test_the_page_says_what_the_notebook_said_of_the_last_attempt(told: Replay) -> None:
+def test_the_page_says_what_the_notebook_said_of_the_last_attempt(replay: Replay) -> None:
     def says(text: str) -> tuple[str, dict[str, Any]]:
         return "tags", {"values": {DESCRIPTION: text}}
 
-    told.cell("fit", fit(max_depth=6)).cell("judge", says("six")).cell("fit", fit(max_depth=3)).arrive(settled=False)
-    assert "six" not in told.tags[DESCRIPTION]
-    told.cell("judge", says("three")).arrive(settled=False)
-    assert told.tags[DESCRIPTION].startswith("three")
+    replay.cell("fit", fit(max_depth=6)).cell("judge", says("six")).cell("fit", fit(max_depth=3)).arrive(settled=False)
+    assert "six" not in replay.tags[DESCRIPTION]
+    replay.cell("judge", says("three")).arrive(settled=False)
+    assert replay.tags[DESCRIPTION].startswith("three")
 
 
-def test_attempts_are_the_same_runs_whenever_the_journal_is_read(told: Replay) -> None:
-    told.cell("fit", fit(max_depth=6)).cell("fit", fit(max_depth=3)).arrive()
-    assert {local_ids(f"one attempt {n}")[0] for n in (1, 2)} == set(told.names) - {RUN}
-    assert told.reader.children[local_ids("one attempt 1")[0]] == "FINISHED"
+def test_attempts_are_the_same_runs_whenever_the_journal_is_read(replay: Replay) -> None:
+    replay.cell("fit", fit(max_depth=6)).cell("fit", fit(max_depth=3)).arrive()
+    assert {local_ids(f"one attempt {n}")[0] for n in (1, 2)} == set(replay.names) - {RUN}
+    assert replay.reader.children[local_ids("one attempt 1")[0]] == "FINISHED"
 
 
 @pytest.mark.parametrize(
@@ -329,20 +331,20 @@ def test_attempts_are_the_same_runs_whenever_the_journal_is_read(told: Replay) -
     ],
 )
 def test_a_cell_that_failed_last_is_told_although_others_succeeded_after_it(
-    told: Replay, cells: list[tuple[str, bool]], failed: str | None
+    replay: Replay, cells: list[tuple[str, bool]], failed: str | None
 ) -> None:
     for name, ok in cells:
-        told.cell(name, ok=ok)
-    ending = verdict(told.reader)
+        replay.cell(name, ok=ok)
+    ending = verdict(replay.reader)
     assert (ending.failed.source if ending.failed else None) == failed
     assert ending.status == ("FINISHED" if cells[-1][1] else "FAILED")
 
 
-def test_an_error_that_is_meant_and_an_orderly_exit_are_no_failures(told: Replay) -> None:
+def test_an_error_that_is_meant_and_an_orderly_exit_are_no_failures(replay: Replay) -> None:
     leaves = {"ename": "SystemExit", "evalue": "0", "traceback": []}
-    told.say("cell_start", cell=0, cell_id="a", source="a", may_fail=True)
-    told.say("cell_end", cell=0, seconds=0.0, ok=False, execution_count=1, error="ValueError")
-    told.say("cell_start", cell=1, cell_id="b", source="exit(0)")
-    told.say("output", cell=1, output="error", content=leaves)
-    told.say("cell_end", cell=1, seconds=0.0, ok=False, execution_count=2, error="SystemExit")
-    assert told.reader.failures() == [] and told.reader.description() == ""
+    replay.record("cell_start", cell=0, cell_id="a", source="a", may_fail=True)
+    replay.record("cell_end", cell=0, seconds=0.0, ok=False, execution_count=1, error="ValueError")
+    replay.record("cell_start", cell=1, cell_id="b", source="exit(0)")
+    replay.record("output", cell=1, output="error", content=leaves)
+    replay.record("cell_end", cell=1, seconds=0.0, ok=False, execution_count=2, error="SystemExit")
+    assert replay.reader.failures() == [] and replay.reader.description() == ""

@@ -293,8 +293,8 @@ def test_of_a_kernel_without_the_extension_papermills_side_is_known(tracked: Any
     executed = tracked.artifact(well, "echoes.ipynb")["cells"]
     assert [output["text"] for cell in executed for output in cell["outputs"]] == ["one", "two"]
     assert all(cell["ok"] for cell in tracked.artifact(well, "cells.json"))
-    told = tracked.execute("python", "-m", "pokebattle", "doctor")
-    assert told.returncode == 0 and "echo (Echo) does not load the extension" in told.stdout
+    doctor = tracked.execute("python", "-m", "pokebattle", "doctor")
+    assert doctor.returncode == 0 and "echo (Echo) does not load the extension" in doctor.stdout
 
 
 def test_of_a_kernel_of_another_environment_papermills_side_is_known(tracked: Any, make_notebook: Any) -> None:
@@ -313,5 +313,5 @@ def test_of_a_kernel_of_another_environment_papermills_side_is_known(tracked: An
         "recorded by papermill only: the kernel other does not load nbtrack's extension"
     )
     assert tracked.artifact(run, "in_other.ipynb")["cells"][0]["outputs"][0]["text"] == f"{other}\n"
-    told = tracked.execute("python", "-m", "pokebattle", "doctor").stdout
-    assert "other (Other) does not load the extension" in told
+    doctor = tracked.execute("python", "-m", "pokebattle", "doctor").stdout
+    assert "other (Other) does not load the extension" in doctor

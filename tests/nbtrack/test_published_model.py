@@ -141,5 +141,5 @@ def test_where_a_formula_decides_no_excess_is_published(tracked: Any, copied: Pa
     assert run.data.params["dataset_version"] == "v1"
     assert 0 < run.data.metrics["log_loss"] < run.data.metrics["baseline_constant_log_loss"]
     assert not [name for name in run.data.metrics if "excess" in name or "bayes" in name]
-    told = f"log-loss **{run.data.metrics['log_loss']:.3f}**"
-    assert run.data.tags["mlflow.note.content"].startswith(f"Test part, protocol pair: {told} [")
+    figures = f"log-loss **{run.data.metrics['log_loss']:.3f}**"
+    assert run.data.tags["mlflow.note.content"].startswith(f"Test part, protocol pair: {figures} [")

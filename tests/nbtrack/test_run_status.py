@@ -95,7 +95,7 @@ def ending(
     return verdict(reader)
 
 
-def told(found: Verdict) -> tuple[str, str, int | None]:
+def summary(found: Verdict) -> tuple[str, str, int | None]:
     """Status, cause, and the failed cell's number."""
     return found.status, found.cause, found.failed.count if found.failed else None
 
@@ -107,7 +107,7 @@ FINISHED = ("FINISHED", "", None)
 @pytest.mark.parametrize("executor", ["papermill", "nbval", "nbconvert", "jupyterlab", "vscode", "kernel", "script"])
 def test_cells_that_succeed_finish_the_run(tmp_path: Path, executor: str) -> None:
     events = BOTH + (driver() if executor in WITH_DRIVER else [])
-    assert told(ending(tmp_path, executor, events)) == FINISHED
+    assert summary(ending(tmp_path, executor, events)) == FINISHED
 
 
 FAILURES = {
@@ -129,7 +129,7 @@ FAILURES = {
 
 @pytest.mark.parametrize(("executor", "events", "cell"), FAILURES.values(), ids=FAILURES)
 def test_a_failed_cell_fails_the_run(tmp_path: Path, executor: str, events: Events, cell: int) -> None:
-    assert told(ending(tmp_path, executor, events)) == ("FAILED", "", cell)
+    assert summary(ending(tmp_path, executor, events)) == ("FAILED", "", cell)
 
 
 HARMLESS = {
@@ -149,7 +149,7 @@ HARMLESS = {
 
 @pytest.mark.parametrize(("executor", "events", "named"), HARMLESS.values(), ids=HARMLESS)
 def test_an_error_may_leave_the_run_finished(tmp_path: Path, executor: str, events: Events, named: int | None) -> None:
-    assert told(ending(tmp_path, executor, events)) == ("FINISHED", "", named)
+    assert summary(ending(tmp_path, executor, events)) == ("FINISHED", "", named)
 
 
 INTERRUPTED = {
@@ -174,7 +174,7 @@ INTERRUPTED = {
 def test_an_interrupted_cell_is_a_killed_run_and_no_failure(
     tmp_path: Path, executor: str, events: Events, cause: str
 ) -> None:
-    assert told(ending(tmp_path, executor, events)) == ("KILLED", cause, None)
+    assert summary(ending(tmp_path, executor, events)) == ("KILLED", cause, None)
 
 
 IN_A_CELL = {
@@ -215,7 +215,7 @@ IN_A_CELL = {
 def test_a_kernel_that_ends_in_a_cell_is_a_killed_run(
     tmp_path: Path, executor: str, events: Events, cause: str
 ) -> None:
-    assert told(ending(tmp_path, executor, ran(0) + begins(1) + events)) == ("KILLED", cause, None)
+    assert summary(ending(tmp_path, executor, ran(0) + begins(1) + events)) == ("KILLED", cause, None)
 
 
 BETWEEN = {
@@ -240,13 +240,13 @@ BETWEEN = {
 
 @pytest.mark.parametrize(("events", "expected"), BETWEEN.values(), ids=BETWEEN)
 def test_an_end_between_two_cells(tmp_path: Path, events: Events, expected: Any) -> None:
-    assert told(ending(tmp_path, "papermill", events)) == expected
+    assert summary(ending(tmp_path, "papermill", events)) == expected
 
 
 @pytest.mark.parametrize("executor", ["jupyterlab", "vscode", "kernel", "nbconvert"])
 @pytest.mark.parametrize("end", [kernel("SIGKILL", 9), shutdown(), kernel("unknown", **gone("SIGTERM")), []])
 def test_an_idle_kernel_may_end_in_any_way(tmp_path: Path, executor: str, end: Events) -> None:
-    assert told(ending(tmp_path, executor, ran(0) + end)) == FINISHED
+    assert summary(ending(tmp_path, executor, ran(0) + end)) == FINISHED
 
 
 OF_THE_PROGRAM = {
@@ -265,7 +265,7 @@ OF_THE_PROGRAM = {
 @pytest.mark.parametrize(("events", "cell", "error"), OF_THE_PROGRAM.values(), ids=OF_THE_PROGRAM)
 def test_an_error_of_the_program_fails_the_run(tmp_path: Path, events: Events, cell: int | None, error: str) -> None:
     found = ending(tmp_path, "papermill", events)
-    assert (told(found), found.tags) == (("FAILED", "", cell), {ERROR: error})
+    assert (summary(found), found.tags) == (("FAILED", "", cell), {ERROR: error})
 
 
 DIFFER = {
@@ -323,4 +323,4 @@ DROPPED = {
 def test_what_had_no_space_is_judged_by_the_count(
     tmp_path: Path, executor: str, events: Events, dropped: dict[str, Any], expected: Any
 ) -> None:
-    assert told(ending(tmp_path, executor, events, dropped=dropped)) == (expected or ("KILLED", UNKNOWN, None))
+    assert summary(ending(tmp_path, executor, events, dropped=dropped)) == (expected or ("KILLED", UNKNOWN, None))

@@ -491,9 +491,9 @@ def test_secrets_of_the_kernel_and_of_its_parameters_are_masked_whoever_delivers
     assert tracked.execute("python", "-m", "pokebattle", "sync").returncode == 0
     (run,) = tracked.runs("told")
     artifacts = tracked.download(run_id=run.info.run_id, artifact_path="")
-    told = "".join(file.read_text() for file in artifacts.rglob("*") if file.is_file())
-    told += json.dumps([run.data.params, run.data.tags])
-    assert [secret for secret in [*unknown, password] if secret in told] == []
+    stored = "".join(file.read_text() for file in artifacts.rglob("*") if file.is_file())
+    stored += json.dumps([run.data.params, run.data.tags])
+    assert [secret for secret in [*unknown, password] if secret in stored] == []
     assert run.data.params == {"api_token": MASK, "db_password": MASK}
     executed = tracked.artifact(run, "told.ipynb")
     assert executed["metadata"]["papermill"]["parameters"] == {"api_token": MASK, "db_password": MASK}
@@ -519,7 +519,7 @@ def test_a_secret_that_a_cell_brings_up_is_masked_in_that_cell_too(tracked: Any,
     assert tracked.papermill(tracked.write("bird.ipynb", make_notebook(*cells))).returncode == 1
     (run,) = tracked.runs("bird")
     artifacts = tracked.download(run_id=run.info.run_id, artifact_path="")
-    told = json.dumps(dict(run.data.tags)) + "".join(f.read_text() for f in artifacts.rglob("*") if f.is_file())
-    assert "heron-in" not in told and "stork-on" not in told
+    stored = json.dumps(dict(run.data.tags)) + "".join(f.read_text() for f in artifacts.rglob("*") if f.is_file())
+    assert "heron-in" not in stored and "stork-on" not in stored
     executed = tracked.artifact(run, "bird.ipynb")["cells"]
     assert executed[0]["source"] == cells[0].replace("heron-in-4-lakes", MASK) and len(executed) == 3

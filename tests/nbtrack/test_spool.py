@@ -79,9 +79,9 @@ def test_what_stands_behind_a_broken_record_is_delivered(tracked: Any, write: An
     assert took.pop("20260104-whole") == "delivered"
     assert [result.partition(" (")[0] for result in took.values()] == ["refused: it cannot be delivered"] * 3
     assert tracked.runs("20260104-whole")[0].data.params == {"depth": "3"}
-    told = {finding.text.split()[0]: finding for finding in health._waiting()}
-    assert set(told) == set(took) and {finding.subject for finding in told.values()} == {"refused"}
-    assert "expected http://host:port" in told["20260101-no-server"].text
+    findings = {finding.text.split()[0]: finding for finding in health._waiting()}
+    assert set(findings) == set(took) and {finding.subject for finding in findings.values()} == {"refused"}
+    assert "expected http://host:port" in findings["20260101-no-server"].text
     assert spool.drain() == {}  # only on demand
 
 

@@ -119,8 +119,8 @@ class Checkout:
         options = [word for name, value in (SMALL | chosen).items() for word in ("-p", name, str(value))]
         done = self.run("papermill", "--no-progress-bar", f"notebooks/{notebook}.ipynb", "out.ipynb", *options)
         assert done.returncode == 0, done.stderr
-        told = self.verb("report", "out.ipynb")
-        (run_id,) = re.findall(r"/runs/([0-9a-f]{32})\S* \(FINISHED\)", told.stdout)
+        report = self.verb("report", "out.ipynb")
+        (run_id,) = re.findall(r"/runs/([0-9a-f]{32})\S* \(FINISHED\)", report.stdout)
         return run_id
 
 

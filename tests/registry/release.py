@@ -134,20 +134,20 @@ def test_a_dirty_run_is_executed_again_with_its_patch_and_drift_is_named(
 
 def test_other_figures_and_packages_are_named(rest: Any, checkout: Any, trained: str) -> None:
     run = rest.call("GET", "runs/get", run_id=trained)["run"]
-    told = next(one["value"] for one in run["data"]["metrics"] if one["key"] == "log_loss")
+    log_loss = next(one["value"] for one in run["data"]["metrics"] if one["key"] == "log_loss")
     packages = f"{run['info']['artifact_uri']}".removeprefix("mlflow-artifacts:/") + "/packages.txt"
     path = f"/api/2.0/mlflow-artifacts/artifacts/{packages}"
     listed = rest.request("GET", path)
     logged = {"run_id": trained, "key": "log_loss", "step": 0}
     try:
-        rest.call("POST", "runs/log-metric", **logged, value=told + 1e-12, timestamp=2**42)
+        rest.call("POST", "runs/log-metric", **logged, value=log_loss + 1e-12, timestamp=2**42)
         rest.request("PUT", path, listed.replace(b"numpy==", b"numpy==0."))
         done = checkout.verb("reproduce", trained)
     finally:
         rest.request("PUT", path, listed)
-        rest.call("POST", "runs/log-metric", **logged, value=told, timestamp=2**43)
+        rest.call("POST", "runs/log-metric", **logged, value=log_loss, timestamp=2**43)
     assert done.returncode == 1
-    assert f"differs  log_loss {told + 1e-12} → {told}\n" in done.stdout
+    assert f"differs  log_loss {log_loss + 1e-12} → {log_loss}\n" in done.stdout
     assert done.stdout.count("differs  ") == 1
     assert re.search(r"drifted  numpy: 0\.\S+ → \d\S+\n", done.stdout)
 

@@ -163,10 +163,10 @@ def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(rest: Any, shel
         said = [process.communicate(timeout=60) for process in both]
         codes = sorted(process.returncode for process in both)
         assert codes == [0, 1], said
-        ((_, told),) = [text for text, process in zip(said, both, strict=True) if process.returncode]
+        ((_, error),) = [text for text, process in zip(said, both, strict=True) if process.returncode]
         assert (
-            re.match(r"BusyError: \w+ has been changing the stages of|MeanwhileError: the stages of", told)
-            and told.count("\n") == 1
+            re.match(r"BusyError: \w+ has been changing the stages of|MeanwhileError: the stages of", error)
+            and error.count("\n") == 1
         )
         assert sum(stage == STAGING for stage, _, _ in seen(shelf).values()) == 1
         assert stages.read(rest, shelf).disagreements() == []

@@ -258,10 +258,10 @@ def test_everything_is_destroyed_and_restored(make_team, tmp_path):
     assert "the server has runs (2), which this replaces" in said and "--overwrite" in said
 
     shutil.rmtree(team.state)
-    for damaged, told in ((file.read_bytes()[:-20000], "damaged|incomplete"), (b"no backup", "is not a backup")):
+    for damaged, expected in ((file.read_bytes()[:-20000], "damaged|incomplete"), (b"no backup", "is not a backup")):
         (tmp_path / "damaged.tar").write_bytes(damaged)
         said = team.type("restore", str(tmp_path / "damaged.tar"), status=1)
-        assert any(word in said for word in told.split("|")), said
+        assert any(word in said for word in expected.split("|")), said
     assert "No such file" in team.type("restore", "nowhere.tar", status=1)
     team.type("restore", str(file))
     team.start()

@@ -133,9 +133,9 @@ def test_the_image_gets_nothing_that_stays_at_home(root):
 def test_settings_of_compose_are_the_examples(root):
     """Every setting that Compose asks for stands in the example, and none stands there in vain."""
     asked = set(re.findall(r"\$\{([A-Z_0-9]+)", (root / "docker-compose.yml").read_text()))
-    told = set(re.findall(r"(?m)^(?:# )?([A-Z_0-9]+)=", (root / ".env.example").read_text()))
-    assert asked - told == {"POSTGRES_HOST", "AWS_DEFAULT_REGION"}
-    assert told - asked == set()
+    listed = set(re.findall(r"(?m)^(?:# )?([A-Z_0-9]+)=", (root / ".env.example").read_text()))
+    assert asked - listed == {"POSTGRES_HOST", "AWS_DEFAULT_REGION"}
+    assert listed - asked == set()
 
 
 def test_the_images_lock_has_the_versions_of_the_projects(root):

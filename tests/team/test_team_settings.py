@@ -38,9 +38,9 @@ def test_make_env_fills_what_is_empty_and_leaves_what_is_there(tmp_path, root):
 def test_make_env_needs_no_packages(tmp_path, root):
     command = [sys.executable, "-S", "-m", "nbtrack.team.write_env"]
     env = {"POKEBATTLE_ENV_FILE": str(tmp_path / ".env")}
-    for told in (", ".join(s.SECRETS), "nothing to fill"):
+    for expected in (", ".join(s.SECRETS), "nothing to fill"):
         done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
-        assert done.returncode == 0 and told in done.stdout, done.stderr
+        assert done.returncode == 0 and expected in done.stdout, done.stderr
     assert set(s.SECRETS) <= set(s.read_env(tmp_path / ".env"))
     assert "-m nbtrack.team.write_env\n" in (root / "Makefile").read_text()
     nowhere = env | {"POKEBATTLE_ENV_FILE": str(tmp_path / "none" / ".env")}
@@ -68,12 +68,12 @@ def test_addresses_keep_every_character_of_a_password():
 
 
 @pytest.mark.parametrize(
-    "verb, name, word, told",
+    "verb, name, word, expected",
     [
         *(
-            (verb, "MLFLOW_ADMIN_PASSWORD", word, told)
+            (verb, "MLFLOW_ADMIN_PASSWORD", word, expected)
             for verb in ("start", "serve")
-            for word, told in (
+            for word, expected in (
                 ("", "expected a value, got none"),
                 ("short", "at least 12 characters, got 5"),
                 ("password1234", "easy to guess"),
@@ -85,11 +85,11 @@ def test_addresses_keep_every_character_of_a_password():
         ("serve", "POSTGRES_PASSWORD", "postgres", "at least 12 characters, got 8"),
     ],
 )
-def test_default_and_short_passwords_are_refused_before_anything_starts(idle, root, verb, name, word, told):
+def test_default_and_short_passwords_are_refused_before_anything_starts(idle, root, verb, name, word, expected):
     s.write_env(idle.env_file, root / ".env.example")
     values = s.read_env(idle.env_file) | {"MLFLOW_DEFAULT_ARTIFACT_ROOT": str(idle.folder), name: word}
     said = idle.type("shared", verb, status=1, **values)
-    assert said.count("\n") == 1 and said.startswith(f"Error: {name}: ") and told in said
+    assert said.count("\n") == 1 and said.startswith(f"Error: {name}: ") and expected in said
     assert idle.database_pid() == idle.server_pid() == 0
     assert word == "" or word not in said
 
