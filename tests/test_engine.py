@@ -170,7 +170,7 @@ def hits(log: list[str], hp: dict[str, int]):
                 hp[target[:2]] = left
 
 
-def test_the_damage_formula_tells_every_hit():
+def test_the_damage_formula_predicts_every_hit():
     stats, moves = matchups.battle_stats(), dex.moves()
     pairs = [
         ("lapras", "icebeam", "snorlax", "bodyslam"),
@@ -273,7 +273,7 @@ def engines_of(pid: int) -> list[psutil.Process]:
     return found
 
 
-def test_a_cluster_fights_the_same_battles_whoever_is_killed(few, cluster, tmp_path, monkeypatch):
+def test_a_cluster_fights_the_same_battles_when_processes_are_killed(few, cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(run_battles, "CHUNK_BATTLES", 100)
     killed = []
 

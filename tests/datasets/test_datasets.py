@@ -25,7 +25,7 @@ def parts(battle_set: datasets.BattleSet) -> dict[str, pd.DataFrame]:
     return {"train": battle_set.training, **judging}
 
 
-def test_v3_holds_the_parts_of_its_protocol_with_enough_battles(v3):
+def test_v3_has_the_parts_of_its_protocol_with_enough_battles(v3):
     pairs = matchups.pairs()
     part_of = splits.assign(pairs, v3.protocol, v3.families)
     for part, table in parts(v3).items():

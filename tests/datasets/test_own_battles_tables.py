@@ -169,7 +169,7 @@ def test_other_encodings_are_named_by_the_mapping(write, refusal):
         "Unua,Dua,Venkinto\n1,2,second\n2,1,Second\n10,3,second\n1,3,first\n",
     ],
 )
-def test_who_fights_and_who_wins_may_be_told_in_many_ways(write, battles):
+def test_species_and_winner_can_be_given_in_many_forms(write, battles):
     assert pairs(read(write(battles=battles))) == [("1", "2", 1, 2), ("1", "3", 1, 1), ("10", "3", 0, 1)]
 
 
@@ -394,7 +394,7 @@ def league(n_species, luck):
 
 
 @pytest.mark.parametrize("column", ["Venkoj", "Rango"])
-def test_a_stat_that_tells_the_results_is_refused(write, refusal, column):
+def test_a_stat_that_reveals_the_results_is_refused(write, refusal, column):
     files = league(37, luck=15)
     mapping = {"name": None, "type_1": None, "type_2": None}
     assert read(write(*files, **mapping, stats={"strength": "Forto"})).species["strength"].max() == 36
@@ -663,7 +663,7 @@ def test_the_page_shows_a_mapping_that_is_one(root):
     assert shown["features"] == "raw"
 
 
-def test_tables_must_be_told_and_only_where_they_are_read():
+def test_tables_are_required_and_only_where_they_are_read():
     with pytest.raises(ParamsError, match="tables: expected species_file, battles_file, species_columns, battles_col"):
         load_params({"version": "v3", "dataset": "tables"})
     assert "tables" not in load_params({"version": "v3"}).model_dump()

@@ -57,7 +57,7 @@ def test_flags_name_the_moves_with_that_effect(column, expected):
     assert set(moves.index[moves[column]]) == expected
 
 
-def test_a_damage_rule_stands_where_the_power_is_not_a_number():
+def test_a_move_has_a_damage_rule_where_its_power_is_not_a_number():
     moves = dex.moves().query("category != 'status'")
     assert ((moves["base_power"] == 0) == (moves["damage_rule"] != "")).all()
 

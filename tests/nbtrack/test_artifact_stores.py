@@ -111,7 +111,7 @@ class Unproxied(Server):
     options = ("--no-serve-artifacts", "--default-artifact-root", "s3://team/root")
 
 
-def test_a_server_that_leaves_artifacts_to_clients_is_told_at_the_start_and_by_doctor(
+def test_a_server_that_leaves_artifacts_to_clients_is_reported_at_the_start_and_by_doctor(
     tracked: Any, bucket: Any, make_notebook: Any, lab_kernel: Any, tmp_path: Path
 ) -> None:
     bucket_env = {

@@ -74,7 +74,7 @@ def test_the_cells_number_is_the_one_that_lab_shows(tracked: Any, make_notebook:
     assert [cell["execution_count"] for cell in executed if cell["id"].startswith("cell-")] == shown
 
 
-def test_late_text_stands_where_the_front_end_puts_it(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
+def test_late_text_is_stored_where_the_front_end_puts_it(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
     cells = (
         "import asyncio, threading\nlast = threading.Event()\n"
         "async def later():\n"
@@ -118,7 +118,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_cells_of_equal_text_are_told_apart_without_ids(tracked: Any, make_notebook: Any, way: str) -> None:
+def test_cells_of_equal_text_are_distinguished_without_ids(tracked: Any, make_notebook: Any, way: str) -> None:
     """A second equal cell that fits is no second attempt, and one that fails is not the one whose error is meant."""
     check = "n = globals().get('n', 0) + 1\nprint(n)\nif n != 2:\n    raise LookupError(str(n))"
     document = make_notebook(FIT, FIT, check, check, check, metadata={"pokebattle": {"experiment": f"alike_{way}"}})

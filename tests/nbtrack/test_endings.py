@@ -410,7 +410,7 @@ def test_untracked_cells_and_notebooks_leave_no_trace(tracked: Any, make_noteboo
     assert len(tracked.executions()) == 1
 
 
-def test_a_full_spool_drops_outputs_counts_them_and_tells_the_end(tracked: Any, make_notebook: Any) -> None:
+def test_a_full_spool_drops_outputs_counts_them_and_reports_the_end(tracked: Any, make_notebook: Any) -> None:
     cells = (
         "print('x' * 3_000_000)",
         "import mlflow\nmlflow.log_metric('small', 1.0)\nmlflow.log_text('y' * 2_000_000, 'big.txt')",
@@ -502,7 +502,7 @@ def cell(name: str, turn: int) -> ExecutedCell:
     ],
 )
 @pytest.mark.parametrize("with_ids", [True, False])
-def test_the_order_tells_edited_from_out_of_order(ran: str, expected: str, with_ids: bool) -> None:
+def test_the_order_distinguishes_edited_from_out_of_order(ran: str, expected: str, with_ids: bool) -> None:
     saved = [{"cell_type": "code", "source": name} | ({"id": name} if with_ids else {}) for name in "abc"]
     executed = [cell(name, turn) for turn, name in enumerate(ran)]
     if not with_ids:

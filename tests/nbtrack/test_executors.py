@@ -34,7 +34,7 @@ def test_foreign_metadata_of_our_name_stays_as_it_is(tracked: Any, make_notebook
     assert nbformat.read(tracked.folder / "out.ipynb", 4).metadata["pokebattle"] == own
 
 
-def test_a_client_that_stands_in_for_papermills_is_used(monkeypatch: Any, make_notebook: Any, tmp_path: Path) -> None:
+def test_a_client_that_replaces_papermills_is_used(monkeypatch: Any, make_notebook: Any, tmp_path: Path) -> None:
     given: dict[str, Any] = {}
 
     class Client:

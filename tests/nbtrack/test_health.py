@@ -120,7 +120,7 @@ print(row)
 """
 
 
-def test_runs_tells_the_version_of_what_is_running(tracked: Any, make_notebook: Any) -> None:
+def test_runs_shows_the_version_of_what_is_running(tracked: Any, make_notebook: Any) -> None:
     path = tracked.write("looks.ipynb", make_notebook(LOOKS, parameters="version = 'v9'"))
     assert tracked.papermill(path).returncode == 0
     (row,) = [
@@ -131,14 +131,16 @@ def test_runs_tells_the_version_of_what_is_running(tracked: Any, make_notebook: 
     assert "v9" in row and tracked.runs("looks")[0].info.run_id in row
 
 
-def test_what_waits_for_an_address_of_its_own_is_told_so(away: Any, make_notebook: Any, mlflow_server: str) -> None:
+def test_doctor_names_the_address_that_an_execution_waits_for(
+    away: Any, make_notebook: Any, mlflow_server: str
+) -> None:
     assert away.papermill(away.write("pinned.ipynb", make_notebook("1"))).returncode == 0
     doctor = verb(away, "doctor", MLFLOW_TRACKING_URI=mlflow_server)
     assert doctor.returncode == 1
     assert "once a server answers at http://127.0.0.1:9: MLFLOW_TRACKING_URI named it" in doctor.stdout
 
 
-def test_whom_the_server_does_not_know_is_told_so_and_blocks_nobody(
+def test_an_unknown_account_is_reported_and_blocks_no_other(
     tracked: Any, make_notebook: Any, mlflow_server: str
 ) -> None:
     with FaultProxy(mlflow_server) as proxy:

@@ -347,7 +347,7 @@ def test_a_move_is_not_repeated_over_somebody_elses(
     assert dict(state(registered, name)[name][1]) == {"1": "Production", "2": "Staging"}
 
 
-def test_what_the_server_cannot_tell_is_not_repeated(tracked: Any, doubtful: Any, name: str) -> None:
+def test_a_request_whose_effect_cannot_be_checked_is_not_repeated(tracked: Any, doubtful: Any, name: str) -> None:
     """Every registration of a scorer is a version of it."""
     assert doubtful(call(SCORERS, JUDGE, token=new_local_id())) == "delivered"
     (line,) = aside(name)

@@ -195,7 +195,7 @@ def test_what_ran_below_a_cell_that_fits_again_is_no_longer_on_the_front(
     assert ("attempt 1" in replay.params) == ("fit" in again or "base" in again)
 
 
-def test_an_inserted_cell_stands_below_the_one_that_ran_before_it(replay: Replay) -> None:
+def test_an_inserted_cell_is_placed_below_the_one_that_ran_before_it(replay: Replay) -> None:
     replay.cell("data").cell("fit", fit(max_depth=6)).cell("judge", metrics(loss=6))
     replay.cell("data").cell("new", params(seed=7)).cell("fit", fit(max_depth=3)).arrive()
     assert replay.params["own"] == {"seed": "7", "xgboost.max_depth": "3"}
@@ -217,7 +217,7 @@ def test_a_fit_that_failed_the_first_time_is_no_second_attempt(replay: Replay) -
     assert list(replay.params) == ["own"]
 
 
-def test_before_the_end_the_front_has_no_parameter_that_could_change_and_the_page_tells_them(replay: Replay) -> None:
+def test_before_the_end_the_front_has_no_parameter_that_could_change_and_the_page_shows_them(replay: Replay) -> None:
     all_cells(replay, 6, 0.6)
     replay.arrive(settled=False)
     assert replay.params["own"] == {} and "log_loss" not in replay.metrics["own"]
@@ -330,7 +330,7 @@ def test_attempts_are_the_same_runs_whenever_the_journal_is_read(replay: Replay)
         ([("a", True), ("b", False)], "b"),
     ],
 )
-def test_a_cell_that_failed_last_is_told_although_others_succeeded_after_it(
+def test_a_cell_that_failed_last_is_named_although_others_succeeded_after_it(
     replay: Replay, cells: list[tuple[str, bool]], failed: str | None
 ) -> None:
     for name, ok in cells:

@@ -163,7 +163,7 @@ def test_unknown_ids_stay_in_a_text(sender: Sender, text: str, expected: str) ->
     assert sender.translate_text(text) == expected
 
 
-def test_what_is_told_of_local_ids_shows_none(sender: Sender) -> None:
+def test_messages_show_no_local_ids(sender: Sender) -> None:
     sender._write_aside(
         [json.dumps({"what": f"artifact of {UNKNOWN}", "error": f"{UNKNOWN_VERSION} is not there"}) + "\n"]
     )

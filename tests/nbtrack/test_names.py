@@ -66,7 +66,7 @@ def test_papermill_names_what_it_reads_from_elsewhere(tracked: Any, make_noteboo
         ("https://me:" + "pw@host/a.ipynb?sig=1", "https://host/a.ipynb"),
     ],
 )
-def test_an_address_is_told_without_what_opens_it(path: str, name: str) -> None:
+def test_an_address_is_recorded_without_its_credentials(path: str, name: str) -> None:
     assert sys.modules["nbtrack.executors.papermill"]._source(path)["address"] == name
 
 
@@ -145,7 +145,7 @@ def test_a_session_of_lab_names_its_notebook(tmp_path: Path, monkeypatch: pytest
     assert detect("1").notebook == notebook
 
 
-def test_notebooks_of_one_name_in_two_folders_are_told_apart(tracked: Any, make_notebook: Any) -> None:
+def test_notebooks_of_one_name_in_two_folders_are_distinguished(tracked: Any, make_notebook: Any) -> None:
     for folder in ("first", "second"):
         path = tracked.write(f"{folder}/twice.ipynb", make_notebook("1"))
         done = tracked.execute("papermill", path.relative_to(tracked.folder), "out.ipynb")
@@ -164,7 +164,7 @@ def test_notebooks_of_one_name_in_two_folders_are_told_apart(tracked: Any, make_
         ("checkout/deep/a.ipynb", "", "deep/a"),
     ],
 )
-def test_a_name_holds_the_folders_below_the_checkout_or_the_programs(
+def test_a_name_contains_the_folders_below_the_checkout_or_the_programs(
     tmp_path: Path, notebook: str, top: str, name: str
 ) -> None:
     (tmp_path / "checkout" / ".git").mkdir(parents=True)

@@ -399,7 +399,7 @@ def test_a_question_waits_where_a_write_did_not(tracked: Any, make_notebook: Any
     assert nbformat.read(tracked.folder / "out.ipynb", 4).cells[-1].outputs[0].text == "['slowly made']\n"
 
 
-def test_a_cell_that_deletes_its_notebooks_run_goes_on(tracked: Any, make_notebook: Any) -> None:
+def test_a_cell_that_deletes_its_notebooks_run_continues(tracked: Any, make_notebook: Any) -> None:
     cells = (
         "import mlflow\nclient = mlflow.MlflowClient()\nmlflow.log_metric('m', 1)\nmlflow.end_run()\n"
         "own = mlflow.last_active_run().info.run_id\nclient.delete_run(own)",

@@ -158,7 +158,7 @@ def test_without_a_pidfd_a_process_that_was_waited_for_ended_for_unknown_cause(c
 
 
 @LINUX
-def test_a_linux_whose_pidfd_does_not_tell_falls_back_silently(child: Any, monkeypatch: Any) -> None:
+def test_a_linux_whose_pidfd_gives_no_exit_code_falls_back_silently(child: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(processes, "PIDFD_GET_INFO", processes.PIDFD_GET_INFO + 100)  # ENOTTY or EINVAL
     _, watch = ended(child, signal.SIGTERM, reaped=False)
     assert watch.cause() == ("SIGTERM", 15)
@@ -410,7 +410,7 @@ def test_a_real_out_of_memory_kill(small_cgroup: Path, child: Any, reaped: bool)
 
 @LINUX
 @pytest.mark.parametrize("late", [False, True], ids=["sender in time", "sender late"])
-def test_a_notebook_that_needs_too_much_memory_is_told_so(
+def test_lack_of_memory_is_reported_as_the_cause(
     small_cgroup: Path, tracked: Any, make_notebook: Any, late: bool
 ) -> None:
     """papermill, kernel and sender are in the cgroup; the kernel is by far the largest of them.

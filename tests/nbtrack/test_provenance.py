@@ -58,7 +58,7 @@ def ran(sources: dict[str, str]) -> list[tuple[dict[str, Any], ExecutedCell | No
     return [(cell, runs.get(cell["id"])) for cell in cells]
 
 
-def test_what_the_commit_holds_is_clean(notebook: Path) -> None:
+def test_what_the_commit_contains_is_clean(notebook: Path) -> None:
     assert provenance(notebook).that_ran(ran(SOURCES), 1) == (False, "")
 
 
@@ -85,7 +85,7 @@ def test_an_added_cell_is_dirty_and_the_one_that_papermill_injects_is_not(notebo
     assert dirty and "+more()\n" in patch
 
 
-def test_what_is_saved_and_did_not_run_is_not_told(notebook: Path) -> None:
+def test_what_is_saved_and_did_not_run_is_not_reported(notebook: Path) -> None:
     save(notebook.parent, [code(source, name) for name, source in (SOURCES | {"b": "later()"}).items()])
     notebook_code = provenance(notebook)
     assert notebook_code.at_start["dirty"] is True  # who begins may still run it

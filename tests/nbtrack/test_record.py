@@ -64,7 +64,7 @@ def test_the_executed_notebook_is_papermills(shared: Any, runs: dict[str, Run]) 
     assert "third" in str(ours[1]["outputs"]) and "gone" not in str(ours[2]["outputs"])
 
 
-def test_the_cells_are_told_with_their_numbers_and_seconds(shared: Any, runs: dict[str, Run]) -> None:
+def test_the_cells_are_recorded_with_their_numbers_and_seconds(shared: Any, runs: dict[str, Run]) -> None:
     cells = shared.artifact(runs["rich"], "cells.json")
     assert [(cell["cell"], cell["source"]) for cell in cells] == list(enumerate(CELLS, 1))
     points = shared.client.get_metric_history(runs["rich"].info.run_id, "cell/seconds")

@@ -144,7 +144,7 @@ def test_logged_models_load_and_hold_no_pickle(everything: Any) -> None:
         assert needed and all("==" in line for line in needed)
 
 
-def test_errors_and_exits_are_told_apart_and_runs_follow_each_other(tracked: Any) -> None:
+def test_errors_and_exits_are_distinguished_and_runs_follow_each_other(tracked: Any) -> None:
     body = """
 def deep():
     raise ValueError("no battles left")
@@ -369,7 +369,7 @@ def test_what_goes_to_a_file_is_mlflows_own(tracked: Any) -> None:
 
 
 @pytest.mark.long
-def test_a_state_folder_that_cannot_be_written_is_said_and_the_script_goes_on(tracked: Any) -> None:
+def test_a_state_folder_that_cannot_be_written_is_reported_and_the_script_continues(tracked: Any) -> None:
     (tracked.folder / "file").write_text("")
     path = write(tracked, "stateless", BOTH)
     done = tracked.execute("python", path, POKEBATTLE_STATE=str(tracked.folder / "file/no"))

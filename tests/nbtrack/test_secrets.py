@@ -461,7 +461,7 @@ def test_it_needs_only_the_standard_library():
     subprocess.run([sys.executable, "-I", "-S", "-c", code, str(ROOT)], check=True)
 
 
-def test_secrets_of_the_kernel_and_of_its_parameters_are_masked_whoever_delivers(
+def test_secrets_of_the_kernel_and_of_its_parameters_are_masked_when_another_process_delivers(
     tracked: Any, make_notebook: Any
 ) -> None:
     """The shell that delivers knows none of them: what the kernel knows never gets into its journal."""

@@ -70,7 +70,7 @@ def test_the_page_of_a_run_moves_with_the_own_server_and_with_no_other(tracked: 
     assert guest.startswith(f"{tracked.uri}/#/") and own.startswith("http://127.0.0.1:5055/#/")
 
 
-def test_what_stands_behind_a_broken_record_is_delivered(tracked: Any, write: Any) -> None:
+def test_what_follows_a_broken_record_is_delivered(tracked: Any, write: Any) -> None:
     write("20260101-no-server", uri="sqlite:///x.db")
     write("20260102-odd-port", uri="http://127.0.0.1:port")
     write("20260103-no-number", {"kind": "cell_end", "cell": "first"})

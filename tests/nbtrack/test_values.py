@@ -214,7 +214,7 @@ def test_the_commit_the_patch_and_the_lock_are_on_the_run(tracked: Any, make_not
     assert "-x = 1\n+x = 2\n" in tracked.download(run_id=run.info.run_id, artifact_path="code.patch").read_text()
 
 
-def test_a_notebook_that_no_commit_holds_is_not_clean(tracked: Any, make_notebook: Any, checkout: Path) -> None:
+def test_a_notebook_that_no_commit_contains_is_not_clean(tracked: Any, make_notebook: Any, checkout: Path) -> None:
     tracked.folder = checkout
     run = tracked.run_of("uncommitted.ipynb", make_notebook("1"))
     assert run.data.tags["pokebattle.git.dirty"] == "true"

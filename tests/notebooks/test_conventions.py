@@ -49,7 +49,7 @@ def test_title_comes_first(notebook):
     assert first.cell_type == "markdown" and first.source.startswith("# ")
 
 
-def test_parameters_cell_holds_the_version_and_typed_controls(notebook, cells):
+def test_parameters_cell_contains_the_version_and_typed_controls(notebook, cells):
     assert [number for number, cell in enumerate(cells) if "parameters" in tags(cell)] == [0]
     lines = cells[0].source.splitlines()
     assert lines[0].startswith('version: str = "sample"  # ')

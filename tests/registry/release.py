@@ -152,7 +152,7 @@ def test_other_figures_and_packages_are_named(rest: Any, checkout: Any, trained:
     assert re.search(r"drifted  numpy: 0\.\S+ → \d\S+\n", done.stdout)
 
 
-def test_who_may_not_is_told_in_one_line_before_anything_is_measured(
+def test_a_missing_permission_is_reported_in_one_line_before_anything_is_measured(
     rest: Any, checkout: Any, trained: str, proxy: FaultProxy
 ) -> None:
     waiting = [one.number for one in stages.read(rest, "battle_winner").versions.values() if one.stage == "None"]

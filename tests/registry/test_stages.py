@@ -154,7 +154,7 @@ def test_rollback_goes_back_step_by_step_and_says_why(
     assert lines[-2:] == ["Production: version 4", "Staging: none"]
 
 
-def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(rest: Any, shelf: str, seen: Seen) -> None:
+def test_of_two_promoters_at_once_one_wins_and_the_other_gets_an_error(rest: Any, shelf: str, seen: Seen) -> None:
     for version, other in ((1, 2), (3, 4)):
         both = [mover(rest.uri, shelf, version, STAGING, "ana"), mover(rest.uri, shelf, other, STAGING, "ben")]
         for process in both:
@@ -172,7 +172,7 @@ def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(rest: Any, shel
         assert stages.read(rest, shelf).disagreements() == []
 
 
-def test_whoever_comes_late_is_told_that_stages_have_changed(rest: Any, shelf: str, seen: Seen) -> None:
+def test_a_move_is_refused_if_the_stages_have_changed_since_it_was_planned(rest: Any, shelf: str, seen: Seen) -> None:
     planned = promotion.plan(stages.read(rest, shelf), 2, STAGING)
     move(rest, shelf, 1, STAGING)
     with pytest.raises(promotion.MeanwhileError, match=r"changed meanwhile by ana at .*: Staging contains version 1"):

@@ -86,7 +86,7 @@ def test_what_postgresql_cannot_store_costs_itself_alone(team, as_user, name, mo
     assert found["info"]["status"] == "FINISHED"
 
 
-def test_who_has_lost_the_role_is_told_so_and_a_purged_run_is_something_else(team, as_user, name):
+def test_a_lost_role_is_reported_and_a_purged_run_is_something_else(team, as_user, name):
     login = team.new_account(f"{name}-user", "team")
     as_user(login)
     run, admin = new_local_id(), team.account("ADMIN")

@@ -187,7 +187,7 @@ def test_another_server_on_the_port_is_not_taken_for_its_own(make_team):
     assert "BAD  health" in (said := team.type("shared", "status", status=1)) and "another server answers" in said
 
 
-def test_without_accounts_everybody_may_and_is_told_so(make_team):
+def test_without_accounts_everything_is_allowed_and_a_warning_says_so(make_team):
     team = make_team(MLFLOW_ENABLE_AUTH="false")
     assert MlflowRest(team.uri).call("POST", "experiments/search", max_results=1)["experiments"]
     assert "anyone who reaches the port has full access" in team.type("shared", "start")

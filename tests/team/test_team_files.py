@@ -40,7 +40,7 @@ def services(read):
     return json.loads(done.stdout)["services"]
 
 
-def test_compose_reads_the_file_and_its_schema_holds(root, require, services):
+def test_compose_reads_the_file_and_it_follows_the_schema(root, require, services):
     assert set(services) == {"db", "mlflow", "accounts", "jupyter", "backup"}
     command = [require("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)

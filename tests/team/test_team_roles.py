@@ -84,7 +84,7 @@ def every_route():
             yield method, re.sub(r"<[^>]+>|\{[^}]+\}", "1", path)
 
 
-def test_without_a_password_every_address_tells_nothing(team, experiment):
+def test_without_a_password_no_address_reveals_anything(team, experiment):
     answered, n_asked = [], 0
     for method, path in sorted(set(every_route())):
         kind = {"Content-Type": "application/json"}
@@ -360,7 +360,7 @@ def test_accounts_come_change_and_go(team):
     assert "without a colon, got 'a:b'" in said and "a:b" not in team.type("accounts")
 
 
-def test_status_tells_each_part(team):
+def test_status_shows_each_part(team):
     said = team.type("shared", "status")
     assert [line.split()[:2] for line in said.splitlines()] == [
         ["ok", "database"],

@@ -48,7 +48,7 @@ def test_make_env_needs_no_packages(tmp_path, root):
     assert done.returncode == 1 and done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
 
 
-def test_the_example_holds_no_secret_and_every_secret(root):
+def test_the_example_names_every_secret_without_a_value(root):
     example = s.read_env(root / ".env.example")
     assert {name: example[name] for name in s.SECRETS} == dict.fromkeys(s.SECRETS, "")
 

@@ -211,7 +211,7 @@ def test_boosting_stops_where_it_does_not_help_and_a_trial_that_lags_is_pruned(s
 # Studies
 
 
-def test_running_again_goes_on_and_another_space_or_other_battles_begin_another_study(quick: Any, file: str) -> None:
+def test_running_again_continues_and_another_space_or_other_battles_begin_another_study(quick: Any, file: str) -> None:
     first = open_search(PARAMS, BATTLES, file)
     first.run(3)
     again = open_search(PARAMS, BATTLES, file)
