@@ -24,7 +24,7 @@ MOVE = """
 import os, sys
 from pokebattle.registry import promotion, promotion_lock, stages
 from nbtrack.mlflow_rest import MlflowRest
-uri, name, version, stage, who, limit = sys.argv[1:]
+uri, name, version, stage, user, limit = sys.argv[1:]
 rest, calls = MlflowRest(uri), [0]
 if int(limit) > 0:
     promotion_lock.LEASE = 0.05  # nobody else is there but who was killed before
@@ -41,16 +41,16 @@ def counted(self, method, path, /, _call=MlflowRest.call, **fields):
 
 MlflowRest.call = counted
 try:
-    promotion.move(rest, planned, f"{who} wants it", who=who)
+    promotion.move(rest, planned, f"{user} wants it", user=user)
 except stages.RegistryError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 print(calls[0])
 """
 
 
-def mover(uri: str, name: str, version: int, stage: str, who: str, limit: int = -1) -> subprocess.Popen[str]:
+def mover(uri: str, name: str, version: int, stage: str, user: str, limit: int = -1) -> subprocess.Popen[str]:
     """A process that has planned a move, and makes it when it is told to; it is killed after `limit` changes."""
-    command = [sys.executable, "-c", MOVE, uri, name, str(version), stage, who, str(limit)]
+    command = [sys.executable, "-c", MOVE, uri, name, str(version), stage, user, str(limit)]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     process = subprocess.Popen(command, text=True, **pipes)
     assert process.stdout.readline() == "planned\n"
