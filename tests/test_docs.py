@@ -25,7 +25,7 @@ def pages(root: Path) -> dict[Path, str]:
 
 
 def links(text: str) -> Iterator[str]:
-    """Yield the targets of a page's links within the repository; what stands in code is no link."""
+    """Yield the targets of a page's links within the repository; text in code is no link."""
     for link in LINK.finditer(CODE.sub("", FENCE.sub("", text))):
         if not re.match(r"[a-z][a-z0-9+.-]*:", link["target"]):
             yield link["target"]
@@ -125,7 +125,7 @@ def pins(lock: str) -> dict[str, set[str]]:
 def test_what_is_allowed_to_differ_is_in_the_table(
     root: Path, pages: dict[Path, str], monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
-    """Every exception of a comparison names the row of the table of intended differences that it stands on."""
+    """Every exception of a comparison names the row of the table of intended differences that allows it."""
     path = root / "tests" / program
     monkeypatch.syspath_prepend(str(path.parent))
     names = runpy.run_path(str(path))

@@ -1,4 +1,4 @@
-"""The workflows are sound, and what they run is what anybody can run: make targets, tried here from end to end."""
+"""The workflows are sound, and what they run is what any user can run: make targets, tried here from end to end."""
 
 import json
 import os
@@ -132,7 +132,7 @@ def clean_environment(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Path]:
-    """A clone whose only commit is what lies here now, with this environment; its server ends with the tests."""
+    """A clone whose only commit is the current state, with this environment; its server ends with the tests."""
     folder = tmp_path_factory.mktemp("retrain") / "checkout"
     listed = subprocess.run(
         ["git", "-C", root, "ls-files", "-co", "--exclude-standard", "-z"], check=True, capture_output=True, text=True
@@ -182,7 +182,7 @@ def make_retrain(checkout: Path, **env: str) -> subprocess.CompletedProcess[str]
 
 
 def stages(uri: str) -> dict[str, str]:
-    """Return the stage of every registered version, as the server tells it."""
+    """Return the stage of every registered version, as the server returns it."""
     with urllib.request.urlopen(f"{uri}/api/2.0/mlflow/model-versions/search?max_results=100") as reply:
         found = json.load(reply).get("model_versions", [])
     return {one["version"]: one["current_stage"] for one in found}

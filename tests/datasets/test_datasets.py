@@ -92,7 +92,7 @@ def tables() -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Write a small set named "mine" and return the folder that holds it."""
+    """Write a small set named "mine" and return the folder that contains it."""
     build.write_battles(tmp_path / "mine", *tables(), {"engine": "none"})
     return tmp_path
 

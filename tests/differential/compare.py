@@ -1,8 +1,8 @@
 """Compares what the two executions of a sequence returned, raised and left behind.
 
-Ids differ, so they are paired: the first time that two ids stand at the same place they become one, and from then on
-they have to. Times, names that MLflow makes up, and the name of the execution are levelled before. What tracking does
-on purpose is taken out of the tracked side; the part *On purpose* names it.
+Ids differ, so they are paired: two ids that occur at the same place for the first time become a pair, and must
+occur together from then on. Times, names that MLflow makes up, and the name of the execution are levelled before. What
+tracking does on purpose is taken out of the tracked side; the part *On purpose* names it.
 """
 
 import re
@@ -66,13 +66,13 @@ class Side:
     entities : dict
         What `entities` read.
     tag : str
-        What tells it from others.
+        What distinguishes it from other executions.
     words : dict
-        Texts that stand for others here: paths, the notebook's name.
+        Texts that replace others: paths, the notebook's name.
     own : str
         The execution's own run, empty where there is none.
     experiment : str
-        The notebook's experiment, which stands in for Default.
+        The notebook's experiment, which replaces Default.
     ends : dict
         How cells and kernel ended.
     """
@@ -141,7 +141,7 @@ class Pairs:
         self.plain: dict[str, str] = {}
 
     def same(self, plain: str, tracked: str) -> bool:
-        """Tell whether two ids are of the same thing, and pair them if neither is paired."""
+        """Return whether two ids are of the same thing, and pair them if neither is paired."""
         if plain not in self.tracked and tracked not in self.plain:
             self.tracked[plain], self.plain[tracked] = tracked, plain
         return self.tracked.get(plain) == tracked
@@ -226,7 +226,7 @@ class _Comparison:
     # -- calls ---------------------------------------------------------------------------------------
 
     def records(self, calls: dict[int, str]) -> bool:
-        """Compare what every call returned or raised; tell whether what comes after that can be compared, too."""
+        """Compare what every call returned or raised; return whether what follows can be compared, too."""
         plain, tracked = (_by_call(side["records"]) for side in (self.plain, self.tracked))
         parted = _first_on_purpose(self.plain["records"], tracked)
         keys = plain.keys() | tracked.keys()
@@ -290,13 +290,13 @@ class _Comparison:
         return {renamed.get(key, key): item for key, item in tracked.items()}
 
     def _is_pair(self, plain: Any, own: Any) -> bool:
-        """Tell whether the plain side has a counterpart of what stands there on purpose, which then has to agree."""
+        """Return whether the plain side has a counterpart of an intended difference, which then has to agree."""
         return own == self.own and isinstance(plain, str) and bool(ID.fullmatch(plain))
 
     def _lists(self, plain: list[Any], tracked: list[Any], where: str) -> None:
         if len(tracked) > len(plain):
             tracked = [item for item in tracked if not _is_own(item)]
-        elif any(map(_is_own, tracked)):  # the own run began earlier than the run that it stands in for
+        elif any(map(_is_own, tracked)):  # the execution's run began earlier than the run that it replaces
             plain, tracked = self._own_first(plain, tracked)
         if self.at_once:  # threads begin runs in any order
             tracked = self._paired(plain, tracked)
@@ -322,7 +322,7 @@ class _Comparison:
     def _by_model(self, plain: list[Any], tracked: list[Any]) -> tuple[list[Any], list[Any]]:
         """Return both lists in one order: MLflow 3.17 reads them without any (`_get_model_outputs`).
 
-        A model that is not paired yet is told by its step alone.
+        A model that is not paired yet is identified by its step alone.
         """
         sides = (
             [one | {"model_id": one["model_id"] if one["model_id"] in self.pairs.tracked else NEW} for one in plain],
@@ -378,8 +378,8 @@ class _Comparison:
             for kind in ("experiments", "runs", "models", "registered"):
                 self.verdict.counts["entities"] += len(before[kind])
             self.verdict.counts["entities"] += sum(len(one["versions"]) for one in before["registered"].values())
-            holding = [*before["runs"], *before["models"]]
-            self.verdict.counts["artifacts"] += sum(len(one["artifacts"]) for one in holding)
+            with_artifacts = [*before["runs"], *before["models"]]
+            self.verdict.counts["artifacts"] += sum(len(one["artifacts"]) for one in with_artifacts)
             metrics = [points for run in before["runs"] for points in run["metrics"].values()]
             self.verdict.counts["metric points"] += sum(map(len, metrics))
 
@@ -461,13 +461,13 @@ def _without_shared_tags(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_denied(record: dict[str, Any]) -> bool:
-    """Tell whether an account may not do what it wanted: tracking keeps it for when the account may."""
+    """Return whether the account lacks a permission: tracking keeps the request until the account has it."""
     said = record.get("error", ["", ""])[1]
     return "failed with error code 403" in said or said.startswith("PERMISSION_DENIED")
 
 
 def _repeated(plain: list[str], tracked: list[str]) -> bool:
-    """Tell whether plain MLflow has repeated a request that failed at the server; tracking does not."""
+    """Return whether plain MLflow has repeated a request that failed at the server; tracking does not."""
     return "too many 500 error responses" in plain[1] and tracked[0] == "mlflow.exceptions.RestException"
 
 
@@ -510,7 +510,7 @@ def _outcome(record: dict[str, Any]) -> str:
 
 
 def _run_ids(value: Any) -> set[str]:
-    """Return the ids by which a value that tells of a run names it."""
+    """Return the ids by which a value names a run."""
     if not isinstance(value, dict):
         return set()
     ids = {value[key] for key in ("run_uuid", "run_id") if isinstance(value.get(key), str)}

@@ -22,7 +22,7 @@ import click
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "nbtrack"), str(HERE.parent / "kernel_ports")]
 
-from kernels import Nursery  # noqa: E402 - the modules of tests lie in several folders
+from kernels import Nursery  # noqa: E402 - the modules of tests are in several folders
 from machine import Place  # noqa: E402
 from search import PLACES, Found, places, search  # noqa: E402
 

@@ -83,7 +83,7 @@ def number_experiments(store: Store, first: int = FIRST_ID) -> None:
 
 
 def read(store: Store, tag: str) -> dict[str, Any]:
-    """Return everything whose name, or whose source, holds ``tag``."""
+    """Return everything whose name, or whose source, contains ``tag``."""
     with store.asked() as ask:
         for attempt in range(10):
             try:
@@ -236,6 +236,6 @@ def _content(file: Path) -> str:
         with contextlib.suppress(UnicodeDecodeError):
             text = content.decode()
             return SIZE.sub("", text) if file.with_name("python_model.pkl").exists() else text
-    if file.name == "python_model.pkl":  # it holds a random number of the class and the id of the process
+    if file.name == "python_model.pkl":  # it contains a random number of the class and the id of the process
         return "a class"
     return f"{len(content)} bytes {hashlib.sha256(content).hexdigest()[:12]}"

@@ -97,7 +97,7 @@ EXAMPLES: dict[str, Sequence] = {
     "threads that log without a run get one each": sequence(
         [("threads at once", ["mlflow.log_param('thread', turn)", "mlflow.log_metric('a', 1)", "mlflow.end_run()"])]
     ),
-    "a notebook that is started with MLFLOW_RUN_ID goes on in that run": sequence(
+    "a notebook that is started with MLFLOW_RUN_ID continues that run": sequence(
         ["mlflow.log_metric('a', 1)", "mlflow.active_run()", "mlflow.end_run()", "mlflow.log_metric('a', 2)"],
         env=(("MLFLOW_RUN_ID", "RUN"),),
     ),

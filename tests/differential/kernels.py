@@ -159,7 +159,7 @@ class Kernel:
         self.client.start_channels(shell=True, iopub=False, stdin=False, hb=False, control=True)
 
     def alive(self) -> bool:
-        """Tell whether the process lives."""
+        """Return whether the process is alive."""
         return not select.select([self.ended], [], [], 0)[0]
 
     def run(self, source: str, cell_id: str) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _end() -> None:
 
 
 def _requests(listening: socket.socket) -> Iterator[dict[str, Any]]:
-    """Yield a request in the child that was forked for it; the parent goes on, and reaps."""
+    """Yield a request in the child that was forked for it; the parent continues, and reaps."""
     while True:
         ready, _, _ = select.select([listening, sys.stdin], [], [], 0.5)
         with contextlib.suppress(ChildProcessError):

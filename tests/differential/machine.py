@@ -93,7 +93,7 @@ class Machine:
     Parameters
     ----------
     folder : Path
-        A short path: it holds sockets.
+        A short path, as it contains sockets.
     nursery : Path
         Where kernels are asked for.
     place : Place
@@ -139,7 +139,7 @@ class Machine:
             began = time.monotonic()
             settled, ends["settled"] = _settled(folder / "state", bool(cells))
             own = settled.get("run_id") or ""
-            if "'FAILED'" in "".join(cells):  # the own run may end as the run that it stands in for
+            if "'FAILED'" in "".join(cells):  # the execution's run may end as the run that it replaces
                 ends["settled"] = ends["settled"].replace("FAILED", "FINISHED")
             self.seconds["settling"] += time.monotonic() - began
         else:
@@ -213,7 +213,7 @@ class Machine:
         return env
 
     def _started_before(self, tag: str) -> str:
-        """Start a run, as somebody does who then executes a notebook in it; return its id."""
+        """Start a run, like a user who then executes a notebook in it; return its id."""
         name = f"exp-{tag}-a"
         experiment = self.client.create_experiment(name)
         return str(self.client.create_run(experiment, run_name="before").info.run_id)

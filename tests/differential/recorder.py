@@ -16,7 +16,7 @@ from typing import Any, Self
 DEEP = 9  # levels of a value that are looked at
 OPAQUE = ("sklearn.", "xgboost.", "mlflow.pyfunc", "matplotlib.", "mlflow.utils.async_logging", "mlflow.data.")
 IMPORT = 1.3  # seconds that importing MLflow takes on an idle machine
-SAMPLE = 0.02  # CPU seconds by which it is told how busy the machine is
+SAMPLE = 0.02  # CPU seconds, for measuring how busy the machine is
 _lock = threading.Lock()
 
 
@@ -67,7 +67,7 @@ def _is_open(record: str) -> bool:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """Return a value as JSON that tells everything that a notebook could see of it."""
+    """Return a value as JSON with everything that a notebook could see of it."""
     name, module = type(value).__name__, type(value).__module__
     if value is None or isinstance(value, bool | int | str):
         return value

@@ -13,7 +13,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-TAG = "TAGTAG"  # stands in every name for what tells one execution of a sequence from another
+TAG = "TAGTAG"  # in every name: what distinguishes one execution of a sequence from another
 NOWHERE = {
     "run": '"0123456789abcdef0123456789abcdef"',
     "logged": '"m-0123456789abcdef0123456789abcdef"',
@@ -63,7 +63,7 @@ class Sequence:
     ----------
     cells : tuple of tuple of Op
     env : tuple of (str, str)
-        Variables of the environment that the notebook is started with; a value ``RUN`` is a run of whoever starts it.
+        Variables of the notebook's environment; a value ``RUN`` is a run of the program that starts it.
     apart : bool
         Whether imports are a cell of their own.
     closes : bool

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "nbtrack"))  # the guard of servers that tests start
-HIDDEN = ("pokebattle", "_pokebattle", "_editable_impl_pokebattle")  # how the product stands in site-packages
+HIDDEN = ("pokebattle", "_pokebattle", "_editable_impl_pokebattle")  # the product's names in site-packages
 
 
 def without_product(folder: Path) -> Path:

@@ -159,7 +159,7 @@ def _joined(text: str) -> str:
 
 
 def _widgets(text: str) -> str:
-    """Return the states of a notebook's widgets, which stand there in the order of their random ids."""
+    """Return the states of a notebook's widgets, which are in the order of their random ids."""
     pages = json.loads(text).get("metadata", {}).get("widgets", {}).values()
     states = [json.dumps(state, indent=1, ensure_ascii=False) for page in pages for state in page["state"].values()]
     return "\n".join(sorted(IDENTIFIER.sub("ID", state) for state in states))

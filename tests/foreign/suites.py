@@ -8,11 +8,11 @@ Where the tests come from, none of which is committed: papermill, nbclient and n
 distribution of the installed version, which pip brings. mlflow's has none: ``FOREIGN_MLFLOW`` names a checkout of
 mlflow, of the installed version or near it (a test that fails without the product proves nothing and is only counted).
 ``FOREIGN_PAPERMILL``, ``FOREIGN_NBCLIENT`` and ``FOREIGN_NBVAL`` do the same for the others. What the suites need
-beyond the lock stands in ``tests/foreign/requirements.txt`` and is installed into a folder that both environments see.
+beyond the lock is in ``tests/foreign/requirements.txt`` and is installed into a folder that both environments see.
 
 The suites of papermill, nbclient and nbval execute notebooks, whose kernels are tracked. mlflow's tests run in the
 process of pytest, where nothing is tracked. So they run in a kernel, as the only cell of a notebook, and on the tracked
-server instead of SQLite: what they say to mlflow goes through the product's stand-ins, as a notebook's own code does.
+server instead of SQLite: their calls of mlflow go through the product's stand-ins, as a notebook's own code does.
 Each file gets a fresh kernel. Both environments do the same. ``ON_PURPOSE`` names the tests that differ on purpose.
 """
 
@@ -59,7 +59,7 @@ ON_PURPOSE = {
 
 @dataclass(frozen=True)
 class Suite:
-    """A package's tests: where they stand in its sources, and pytest's options for them."""
+    """A package's tests: where they are in its sources, and pytest's options for them."""
 
     name: str
     tests: tuple[str, ...]

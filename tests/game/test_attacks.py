@@ -21,7 +21,7 @@ from pokebattle.game.attacks import (
 
 
 def hits_by_turn(schedule: str, hit_chance: float) -> Any:
-    """Chances by turn and number of hits, of a move that wears nobody."""
+    """Chances by turn and number of hits, of a move without wear."""
     return courses(schedule, hit_chance, 0.0)[:, 0]
 
 

@@ -1,4 +1,4 @@
-"""The game tables hold Let's Go, not another game."""
+"""The game tables contain Let's Go, not another game."""
 
 import json
 

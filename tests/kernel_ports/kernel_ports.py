@@ -3,8 +3,8 @@
 Jupyter chooses five free ports a second before the kernel binds them, and knows of one process's kernels only. Among
 hundreds of kernels that tests start side by side a few lose a port by that and die at birth. Here a chosen port is
 locked until its kernel is gone, and is none that the system hands to servers and connections. Jupyter finds the class
-as it finds everybody's: by an entry point of an installed package, which the folder beside this module is to whoever
-has it on the path.
+like any other: by an entry point of an installed package. The folder beside this module is such a package for
+programs that have it on their path.
 """
 
 import fcntl
@@ -64,7 +64,7 @@ class ReservedPorts(LocalProvisioner):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with socket.socket() as trial:
                     trial.bind((ip, port))
-            except OSError:  # a kernel's, or a server's that was told to be there
+            except OSError:  # a kernel's, or a server's that was given this port
                 lock.close()
                 continue
             self._locks = (*self._locks, lock)

@@ -250,7 +250,7 @@ def make_notebook() -> Callable[..., Any]:
 
 @pytest.fixture
 def write(tracked: Tracked, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`write("name", event, …, uri=…)` leaves an execution whose kernel has ended and which nobody delivers."""
+    """`write("name", event, …, uri=…)` leaves an execution whose kernel has ended and which is not delivered."""
     monkeypatch.setenv("POKEBATTLE_STATE", tracked.env["POKEBATTLE_STATE"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracked.uri)
     return leave

@@ -71,7 +71,7 @@ class FaultProxy:
     Attributes
     ----------
     mode : str
-        ``pass``; ``refuse`` (nobody listens, connections are cut); ``hang`` (reads, never answers, never forwards);
+        ``pass``; ``refuse`` (no server listens, connections are cut); ``hang`` (reads, never answers, never forwards);
         ``unavailable``, ``unauthorized``, ``denied`` (503, 401, 403, not forwarded); ``slow`` (forwards after
         ``delay`` seconds); ``lose-answer`` (forwards, waits for the answer and closes without passing it on);
         ``commit-then-503`` (the same, and answers 503); ``answer-twice`` (passes the answer on two times); ``cut``
@@ -79,9 +79,9 @@ class FaultProxy:
     share : float
         Share of the requests that the fault strikes; ``refuse`` strikes all.
     paths : str
-        Only requests whose path holds this are struck; ``refuse`` strikes all.
+        Only requests whose path contains this are struck; ``refuse`` strikes all.
     answer_500 : bytes
-        Requests whose body holds this are answered by 500 and not forwarded, in mode ``pass`` too.
+        Requests whose body contains this are answered by 500 and not forwarded, in mode ``pass`` too.
     requests, struck : Counter
         Requests by (method, path), and faults by mode; ``failed`` are the real server's own answers of 500 and above.
         Who is refused is not seen here, except the connections that are cut when it begins.
@@ -159,7 +159,7 @@ class FaultProxy:
         changed.set()
         if mode == "refuse" and self._server:
             self._server.close()
-            self._socket = _bound(self.port)  # bound but not listening: it refuses, and nobody else takes the port
+            self._socket = _bound(self.port)  # bound but not listening: it refuses, and no other process takes the port
             for writer in self._clients:
                 writer.transport.abort()
         elif before == "refuse":
@@ -189,7 +189,7 @@ class FaultProxy:
             upstream.close()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upstream: "_Upstream") -> bool:
-        """Treat one request; tell whether the connection stays open."""
+        """Handle one request; return whether the connection stays open."""
         head = await reader.readuntil(b"\r\n\r\n")
         method, path = head.decode("latin-1").split(" ", 2)[:2]
         self.requests[method, path.partition("?")[0]] += 1
@@ -270,7 +270,7 @@ class _Upstream:
     async def forward(
         self, method: str, head: bytes, body: AsyncIterator[bytes], client: _Twice | None
     ) -> tuple[bool, int]:
-        """Forward a request, and the answer if there is a client; return whether this can go on, and the status."""
+        """Forward a request, and the answer to a client; return whether the connection stays usable, and the status."""
         if self.reader is None or self.reader.at_eof() or time.monotonic() - self.used > 2:  # uvicorn closes after 5
             self.close()
             self.reader, self.writer = await asyncio.open_connection(*self.address)
@@ -424,7 +424,7 @@ def environment() -> dict[str, str]:
 
 
 def _fixed_port() -> int:
-    """Return a free port below those that outgoing connections get: nobody takes it while the server is down."""
+    """Return a free port below those of outgoing connections: no other process takes it while the server is down."""
     while True:
         port = random.randrange(20000, 30000)
         with contextlib.suppress(OSError), _bound(port):
@@ -479,7 +479,7 @@ class Plan:
     stem : str
         Name of the notebook, unique on the server: it names the experiment and the registered model.
     folder : Path
-        Where the file of delays will lie.
+        Where the file of delays is written.
     model : bool
         Log and register a tiny model too.
     """
@@ -673,7 +673,7 @@ def compare(
         On the server's own address.
     plan : Plan
     experiment : str
-        The experiment that holds this execution alone.
+        The experiment that contains only this execution.
     status : str
         That the execution's run must have.
     calls : int, optional
@@ -759,7 +759,7 @@ def _compare_artifact(path: str, got: bytes | None, content: bytes) -> list[str]
 
 
 def _compare_automatic(client: mlflow.MlflowClient, run: Run, plan: Plan) -> list[str]:
-    """Compare what nobody has to log: the executed notebook, the cells' durations, the fit."""
+    """Compare what is recorded automatically: the executed notebook, the cells' durations, the fit."""
     said = []
     if run.data.params.get("LogisticRegression.C") != str(plan.penalty):
         said.append(f"lost: the fit's C is {run.data.params.get('LogisticRegression.C')}, expected {plan.penalty}")

@@ -1,4 +1,4 @@
-"""Executions whose kernel has ended and which nobody delivers."""
+"""Executions whose kernel has ended and which are not delivered."""
 
 import subprocess
 import sys

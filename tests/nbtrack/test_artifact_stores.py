@@ -25,7 +25,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": WORD, "AWS_DEFAULT_
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of an emulator of S3 that holds the bucket ``team``; this process knows its address, and no key."""
+    """A client of an emulator of S3 that has the bucket ``team``; this process knows its address, and no key."""
     import boto3
 
     with socket.socket() as probe:

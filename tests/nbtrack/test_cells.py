@@ -1,4 +1,4 @@
-"""Which request is which cell, whose output is whose, by which number a cell is told."""
+"""Which request is which cell, whose output is whose, by which number a cell is named."""
 
 import json
 from typing import Any

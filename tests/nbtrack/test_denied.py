@@ -31,7 +31,7 @@ CELLS = (
 
 
 class Accounts(Server):
-    """MLflow's own server with accounts; everybody may read everything, and create experiments."""
+    """MLflow's own server with accounts; every account may read everything, and create experiments."""
 
     program = ("--app-name", "basic-auth")
 

@@ -1,4 +1,4 @@
-"""Every ending is told as it was, and what waits is delivered once, with everything in it."""
+"""Every ending is recorded as it was, and what waits is delivered once, with everything in it."""
 
 import json
 import os
@@ -42,14 +42,14 @@ def begin(tracked: Any, path: Path, *options: str) -> subprocess.Popen[bytes]:
 
 
 def senders(tracked: Any, execution: str = "") -> list[int]:
-    """Return the processes that ship what lies in the folder's state, of all executions or of one."""
+    """Return the processes that deliver what is in the folder's state, of all executions or of one."""
     place = str(tracked.folder / "state" / "executions" / execution)
     found = subprocess.run(["pgrep", "-f", place], capture_output=True, text=True, check=False)
     return [int(pid) for pid in found.stdout.split()]
 
 
 def tells_signals() -> bool:
-    """Tell whether this system says what ended a process that its parent has waited for: Linux does since 6.15."""
+    """Return whether this system reports what ended a process that its parent has waited for: Linux does since 6.15."""
     ended = subprocess.Popen(["sleep", "60"])
     watch = processes.Watch(processes.record(ended.pid))
     ended.kill()
@@ -369,7 +369,7 @@ def test_a_notebook_that_executes_notebooks_is_their_parent(tracked: Any, make_n
 def test_a_notebook_is_not_delivered_before_the_run_of_the_one_that_executes_it(
     tracked: Any, make_notebook: Any, mlflow_server: str
 ) -> None:
-    """The server is back, but the sender that would open the parent's run stands still."""
+    """The server is back, but the sender that would open the parent's run is stopped."""
     tracked.write("early_inner.ipynb", make_notebook("1 + 1"))
     outer = "import papermill\npapermill.execute_notebook('early_inner.ipynb', 'in.ipynb', progress_bar=False);"
     path = tracked.write("late_outer.ipynb", make_notebook(outer, LONG))
@@ -426,7 +426,7 @@ def test_a_full_spool_drops_outputs_counts_them_and_reports_the_end(tracked: Any
 
 
 def test_what_a_full_disk_took_is_delivered_once_and_the_rest_is_counted(tracked: Any, make_notebook: Any) -> None:
-    """A limit on the size of files stands for the disk: the kernel's writes fail in the middle of a line."""
+    """A limit on the size of files replaces a full disk: the kernel's writes fail in the middle of a line."""
     full = (
         "import pathlib, resource\n"
         "(journal,) = pathlib.Path('state/executions').glob('*/journal.jsonl')\n"
@@ -535,7 +535,7 @@ def test_every_output_of_a_cell_that_is_run_again_is_kept(tracked: Any, make_not
 def test_what_a_refused_server_missed_arrives_by_itself_when_it_is_back(
     tracked: Any, make_notebook: Any, mlflow_server: str
 ) -> None:
-    """Nobody calls `sync`; and a notebook that was executed by another is its child although neither had a run."""
+    """`sync` is not called; and a notebook that was executed by another is its child although neither had a run."""
     tracked.write("missed_inner.ipynb", make_notebook("1 + 1"))
     outer = "import papermill\npapermill.execute_notebook('missed_inner.ipynb', 'in.ipynb', progress_bar=False);"
     path = tracked.write("missed_outer.ipynb", make_notebook(outer))

@@ -1,4 +1,4 @@
-"""The executed notebook and its figures, put together from what a journal holds."""
+"""The executed notebook and its figures, put together from what a journal contains."""
 
 import base64
 import json

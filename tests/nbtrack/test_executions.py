@@ -147,7 +147,7 @@ def test_templates_name_experiment_and_run_before_it_is_created(tracked: Any, ma
     (run,) = tracked.runs("named_v3")
     assert run.info.run_name == "training_v3"
     assert run.data.params == {"version": "v3"}
-    # the executed notebook holds papermill's injected cell: executing it again must not begin under the default
+    # the executed notebook contains papermill's injected cell: executing it again must not begin under the default
     assert tracked.execute("jupyter-nbconvert", "--to", "notebook", "--execute", "out.ipynb").returncode == 0
     again = tracked.runs("named_v3", count=2)[1]
     assert again.data.params == {"version": "v3"}

@@ -1,4 +1,4 @@
-"""papermill goes on as without the product, whatever it is given to execute."""
+"""papermill works as without the product, whatever it is given to execute."""
 
 from pathlib import Path
 from typing import Any

@@ -244,7 +244,7 @@ def plain_run(uri: str, plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def log_by_hand(uri: str, plan: Plan, folder: Path, leave_out: str | None = None) -> None:
-    """Execute the plan's notebook without the product, leaving out the line that holds these words."""
+    """Execute the plan's notebook without the product, leaving out the line that contains these words."""
     document = plan.notebook()
     before = Path.cwd()
     os.chdir(folder)

@@ -135,7 +135,7 @@ class Case:
                 self.problems.append(f"wrong: the notebook ended with {code}: {last}")
 
     def ended(self, plan: Plan) -> bool:
-        """Tell whether a notebook has ended."""
+        """Return whether a notebook has ended."""
         return self._running[plan.stem].poll() is not None
 
     def start_sync(self) -> subprocess.Popen[bytes]:
@@ -163,7 +163,7 @@ class Case:
             time.sleep(0.5)
 
     def kill_senders(self, plan: Plan | None = None) -> bool:
-        """Kill the senders of a notebook (of all) with -9; tell whether there was one."""
+        """Kill the senders of a notebook (of all) with -9; return whether there was one."""
         found = _processes("cmdline", "nbtrack.sender.process", str(self.state / "executions"))
         if plan:
             found &= _processes("environ", f"\0FAULTS_NOTEBOOK={plan.stem}\0")
@@ -175,7 +175,7 @@ class Case:
         return bool(found)
 
     def behind(self, plan: Plan) -> bool:
-        """Tell whether something that the notebook has logged until now is not on the server yet."""
+        """Return whether something that the notebook has logged until now is not on the server yet."""
         calls = None if self.ended(plan) else plan.made()
         return any(not said.startswith("doubled") for said in compare(self.client, plan, plan.stem, calls=calls))
 
@@ -186,7 +186,7 @@ class Case:
     def relieve(self) -> None:
         """End the proxy's fault once it has struck; it is a problem when it did nothing.
 
-        Nobody counts refusals: they have struck when the server has not got what was logged meanwhile.
+        Refusals are not counted: they have struck when the server has not got what was logged meanwhile.
         """
         mode, deadline = self.proxy.mode, time.monotonic() + STRIKES
         while not (struck := self.struck(mode)) and time.monotonic() < deadline:
@@ -207,7 +207,7 @@ class Case:
 
 
 def _processes(file: str, *words: str) -> set[int]:
-    """Return the processes whose file in /proc holds all these words."""
+    """Return the processes whose file in /proc contains all these words."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -337,7 +337,7 @@ def synced_by_two(case: Case) -> None:
 
 
 def synced_twice(case: Case) -> None:
-    """Somebody delivers again what has been delivered."""
+    """What has been delivered is delivered again."""
     from_the_start("refuse")(case)
     case.sync()
     case.problems += [f"after the first sync: {said}" for said in case.deviations()]
@@ -444,7 +444,7 @@ def test_nothing_is_lost_or_doubled_and_no_cell_waits(name: str, tmp_path: Path,
     database = state_dir() / "server" / "mlflow.db"
     seed = 1 + [*ROWS].index(name)
     outcome = execute(name, tmp_path / name, mlflow_server, database, seed)
-    if outcome.delay > allowed() and outcome.deviations == []:  # a disk stands still once, a wait comes again
+    if outcome.delay > allowed() and outcome.deviations == []:  # a slow disk delays once, a wait comes again
         outcome = execute(name, tmp_path / "again", mlflow_server, database, 1000 + seed)
     assert outcome.deviations == []
     assert outcome.delay <= allowed(), f"{outcome.longest} at load {os.getloadavg()[0]} on {os.cpu_count()} cores"

@@ -1,4 +1,4 @@
-"""What ``doctor``, ``runs`` and ``sync --close`` tell and do."""
+"""What ``doctor``, ``runs`` and ``sync --close`` print and do."""
 
 import json
 import os
@@ -149,7 +149,7 @@ def test_an_unknown_account_is_reported_and_blocks_no_other(
         assert tracked.papermill(tracked.write("unknown_user.ipynb", make_notebook("1 + 1"))).returncode == 0
         doctor = verb(tracked, "doctor")
         assert doctor.returncode == 1 and "MLFLOW_TRACKING_PASSWORD" in doctor.stdout
-        proxy.mode = "pass"  # the credentials have been mended; what was refused waits for somebody to say so
+        proxy.mode = "pass"  # the credentials have been mended; what was refused waits for `sync`
         doctor = verb(tracked, "doctor")
         (line,) = [line for line in doctor.stdout.splitlines() if line.startswith("BAD")]
         assert doctor.returncode == 1
@@ -169,7 +169,7 @@ sender_start.SENDER = sender_start.SENDER.partition("from ")[0] + main
 def test_a_live_run_gives_signs_of_life_and_is_closed_by_nobody_else(
     tracked: Any, make_notebook: Any, lab_kernel: Any
 ) -> None:
-    """Its sender is killed, then somebody calls `sync`; a folder of another host that shares the disk lies there."""
+    """Its sender is killed, then a user calls `sync`; there is a folder of another host that shares the disk."""
     startup = tracked.folder / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "beating.py").write_text(BEATING)

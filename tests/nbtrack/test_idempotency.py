@@ -1,4 +1,4 @@
-"""What may have been carried out is sent again only where that is harmless or the server can tell."""
+"""What may have been carried out is sent again only where that is harmless or the server can show it."""
 
 import contextlib
 import sqlite3
@@ -170,7 +170,7 @@ def test_a_run_is_found_by_what_was_asked_for(
     rest.call("POST", "runs/create", **body | {"run_name": "another"})
     rest.call("POST", "runs/create", **body | {"tags": []})
     logged = rest.call("POST", "runs/create", **body)["run"]["info"]["run_id"]
-    rest.log_batch(logged, params={"known": "here"})  # whoever wrote this knows its id
+    rest.log_batch(logged, params={"known": "here"})  # its writer knows its id
     ids = [rest.call("POST", "runs/create", **body)["run"]["info"]["run_id"] for _ in range(before)]
     began = time.time()
     metric = {"run_id": _local("d"), "key": "loss", "value": 2.0, "timestamp": 5, "step": 0}
@@ -335,7 +335,7 @@ def test_a_change_is_made_once(
 def test_a_move_is_not_repeated_over_somebody_elses(
     tracked: Any, doubtful: Any, registered: MlflowRest, database: Path, name: str
 ) -> None:
-    """It was carried out or not; since then somebody has moved the version elsewhere."""
+    """It was carried out or not; since then, a user has moved the version elsewhere."""
     method, path, body = CHANGES["stage"]
     age(database, name)
     began = time.time()
@@ -355,7 +355,7 @@ def test_a_request_whose_effect_cannot_be_checked_is_not_repeated(tracked: Any, 
 
 
 def test_what_never_left_is_sent(write: Any, tracked: Any, name: str) -> None:
-    """Nobody took the connection: that is no unclear end."""
+    """No server accepted the connection: that is no unclear end."""
     with FaultProxy(tracked.uri) as proxy:
         write(name, call(SCORERS, JUDGE, token=new_local_id()), uri=proxy.uri)
         proxy.paths, proxy.mode = "x", "refuse"

@@ -40,7 +40,7 @@ Read = Callable[..., JournalReader]
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
     """`read(event, …)` reads a journal to its end; what it queues stays in the queue."""
     monkeypatch.setattr(Sender, "flush", lambda self: None)
-    (tmp_path / "code.json").write_text('{"commit": ""}')  # so that nobody asks git
+    (tmp_path / "code.json").write_text('{"commit": ""}')  # so that git is not asked
 
     def read(*events: dict[str, Any], executor: str = "papermill") -> JournalReader:
         delivery = Sender(tmp_path, "http://127.0.0.1:9")

@@ -30,7 +30,7 @@ START = {
 
 
 class Replay:
-    """Tells a reader event by event and keeps what the server would have got in the end."""
+    """Passes events to a reader one by one and keeps what the server would have in the end."""
 
     def __init__(self, folder: Path, executor: str = "jupyterlab", sources: tuple[str, ...] = ()) -> None:
         cells = [{"cell_type": "code", "id": f"s{n}", "source": source} for n, source in enumerate(sources)]
@@ -46,7 +46,7 @@ class Replay:
         self.record("names", experiment="e", run_name="r")
 
     def record(self, kind: str, **fields: Any) -> "Replay":
-        """Tell one event; the kernel says which cell it comes from, the last one that began."""
+        """Pass one event; it names the cell that it comes from, the last one that began."""
         self.clock += 1
         event = {"kind": kind, "time": self.clock, **fields}
         self.reader.last_time = self.clock
@@ -55,7 +55,7 @@ class Replay:
         return self
 
     def cell(self, name: str, *events: tuple[str, dict[str, Any]], ok: bool = True) -> "Replay":
-        """Run a cell that tells something."""
+        """Run a cell that emits events."""
         self.record("cell_start", cell=self.turn, cell_id=name, source=name)
         for kind, fields in events:
             self.record(kind, **fields)
@@ -97,7 +97,7 @@ class Replay:
 
 @pytest.fixture
 def replay(tmp_path: Path) -> Replay:
-    """A session in JupyterLab whose cells tell what a test says."""
+    """A session in JupyterLab whose cells emit the events of a test."""
     return Replay(tmp_path)
 
 

@@ -38,7 +38,7 @@ LAB = [
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody holds."""
+    """Return a port of 127.0.0.1 that is free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What a run is called, and where it says that it comes from, whoever executes the notebook."""
+"""What a run is called, and where it says that it comes from, with each executor."""
 
 import contextlib
 import functools
@@ -113,7 +113,7 @@ def test_a_notebook_executed_by_a_cell_in_lab_is_not_taken_for_its_parent(
 
 
 def test_runs_of_vscode_carry_the_notebooks_name(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:
-    """VS Code's cells have ids of its own, which no file holds; its hidden requests come before and between."""
+    """VS Code's cells have ids of its own, which no file contains; its hidden requests come before and between."""
     path = tracked.write("in_vscode.ipynb", make_notebook("print('one')", "1 / 0", "print('one')"))
     kernel = lab_kernel(tracked, None)
     try:

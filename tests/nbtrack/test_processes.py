@@ -48,7 +48,7 @@ def signals_as_usual() -> None:
 
 
 class Child:
-    """A process that holds the write end of a pipe, as a kernel does."""
+    """A process that has the write end of a pipe open, as a kernel does."""
 
     def __init__(self, *command: str) -> None:
         self.listen, bell = os.pipe()
@@ -191,7 +191,7 @@ def test_a_process_that_lives_on_has_no_cause(child: Any, monkeypatch: Any) -> N
     monkeypatch.setattr(processes, "READING", 0.02)
     one = child(*SLEEP)
     watch = Watch(record(one.pid))
-    os.kill(one.pid, signal.SIGSTOP)  # whose number stands where an exit code would
+    os.kill(one.pid, signal.SIGSTOP)  # whose number is where an exit code would be
     wait_for(lambda: Path(f"/proc/{one.pid}/stat").read_text().split()[2] == "T", "a process that is stopped")
     assert watch.cause() == UNKNOWN
 

@@ -88,7 +88,7 @@ def test_an_added_cell_is_dirty_and_the_one_that_papermill_injects_is_not(notebo
 def test_what_is_saved_and_did_not_run_is_not_reported(notebook: Path) -> None:
     save(notebook.parent, [code(source, name) for name, source in (SOURCES | {"b": "later()"}).items()])
     notebook_code = provenance(notebook)
-    assert notebook_code.at_start["dirty"] is True  # who begins may still run it
+    assert notebook_code.at_start["dirty"] is True  # the notebook may still run it
     assert notebook_code.that_ran(ran(SOURCES), 1) == (False, "")
 
 
@@ -127,7 +127,7 @@ def test_a_module_that_was_edited_since_counts_from_the_next_attempt_on(notebook
     assert notebook_code.that_ran(ran(SOURCES), 1) == (False, "")
     notebook_code.recheck(2)
     (notebook.parent / "module.py").write_text("x = 1\n")
-    dirty, patch = provenance(notebook).that_ran(ran(SOURCES), 2)  # whoever reads the journal again
+    dirty, patch = provenance(notebook).that_ran(ran(SOURCES), 2)  # a sender that reads the journal again
     assert dirty and "+x = 2\n" in patch
 
 

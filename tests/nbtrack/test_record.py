@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from mlflow.entities import Run
 
-# Put together here and in the cells, so that no source holds a whole one.
+# Put together here and in the cells, so that no source contains a whole one.
 LOGGED, COMMITTED = "ghp_" + "a1B2" * 9, "ghp_" + "c3D4" * 9
 AMBIENT = "quiet-lagoon-4711"  # of a variable whose name is no secret's
 CELLS = (
@@ -53,7 +53,7 @@ def everything(shared: Any, runs: dict[str, Run]) -> dict[str, str]:
 
 
 def test_the_executed_notebook_is_papermills(shared: Any, runs: dict[str, Run]) -> None:
-    """Also where a later cell has changed what an earlier one shows; the server's id stands in place of a local one."""
+    """Also where a later cell has changed what an earlier one shows; the server's id replaces a local one."""
     ours = shared.artifact(runs["rich"], "rich.ipynb")["cells"]
     inner = runs["inner"]
     shown = (shared.folder / "out.ipynb").read_text("utf-8")

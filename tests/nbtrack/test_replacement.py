@@ -1,4 +1,4 @@
-"""A sender that dies is replaced while its kernel lives, and after it by whoever looks next."""
+"""A sender that dies is replaced while its kernel lives, and after it by the next process that looks."""
 
 import contextlib
 import os

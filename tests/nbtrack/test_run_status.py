@@ -76,7 +76,7 @@ def ending(
     cells = [{"cell_type": "code", "id": f"c{n}", "source": f"c{n}"} for n in range(saved)]
     cells += [{"cell_type": "code", "id": "blank", "source": "\n"}, {"cell_type": "markdown", "source": "text"}]
     (folder / "notebook.json").write_text(json.dumps({"cells": cells}))
-    (folder / "code.json").write_text('{"commit": ""}')  # so that nobody asks git
+    (folder / "code.json").write_text('{"commit": ""}')  # so that git is not asked
     start = {
         "kind": "start",
         "execution": "one",

@@ -1,4 +1,4 @@
-"""Scripts that log through MLflowTracker have runs that hold what notebooks' runs hold."""
+"""Scripts that log through MLflowTracker have runs that contain what notebooks' runs contain."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def write(tracked: Any, name: str, body: str) -> Path:
 
 
 def top(runs: list[Run]) -> list[Run]:
-    """Return the runs that are nobody's children."""
+    """Return the runs without a parent."""
     return [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
 
 

@@ -1,6 +1,6 @@
 """What is masked on its way to the server, and what must not be.
 
-In the tables § stands for the secret: nothing here has the complete shape of one, lest a scanner of sources complains.
+In the tables, § represents the secret: no text has the complete shape of one, as a scanner of sources would complain.
 """
 
 import base64

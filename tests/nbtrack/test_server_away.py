@@ -1,4 +1,4 @@
-"""No server, a server that comes up late, a port that is taken: notebooks go on, and the user is told once."""
+"""No server, a server that comes up late, a port that is taken: notebooks continue, and one message is printed."""
 
 import http.server
 import json

@@ -129,7 +129,7 @@ def test_what_the_server_fails_at_is_set_aside_after_a_minute_and_tried_again_on
 def test_three_executions_at_once_stay_below_the_limit_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each may write its reserve beyond the limit, and looks what the others hold every MB."""
+    """Each may write its reserve beyond the limit, and checks what the others have written every MB."""
     monkeypatch.setenv("POKEBATTLE_STATE", str(tmp_path))
     monkeypatch.setenv("POKEBATTLE_SPOOL_MB", "8")
     journals = [Journal(execution_folder(f"20260101-{n}")) for n in range(3)]

@@ -30,7 +30,7 @@ def test_tracked_it_shows_the_result_and_the_run(tracked: Any) -> None:
 def test_untracked_the_model_is_saved_and_no_server_is_asked(away: Any, root: Path) -> None:
     done = away.execute(*TRAIN, *QUICK, "-p", "model_name", "scripted_winner", "--output", "own.ipynb")
     assert done.returncode == 0, done.stderr
-    assert "pokebattle: " not in done.stderr  # nobody looked for a server
+    assert "pokebattle: " not in done.stderr  # no server was looked for
     assert "Bayes limit" in done.stdout and "this execution was not tracked" in done.stdout
     assert away.executions() == [] and (away.folder / "own.ipynb").is_file()
     saved = root / "build" / "models" / "scripted_winner_sample"

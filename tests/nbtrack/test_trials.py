@@ -238,7 +238,7 @@ def test_the_links_open_these_trials_with_all_axes_in_a_browser(
         words = page.eval_on_selector_all(
             ".parcoords .dimension:first-of-type .tick", "all => all.map(one => one.textContent)"
         )
-        page.wait_for_timeout(500)  # nothing tells that the lines for the picture are drawn
+        page.wait_for_timeout(500)  # no event shows that the lines for the picture are drawn
         page.screenshot(path=str(tracked.folder / "parallel.png"))
         page.goto("about:blank")
         page.goto(compare)

@@ -1,4 +1,4 @@
-"""What a run holds: the cells' own mlflow calls, fitted models, versions, datasets, the commit."""
+"""What a run contains: the cells' own mlflow calls, fitted models, versions, datasets, the commit."""
 
 import hashlib
 import json
@@ -169,7 +169,7 @@ def test_a_server_that_closes_idle_connections_is_not_taken_for_away(closing: An
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A git checkout that holds one module and one notebook."""
+    """A git checkout that contains one module and one notebook."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     (folder / "module.py").write_text("x = 1\n")

@@ -89,7 +89,7 @@ def test_every_output_is_compared_unless_it_is_a_link_or_id(cells):
         assert "NBVAL_" not in cell.source
         shown = "\n".join(plain(cell))
         if "nbval-ignore-output" in tags(cell):
-            assert len(ast.parse(cell.source).body) == 1, "what is not compared stands alone"
+            assert len(ast.parse(cell.source).body) == 1, "what is not compared is a cell of its own"
             assert not re.search(r"\d\.\d", LINK_OR_ID.sub("", shown)), "a result that is not compared"
         else:
             assert LINK_OR_ID.findall(shown) == []

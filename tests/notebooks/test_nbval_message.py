@@ -1,4 +1,4 @@
-"""What nbval's failure tells about stored and new outputs."""
+"""What nbval's failure says about stored and new outputs."""
 
 import os
 import shutil

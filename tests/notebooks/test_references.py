@@ -1,4 +1,4 @@
-"""The stored outputs are a reference: a wrong digit in any of them is noticed. That they hold, nbval itself tests."""
+"""The stored outputs are a reference: a wrong digit in any of them is noticed. nbval itself tests that they are reproduced."""
 
 import json
 import re

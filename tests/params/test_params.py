@@ -490,7 +490,7 @@ def test_package_folder_is_found_from_anywhere(tmp_path, monkeypatch):
     [["adopt", "v33", "better"], ["retrain", "--version", "v33"], ["train", "--version", "v33", "--mlflow-tracking"]],
 )
 def test_a_verb_refuses_a_wrong_version_before_it_starts_anything(words: list[str], monkeypatch, verb) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # whoever asks it gets another error
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # asking it would give another error
     done = verb(*words)
     assert done.exit_code == 1
     assert re.fullmatch(r"Error: version: expected one of .*, got 'v33'; did you mean v3\?\n", done.stderr)

@@ -19,7 +19,7 @@ from pokebattle import engine
 from pokebattle.registry import stages
 
 TRACKING = Path(__file__).parents[1] / "nbtrack"
-sys.path.insert(0, str(TRACKING))  # its conftest and ours import what lies there
+sys.path.insert(0, str(TRACKING))  # its conftest and ours import its modules
 _spec = importlib.util.spec_from_file_location("tracking_conftest", TRACKING / "conftest.py")
 _tracking = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_tracking)

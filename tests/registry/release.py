@@ -13,7 +13,7 @@ from pokebattle.registry import stages
 
 @pytest.fixture(scope="module")
 def proxy(mlflow_server: str) -> Iterator[FaultProxy]:
-    """Stands in front of the server, and refuses when it is told to."""
+    """Is in front of the server, and refuses requests in the modes of a test."""
     with FaultProxy(mlflow_server) as running:
         yield running
 

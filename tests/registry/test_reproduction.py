@@ -1,4 +1,4 @@
-"""A run is executed again only from what its record holds, and what cannot be had is named."""
+"""A run is executed again only from what its record contains, and what cannot be had is named."""
 
 import json
 import subprocess

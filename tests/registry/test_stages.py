@@ -27,7 +27,7 @@ from nbtrack.mlflow_rest import MlflowRest
 uri, name, version, stage, user, limit = sys.argv[1:]
 rest, calls = MlflowRest(uri), [0]
 if int(limit) > 0:
-    promotion_lock.LEASE = 0.05  # nobody else is there but who was killed before
+    promotion_lock.LEASE = 0.05  # the only other one was killed before
 planned = promotion.plan(stages.read(rest, name), int(version), stage)
 print("planned", flush=True)
 sys.stdin.readline()
@@ -49,7 +49,7 @@ print(calls[0])
 
 
 def mover(uri: str, name: str, version: int, stage: str, user: str, limit: int = -1) -> subprocess.Popen[str]:
-    """A process that has planned a move, and makes it when it is told to; it is killed after `limit` changes."""
+    """A process that has planned a move, and makes it after a line on stdin; it is killed after `limit` changes."""
     command = [sys.executable, "-c", MOVE, uri, name, str(version), stage, user, str(limit)]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     process = subprocess.Popen(command, text=True, **pipes)

@@ -1,4 +1,4 @@
-"""A registered version: its files are looked at before it is loaded, and it is judged before it goes on.
+"""A registered version: its files are checked before it is loaded, and it is judged before it is promoted.
 
 One file, because its tests share a server and a version that a notebook has trained.
 """

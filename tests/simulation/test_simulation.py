@@ -52,7 +52,7 @@ def drawn(n: int, seed: int, policy: str = "any") -> pd.DataFrame:
         (("raichu", "fakeout", "machop", "seismictoss"), 0, 4, 0, None),
         # A Ghost is immune to High Jump Kick, which then costs Hitmonlee 62 of its 125 HP; Night Shade takes 50.
         (("gengar", "nightshade", "hitmonlee", "highjumpkick"), 1, 2, 1, 0),
-        # Nobody sleeps, so Dream Eater never hits.
+        # Neither sleeps, so Dream Eater never hits.
         (("alakazam", "dreameater", "machop", "seismictoss"), 0, 3, 0, 1),
         # Who makes itself faint has lost, also when the other one falls by it: that one fell last.
         (("electrode", "explosion", "geodude", "tackle"), 0, 1, 0, None),

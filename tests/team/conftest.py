@@ -34,7 +34,7 @@ def notebook(*sources: str) -> Any:
 
 
 def free_port() -> int:
-    """Return a port below those that the system gives to anybody: a server binds it half a minute later."""
+    """Return a port below those that the system gives to any program: a server binds it half a minute later."""
     while True:
         port = random.SystemRandom().randrange(20000, 32000)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -124,13 +124,13 @@ class Team:
         return account
 
     def tracked(self, login: Login, **env: str) -> dict[str, str]:
-        """Return the environment of somebody who is logged in, on a machine of their own."""
+        """Return the environment of a user who is logged in, on a machine of their own."""
         user = {"MLFLOW_TRACKING_USERNAME": login.name, "MLFLOW_TRACKING_PASSWORD": login.password}
         place = {"MLFLOW_TRACKING_URI": self.uri, "POKEBATTLE_STATE": str(self.folder / f"of-{login.name}")}
         return self.env | user | place | env
 
     def papermill(self, login: Login, notebook: Path, *options: str, **env: str) -> subprocess.Popen[str]:
-        """Execute a notebook as somebody, in the background."""
+        """Execute a notebook as a user, in the background."""
         words = [str(BIN / "papermill"), notebook.name, f"{notebook.stem}.out.ipynb", *options]
         return subprocess.Popen(
             words,
@@ -195,5 +195,5 @@ def make_notebook() -> Callable[..., Any]:
 
 @pytest.fixture
 def idle(tmp_path: Path, root: Path) -> Team:
-    """A server of a team that nobody has started."""
+    """A server of a team that is not started."""
     return Team(tmp_path, root)

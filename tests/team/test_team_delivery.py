@@ -22,7 +22,7 @@ def name():
 
 @pytest.fixture
 def as_user(team, tmp_path, monkeypatch):
-    """`as_user(login)` makes this process one of somebody who is logged in, on a machine of their own."""
+    """`as_user(login)` makes this process one of a user who is logged in, on a machine of their own."""
 
     def become(login):
         for key, value in team.tracked(login).items():
@@ -45,7 +45,7 @@ def delivered(team, name):
 
 
 def test_a_run_that_is_missing_costs_what_was_said_of_it(team, as_user, name):
-    """A server with accounts answers 403 then, as it does to somebody who may not write at all."""
+    """A server with accounts answers 403 then, as it does to a user who may not write at all."""
     as_user(team.login("TEAM"))
     run = new_local_id()
     now = int(time.time() * 1000)

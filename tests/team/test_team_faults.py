@@ -21,7 +21,7 @@ from nbtrack.team import local_services, postgres
 
 pytestmark = pytest.mark.long
 CELLS = 12
-WORD = "not-told"  # to the emulator any will do
+WORD = "not-told"  # the emulator accepts any
 
 
 def steady(make_notebook, folder, name, pause=0.5):
@@ -87,7 +87,7 @@ def points(team, experiment):
 
 
 def written(team, name):
-    """How many values of m are in the journals on somebody's machine."""
+    """How many values of m are in the journals on a user's machine."""
     journals = (team.folder / f"of-{name}" / "executions").glob("*/journal.jsonl")
     return sum(journal.read_text().count('"key": "m"') for journal in journals)
 
@@ -124,7 +124,7 @@ def test_the_database_is_restarted_in_the_middle(make_team, make_notebook, tmp_p
     with Stalls(team.account("ADMIN"), other) as stalls:
         assert postgres.stop(folder)
         before = written(team, "anna")
-        wait_for(lambda: local_services.health(team.uri) is not None, "a health that tells of it")
+        wait_for(lambda: local_services.health(team.uri) is not None, "a health that shows it")
         assert "database does not answer" in local_services.health(team.uri)
         said = team.type("shared", "status", status=1)
         assert "BAD  database   PostgreSQL does not run" in said and "database does not answer" in said
@@ -208,7 +208,7 @@ def test_data_survive_stop_and_start(make_team):
 
 
 def write(team, login, content):
-    """Write a run with an artifact as somebody; return it."""
+    """Write a run with an artifact as a user; return it."""
     account = team.account(login)
     experiment = account.experiment("survives")["experiment_id"]
     run = account.call("POST", "runs/create", experiment_id=experiment, start_time=1)["run"]["info"]
@@ -218,7 +218,7 @@ def write(team, login, content):
 
 
 def read(team, login, run):
-    """Read the run's artifact as somebody."""
+    """Read the run's artifact as a user."""
     account = team.account(login)
     found = account.call("GET", "runs/get", run_id=run["run_id"])["run"]
     assert found["data"]["params"] == [{"key": "depth", "value": "3"}]
@@ -287,7 +287,7 @@ def test_a_restore_that_fails_changes_nothing(make_team, tmp_path):
     team.stop()
     with subprocess.Popen(
         [sys.executable, "-c", HOLD], env=team.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:  # somebody looks into the database all the time, so it cannot be replaced
+    ) as holder:  # a program reads the database all the time, so it cannot be replaced
         assert holder.stdout.readline() == "connected\n"
         team.guards.enter_context(guarded(team.database_pid()))
         said = team.type("restore", str(tmp_path / "before.tar"), "--overwrite", status=1)

@@ -23,7 +23,7 @@ def env_file(tmp_path_factory, root):
 @pytest.fixture(scope="module")
 def read(root, require, env_file):
     """The Compose file as Compose itself reads it, profiles included."""
-    require("docker-compose")  # a wrapper that exits with 0 whatever happens; the program lies in its package
+    require("docker-compose")  # a wrapper that exits with 0 whatever happens; the program is in its package
     program = Path(importlib.util.find_spec("compose").origin).with_name("docker-compose")
 
     def config(*options, env_file=env_file):
@@ -131,7 +131,7 @@ def test_the_image_gets_nothing_that_stays_at_home(root):
 
 
 def test_settings_of_compose_are_the_examples(root):
-    """Every setting that Compose asks for stands in the example, and none stands there in vain."""
+    """Every setting that Compose asks for is in the example, and none is there in vain."""
     asked = set(re.findall(r"\$\{([A-Z_0-9]+)", (root / "docker-compose.yml").read_text()))
     listed = set(re.findall(r"(?m)^(?:# )?([A-Z_0-9]+)=", (root / ".env.example").read_text()))
     assert asked - listed == {"POSTGRES_HOST", "AWS_DEFAULT_REGION"}

@@ -1,4 +1,4 @@
-"""Who may do what: nobody, a reader, one of the team, a promoter and the administrator, on a real server."""
+"""What is allowed without a login, to a reader, the team, a promoter and the administrator, on a real server."""
 
 import base64
 import http.client
@@ -28,7 +28,7 @@ def status_of(call, *args, **fields):
 
 
 def ask(uri, method, path, body=None, **headers):
-    """Send one request as it stands; return its status and what comes back."""
+    """Send one request unchanged; return its status and what comes back."""
     parts = urlsplit(uri)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
     try:
@@ -66,7 +66,7 @@ def versions(people, experiment):
     return create
 
 
-# Nobody
+# Without a login
 
 
 def every_route():

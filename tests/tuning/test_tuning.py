@@ -341,7 +341,7 @@ def test_a_queued_trial_that_was_taken_and_never_begun_is_made_again(
     taken, begun = others.ask(), others.ask()
     begun.suggest_float("learning_rate", 0.01, 1.0, log=True)
     storage.release(search.study)
-    assert states(search) == {"RUNNING": 2}  # whoever took it may be about to say so
+    assert states(search) == {"RUNNING": 2}  # its worker may be about to report it
     monkeypatch.setattr(storage, "GRACE", 0)
     search.run(4)
     assert states(search) == {"FAIL": 1, "RUNNING": 1, "COMPLETE": 3}
