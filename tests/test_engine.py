@@ -139,17 +139,17 @@ def test_a_side_draws_its_usable_damaging_moves_evenly():
 
 
 def test_a_charging_move_is_finished_and_a_recharge_waited_for():
-    seen = Counter()
+    counts = Counter()
     for log in engine.battle_logs("venusaur", matchups.RANDOM, "chansey", "pound", 40):
         own = [line for line in log if line.startswith(("|move|p1a", "|cant|p1a", "|-prepare|p1a"))]
         for before, after in itertools.pairwise(own):
             if before.startswith("|-prepare|"):
-                seen["charged"] += 1
+                counts["charged"] += 1
                 assert after.split("|")[3] == before.split("|")[3] or after.startswith("|cant|")
             if "|Hyper Beam|" in before and "[miss]" not in before and "[still]" not in before:
-                seen["recharged"] += 1
+                counts["recharged"] += 1
                 assert after.startswith("|cant|p1a: A|recharge") or after.endswith("|recharge")
-    assert min(seen["charged"], seen["recharged"]) > 5
+    assert min(counts["charged"], counts["recharged"]) > 5
 
 
 def hits(log: list[str], hp: dict[str, int]):
@@ -178,7 +178,7 @@ def test_the_damage_formula_predicts_every_hit():
         ("arcanine", "flareblitz", "blastoisemega", "surf"),
         ("pinsir", "xscissor", "golem", "rockslide"),
     ]
-    seen = 0
+    n_hits = 0
     for species_a, move_a, species_b, move_b in pairs:
         possible = {}
         forth, back = ("p1", species_a, move_a, species_b), ("p2", species_b, move_b, species_a)
@@ -199,10 +199,10 @@ def test_the_damage_formula_predicts_every_hit():
                 continue  # a burn halves physical damage
             hp = {"p1": int(stats.loc[species_a, "hp"]), "p2": int(stats.loc[species_b, "hp"])}
             for side, taken, critical, out in hits(log, hp):
-                seen += 1
+                n_hits += 1
                 known = possible[side, critical]
                 assert taken in known or (out and taken <= max(known)), (species_a, species_b, taken, known)
-    assert seen > 100
+    assert n_hits > 100
 
 
 def test_a_side_without_power_points_struggles():

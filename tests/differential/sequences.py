@@ -532,11 +532,11 @@ def keeping(sequence: Sequence, kept: set[Spot]) -> Sequence:
 
     def left(ops: tuple[Op, ...], place: Spot) -> Iterator[Op]:
         for number, op in enumerate(ops):
-            here = (*place, number)
-            body = tuple(left(op.body, here))
-            if body or (here in kept and not op.body):
+            position = (*place, number)
+            body = tuple(left(op.body, position))
+            if body or (position in kept and not op.body):
                 yield replace(op, body=body)
-            elif here in kept:  # a block needs something in it
+            elif position in kept:  # a block needs something in it
                 yield replace(op, body=op.body[:1]) if not op.body[0].body else op
 
     cells = [tuple(left(cell, (number,))) for number, cell in enumerate(sequence.cells)]

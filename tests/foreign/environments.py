@@ -20,33 +20,33 @@ def without_product(folder: Path) -> Path:
     Nothing is installed: it links to this environment's packages, whose versions are the lock's. What loads the product
     into kernels (``etc/ipython``), papermill and pytest (entry points) does not exist there.
     """
-    here = Path(sys.prefix)
+    environment = Path(sys.prefix)
     prefix = folder / "plain"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(prefix)], check=True)
     packages = next((prefix / "lib").glob("python*/site-packages"))
-    for package in (here / packages.relative_to(prefix)).iterdir():
+    for package in (environment / packages.relative_to(prefix)).iterdir():
         if not package.name.startswith(HIDDEN):
             (packages / package.name).symlink_to(package)
-    for script in (here / "bin").iterdir():
+    for script in (environment / "bin").iterdir():
         if not (prefix / "bin" / script.name).exists() and script.is_file():
-            _copy_script(script, prefix / "bin" / script.name, here, prefix)
+            _copy_script(script, prefix / "bin" / script.name, environment, prefix)
     for name in ("share", "etc"):
-        _link_tree(here / name, prefix / name)
+        _link_tree(environment / name, prefix / name)
     return prefix
 
 
-def _copy_script(script: Path, to: Path, here: Path, prefix: Path) -> None:
-    start = f"#!{here}/bin/python".encode()
+def _copy_script(script: Path, to: Path, environment: Path, prefix: Path) -> None:
+    start = f"#!{environment}/bin/python".encode()
     text = script.read_bytes()
     if text.startswith(start) and not (b"pokebattle" in text or b"nbtrack" in text):
         to.write_bytes(text.replace(start, f"#!{prefix}/bin/python".encode(), 1))
         shutil.copymode(script, to)
 
 
-def _link_tree(here: Path, there: Path) -> None:
-    for file in here.rglob("*"):
+def _link_tree(source: Path, target: Path) -> None:
+    for file in source.rglob("*"):
         if file.is_file() and file.name != "ipython_kernel_config.json":
-            link = there / file.relative_to(here)
+            link = target / file.relative_to(source)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file)
 

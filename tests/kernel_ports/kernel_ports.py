@@ -25,12 +25,12 @@ SOCKETS = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
 
 def reserve_ports() -> None:
     """Let this process and its children start kernels so."""
-    here = str(Path(__file__).parent)
+    folder = str(Path(__file__).parent)
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, paths), here])
+    os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, paths), folder])
     os.environ["JUPYTER_DEFAULT_PROVISIONER_NAME"] = "reserved-ports"
-    if here not in sys.path:
-        sys.path.append(here)
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 class ReservedPorts(LocalProvisioner):

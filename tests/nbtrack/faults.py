@@ -718,25 +718,25 @@ def compare(
 def _compare_values(
     client: mlflow.MlflowClient, run: Run, name: str, expected: Expected, whole: bool, status: str
 ) -> list[str]:
-    here, said = f"of {name!r}" if name else "of the run", []
+    where, said = f"of {name!r}" if name else "of the run", []
     if whole and (run.info.status != status or run.info.end_time is None):
-        said.append(f"status: {here[3:]} is {run.info.status} (end {run.info.end_time}), expected {status}")
+        said.append(f"status: {where[3:]} is {run.info.status} (end {run.info.end_time}), expected {status}")
     for what, wanted, got in (("param", expected.params, run.data.params), ("tag", expected.tags, run.data.tags)):
         for key, value in wanted[name].items():
             if key not in got:
-                said.append(f"lost: {what} {key} {here}")
+                said.append(f"lost: {what} {key} {where}")
             elif got[key] != value and whole:
-                said.append(f"wrong: {what} {key} {here} is {got[key]!r}, expected {value!r}")
+                said.append(f"wrong: {what} {key} {where} is {got[key]!r}, expected {value!r}")
     for key, points in expected.points[name].items():
-        there = Counter((m.step, str(m.value)) for m in client.get_metric_history(run.info.run_id, key))
-        missing, more = Counter(points) - there, there - Counter(points)
-        said += [f"lost: metric {key} {here} at (step, value) {point}" for point in missing.elements()]
-        said += [f"doubled: metric {key} {here} at (step, value) {point}" for point in more.elements() if whole]
+        stored = Counter((m.step, str(m.value)) for m in client.get_metric_history(run.info.run_id, key))
+        missing, more = Counter(points) - stored, stored - Counter(points)
+        said += [f"lost: metric {key} {where} at (step, value) {point}" for point in missing.elements()]
+        said += [f"doubled: metric {key} {where} at (step, value) {point}" for point in more.elements() if whole]
     if whole:
         for what, keys in (("param", run.data.params), ("metric", run.data.metrics)):
             planned = expected.params[name] if what == "param" else expected.points[name]
             extra = [key for key in keys if key not in planned and (name or not key.startswith(AUTOMATIC))]
-            said += [f"doubled: {what} {key} {here} was not logged" for key in extra]
+            said += [f"doubled: {what} {key} {where} was not logged" for key in extra]
     return said
 
 

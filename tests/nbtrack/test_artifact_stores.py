@@ -93,14 +93,14 @@ def test_a_file_that_is_gone_costs_itself_and_is_no_server_that_is_away(tmp_path
 def test_papermill_reads_from_a_bucket_and_writes_to_it(tracked: Any, bucket: Any, make_notebook: Any) -> None:
     source = nbformat.writes(make_notebook("print(alpha)", parameters="alpha = 1")).encode()
     bucket.put_object(Bucket="team", Key="deep/by_bucket.ipynb", Body=source)
-    there, done = "s3://team/deep/by_bucket.ipynb", "s3://team/done/out.ipynb"
+    address, done = "s3://team/deep/by_bucket.ipynb", "s3://team/done/out.ipynb"
     said = tracked.execute(
-        "papermill", there, done, "-p", "alpha", "2", **KEYS, BOTO3_ENDPOINT_URL=os.environ["MLFLOW_S3_ENDPOINT_URL"]
+        "papermill", address, done, "-p", "alpha", "2", **KEYS, BOTO3_ENDPOINT_URL=os.environ["MLFLOW_S3_ENDPOINT_URL"]
     )
     assert said.returncode == 0, said.stderr
     (run,) = tracked.runs("by_bucket")
     assert (run.info.run_name, run.info.status, run.data.params) == ("by_bucket", "FINISHED", {"alpha": "2"})
-    assert run.data.tags["mlflow.source.name"] == there
+    assert run.data.tags["mlflow.source.name"] == address
     written = bucket.get_object(Bucket="team", Key="done/out.ipynb")["Body"].read().decode()
     assert nbformat.reads(written, 4).cells[-1].outputs[0].text == "2\n"
 

@@ -40,9 +40,9 @@ class Accounts(Server):
         (folder / "auth.ini").write_text(SETTINGS.format(folder=folder, word=WORD))
         self.env = {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "any"}
 
-    def call(self, who: tuple[str, str], path: str, **body: Any) -> Any:
-        """Send a POST request as somebody."""
-        login = base64.b64encode(":".join(who).encode()).decode()
+    def call(self, account: tuple[str, str], path: str, **body: Any) -> Any:
+        """Send a POST request with an account."""
+        login = base64.b64encode(":".join(account).encode()).decode()
         headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
         url = f"{self.uri}/api/2.0/mlflow/{path}"
         request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")

@@ -155,7 +155,7 @@ def test_what_a_notebook_logged_without_a_server_is_there_once_afterwards(
     """The address is that of the test server in the end, and of nothing while the notebook runs."""
     path = tracked.write("late.ipynb", make_notebook(*LOGS))
     gone = tracked.env | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    tracked.env, here = gone, tracked.env
+    tracked.env, reachable = gone, tracked.env
     assert tracked.papermill(path).returncode == 0
     doctor = tracked.execute("python", "-m", "pokebattle", "doctor")
     assert doctor.returncode == 1 and "late.ipynb" in doctor.stdout and "does not answer" in doctor.stdout
@@ -163,8 +163,8 @@ def test_what_a_notebook_logged_without_a_server_is_there_once_afterwards(
     (folder,) = tracked.executions()
     journal = folder / "journal.jsonl"
     journal.write_text(journal.read_text().replace("http://127.0.0.1:9", mlflow_server))
-    tracked.env = here
-    first = subprocess.Popen([BIN / "python", "-m", "pokebattle", "sync"], env=here, stdout=subprocess.PIPE)
+    tracked.env = reachable
+    first = subprocess.Popen([BIN / "python", "-m", "pokebattle", "sync"], env=reachable, stdout=subprocess.PIPE)
     second = sync(tracked)
     assert b"delivered" in first.communicate(timeout=60)[0] and second.returncode in {0, 1}
     assert "0 delivered" in sync(tracked).stdout

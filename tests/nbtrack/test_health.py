@@ -36,8 +36,8 @@ def test_doctor_is_content_with_what_works(tracked: Any) -> None:
 def test_doctor_names_what_is_wrong_and_how_to_mend_it(tracked: Any) -> None:
     off = verb(tracked, "doctor", POKEBATTLE_TRACKING="off")
     assert off.returncode == 1 and "unset POKEBATTLE_TRACKING" in off.stdout
-    nobody = verb(tracked, "doctor", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
-    assert nobody.returncode == 1 and "http://127.0.0.1:9 does not answer" in nobody.stdout
+    no_server = verb(tracked, "doctor", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert no_server.returncode == 1 and "http://127.0.0.1:9 does not answer" in no_server.stdout
     odd = verb(tracked, "doctor", MLFLOW_TRACKING_URI="127.0.0.1:5000")
     assert odd.returncode == 1 and "expected http://host:port" in odd.stdout and "Traceback" not in odd.stderr
 
@@ -177,13 +177,13 @@ def test_a_live_run_gives_signs_of_life_and_is_closed_by_nobody_else(
     kernel = lab_kernel(tracked, tracked.write("alive.ipynb", make_notebook("x = 1", "x += 1")))
     try:
         kernel.run("x = 1", "cell-0")
-        seen: set[int] = set()
+        heartbeats: set[int] = set()
 
         def signs() -> list[int]:
             if experiment := tracked.client.get_experiment_by_name("alive"):
                 for run in tracked.client.search_runs([experiment.experiment_id]):
-                    seen.add(int(run.data.tags.get("pokebattle.seen", 0)))
-            return sorted(seen - {0})
+                    heartbeats.add(int(run.data.tags.get("pokebattle.seen", 0)))
+            return sorted(heartbeats - {0})
 
         latest = wait_for(signs, "two signs of life", until=lambda signs: len(signs) >= 2)[-1]
         assert abs(latest / 1000 - time.time()) < 30

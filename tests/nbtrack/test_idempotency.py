@@ -325,11 +325,11 @@ def test_a_change_is_made_once(
     began = time.time()
     if before:
         registered.call(method, path, **body)
-    there = state(registered, name)
+    unchanged = state(registered, name)
     assert doubtful(call(path, body, method, token=new_local_id()), began=began) == "delivered"
     assert aside(name) == []
     after = state(registered, name)
-    assert (after == there) is before
+    assert (after == unchanged) is before
 
 
 def test_a_move_is_not_repeated_over_somebody_elses(

@@ -81,7 +81,7 @@ def shelf(rest: MlflowRest, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def seen(rest: MlflowRest) -> Callable[[str], dict[int, tuple[str, tuple[str, ...], str]]]:
+def stage_table(rest: MlflowRest) -> Callable[[str], dict[int, tuple[str, tuple[str, ...], str]]]:
     """What the server says of a model's versions: stage, aliases, tag."""
 
     def look(name: str) -> dict[int, tuple[str, tuple[str, ...], str]]:
@@ -111,8 +111,10 @@ class Checkout:
 
     def git(self, *words: str) -> str:
         """Run git there and return what it says."""
-        who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
-        return subprocess.run(["git", *who, *words], cwd=self.folder, check=True, capture_output=True, text=True).stdout
+        identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+        return subprocess.run(
+            ["git", *identity, *words], cwd=self.folder, check=True, capture_output=True, text=True
+        ).stdout
 
     def train(self, notebook: str = "train", **chosen: Any) -> str:
         """Execute a notebook that registers, which must succeed, and return its run's id once it is closed."""

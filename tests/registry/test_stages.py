@@ -13,7 +13,7 @@ from faults import FaultProxy
 from pokebattle.registry import description, promotion, promotion_lock, stages
 from pokebattle.registry.stages import ARCHIVED, NONE, PRODUCTION, STAGING
 
-Seen = Callable[[str], dict[int, tuple[str, tuple[str, ...], str]]]
+StageTable = Callable[[str], dict[int, tuple[str, tuple[str, ...], str]]]
 ALONE = {
     NONE: (NONE, (), NONE),
     STAGING: (STAGING, ("staging",), STAGING),
@@ -73,15 +73,15 @@ def test_what_names_no_version_is_refused(text: str, verb: Callable[..., Result]
     assert verb("gate", text).exit_code == 1
 
 
-def test_stage_alias_and_tag_go_together_on_all_that_move(rest: Any, shelf: str, seen: Seen) -> None:
+def test_stage_alias_and_tag_go_together_on_all_that_move(rest: Any, shelf: str, stage_table: StageTable) -> None:
     move(rest, shelf, 1, STAGING)
-    assert seen(shelf) == {1: ALONE[STAGING], **dict.fromkeys((2, 3, 4), ALONE[NONE])}
+    assert stage_table(shelf) == {1: ALONE[STAGING], **dict.fromkeys((2, 3, 4), ALONE[NONE])}
     move(rest, shelf, 1, PRODUCTION)
     move(rest, shelf, 2, STAGING)
     move(rest, shelf, 3, STAGING)
-    assert seen(shelf) == {1: ALONE[PRODUCTION], 2: ALONE[ARCHIVED], 3: ALONE[STAGING], 4: ALONE[NONE]}
+    assert stage_table(shelf) == {1: ALONE[PRODUCTION], 2: ALONE[ARCHIVED], 3: ALONE[STAGING], 4: ALONE[NONE]}
     move(rest, shelf, 3, PRODUCTION, "fewer errors")
-    assert seen(shelf) == {1: ALONE[ARCHIVED], 2: ALONE[ARCHIVED], 3: ALONE[PRODUCTION], 4: ALONE[NONE]}
+    assert stage_table(shelf) == {1: ALONE[ARCHIVED], 2: ALONE[ARCHIVED], 3: ALONE[PRODUCTION], 4: ALONE[NONE]}
     version = stages.read(rest, shelf).versions[3]
     assert {key: version.tags[f"stage.{key}"] for key in ("by", "why")} == {"by": "ana", "why": "fewer errors"}
     assert "| Staging → Production | ana | fewer errors |" in version.description
@@ -99,15 +99,15 @@ def test_stage_alias_and_tag_go_together_on_all_that_move(rest: Any, shelf: str,
     ],
 )
 def test_no_step_is_left_out(
-    rest: Any, shelf: str, seen: Seen, steps: list[str], version: int, stage: str, expected: str
+    rest: Any, shelf: str, stage_table: StageTable, steps: list[str], version: int, stage: str, expected: str
 ) -> None:
     for step in steps:
         move(rest, shelf, 1, step)
-    before = seen(shelf)
+    before = stage_table(shelf)
     with pytest.raises(stages.RegistryError) as error:
         promotion.promote(shelf, version, stage)
     assert expected in str(error.value) and "\n" not in str(error.value)
-    assert seen(shelf) == before
+    assert stage_table(shelf) == before
 
 
 def test_a_model_that_is_not_there_is_named(rest: Any, verb: Callable[..., Result]) -> None:
@@ -122,15 +122,15 @@ def test_a_model_that_is_not_there_is_named(rest: Any, verb: Callable[..., Resul
 def test_a_server_that_goes_away_is_named(rest: Any, shelf: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultProxy(rest.uri) as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
-        with pytest.raises(stages.RegistryError) as error, promotion.connected(shelf) as there:
-            assert stages.read(there, shelf).versions
+        with pytest.raises(stages.RegistryError) as error, promotion.connected(shelf) as proxied:
+            assert stages.read(proxied, shelf).versions
             proxy.mode = "refuse"
-            stages.read(there, shelf)
+            stages.read(proxied, shelf)
     assert str(error.value).startswith(f"{proxy.uri} does not answer any more (")
 
 
 def test_rollback_goes_back_step_by_step_and_says_why(
-    rest: Any, shelf: str, seen: Seen, verb: Callable[..., Result]
+    rest: Any, shelf: str, stage_table: StageTable, verb: Callable[..., Result]
 ) -> None:
     for version in (1, 2, 3):
         move(rest, shelf, version, STAGING)
@@ -139,7 +139,7 @@ def test_rollback_goes_back_step_by_step_and_says_why(
         planned = promotion.plan_back(stages.read(rest, shelf))
         assert (planned.version, planned.holders[PRODUCTION]) == (now, was)
         promotion.move(rest, planned, "it was worse", user="ben")
-        assert seen(shelf) == {one: ALONE[PRODUCTION if one == now else ARCHIVED] for one in (1, 2, 3)} | {
+        assert stage_table(shelf) == {one: ALONE[PRODUCTION if one == now else ARCHIVED] for one in (1, 2, 3)} | {
             4: ALONE[NONE]
         }
     with pytest.raises(stages.RegistryError, match="version 1 is the first in Production"):
@@ -154,7 +154,9 @@ def test_rollback_goes_back_step_by_step_and_says_why(
     assert lines[-2:] == ["Production: version 4", "Staging: none"]
 
 
-def test_of_two_promoters_at_once_one_wins_and_the_other_gets_an_error(rest: Any, shelf: str, seen: Seen) -> None:
+def test_of_two_promoters_at_once_one_wins_and_the_other_gets_an_error(
+    rest: Any, shelf: str, stage_table: StageTable
+) -> None:
     for version, other in ((1, 2), (3, 4)):
         both = [mover(rest.uri, shelf, version, STAGING, "ana"), mover(rest.uri, shelf, other, STAGING, "ben")]
         for process in both:
@@ -168,20 +170,22 @@ def test_of_two_promoters_at_once_one_wins_and_the_other_gets_an_error(rest: Any
             re.match(r"BusyError: \w+ has been changing the stages of|MeanwhileError: the stages of", error)
             and error.count("\n") == 1
         )
-        assert sum(stage == STAGING for stage, _, _ in seen(shelf).values()) == 1
+        assert sum(stage == STAGING for stage, _, _ in stage_table(shelf).values()) == 1
         assert stages.read(rest, shelf).disagreements() == []
 
 
-def test_a_move_is_refused_if_the_stages_have_changed_since_it_was_planned(rest: Any, shelf: str, seen: Seen) -> None:
+def test_a_move_is_refused_if_the_stages_have_changed_since_it_was_planned(
+    rest: Any, shelf: str, stage_table: StageTable
+) -> None:
     planned = promotion.plan(stages.read(rest, shelf), 2, STAGING)
     move(rest, shelf, 1, STAGING)
     with pytest.raises(promotion.MeanwhileError, match=r"changed meanwhile by ana at .*: Staging contains version 1"):
         promotion.move(rest, planned, "too late", user="ben")
-    assert seen(shelf)[2] == ALONE[NONE]
+    assert stage_table(shelf)[2] == ALONE[NONE]
 
 
 def test_killed_anywhere_it_is_as_before_or_completed_by_the_next(
-    rest: Any, shelf: str, seen: Seen, monkeypatch: pytest.MonkeyPatch
+    rest: Any, shelf: str, stage_table: StageTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for step in (STAGING, PRODUCTION):
         move(rest, shelf, 1, step)
@@ -191,7 +195,7 @@ def test_killed_anywhere_it_is_as_before_or_completed_by_the_next(
     assert n_changes > 10
     halves = 0
     for limit in range(1, n_changes + 1):
-        before = seen(shelf)
+        before = stage_table(shelf)
         version = 2 if before[3] == ALONE[STAGING] else 3
         killed = mover(rest.uri, shelf, version, STAGING, "eve", limit)
         killed.communicate("\n", timeout=60)
@@ -209,7 +213,7 @@ def test_killed_anywhere_it_is_as_before_or_completed_by_the_next(
             assert bool(promotion.complete(rest, shelf)) == disagreed
         model = stages.read(rest, shelf)
         assert model.disagreements() == []
-        after = seen(shelf)
+        after = stage_table(shelf)
         assert after[1] == ALONE[PRODUCTION]
         if after != before:
             assert after[version] == ALONE[STAGING] and model.events()[-1]["by"] == "eve"
@@ -217,7 +221,7 @@ def test_killed_anywhere_it_is_as_before_or_completed_by_the_next(
 
 
 def test_what_a_hand_has_moved_is_said_and_repaired(
-    rest: Any, shelf: str, seen: Seen, verb: Callable[..., Result]
+    rest: Any, shelf: str, stage_table: StageTable, verb: Callable[..., Result]
 ) -> None:
     move(rest, shelf, 1, STAGING)
     rest.call("POST", "registered-models/alias", name=shelf, alias="staging", version="2")
@@ -245,16 +249,16 @@ def test_what_a_hand_has_moved_is_said_and_repaired(
     said = promoted.stdout
     assert "repaired: version 3 is in None, its tag stage says Production" in said
     assert said.splitlines()[-1] == f"{shelf} version 4 is in Staging already"
-    assert seen(shelf) == {1: ALONE[ARCHIVED], 2: ALONE[NONE], 3: ALONE[NONE], 4: ALONE[STAGING]}
+    assert stage_table(shelf) == {1: ALONE[ARCHIVED], 2: ALONE[NONE], 3: ALONE[NONE], 4: ALONE[STAGING]}
 
 
 def test_a_claim_that_runs_out_changes_nothing_more(
-    rest: Any, shelf: str, seen: Seen, monkeypatch: pytest.MonkeyPatch
+    rest: Any, shelf: str, stage_table: StageTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(promotion_lock, "WORK", -1.0)
     with pytest.raises(promotion_lock.BusyError, match="took too long"):
         move(rest, shelf, 1, STAGING)
-    assert seen(shelf) == dict.fromkeys((1, 2, 3, 4), ALONE[NONE])
+    assert stage_table(shelf) == dict.fromkeys((1, 2, 3, 4), ALONE[NONE])
     monkeypatch.undo()
     move(rest, shelf, 1, STAGING)  # the lock was released
 

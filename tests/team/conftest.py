@@ -108,9 +108,9 @@ class Team:
         file = self.state / "shared/server.log"
         return file.read_text("utf-8", errors="replace")[-3000:] if file.is_file() else ""
 
-    def login(self, who: str) -> Login:
+    def login(self, kind: str) -> Login:
         """Return the account of ``ADMIN``, ``TEAM`` or ``PROMOTER``."""
-        return settings.login(settings.read_env(self.env_file), who)
+        return settings.login(settings.read_env(self.env_file), kind)
 
     def account(self, login: Login | str) -> AccountsClient:
         """Return the server as one account sees it."""

@@ -112,7 +112,8 @@ def test_secrets_come_from_the_file_and_reach_only_who_needs_them(root, services
     text = (root / "docker-compose.yml").read_text()
     assert not any(re.search(rf"(?m)^\s*{name}: (?!\$\{{)", text) for name in secrets)
     holders = {
-        name: {who for who, one in services.items() if value in json.dumps(one)} for name, value in secrets.items()
+        name: {service for service, one in services.items() if value in json.dumps(one)}
+        for name, value in secrets.items()
     }
     assert holders == {
         "POSTGRES_PASSWORD": {"db", "mlflow", "backup"},

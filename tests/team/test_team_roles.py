@@ -45,7 +45,7 @@ def people(team):
     alice, bob = team.new_account("alice", "team"), team.new_account("bob", "team")
     reader = team.new_account("rita", "reader")
     logins = {"alice": alice, "bob": bob, "reader": reader, "team": "TEAM", "promoter": "PROMOTER", "admin": "ADMIN"}
-    return {who: team.account(login) for who, login in logins.items()}
+    return {user: team.account(login) for user, login in logins.items()}
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +58,10 @@ def versions(people, experiment):
     """Versions of battle_winner, which alice registered first: she may manage the model by MLflow's own rules."""
     people["alice"].call("POST", "registered-models/create", name=MODEL)
 
-    def create(who="alice", **fields):
-        run = people[who].call("POST", "runs/create", experiment_id=experiment, start_time=1)["run"]["info"]
+    def create(user="alice", **fields):
+        run = people[user].call("POST", "runs/create", experiment_id=experiment, start_time=1)["run"]["info"]
         fields = {"source": f"{run['artifact_uri']}/model", "run_id": run["run_id"]} | fields
-        return people[who].call("POST", "model-versions/create", name=MODEL, **fields)["model_version"]["version"]
+        return people[user].call("POST", "model-versions/create", name=MODEL, **fields)["model_version"]["version"]
 
     return create
 
@@ -147,9 +147,9 @@ def test_only_promoters_and_the_administrator_promote(people, versions, prefix, 
         asked.pop("version")
     if what == "delete tag stage":
         people["admin"].call("POST", "model-versions/set-tag", name=MODEL, version=version, key="stage", value="None")
-    for who in ("reader", "team", "bob", "alice"):  # alice registered the model
+    for user in ("reader", "team", "bob", "alice"):  # alice registered the model
         before = people["admin"].call("GET", "model-versions/get", name=MODEL, version=version)
-        assert status_of(people[who].call, method, prefix + path, **asked) == 403, who
+        assert status_of(people[user].call, method, prefix + path, **asked) == 403, user
         assert people["admin"].call("GET", "model-versions/get", name=MODEL, version=version) == before
     assert status_of(people["promoter"].call, method, prefix + path, **asked) == 200
     if what != "delete version":
@@ -207,11 +207,11 @@ def test_two_accounts_write_one_experiment(people, experiment):
     run = people["alice"].call("POST", "runs/create", experiment_id=experiment, start_time=1)["run"]["info"]
     other = people["bob"].call("POST", "runs/create", experiment_id=experiment, start_time=1)["run"]["info"]
     point = {"key": "m", "value": 1.0, "timestamp": 1, "step": 0}
-    for who, one in (("bob", run), ("alice", other)):
-        people[who].log_batch(one["run_id"], [point], {"p": who}, {"t": who})
-        people[who].upload(one["artifact_uri"], f"{who}.txt", lambda who=who: [who.encode()])
-        found = people[who].call("GET", "artifacts/list", run_id=one["run_id"])["files"]
-        assert [file["path"] for file in found] == [f"{who}.txt"]
+    for user, one in (("bob", run), ("alice", other)):
+        people[user].log_batch(one["run_id"], [point], {"p": user}, {"t": user})
+        people[user].upload(one["artifact_uri"], f"{user}.txt", lambda user=user: [user.encode()])
+        found = people[user].call("GET", "artifacts/list", run_id=one["run_id"])["files"]
+        assert [file["path"] for file in found] == [f"{user}.txt"]
     assert status_of(people["reader"].log_batch, run["run_id"], params={"q": "1"}) == 403
     assert status_of(people["reader"].upload, run["artifact_uri"], "r.txt", lambda: [b"r"]) == 403
     assert people["reader"].call("GET", "runs/get", run_id=run["run_id"])["run"]["data"]["params"]
@@ -219,24 +219,24 @@ def test_two_accounts_write_one_experiment(people, experiment):
 
 
 def test_only_the_team_makes_experiments_and_models(people):
-    for who, status in (("reader", 403), ("bob", 200), ("promoter", 200)):
-        call = people[who].call
-        assert status_of(call, "POST", "experiments/create", name=f"by {who}") == status
-        assert status_of(call, "POST", "registered-models/create", name=f"model_by_{who}") == status
+    for user, status in (("reader", 403), ("bob", 200), ("promoter", 200)):
+        call = people[user].call
+        assert status_of(call, "POST", "experiments/create", name=f"by {user}") == status
+        assert status_of(call, "POST", "registered-models/create", name=f"model_by_{user}") == status
     with pytest.raises(ServerError, match=r"rita may not write here.*role team"):
         people["reader"].call("POST", "experiments/create", name="another")
 
 
 def test_an_experiment_that_all_log_to_is_deleted_by_the_administrator_only(people):
     made = people["bob"].call("POST", "experiments/create", name="begun by bob")["experiment_id"]
-    for who in ("reader", "alice", "promoter", "bob"):  # bob may manage it by MLflow's own rules
-        assert status_of(people[who].call, "POST", "experiments/delete", experiment_id=made) == 403
+    for user in ("reader", "alice", "promoter", "bob"):  # bob may manage it by MLflow's own rules
+        assert status_of(people[user].call, "POST", "experiments/delete", experiment_id=made) == 403
     assert status_of(people["admin"].call, "POST", "experiments/delete", experiment_id=made) == 200
 
 
 def test_a_promoters_claim_ends_with_the_move_and_nobody_else_has_one(people):
-    for who in ("promoter", "admin", "promoter"):  # one after the other: none waits until the one before runs out
-        with hold_lock(people[who], MODEL, who) as allowed:
+    for user in ("promoter", "admin", "promoter"):  # one after the other: none waits until the one before runs out
+        with hold_lock(people[user], MODEL, user) as allowed:
             allowed()
     ticket = f"{PROMOTIONS}/{MODEL}/99"
     assert status_of(people["bob"].call, "POST", "experiments/create", name=ticket) == 403
@@ -267,13 +267,13 @@ def test_files_of_a_registered_model_stay(people, experiment):
     alice.call("POST", "model-versions/create", name=MODEL, source=f"models:/{model}", model_id=model)
     root, proxy = urlsplit(store).path.strip("/"), "/api/2.0/mlflow-artifacts/artifacts"
     spellings = f"{root}//MLmodel", f"{root}/./MLmodel".replace("/models/", "/models/./"), f"{root}/%4dLmodel"
-    for who in (alice, bob):
-        assert status_of(who.upload, store, "MLmodel", lambda: [b"after"]) == 403
-        assert status_of(who.upload, store, "more.pkl", lambda: [b"after"]) == 403
+    for user in (alice, bob):
+        assert status_of(user.upload, store, "MLmodel", lambda: [b"after"]) == 403
+        assert status_of(user.upload, store, "more.pkl", lambda: [b"after"]) == 403
         for spelt in (*spellings, f"{root}/MLmodel".replace("/m-", "/%256d-")):
-            assert status_of(who.request, "PUT", f"{proxy}/{spelt}", b"after") in {400, 403, 404}
+            assert status_of(user.request, "PUT", f"{proxy}/{spelt}", b"after") in {400, 403, 404}
         for path in (root, f"{root}/MLmodel", root.partition("/")[0]):
-            assert status_of(who.request, "DELETE", f"{proxy}/{path}") == 403
+            assert status_of(user.request, "DELETE", f"{proxy}/{path}") == 403
     assert bob.request("GET", f"{proxy}/{root}/MLmodel") == b"before"
 
 
@@ -293,9 +293,9 @@ def test_files_of_a_model_that_was_registered_from_a_run_stay(people, experiment
 
 @pytest.mark.parametrize("place", ["/", "file:///mlflow", "s3://elsewhere", "mlflow-artifacts:/1"])
 def test_nobody_but_the_administrator_says_where_artifacts_lie(people, place):
-    for who in ("team", "promoter"):
-        asked = {"name": f"{who} {place}", "artifact_location": place}
-        assert status_of(people[who].call, "POST", "experiments/create", **asked) == 403
+    for user in ("team", "promoter"):
+        asked = {"name": f"{user} {place}", "artifact_location": place}
+        assert status_of(people[user].call, "POST", "experiments/create", **asked) == 403
     asked = {"name": f"admin {place}", "artifact_location": "s3://bucket/elsewhere"}
     assert status_of(people["admin"].call, "POST", "experiments/create", **asked) == 200
 

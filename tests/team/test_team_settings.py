@@ -19,8 +19,8 @@ def test_make_env_fills_what_is_empty_and_leaves_what_is_there(tmp_path, root):
     first = s.read_env(file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert len({first[name] for name in s.SECRETS}) == len(s.SECRETS)
-    for who in ("ADMIN", "TEAM", "PROMOTER"):
-        s.login(first, who)
+    for kind in ("ADMIN", "TEAM", "PROMOTER"):
+        s.login(first, kind)
     file.write_text(
         file.read_text()
         .replace(f"MLFLOW_TEAM_PASSWORD={first['MLFLOW_TEAM_PASSWORD']}", "")
