@@ -141,8 +141,8 @@ def test_a_side_draws_its_usable_damaging_moves_evenly():
 def test_a_charging_move_is_finished_and_a_recharge_waited_for():
     counts = Counter()
     for log in engine.battle_logs("venusaur", matchups.RANDOM, "chansey", "pound", 40):
-        own = [line for line in log if line.startswith(("|move|p1a", "|cant|p1a", "|-prepare|p1a"))]
-        for before, after in itertools.pairwise(own):
+        moves = [line for line in log if line.startswith(("|move|p1a", "|cant|p1a", "|-prepare|p1a"))]
+        for before, after in itertools.pairwise(moves):
             if before.startswith("|-prepare|"):
                 counts["charged"] += 1
                 assert after.split("|")[3] == before.split("|")[3] or after.startswith("|cant|")

@@ -58,6 +58,6 @@ def test_species_of_ones_own_have_names_but_no_moves() -> None:
     rows = [(f"k{a}", f"k{b}", int(a > b)) for a in range(8) for b in range(a + 1, 8)]
     battles = pd.DataFrame(rows, columns=["species_a", "species_b", "wins_a"])
     raw = PARAMS.model_copy(update={"features": "raw"})
-    own = BattleWinner.from_params(raw).fit(battles, battles["wins_a"], pd.Series(1, index=battles.index), species)
-    found = predict(own, "kind 7", "k0")
+    model = BattleWinner.from_params(raw).fit(battles, battles["wins_a"], pd.Series(1, index=battles.index), species)
+    found = predict(model, "kind 7", "k0")
     assert (found.species_a, found.species_b, found.move_a) == ("Kind 7", "Kind 0", "")

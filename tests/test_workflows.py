@@ -116,9 +116,11 @@ def retrain(folder: Path, *options: str, **env: str) -> subprocess.CompletedProc
 
 def clean_environment(folder: Path) -> dict[str, str]:
     """Return the environment of a job: secrets that the repository does not have are empty."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "POKEBATTLE_", "MAKE"))}
-    path = os.pathsep.join([str(folder), own["PYTHONPATH"]])
-    own |= {
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "POKEBATTLE_", "MAKE"))
+    }
+    path = os.pathsep.join([str(folder), environment["PYTHONPATH"]])
+    environment |= {
         "PYTHONPATH": path,
         "GITHUB_STEP_SUMMARY": str(folder.parent / "summary.md"),
         "POKEBATTLE_STATE": str(folder / ".pokebattle"),
@@ -126,8 +128,8 @@ def clean_environment(folder: Path) -> dict[str, str]:
         "MLFLOW_TRACKING_USERNAME": "",
         "MLFLOW_TRACKING_PASSWORD": "",
     }
-    own.pop("PYTEST_CURRENT_TEST", None)
-    return own
+    environment.pop("PYTEST_CURRENT_TEST", None)
+    return environment
 
 
 @pytest.fixture(scope="module")

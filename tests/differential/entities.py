@@ -184,15 +184,15 @@ def _models(store: Store, ask: Callable[..., Rows], models: Rows) -> Rows:
     tags = ask("SELECT * FROM logged_model_tags WHERE model_id IN (??)", ids)
     metrics = ask("SELECT * FROM logged_model_metrics WHERE model_id IN (??) ORDER BY metric_timestamp_ms", ids)
     for row in models:
-        own = row["model_id"]
+        model_id = row["model_id"]
         row["experiment_id"] = str(row["experiment_id"])
-        row["params"] = {one["param_key"]: one["param_value"] for one in params if one["model_id"] == own}
-        row["tags"] = {one["tag_key"]: one["tag_value"] for one in tags if one["model_id"] == own}
+        row["params"] = {one["param_key"]: one["param_value"] for one in params if one["model_id"] == model_id}
+        row["tags"] = {one["tag_key"]: one["tag_value"] for one in tags if one["model_id"] == model_id}
         row["metrics"] = sorted(
             (
                 [one["metric_name"], one["metric_step"], one["metric_value"], one["run_id"], one["dataset_name"]]
                 for one in metrics
-                if one["model_id"] == own
+                if one["model_id"] == model_id
             ),
             key=str,
         )

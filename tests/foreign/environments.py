@@ -57,10 +57,10 @@ def variables(prefix: Path, state: Path, uri: str, *modules: Path) -> dict[str, 
     ``modules`` are folders whose modules the programs find too.
     """
     ours = ("MLFLOW_", "POKEBATTLE_", "PYTEST_", "VIRTUAL_ENV")
-    own = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    programs = os.pathsep.join([str(prefix / "bin"), own.get("PATH", os.defpath)])
-    found = os.pathsep.join(filter(None, [*map(str, modules), own.get("PYTHONPATH", "")]))
-    return own | {
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    programs = os.pathsep.join([str(prefix / "bin"), environment.get("PATH", os.defpath)])
+    found = os.pathsep.join(filter(None, [*map(str, modules), environment.get("PYTHONPATH", "")]))
+    return environment | {
         "PATH": programs,
         "PYTHONPATH": found,
         "MLFLOW_TRACKING_URI": uri,

@@ -689,11 +689,11 @@ def compare(
     top = [run for run in runs if PARENT not in run.data.tags and "pokebattle.execution" in run.data.tags]
     if found is None or not top:
         return [f"lost: the run of {experiment} ({len(runs)} other runs)"]
-    own, whole, expected = top[0], calls is None, Expected(plan.calls[:calls])
+    top_run, whole, expected = top[0], calls is None, Expected(plan.calls[:calls])
     said = [f"doubled: {len(top)} runs of one execution"] if len(top) > 1 else []
     children: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        if run.data.tags.get(PARENT) == own.info.run_id:
+        if run.data.tags.get(PARENT) == top_run.info.run_id:
             children[run.info.run_name].append(run)
         elif run not in top:
             said.append(f"doubled: a run {run.info.run_name!r} ({run.info.status}) that nobody started")
@@ -707,11 +707,11 @@ def compare(
     for run, name, end in everything:
         said += _compare_values(client, run, name, expected, whole, end)
     for path, content in expected.artifacts.items():
-        said += _compare_artifact(path, artifact(client, own, path), content)
+        said += _compare_artifact(path, artifact(client, top_run, path), content)
     if whole:
-        said += _compare_automatic(client, own, plan)
+        said += _compare_automatic(client, top_run, plan)
     if expected.model:
-        said += _compare_model(client, own, plan)
+        said += _compare_model(client, top_run, plan)
     return said
 
 

@@ -50,8 +50,8 @@ def test_a_request_of_a_subshell_takes_nothing_from_a_running_cell(
     ]
     assert cells[1]["seconds"] > cells[2]["seconds"]
     executed = tracked.artifact(run, "beside.ipynb")["cells"]
-    own, of_console = (next(cell for cell in executed if cell["source"] == ran["source"]) for ran in cells[1:3])
-    assert (texts(own), texts(of_console)) == ("begun\nof the cell\n", "of the console\n")
+    of_cell, of_console = (next(cell for cell in executed if cell["source"] == ran["source"]) for ran in cells[1:3])
+    assert (texts(of_cell), texts(of_console)) == ("begun\nof the cell\n", "of the console\n")
 
 
 def test_the_cells_number_is_the_one_that_lab_shows(tracked: Any, make_notebook: Any, lab_kernel: Any) -> None:

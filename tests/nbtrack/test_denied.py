@@ -72,7 +72,7 @@ def test_a_run_elsewhere_does_not_wait_for_a_notebooks_run_that_is_denied(
     first, last = nbformat.read(tracked.folder / "out.ipynb", 4).cells[-2:]
     assert first.outputs[0].text.startswith("{'m': 1.0}\n")
     assert last.outputs[-1].text.endswith("{'fine': 1.0}\n")
-    own = accounts.call(DORA, "experiments/search", max_results=10, filter="name = 'of dora'")["experiments"]
-    (run,) = accounts.call(DORA, "runs/search", experiment_ids=[own[0]["experiment_id"]])["runs"]
+    experiments = accounts.call(DORA, "experiments/search", max_results=10, filter="name = 'of dora'")["experiments"]
+    (run,) = accounts.call(DORA, "runs/search", experiment_ids=[experiments[0]["experiment_id"]])["runs"]
     assert (run["info"]["run_name"], run["info"]["status"]) == ("allowed", "FINISHED")
     assert accounts.call(ADMIN, "runs/search", experiment_ids=[closed]).get("runs", []) == []

@@ -48,7 +48,7 @@ def senders(tracked: Any, execution: str = "") -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-def tells_signals() -> bool:
+def reports_signals() -> bool:
     """Return whether this system reports what ended a process that its parent has waited for: Linux does since 6.15."""
     ended = subprocess.Popen(["sleep", "60"])
     watch = processes.Watch(processes.record(ended.pid))
@@ -79,7 +79,7 @@ def test_a_papermill_that_is_ended_leaves_a_killed_run_with_its_cause(
     process.wait(60)
     (run,) = tracked.runs(path.stem)
     assert run.info.status == "KILLED"
-    assert run.data.tags["pokebattle.cause"].startswith(cause if tells_signals() else cause.partition("SIG")[0])
+    assert run.data.tags["pokebattle.cause"].startswith(cause if reports_signals() else cause.partition("SIG")[0])
 
 
 def test_a_cell_that_somebody_interrupts_is_not_taken_for_a_shutdown(tracked: Any, make_notebook: Any) -> None:
@@ -170,12 +170,12 @@ def test_what_a_notebook_logged_without_a_server_is_there_once_afterwards(
     assert "0 delivered" in sync(tracked).stdout
     runs = {run.info.run_name: run for run in tracked.runs("late", count=2)}
     assert len(runs) == 2
-    own, inner = runs["late"], runs["inner"]
-    assert (own.info.status, inner.info.status) == ("FINISHED", "FINISHED")
-    assert own.data.params["depth"] == "3"
-    points = tracked.client.get_metric_history(own.info.run_id, "loss")
+    outer, inner = runs["late"], runs["inner"]
+    assert (outer.info.status, inner.info.status) == ("FINISHED", "FINISHED")
+    assert outer.data.params["depth"] == "3"
+    points = tracked.client.get_metric_history(outer.info.run_id, "loss")
     assert [(p.step, p.value) for p in points] == [(step, 1 / (step + 1)) for step in range(50)]
-    assert inner.data.tags["mlflow.parentRunId"] == own.info.run_id
+    assert inner.data.tags["mlflow.parentRunId"] == outer.info.run_id
     assert tracked.download(run_id=inner.info.run_id, artifact_path="a/b.txt").read_text() == "kept"
     assert {file.name for file in folder.iterdir()} == {"lock", "run.json"}
 

@@ -26,12 +26,12 @@ def test_a_notebook_in_memory_is_one_run(tracked: Any, make_notebook: Any) -> No
     assert run.data.tags["pokebattle.executor"] == "papermill"
 
 
-@pytest.mark.parametrize("own", [True, "yes", ["a"], None])
-def test_foreign_metadata_of_our_name_stays_as_it_is(tracked: Any, make_notebook: Any, own: Any) -> None:
-    path = tracked.write("odd.ipynb", make_notebook("1", metadata={"pokebattle": own}))
+@pytest.mark.parametrize("metadata", [True, "yes", ["a"], None])
+def test_foreign_metadata_of_our_name_stays_as_it_is(tracked: Any, make_notebook: Any, metadata: Any) -> None:
+    path = tracked.write("odd.ipynb", make_notebook("1", metadata={"pokebattle": metadata}))
     done = tracked.papermill(path)
     assert done.returncode == 0, done.stderr
-    assert nbformat.read(tracked.folder / "out.ipynb", 4).metadata["pokebattle"] == own
+    assert nbformat.read(tracked.folder / "out.ipynb", 4).metadata["pokebattle"] == metadata
 
 
 def test_a_client_that_replaces_papermills_is_used(monkeypatch: Any, make_notebook: Any, tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_every_planted_deviation_is_seen(mlflow_server: str, direct: mlflow.Mlfl
     assert compare(direct, plan, plan.stem) == []
     experiment = direct.get_experiment_by_name(plan.stem).experiment_id
     runs = {run.info.run_name: run for run in direct.search_runs([experiment])}
-    own, child = runs[plan.stem].info.run_id, runs["first child"].info.run_id
+    run_id, child = runs[plan.stem].info.run_id, runs["first child"].info.run_id
     seen: set[str] = set()
 
     def planted(*expected: str) -> None:
@@ -313,37 +313,37 @@ def test_every_planted_deviation_is_seen(mlflow_server: str, direct: mlflow.Mlfl
             assert line.startswith(beginning)
         seen.update(new)
 
-    direct.log_metric(own, "late", 99.0, step=1)
+    direct.log_metric(run_id, "late", 99.0, step=1)
     planted("doubled: metric late of the run at (step, value) (1, '99.0')")
-    direct.log_param(own, "p0.2", "again")
-    direct.set_tag(own, "phase", "first")
+    direct.log_param(run_id, "p0.2", "again")
+    direct.set_tag(run_id, "phase", "first")
     planted("doubled: param p0.2", "wrong: tag phase of the run is 'first'")
-    direct.log_text(own, "old", "twice.txt")
+    direct.log_text(run_id, "old", "twice.txt")
     planted("wrong: artifact twice.txt")
-    direct.log_text(own, "x", f"binary/{plan.stem}.blob")
+    direct.log_text(run_id, "x", f"binary/{plan.stem}.blob")
     planted(f"wrong: artifact binary/{plan.stem}.blob")
     direct.log_metric(child, "score", 99.0, step=9)
     direct.log_metric(child, "cell/seconds", 1.0)
     planted("doubled: metric score of 'first child'", "doubled: metric cell/seconds of 'first child'")
     direct.set_terminated(child, "FAILED")
     planted("status: 'first child' is FAILED")
-    direct.update_run(own, "RUNNING")
+    direct.update_run(run_id, "RUNNING")
     planted("status: the run is RUNNING")
-    direct.set_terminated(own, "FINISHED")
+    direct.set_terminated(run_id, "FINISHED")
     notebook = {"cells": [{"cell_type": "code", "execution_count": None, "outputs": []}]}
-    direct.log_dict(own, notebook, f"{plan.stem}.ipynb")
+    direct.log_dict(run_id, notebook, f"{plan.stem}.ipynb")
     planted(f"lost: {plan.stem}.ipynb has 0 executed cells")
     direct.create_run(experiment, run_name="stray")
     planted("doubled: a run 'stray' (RUNNING) that nobody started")
-    direct.create_run(experiment, run_name="stranger", tags={PARENT: own})
+    direct.create_run(experiment, run_name="stranger", tags={PARENT: run_id})
     planted("doubled: a child 'stranger' that nobody started")
     source = direct.search_model_versions(f"name = '{plan.registered}'")[0].source
-    direct.create_model_version(plan.registered, source, own, model_id=source.split("/")[-1])
+    direct.create_model_version(plan.registered, source, run_id, model_id=source.split("/")[-1])
     planted(f"doubled: 2 versions of {plan.registered}")
-    direct.create_logged_model(experiment, "model", source_run_id=own)
+    direct.create_logged_model(experiment, "model", source_run_id=run_id)
     planted("doubled: 2 logged models")
 
-    twin = direct.create_run(experiment, run_name="first child", tags={PARENT: own}).info.run_id
+    twin = direct.create_run(experiment, run_name="first child", tags={PARENT: run_id}).info.run_id
     direct.set_terminated(twin)
     said = [line for line in compare(direct, plan, plan.stem) if line not in seen]
     assert "doubled: 2 runs 'first child'" in said

@@ -427,10 +427,10 @@ def execute(name: str, folder: Path, uri: str, database: Path, seed: int, models
     """
     row = ROWS[name]
     with contextlib.ExitStack() as stack:
-        own = stack.enter_context(Server(folder / "server")) if row.own_server else None
+        server = stack.enter_context(Server(folder / "server")) if row.own_server else None
         models = row.model if models is None else models
         case = stack.enter_context(
-            Case(folder, uri, database, seed, row.notebooks, models, server=own, console=row.console)
+            Case(folder, uri, database, seed, row.notebooks, models, server=server, console=row.console)
         )
         row.fault(case)
         case.sync()

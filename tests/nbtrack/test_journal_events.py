@@ -141,12 +141,12 @@ def test_an_artifact_belongs_to_a_folder(read: Read, tmp_path: Path, path: str, 
     assert (item.root, item.path, item.staged) == (root, below, tmp_path / "files" / "1-1")
 
 
-def status(run: str, said: str) -> dict[str, Any]:
-    return {"kind": "run_status", "run": run, "status": said}
+def status(run: str, ended_as: str) -> dict[str, Any]:
+    return {"kind": "run_status", "run": run, "status": ended_as}
 
 
 @pytest.mark.parametrize(
-    ("events", "own", "children"),
+    ("events", "ended_as", "children"),
     [
         ([status(RUN, "FAILED")], "FAILED", {}),
         ([status(GIVEN, "KILLED")], "KILLED", {}),
@@ -157,9 +157,9 @@ def status(run: str, said: str) -> dict[str, Any]:
         ([status(OTHER, NOT_ENDED), status(RUN, "FINISHED")], "FINISHED", {OTHER: NOT_ENDED}),
     ],
 )
-def test_cells_start_and_end_runs(read: Read, events: Any, own: str, children: dict[str, str]) -> None:
+def test_cells_start_and_end_runs(read: Read, events: Any, ended_as: str, children: dict[str, str]) -> None:
     reader = read(*events)
-    assert (reader.ended_as, reader.children) == (own, children) and not reader.delivery.queue
+    assert (reader.ended_as, reader.children) == (ended_as, children) and not reader.delivery.queue
 
 
 def test_tags_are_the_runs_or_those_of_a_named_run(read: Read) -> None:

@@ -238,8 +238,12 @@ def test_what_a_cell_logs_itself_is_there_at_once_and_nothing_automatic_replaces
 
 
 def test_what_a_cell_logs_itself_is_on_the_attempt_too(replay: Replay) -> None:
-    own = log(metrics=[{"key": "auc", "value": 0.9, "timestamp": 1, "step": 0}], params=[{"key": "by", "value": "me"}])
-    replay.cell("fit", fit(max_depth=6)).cell("own", own).cell("fit", fit(max_depth=3)).cell("own", own).arrive()
+    by_cell = log(
+        metrics=[{"key": "auc", "value": 0.9, "timestamp": 1, "step": 0}], params=[{"key": "by", "value": "me"}]
+    )
+    replay.cell("fit", fit(max_depth=6)).cell("own", by_cell).cell("fit", fit(max_depth=3)).cell(
+        "own", by_cell
+    ).arrive()
     for name in ("attempt 1", "attempt 2"):
         assert (replay.params[name]["by"], replay.metrics[name]["auc"]) == ("me", 0.9)
 

@@ -342,10 +342,10 @@ def test_without_proc_it_asks_ps_and_sysctl(tmp_path: Path, monkeypatch: Any) ->
 def small_cgroup() -> Iterator[Path]:
     """A memory cgroup of 64 MB."""
     problems = []
-    own = {line.split(":")[1]: line.split(":")[2] for line in Path("/proc/self/cgroup").read_text().splitlines()}
-    candidates = [(f"/sys/fs/cgroup/memory{own.get('memory', '/')}", "memory.limit_in_bytes")]
+    paths = {line.split(":")[1]: line.split(":")[2] for line in Path("/proc/self/cgroup").read_text().splitlines()}
+    candidates = [(f"/sys/fs/cgroup/memory{paths.get('memory', '/')}", "memory.limit_in_bytes")]
     # v2 does not let a cgroup have both processes and limited children: so above the own one too.
-    inside = Path(own.get("", "/").lstrip("/"))
+    inside = Path(paths.get("", "/").lstrip("/"))
     candidates += [(f"/sys/fs/cgroup/{part}", "memory.max") for part in (inside, *inside.parents)]
     for parent, limit in candidates:
         cgroup = Path(parent) / f"pokebattle-test-{os.getpid()}"

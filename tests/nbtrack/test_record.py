@@ -88,10 +88,10 @@ def test_the_environment_is_nowhere(everything: dict[str, str]) -> None:
 
 
 def test_what_is_too_long_is_cut_and_said(runs: dict[str, Run]) -> None:
-    own, inner = runs["rich"].data, runs["inner"].data
-    assert (own.params["wide"], own.tags["deep"]) == (6000 * "w", 8000 * "d")
+    outer, inner = runs["rich"].data, runs["inner"].data
+    assert (outer.params["wide"], outer.tags["deep"]) == (6000 * "w", 8000 * "d")
     assert (inner.params["high"], inner.params["kept"]) == (6000 * "h", "1")
-    cut = own.tags["pokebattle.cut"]
+    cut = outer.tags["pokebattle.cut"]
     assert "wide (7000)" in cut and "deep (9000)" in cut and "high (6500)" in cut
 
 

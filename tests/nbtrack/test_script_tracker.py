@@ -361,9 +361,9 @@ def test_off_logs_nothing(tracked: Any) -> None:
 
 @pytest.mark.long
 def test_what_goes_to_a_file_is_mlflows_own(tracked: Any) -> None:
-    own = tracked.execute("python", write(tracked, "own", BOTH), MLFLOW_TRACKING_URI="sqlite:///own.db")
-    assert own.returncode == 0, own.stderr
-    assert "own.db" in own.stdout and not own.stdout.startswith("None")
+    done = tracked.execute("python", write(tracked, "own", BOTH), MLFLOW_TRACKING_URI="sqlite:///own.db")
+    assert done.returncode == 0, done.stderr
+    assert "own.db" in done.stdout and not done.stdout.startswith("None")
     assert tracked.executions() == []
     assert tracked.client.get_experiment_by_name("own") is None
 

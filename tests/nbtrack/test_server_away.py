@@ -115,8 +115,8 @@ def test_what_a_cell_did_without_a_server_is_there_once_it_answers(
     assert tracked.artifact(run, "table.json") == {"columns": ["n"], "data": [[1], [2]]}
     version = tracked.client.get_model_version_by_alias("kept model", "champion")
     assert (version.current_stage, version.run_id) == ("Staging", run.info.run_id)
-    (own,) = tracked.runs("keeps")
-    assert "pokebattle.set_aside" not in own.data.tags
+    (run,) = tracked.runs("keeps")
+    assert "pokebattle.set_aside" not in run.data.tags
 
 
 @pytest.fixture

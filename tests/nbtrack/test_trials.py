@@ -108,8 +108,8 @@ def test_a_search_is_a_run_with_its_trials_below_repaired_by_sync_and_handed_ove
     assert {run.data.tags[tags.TRIAL_STATE] for run in found} <= {"complete", "pruned"}
     best = min(run.data.metrics["log_loss"] for run in found if run.data.tags[tags.TRIAL_STATE] == "complete")
     assert parent.data.metrics["best_log_loss"] == pytest.approx(best)
-    (own,) = [run for run in found if run.data.tags[tags.TRIAL] == "0"]
-    curve = tracked.client.get_metric_history(own.info.run_id, "log_loss_by_round")
+    (first_trial,) = [run for run in found if run.data.tags[tags.TRIAL] == "0"]
+    curve = tracked.client.get_metric_history(first_trial.info.run_id, "log_loss_by_round")
     assert len(curve) > 3 and len({point.step for point in curve}) == len(curve)
     assert {file.path for file in tracked.client.list_artifacts(parent.info.run_id, "best_model")} == {
         "best_model/booster.ubj",

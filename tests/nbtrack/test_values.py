@@ -26,12 +26,12 @@ def test_mlflow_calls_of_cells_land_in_the_run(tracked: Any, make_notebook: Any)
     done = tracked.papermill(path)
     assert done.returncode == 0, done.stderr
     runs = {run.info.run_name: run for run in tracked.runs("own_calls", count=3)}
-    own = runs["own_calls"]
-    assert own.data.params["depth"] == "3"
-    assert own.data.metrics["score"] == 0.5
+    run = runs["own_calls"]
+    assert run.data.params["depth"] == "3"
+    assert run.data.metrics["score"] == 0.5
     assert runs["inner"].data.metrics == {"inner_score": 1.0}
     for child in ("inner", "left open"):
-        assert runs[child].data.tags["mlflow.parentRunId"] == own.info.run_id
+        assert runs[child].data.tags["mlflow.parentRunId"] == run.info.run_id
         assert runs[child].info.status == "FINISHED"
 
 
@@ -58,8 +58,8 @@ def test_the_run_of_another_notebook_is_resumed_as_in_plain_mlflow(tracked: Any,
         text = "".join(output.text for output in outputs if output.get("name") == "stdout")
         shown[switch] = [line for line in text.splitlines() if line[0] not in "🏃🧪"]
     assert shown["on"] == shown["off"] == ["resumed True RUNNING", "None True FINISHED"]
-    (own,) = tracked.runs("resumes")
-    assert "late on" not in {*own.data.params, *own.data.metrics, *own.data.tags}
+    (run,) = tracked.runs("resumes")
+    assert "late on" not in {*run.data.params, *run.data.metrics, *run.data.tags}
     (found,) = tracked.runs("resumed")
     before = first.data
     assert found.data.params == before.params | {"late on": "1", "late off": "1"}
@@ -91,9 +91,9 @@ def test_the_experiment_is_left_behind_with_the_server_and_found_again(tracked: 
     )
     tracked.write("back.ipynb", make_notebook(*cells))
     assert tracked.papermill(tracked.folder / "back.ipynb").returncode == 0
-    own, child = tracked.runs("back", count=2)
-    assert own.data.metrics["here"] == 1.0 and child.data.metrics == {"there": 3.0}
-    assert child.data.tags["mlflow.parentRunId"] == own.info.run_id
+    run, child = tracked.runs("back", count=2)
+    assert run.data.metrics["here"] == 1.0 and child.data.metrics == {"there": 3.0}
+    assert child.data.tags["mlflow.parentRunId"] == run.info.run_id
 
 
 def test_what_is_logged_can_be_read_at_once(tracked: Any, make_notebook: Any) -> None:

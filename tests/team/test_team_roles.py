@@ -240,9 +240,11 @@ def test_a_promoters_claim_ends_with_the_move_and_nobody_else_has_one(people):
             allowed()
     ticket = f"{PROMOTIONS}/{MODEL}/99"
     assert status_of(people["bob"].call, "POST", "experiments/create", name=ticket) == 403
-    own = people["bob"].call("POST", "experiments/create", name="bob's own")["experiment_id"]
-    assert status_of(people["bob"].call, "POST", "experiments/update", experiment_id=own, new_name=ticket) == 403
-    assert status_of(people["bob"].call, "POST", "experiments/update", experiment_id=own, new_name="still his") == 200
+    of_bob = people["bob"].call("POST", "experiments/create", name="bob's own")["experiment_id"]
+    assert status_of(people["bob"].call, "POST", "experiments/update", experiment_id=of_bob, new_name=ticket) == 403
+    assert (
+        status_of(people["bob"].call, "POST", "experiments/update", experiment_id=of_bob, new_name="still his") == 200
+    )
     made = people["promoter"].call("POST", "experiments/create", name=ticket)["experiment_id"]
     assert status_of(people["bob"].call, "POST", "experiments/delete", experiment_id=made) == 403
 
