@@ -462,8 +462,8 @@ def _without_shared_tags(value: dict[str, Any]) -> dict[str, Any]:
 
 def _is_denied(record: dict[str, Any]) -> bool:
     """Return whether the account lacks a permission: tracking keeps the request until the account has it."""
-    said = record.get("error", ["", ""])[1]
-    return "failed with error code 403" in said or said.startswith("PERMISSION_DENIED")
+    message = record.get("error", ["", ""])[1]
+    return "failed with error code 403" in message or message.startswith("PERMISSION_DENIED")
 
 
 def _repeated(plain: list[str], tracked: list[str]) -> bool:

@@ -80,13 +80,13 @@ def test_a_move_is_worth_what_the_strongest_answer_leaves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pair", "said"),
+    ("pair", "message"),
     [
         (("starmi", "venusaur"), "species_a: expected .*, got 'starmi'; did you mean starmie[?]"),
         (("starmie", "ditto"), "species_b: expected .*, got 'ditto'"),
         (("starmie", "Mr. Mime"), "species_b: expected .*, got 'Mr. Mime'; did you mean mrmime[?]"),
     ],
 )
-def test_an_unknown_species_is_named(pair: tuple[str, str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_unknown_species_is_named(pair: tuple[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         move_choice.move_options(*pair)

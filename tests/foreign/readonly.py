@@ -111,12 +111,12 @@ def nbval(place: Place, folder: Path, path: Path) -> dict[str, str]:
         "--rootdir=.",
         path.name,
     )
-    said = {}
+    results = {}
     for case in ElementTree.parse(folder / "said.xml").iter("testcase"):
         faults = [f"{child.tag}: {child.get('message')} {child.text}" for child in case]
-        said[f"cell {case.get('name')}"] = masked("\n".join(faults) or "passed", folder)
+        results[f"cell {case.get('name')}"] = masked("\n".join(faults) or "passed", folder)
     (folder / "said.xml").unlink()
-    return _left(folder, code) | said
+    return _left(folder, code) | results
 
 
 EXECUTORS: dict[str, Callable[[Place, Path, Path], dict[str, str]]] = {

@@ -82,17 +82,17 @@ class Line:
 
     def faults(self) -> list[str]:
         """Return what keeps the line from being a proof."""
-        said = [f"{count} {kind}" for kind, count in self.found.items()]
+        messages = [f"{count} {kind}" for kind, count in self.found.items()]
         if self.delay > allowed():
-            said.append(f"a cell was delayed for {self.delay:.3f} s")
-        return said
+            messages.append(f"a cell was delayed for {self.delay:.3f} s")
+        return messages
 
     def vain(self, least: int) -> list[str]:
         """Return what is missing in the kills of senders, of which there must be so many."""
-        said = [f"{self.kills} of {least} kills"] if self.kills < least else []
+        messages = [f"{self.kills} of {least} kills"] if self.kills < least else []
         if self.behind < BEHIND * max(self.kills, least):
-            said.append(f"{self.behind} of {self.kills} kills while something was undelivered")
-        return said
+            messages.append(f"{self.behind} of {self.kills} kills while something was undelivered")
+        return messages
 
     def words(self) -> list[str]:
         """Return the line's cells."""
@@ -188,7 +188,7 @@ def table(lines: dict[str, Line]) -> str:
 @click.command(help=__doc__)
 @click.option("--kills", default=50, show_default=True, help="Kills -9 of a sender.")
 @click.option("--notebooks", default=20, show_default=True, help="Notebooks at once.")
-@click.option("--seed", type=int, help="Of everything that is drawn; without it drawn and said.")
+@click.option("--seed", type=int, help="Of everything that is drawn; without it drawn and printed.")
 @click.option("--only", multiple=True, type=click.Choice([*ROWS, KILLED, CROWD]), help="Only these.")
 def main(kills: int, notebooks: int, seed: int | None, only: tuple[str, ...]) -> None:
     sys.path.append(str(Path(__file__).parents[1] / "kernel_ports"))
@@ -212,11 +212,11 @@ def main(kills: int, notebooks: int, seed: int | None, only: tuple[str, ...]) ->
             if not only or name in only:
                 lines[name] = part(folder, real, draw)
     click.echo(table(lines))
-    wrong = [f"{name}: {said}" for name, line in lines.items() for said in line.faults()]
+    wrong = [f"{name}: {message}" for name, line in lines.items() for message in line.faults()]
     if KILLED in lines:
-        wrong += [f"{KILLED}: {said}" for said in lines[KILLED].vain(kills)]
+        wrong += [f"{KILLED}: {message}" for message in lines[KILLED].vain(kills)]
     if CROWD in lines:  # a notebook may end before its second kill
-        wrong += [f"{CROWD}: {said}" for said in lines[CROWD].vain(notebooks)]
+        wrong += [f"{CROWD}: {message}" for message in lines[CROWD].vain(notebooks)]
     click.echo("\n".join(wrong), err=True)
     sys.exit(1 if wrong else 0)
 

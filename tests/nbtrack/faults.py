@@ -241,15 +241,15 @@ class _Twice:
     """A client who may be given the whole answer a second time."""
 
     def __init__(self, writer: asyncio.StreamWriter, twice: bool) -> None:
-        self.writer, self.twice, self.said = writer, twice, b""
+        self.writer, self.twice, self.received = writer, twice, b""
 
     async def write(self, piece: bytes) -> None:
-        self.said += piece if self.twice else b""
+        self.received += piece if self.twice else b""
         self.writer.write(piece)
         await self.writer.drain()
 
     async def end(self) -> None:
-        self.writer.write(self.said)
+        self.writer.write(self.received)
         await self.writer.drain()
 
 
@@ -690,54 +690,56 @@ def compare(
     if found is None or not top:
         return [f"lost: the run of {experiment} ({len(runs)} other runs)"]
     top_run, whole, expected = top[0], calls is None, Expected(plan.calls[:calls])
-    said = [f"doubled: {len(top)} runs of one execution"] if len(top) > 1 else []
+    deviations = [f"doubled: {len(top)} runs of one execution"] if len(top) > 1 else []
     children: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         if run.data.tags.get(PARENT) == top_run.info.run_id:
             children[run.info.run_name].append(run)
         elif run not in top:
-            said.append(f"doubled: a run {run.info.run_name!r} ({run.info.status}) that nobody started")
+            deviations.append(f"doubled: a run {run.info.run_name!r} ({run.info.status}) that nobody started")
     if whole:
-        said += [f"doubled: a child {name!r} that nobody started" for name in set(children) - set(expected.children)]
+        deviations += [
+            f"doubled: a child {name!r} that nobody started" for name in set(children) - set(expected.children)
+        ]
     for name in expected.children:
         if len(children[name]) != 1:
-            said.append(f"{'doubled' if children[name] else 'lost'}: {len(children[name])} runs {name!r}")
+            deviations.append(f"{'doubled' if children[name] else 'lost'}: {len(children[name])} runs {name!r}")
     everything = [(run, "", status) for run in top]
     everything += [(run, name, "FINISHED") for name in expected.children for run in children[name]]
     for run, name, end in everything:
-        said += _compare_values(client, run, name, expected, whole, end)
+        deviations += _compare_values(client, run, name, expected, whole, end)
     for path, content in expected.artifacts.items():
-        said += _compare_artifact(path, artifact(client, top_run, path), content)
+        deviations += _compare_artifact(path, artifact(client, top_run, path), content)
     if whole:
-        said += _compare_automatic(client, top_run, plan)
+        deviations += _compare_automatic(client, top_run, plan)
     if expected.model:
-        said += _compare_model(client, top_run, plan)
-    return said
+        deviations += _compare_model(client, top_run, plan)
+    return deviations
 
 
 def _compare_values(
     client: mlflow.MlflowClient, run: Run, name: str, expected: Expected, whole: bool, status: str
 ) -> list[str]:
-    where, said = f"of {name!r}" if name else "of the run", []
+    where, deviations = f"of {name!r}" if name else "of the run", []
     if whole and (run.info.status != status or run.info.end_time is None):
-        said.append(f"status: {where[3:]} is {run.info.status} (end {run.info.end_time}), expected {status}")
+        deviations.append(f"status: {where[3:]} is {run.info.status} (end {run.info.end_time}), expected {status}")
     for what, wanted, got in (("param", expected.params, run.data.params), ("tag", expected.tags, run.data.tags)):
         for key, value in wanted[name].items():
             if key not in got:
-                said.append(f"lost: {what} {key} {where}")
+                deviations.append(f"lost: {what} {key} {where}")
             elif got[key] != value and whole:
-                said.append(f"wrong: {what} {key} {where} is {got[key]!r}, expected {value!r}")
+                deviations.append(f"wrong: {what} {key} {where} is {got[key]!r}, expected {value!r}")
     for key, points in expected.points[name].items():
         stored = Counter((m.step, str(m.value)) for m in client.get_metric_history(run.info.run_id, key))
         missing, more = Counter(points) - stored, stored - Counter(points)
-        said += [f"lost: metric {key} {where} at (step, value) {point}" for point in missing.elements()]
-        said += [f"doubled: metric {key} {where} at (step, value) {point}" for point in more.elements() if whole]
+        deviations += [f"lost: metric {key} {where} at (step, value) {point}" for point in missing.elements()]
+        deviations += [f"doubled: metric {key} {where} at (step, value) {point}" for point in more.elements() if whole]
     if whole:
         for what, keys in (("param", run.data.params), ("metric", run.data.metrics)):
             planned = expected.params[name] if what == "param" else expected.points[name]
             extra = [key for key in keys if key not in planned and (name or not key.startswith(AUTOMATIC))]
-            said += [f"doubled: {what} {key} {where} was not logged" for key in extra]
-    return said
+            deviations += [f"doubled: {what} {key} {where} was not logged" for key in extra]
+    return deviations
 
 
 def artifact(client: mlflow.MlflowClient, run: Run, path: str) -> bytes | None:
@@ -760,55 +762,57 @@ def _compare_artifact(path: str, got: bytes | None, content: bytes) -> list[str]
 
 def _compare_automatic(client: mlflow.MlflowClient, run: Run, plan: Plan) -> list[str]:
     """Compare what is recorded automatically: the executed notebook, the cells' durations, the fit."""
-    said = []
+    deviations = []
     if run.data.params.get("LogisticRegression.C") != str(plan.penalty):
-        said.append(f"lost: the fit's C is {run.data.params.get('LogisticRegression.C')}, expected {plan.penalty}")
+        deviations.append(
+            f"lost: the fit's C is {run.data.params.get('LogisticRegression.C')}, expected {plan.penalty}"
+        )
     for key, steps in ("cell/seconds", [*range(1, plan.cells + 1)]), ("fit/LogisticRegression/seconds", [0]):
         got = sorted(point.step for point in client.get_metric_history(run.info.run_id, key))
         if got != steps:
-            said.append(f"{'lost' if len(got) < len(steps) else 'doubled'}: steps of {key} are {got}")
+            deviations.append(f"{'lost' if len(got) < len(steps) else 'doubled'}: steps of {key} are {got}")
     content = artifact(client, run, f"{plan.stem}.ipynb")
     if content is None:
-        return [*said, f"lost: the executed notebook {plan.stem}.ipynb"]
+        return [*deviations, f"lost: the executed notebook {plan.stem}.ipynb"]
     cells = [cell for cell in json.loads(content)["cells"] if cell["cell_type"] == "code"]
     executed = [cell for cell in cells if cell["execution_count"] is not None]
     if len(executed) != plan.cells:
-        said.append(f"lost: {plan.stem}.ipynb has {len(executed)} executed cells, expected {plan.cells}")
+        deviations.append(f"lost: {plan.stem}.ipynb has {len(executed)} executed cells, expected {plan.cells}")
     for number, cell in enumerate(executed):
         shown = "".join("".join(output.get("text", "")) for output in cell["outputs"])
         if shown.count(f"done {number}\n") != 1:
-            said.append(f"wrong: cell {number} of {plan.stem}.ipynb shows {shown[-200:]!r}")
-    return said
+            deviations.append(f"wrong: cell {number} of {plan.stem}.ipynb shows {shown[-200:]!r}")
+    return deviations
 
 
 def _compare_model(client: mlflow.MlflowClient, run: Run, plan: Plan) -> list[str]:
     models = [m for m in client.search_logged_models([run.info.experiment_id]) if m.name == "model"]
     if len(models) != 1:
         return [f"{'doubled' if models else 'lost'}: {len(models)} logged models {[m.model_id for m in models]}"]
-    (model,), said = models, []
+    (model,), deviations = models, []
     if str(model.status) not in {"READY", "LoggedModelStatus.READY"} or model.source_run_id != run.info.run_id:
-        said.append(f"status: model {model.model_id} is {model.status} of run {model.source_run_id}")
+        deviations.append(f"status: model {model.model_id} is {model.status} of run {model.source_run_id}")
     outputs = [output.model_id for output in (run.outputs.model_outputs if run.outputs else [])]
     if outputs != [model.model_id]:
-        said.append(f"{'doubled' if len(outputs) > 1 else 'lost'}: outputs of the run are {outputs}")
+        deviations.append(f"{'doubled' if len(outputs) > 1 else 'lost'}: outputs of the run are {outputs}")
     versions = client.search_model_versions(f"name = '{plan.registered}'")
     registered = {
         (one["name"], str(one["version"])) for one in json.loads(model.tags.get("mlflow.modelVersions", "[]"))
     }
     if registered != {(one.name, str(one.version)) for one in versions}:
-        said.append(f"lost: model {model.model_id} is registered as {sorted(registered)}, its tag says")
+        deviations.append(f"lost: model {model.model_id} is registered as {sorted(registered)}, its tag says")
     if len(versions) != 1:
-        return [*said, f"{'doubled' if versions else 'lost'}: {len(versions)} versions of {plan.registered}"]
+        return [*deviations, f"{'doubled' if versions else 'lost'}: {len(versions)} versions of {plan.registered}"]
     (version,) = versions
     if version.run_id != run.info.run_id or model.model_id not in {version.model_id, version.source.split("/")[-1]}:
-        said.append(f"wrong: version {version.version} is of run {version.run_id}, source {version.source}")
+        deviations.append(f"wrong: version {version.version} is of run {version.run_id}, source {version.source}")
     try:
         predicted = _predict(client.tracking_uri, f"models:/{plan.registered}/{version.version}")
     except Exception as error:  # whatever keeps it from loading is the finding
-        return [*said, f"lost: {plan.registered} does not load: {type(error).__name__}: {error}"]
+        return [*deviations, f"lost: {plan.registered} does not load: {type(error).__name__}: {error}"]
     if abs(predicted - (plan.line[0] * 10 + plan.line[1])) > 1e-6:
-        said.append(f"wrong: {plan.registered} predicts {predicted} on the line {plan.line}")
-    return said
+        deviations.append(f"wrong: {plan.registered} predicts {predicted} on the line {plan.line}")
+    return deviations
 
 
 _loading = threading.Lock()  # the address is mlflow's own global

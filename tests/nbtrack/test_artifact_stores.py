@@ -128,8 +128,8 @@ def test_a_server_that_leaves_artifacts_to_clients_is_reported_at_the_start_and_
         kernel = lab_kernel(tracked, tracked.write("far.ipynb", make_notebook("1")))
         try:
             kernel.run("1", "cell-0")
-            log, said = tmp_path / "kernel.log", "artifacts cannot be delivered: clients have to"
-            wait_for(log.read_text, said, 120, until=lambda text: said in text)
+            log, message = tmp_path / "kernel.log", "artifacts cannot be delivered: clients have to"
+            wait_for(log.read_text, message, 120, until=lambda text: message in text)
         finally:
             kernel.stop()
         tracked.client = mlflow.MlflowClient(server.uri)

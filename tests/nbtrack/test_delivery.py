@@ -38,7 +38,7 @@ def delivered(tracked: Any, name: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "sent"),
     [
         (
             {"a": float("nan"), "b": [float("inf"), -float("inf"), 1.5]},
@@ -48,8 +48,8 @@ def delivered(tracked: Any, name: str) -> Any:
         ({"\udfff": 1}, {"?": 1}),
     ],
 )
-def test_a_request_is_json_that_is_read_to_its_end(value: Any, said: Any) -> None:
-    assert json.loads(as_json(value), parse_constant=lambda word: pytest.fail(word)) == said
+def test_a_request_is_json_that_is_read_to_its_end(value: Any, sent: Any) -> None:
+    assert json.loads(as_json(value), parse_constant=lambda word: pytest.fail(word)) == sent
 
 
 def test_names_and_texts_fit_every_database() -> None:
@@ -115,8 +115,8 @@ def test_what_the_server_cannot_take_costs_itself_alone(tracked: Any, write: Any
     found = delivered(tracked, name)
     assert {f"good{n}" for n in range(len(bad))} | {"odd", "half"} <= set(found.data.metrics)
     assert len(found.info.run_name) == 250 and found.info.status == "FINISHED"
-    said = found.data.tags["pokebattle.set_aside"]
-    assert said.startswith("5: ") and "map@50" in said and missing in said
+    set_aside = found.data.tags["pokebattle.set_aside"]
+    assert set_aside.startswith("5: ") and "map@50" in set_aside and missing in set_aside
     (finding,) = health._set_aside()
     assert "map@50" in finding.text and "{" not in finding.text
 
@@ -252,7 +252,7 @@ def test_a_batch_at_which_the_server_fails_is_named(tracked: Any, make_notebook:
         "after": 3.0,
         "poison": None,
     }
-    said = run.data.tags["pokebattle.set_aside"]
-    assert said.startswith(f"1: poison of run {run.info.run_id} (HTTP 500"), said
+    set_aside = run.data.tags["pokebattle.set_aside"]
+    assert set_aside.startswith(f"1: poison of run {run.info.run_id} (HTTP 500"), set_aside
     (line,) = [line for line in doctor.stdout.splitlines() if "set aside" in line]
     assert doctor.returncode == 1 and "poison" in line and "HTTP 500" in line

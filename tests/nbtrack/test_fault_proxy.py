@@ -82,9 +82,9 @@ def test_an_answer_comes_twice(proxy: FaultProxy) -> None:
     proxy.mode = "answer-twice"
     with socket.create_connection(("127.0.0.1", proxy.port), 15) as connection:
         connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
-        said = b""
-        while said.count(b"HTTP/1.1 200") < 2:
-            said += (piece := connection.recv(65536))
+        received = b""
+        while received.count(b"HTTP/1.1 200") < 2:
+            received += (piece := connection.recv(65536))
             assert piece
     assert proxy.struck["answer-twice"] == 1
 
@@ -288,8 +288,10 @@ def test_equal_seeds_are_equal_plans(tmp_path: Path) -> None:
 def test_what_is_left_out_is_lost(mlflow_server: str, direct: mlflow.MlflowClient, tmp_path: Path) -> None:
     plan = Plan(4, "left-out", tmp_path)
     log_by_hand(mlflow_server, plan, tmp_path, leave_out="'late', float")
-    said = compare(direct, plan, plan.stem)
-    assert len(said) == 4 and all(line.startswith("lost: metric late of the run at (step, value)") for line in said)
+    deviations = compare(direct, plan, plan.stem)
+    assert len(deviations) == 4 and all(
+        line.startswith("lost: metric late of the run at (step, value)") for line in deviations
+    )
     before = next(n for n, call in enumerate(plan.calls) if "'late'" in call.code)
     assert compare(direct, plan, plan.stem, calls=before) == []
     assert len(compare(direct, plan, plan.stem, calls=before + 1)) == 1
@@ -345,8 +347,8 @@ def test_every_planted_deviation_is_seen(mlflow_server: str, direct: mlflow.Mlfl
 
     twin = direct.create_run(experiment, run_name="first child", tags={PARENT: run_id}).info.run_id
     direct.set_terminated(twin)
-    said = [line for line in compare(direct, plan, plan.stem) if line not in seen]
-    assert "doubled: 2 runs 'first child'" in said
-    assert "lost: param width of 'first child'" in said
+    deviations = [line for line in compare(direct, plan, plan.stem) if line not in seen]
+    assert "doubled: 2 runs 'first child'" in deviations
+    assert "lost: param width of 'first child'" in deviations
     direct.create_run(experiment, run_name=plan.stem, tags={"pokebattle.execution": "by-hand"})
     assert "doubled: 2 runs of one execution" in compare(direct, plan, plan.stem)

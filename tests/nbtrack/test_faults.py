@@ -156,9 +156,9 @@ class Case:
                 process.wait()
             if process.returncode == 0:
                 return
-            said = (self.folder / "sync.log").read_text(errors="replace")
-            if time.monotonic() > deadline or "No such command 'sync'" in said:
-                self.problems.append(f"lost: sync ended with {process.returncode}: {said.splitlines()[-3:]}")
+            log = (self.folder / "sync.log").read_text(errors="replace")
+            if time.monotonic() > deadline or "No such command 'sync'" in log:
+                self.problems.append(f"lost: sync ended with {process.returncode}: {log.splitlines()[-3:]}")
                 return
             time.sleep(0.5)
 
@@ -177,11 +177,13 @@ class Case:
     def behind(self, plan: Plan) -> bool:
         """Return whether something that the notebook has logged until now is not on the server yet."""
         calls = None if self.ended(plan) else plan.made()
-        return any(not said.startswith("doubled") for said in compare(self.client, plan, plan.stem, calls=calls))
+        return any(
+            not deviation.startswith("doubled") for deviation in compare(self.client, plan, plan.stem, calls=calls)
+        )
 
     def deviations(self) -> list[str]:
         """Return everything that is not as planned, of all notebooks."""
-        return self.problems + [said for plan in self.plans for said in compare(self.client, plan, plan.stem)]
+        return self.problems + [deviation for plan in self.plans for deviation in compare(self.client, plan, plan.stem)]
 
     def relieve(self) -> None:
         """End the proxy's fault once it has struck; it is a problem when it did nothing.
@@ -286,10 +288,10 @@ def item_denied(case: Case) -> None:
     case.begin()
     case.end()
     deadline = time.monotonic() + PATIENCE
-    while len(said := case.deviations()) > 1 and time.monotonic() < deadline:
+    while len(deviations := case.deviations()) > 1 and time.monotonic() < deadline:
         time.sleep(0.2)
-    if [line.partition(":")[0] for line in said] != ["lost"] or DENIED not in said[0]:
-        case.problems.append(f"wrong: only {DENIED} was denied, and there is {said}")
+    if [line.partition(":")[0] for line in deviations] != ["lost"] or DENIED not in deviations[0]:
+        case.problems.append(f"wrong: only {DENIED} was denied, and there is {deviations}")
     case.relieve()
 
 
@@ -340,7 +342,7 @@ def synced_twice(case: Case) -> None:
     """What has been delivered is delivered again."""
     from_the_start("refuse")(case)
     case.sync()
-    case.problems += [f"after the first sync: {said}" for said in case.deviations()]
+    case.problems += [f"after the first sync: {deviation}" for deviation in case.deviations()]
     case.sync()
 
 

@@ -303,15 +303,15 @@ CHANGES = {
 
 def state(rest: MlflowRest, name: str) -> Any:
     """Return what is registered under the names that a test uses."""
-    said = {}
+    registered = {}
     for one in (name, f"{name}-new"):
         found = rest.call("GET", "registered-models/search", filter=f"name='{one}'").get("registered_models", [])
         versions = rest.call("GET", "model-versions/search", filter=f"name='{one}'").get("model_versions", [])
-        said[one] = (
+        registered[one] = (
             [(m.get("description"), m.get("aliases")) for m in found],
             sorted((v["version"], v["current_stage"]) for v in versions),
         )
-    return said
+    return registered
 
 
 @pytest.mark.parametrize("change", CHANGES)

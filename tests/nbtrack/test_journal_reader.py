@@ -297,8 +297,8 @@ def test_the_page_says_why_a_run_ended_where_no_cell_failed(replay: Replay, ende
 
 def test_the_page_says_what_differed_where_the_cell_shows_no_error(replay: Replay) -> None:
     replay.cell("a")
-    said = replay.reader.description("FAILED", replay.reader.cells[0], "the output differs")
-    assert said == "**Cell [1] failed:** `the output differs`"
+    page = replay.reader.description("FAILED", replay.reader.cells[0], "the output differs")
+    assert page == "**Cell [1] failed:** `the output differs`"
 
 
 def test_a_description_of_the_cells_own_is_left_alone(replay: Replay) -> None:

@@ -105,8 +105,8 @@ def test_without_a_server_it_is_registered_later_and_says_so(
         done = away.papermill(copied / "train.ipynb", *options, "-p", "model_name", "later_winner", **state)
         assert done.returncode == 0, done.stderr
         cells = json.loads((copied / "out.ipynb").read_text())["cells"]
-        said = [output for cell in cells for output in cell.get("outputs", [])][-2]["data"]["text/plain"]
-        assert "later_winner will be registered as soon as" in "".join(said)
+        shown = [output for cell in cells for output in cell.get("outputs", [])][-2]["data"]["text/plain"]
+        assert "later_winner will be registered as soon as" in "".join(shown)
         proxy.mode = "pass"
         assert away.execute("python", "-m", "pokebattle", "sync", **state).returncode == 0
     assert tracked.client.get_model_version("later_winner", "1").status == "READY"
@@ -121,8 +121,8 @@ def test_off_saves_the_model_to_a_folder_and_says_so(tracked: Any, copied: Path,
     )
     assert done.returncode == 0, done.stderr
     texts = json.loads((copied / "out.ipynb").read_text())["cells"]
-    said = [output for cell in texts for output in cell.get("outputs", [])][-2]
-    assert "tracking is off" in "".join(said["data"]["text/plain"])
+    shown = [output for cell in texts for output in cell.get("outputs", [])][-2]
+    assert "tracking is off" in "".join(shown["data"]["text/plain"])
     folder = root / "build" / "models" / "untracked_winner_sample"
     assert {file.name for file in folder.iterdir()} == {"booster.ubj", "features.json"}
     shutil.rmtree(folder)

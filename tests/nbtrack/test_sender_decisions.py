@@ -254,11 +254,11 @@ def test_what_fails_alone_for_a_minute_is_set_aside(
 ) -> None:
     answers(sender, *[error] * 20, takes_more=takes_more)
     sender.put(inputs())
-    said = [outcome(sender)]
+    outcomes = [outcome(sender)]
     for seconds in apart:
         clock.now += seconds
-        said.append(outcome(sender))
-    assert said == ["waits"] * len(apart) + [expected]
+        outcomes.append(outcome(sender))
+    assert outcomes == ["waits"] * len(apart) + [expected]
 
 
 def test_attempts_are_counted_across_senders(sender: Sender, clock: Clock) -> None:
@@ -289,11 +289,11 @@ def test_another_item_that_fails_is_counted_anew(sender: Sender, clock: Clock) -
 def test_a_run_that_always_fails_to_be_created_refuses_the_execution(sender: Sender, clock: Clock) -> None:
     answers(sender, *[NOT_READY] * 20)
     sender.put(vital())
-    said = []
+    outcomes = []
     for _ in range(4):
-        said.append(outcome(sender))
+        outcomes.append(outcome(sender))
         clock.now += PERSISTENCE / 3
-    assert said == ["waits"] * 3 + ["refused"]
+    assert outcomes == ["waits"] * 3 + ["refused"]
 
 
 DELETED = {"run": {"info": {"lifecycle_stage": "deleted"}}}
