@@ -45,9 +45,9 @@ def require() -> Callable[[str], str]:
 
 def _require(program: str) -> str:
     beside = str(Path(sys.executable).parent)
-    found = shutil.which(program, path=os.pathsep.join([beside, os.environ.get("PATH", os.defpath)]))
-    if found:
-        return found
+    path = shutil.which(program, path=os.pathsep.join([beside, os.environ.get("PATH", os.defpath)]))
+    if path:
+        return path
     missing = f"{program} is not installed"
     if os.environ.get("CI"):
         pytest.fail(missing)

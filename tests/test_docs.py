@@ -34,23 +34,23 @@ def links(text: str) -> Iterator[str]:
 def anchors(text: str) -> set[str]:
     """Return the anchors that GitHub gives the headings of a page."""
     seen: dict[str, int] = {}
-    found = set()
+    names = set()
     for heading in re.findall(r"^#+ +(.+?) *$", FENCE.sub("", text), re.MULTILINE):
         anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
         number = seen[anchor] = seen.get(anchor, -1) + 1
-        found.add(f"{anchor}-{number}" if number else anchor)
-    return found
+        names.add(f"{anchor}-{number}" if number else anchor)
+    return names
 
 
 def broken(page: Path, pages: dict[Path, str]) -> list[str]:
     """Return the links of a page that lead nowhere."""
-    found = []
+    targets = []
     for target in links(pages[page]):
         name, _, anchor = unquote(target).partition("#")
         path = (page.parent / name).resolve() if name else page
         if not path.exists() or (anchor and anchor not in anchors(pages.get(path, ""))):
-            found.append(target)
-    return found
+            targets.append(target)
+    return targets
 
 
 def test_readme_is_one_short_page(root: Path) -> None:
@@ -115,10 +115,10 @@ def test_packages_of_the_site_are_pinned_and_hashed(root: Path) -> None:
 
 def pins(lock: str) -> dict[str, set[str]]:
     """Return the versions of every package in a lock."""
-    found: dict[str, set[str]] = {}
+    versions: dict[str, set[str]] = {}
     for name, version in re.findall(r"^([a-z0-9._-]+)(==[^\s;]+)", lock, re.MULTILINE):
-        found.setdefault(name, set()).add(version)
-    return found
+        versions.setdefault(name, set()).add(version)
+    return versions
 
 
 @pytest.mark.parametrize("program", ["differential/compare.py", "foreign/suites.py", "foreign/readonly.py"])

@@ -266,11 +266,11 @@ def cluster():
 
 def engines_of(pid: int) -> list[psutil.Process]:
     """Return the engine processes under a process that have not ended."""
-    found = []
+    engines = []
     for child in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile, or is a zombie
-            found += [child] if "worker.js" in " ".join(child.cmdline()) else []
-    return found
+            engines += [child] if "worker.js" in " ".join(child.cmdline()) else []
+    return engines
 
 
 def test_a_cluster_fights_the_same_battles_when_processes_are_killed(few, cluster, tmp_path, monkeypatch):

@@ -21,8 +21,8 @@ def model() -> BattleWinner:
 
 @pytest.mark.parametrize("name", ["Charizard-Mega-X", "charizardmegax", "charizard mega x", "CHARIZARD_MEGA_X"])
 def test_a_species_is_found_by_name_or_id(model: BattleWinner, name: str) -> None:
-    found = predict(model, name, "farfetch'd")
-    assert (found.species_a, found.species_b) == ("Charizard-Mega-X", "Farfetch’d")
+    prediction = predict(model, name, "farfetch'd")
+    assert (prediction.species_a, prediction.species_b) == ("Charizard-Mega-X", "Farfetch’d")
 
 
 @pytest.mark.parametrize("policy", ["best_move", "random_move"])
@@ -59,5 +59,5 @@ def test_species_of_ones_own_have_names_but_no_moves() -> None:
     battles = pd.DataFrame(rows, columns=["species_a", "species_b", "wins_a"])
     raw = PARAMS.model_copy(update={"features": "raw"})
     model = BattleWinner.from_params(raw).fit(battles, battles["wins_a"], pd.Series(1, index=battles.index), species)
-    found = predict(model, "kind 7", "k0")
-    assert (found.species_a, found.species_b, found.move_a) == ("Kind 7", "Kind 0", "")
+    prediction = predict(model, "kind 7", "k0")
+    assert (prediction.species_a, prediction.species_b, prediction.move_a) == ("Kind 7", "Kind 0", "")

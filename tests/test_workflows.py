@@ -186,8 +186,8 @@ def make_retrain(checkout: Path, **env: str) -> subprocess.CompletedProcess[str]
 def stages(uri: str) -> dict[str, str]:
     """Return the stage of every registered version, as the server returns it."""
     with urllib.request.urlopen(f"{uri}/api/2.0/mlflow/model-versions/search?max_results=100") as reply:
-        found = json.load(reply).get("model_versions", [])
-    return {one["version"]: one["current_stage"] for one in found}
+        versions = json.load(reply).get("model_versions", [])
+    return {one["version"]: one["current_stage"] for one in versions}
 
 
 @pytest.mark.long

@@ -21,8 +21,8 @@ def parts(protocol: str) -> dict[str, pd.DataFrame]:
 @pytest.mark.parametrize("protocol", splits.PROTOCOLS)
 def test_clean_parts_pass_and_are_counted(protocol):
     clean = parts(protocol)
-    found = leaks.check_parts(clean, protocol, FAMILIES)
-    assert found["matchups"].to_dict() == {name: len(rows) for name, rows in clean.items()}
+    sizes = leaks.check_parts(clean, protocol, FAMILIES)
+    assert sizes["matchups"].to_dict() == {name: len(rows) for name, rows in clean.items()}
 
 
 def plant(leaking: dict[str, pd.DataFrame], part: str, rows: pd.DataFrame) -> None:

@@ -200,7 +200,7 @@ class _Comparison:
             value = value.replace(word, level)
         if stand_in:
             value = re.sub(rf"\b{stand_in}\b", DEFAULT, value)
-        value = MOMENT.sub(lambda found: "<time>" if abs(int(found[0]) - self.now) < DAY else found[0], value)
+        value = MOMENT.sub(lambda match: "<time>" if abs(int(match[0]) - self.now) < DAY else match[0], value)
         value = OTHER_TAG.sub("TAG", value)
         return TEMPORARY.sub("<temporary>", MADE_UP.sub("<made up>", ISO.sub("<time>", value)))
 
@@ -310,14 +310,14 @@ class _Comparison:
 
     def _paired(self, plain: list[Any], tracked: list[Any]) -> list[Any]:
         """Return the tracked side's list with runs that are paired where their counterparts are."""
-        left, found = list(tracked), []
+        left, mates = list(tracked), []
         for one in plain:
             wanted = {self.pairs.tracked.get(run) for run in _run_ids(one)} - {None}
             mate = next((other for other in left if wanted & _run_ids(other)), None)
-            found.append(mate)
+            mates.append(mate)
             if mate is not None:
                 left.remove(mate)
-        return [left.pop(0) if mate is None and left else mate for mate in found] + left
+        return [left.pop(0) if mate is None and left else mate for mate in mates] + left
 
     def _by_model(self, plain: list[Any], tracked: list[Any]) -> tuple[list[Any], list[Any]]:
         """Return both lists in one order: MLflow 3.17 reads them without any (`_get_model_outputs`).
@@ -333,16 +333,16 @@ class _Comparison:
     def _own_first(self, plain: list[Any], tracked: list[Any]) -> tuple[list[Any], list[Any]]:
         own = next(item for item in tracked if _is_own(item))
         counterpart = self.pairs.plain.get(self.own)
-        found = [item for item in plain if counterpart and counterpart in _run_ids(item)]
+        counterparts = [item for item in plain if counterpart and counterpart in _run_ids(item)]
         free = [item for item in plain if not self.pairs.tracked.keys() & _run_ids(item)]
         made_up = [item for item in free if "<made up>" in str(item)]  # with threads any of them
-        found = found or sorted(
+        counterparts = counterparts or sorted(
             made_up, key=lambda item: (len(_logged(item) ^ _logged(own)), _status(item) != _status(own))
         )
-        if not found:
+        if not counterparts:
             return plain, tracked
         return (
-            [found[0], *(item for item in plain if item is not found[0])],
+            [counterparts[0], *(item for item in plain if item is not counterparts[0])],
             [own, *(item for item in tracked if item is not own)],
         )
 
@@ -402,10 +402,10 @@ class _Comparison:
         later = []
         for one in plain:
             known = self.pairs.tracked.get(one[identity])
-            found = [other for other in left if other[identity] == known]
-            if found:
-                left.remove(found[0])
-                yield one, found[0]
+            candidates = [other for other in left if other[identity] == known]
+            if candidates:
+                left.remove(candidates[0])
+                yield one, candidates[0]
             else:
                 later.append(one)
         unpaired = [other for other in left if other[identity] not in self.pairs.plain and not _is_own(other)]
@@ -417,19 +417,19 @@ class _Comparison:
             made_up = one["name"] == "<made up>"
             known = [other for other in left if other[identity] == self.pairs.tracked.get(one[identity])]
             fits = known or [other for other in free if other["name"] == one["name"] or (made_up and _is_own(other))]
-            found = sorted(fits, key=lambda other: _likeness(one, other), reverse=True)
-            if found:
-                left.remove(found[0])
-            yield one, found[0] if found else None
+            candidates = sorted(fits, key=lambda other: _likeness(one, other), reverse=True)
+            if candidates:
+                left.remove(candidates[0])
+            yield one, candidates[0] if candidates else None
         for other in left:
             yield None, other
 
 
 def _by_call(records: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    by_call: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for record in records:
-        found.setdefault(_call(record), []).append(record)
-    return found
+        by_call.setdefault(_call(record), []).append(record)
+    return by_call
 
 
 def _call(record: dict[str, Any]) -> tuple[Any, ...]:

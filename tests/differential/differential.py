@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "nbtrack"), str(HERE.parent / "kern
 
 from kernels import Nursery  # noqa: E402 - the modules of tests are in several folders
 from machine import Place  # noqa: E402
-from search import PLACES, Found, places, search  # noqa: E402
+from search import PLACES, Results, places, search  # noqa: E402
 
 # MLflow's telemetry changes os.environ in a thread, at which a request that reads os.environ may fail.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -38,12 +38,12 @@ def progress(line: str) -> None:
 
 def chunks(total: int, wanted: list[str]) -> list[tuple[str, int]]:
     """Return the pieces of work, a place and a number of sequences each, so that slow ones run beside fast ones."""
-    weight, found = sum(PLACES[name] for name in wanted), []
+    weight, parts = sum(PLACES[name] for name in wanted), []
     for name in wanted:
         left = max(1, round(total * PLACES[name] / weight))
-        found += [(name, min(CHUNK, left - done)) for done in range(0, left, CHUNK)]
-    random.Random(0).shuffle(found)
-    return found
+        parts += [(name, min(CHUNK, left - done)) for done in range(0, left, CHUNK)]
+    random.Random(0).shuffle(parts)
+    return parts
 
 
 def spread(
@@ -51,22 +51,24 @@ def spread(
     workers: int,
     folder: Path,
     nursery: Path,
-    found: dict[str, Place],
+    place_of: dict[str, Place],
     number: int,
     until: float,
-) -> Found:
+) -> Results:
     """Let workers do all pieces of work; what one has shown the others do not make small again."""
-    whole, busy, known = Found(), set[Future[Found]](), set[str]()
+    whole, busy, known = Results(), set[Future[Results]](), set[str]()
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         for turn, (name, count) in enumerate(work):
             if len(busy) >= workers:
                 busy -= _take(wait(busy, return_when=FIRST_COMPLETED).done, whole, known)
-            busy.add(pool.submit(search, folder / f"{turn}", nursery, found[name], count, number + turn, until, known))
+            busy.add(
+                pool.submit(search, folder / f"{turn}", nursery, place_of[name], count, number + turn, until, known)
+            )
         _take(wait(busy).done, whole, known)
     return whole
 
 
-def _take(done: set[Future[Found]], whole: Found, known: set[str]) -> set[Future[Found]]:
+def _take(done: set[Future[Results]], whole: Results, known: set[str]) -> set[Future[Results]]:
     for future in done:
         one = future.result()
         for kind, text in one.shown.items():
@@ -78,12 +80,12 @@ def _take(done: set[Future[Found]], whole: Found, known: set[str]) -> set[Future
     return done
 
 
-def say(found: Found, seconds: float) -> None:
+def say(results: Results, seconds: float) -> None:
     """Print what was compared and found."""
-    counts = [f"{count} {what}" for what, count in sorted(found.counts.items()) if what != "sequences"]
-    click.echo(f"\n{found.counts['sequences']} sequences in {seconds / 60:.1f} minutes: {', '.join(counts)}")
-    click.echo("seconds: " + ", ".join(f"{value:.0f} {what}" for what, value in found.seconds.items()))
-    for kind, count in found.kinds.most_common():
+    counts = [f"{count} {what}" for what, count in sorted(results.counts.items()) if what != "sequences"]
+    click.echo(f"\n{results.counts['sequences']} sequences in {seconds / 60:.1f} minutes: {', '.join(counts)}")
+    click.echo("seconds: " + ", ".join(f"{value:.0f} {what}" for what, value in results.seconds.items()))
+    for kind, count in results.kinds.most_common():
         click.echo(f"{count:6d} {kind}")
 
 
@@ -107,10 +109,10 @@ def main(total: int, workers: int, number: int, minutes: float, only: tuple[str,
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="d", dir="/tmp")))
         nursery = stack.enter_context(Nursery(folder))
-        found = places(folder, wanted, stack)
+        place_of = places(folder, wanted, stack)
         progress(f"seed {number}, servers are up")
         began = time.time()
-        whole = spread(chunks(total, wanted), workers, folder, nursery.address, found, number, began + 60 * minutes)
+        whole = spread(chunks(total, wanted), workers, folder, nursery.address, place_of, number, began + 60 * minutes)
         say(whole, time.time() - began)
     sys.exit(bool(whole.kinds))
 

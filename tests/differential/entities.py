@@ -201,14 +201,14 @@ def _models(store: Store, ask: Callable[..., Rows], models: Rows) -> Rows:
 
 
 def _registered(ask: Callable[..., Rows], like: str) -> dict[str, Any]:
-    found = {}
+    models = {}
     for row in ask("SELECT * FROM registered_models WHERE name LIKE ?", like):
         name = row["name"]
         versions = ask("SELECT * FROM model_versions WHERE name = ?", name)
         version_tags = ask("SELECT * FROM model_version_tags WHERE name = ?", name)
         for version in versions:
             version["tags"] = {one["key"]: one["value"] for one in version_tags if one["version"] == version["version"]}
-        found[name] = row | {
+        models[name] = row | {
             "tags": {
                 one["key"]: one["value"] for one in ask("SELECT * FROM registered_model_tags WHERE name = ?", name)
             },
@@ -218,7 +218,7 @@ def _registered(ask: Callable[..., Rows], like: str) -> dict[str, Any]:
             },
             "versions": {str(version["version"]): version for version in versions},
         }
-    return found
+    return models
 
 
 def _files(store: Store, uri: str | None) -> dict[str, Any]:

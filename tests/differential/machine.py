@@ -220,8 +220,8 @@ class Machine:
 
     def _stand_in(self) -> str:
         with self.place.store.asked() as ask:
-            found = ask("SELECT experiment_id FROM experiments WHERE name = ?", NOTEBOOK)
-        return str(found[0]["experiment_id"]) if found else ""
+            rows = ask("SELECT experiment_id FROM experiments WHERE name = ?", NOTEBOOK)
+        return str(rows[0]["experiment_id"]) if rows else ""
 
 
 def _ending(record: dict[str, Any]) -> str:

@@ -50,7 +50,7 @@ def shrink(machine: Machine, sequence: Sequence, kind: str, tries: int = TRIES) 
 
 
 @dataclass
-class Found:
+class Results:
     """What a search has found.
 
     Attributes
@@ -69,25 +69,25 @@ class Found:
     shown: dict[str, str] = field(default_factory=dict)
     seconds: Counter[str] = field(default_factory=Counter)
 
-    def add(self, other: "Found") -> None:
-        """Take in what another search has found."""
+    def add(self, other: "Results") -> None:
+        """Add the results of another search."""
         self.counts += other.counts
         self.kinds += other.kinds
         self.seconds += other.seconds
         self.shown = other.shown | self.shown
 
 
-def examine(machine: Machine, sequence: Sequence, found: Found, known: set[str]) -> None:
+def examine(machine: Machine, sequence: Sequence, results: Results, known: set[str]) -> None:
     """Execute a sequence; what it shows for the first time is made small."""
     verdict = machine.run(sequence)
-    found.counts += verdict.counts + Counter(sequences=1, differing=bool(verdict.differences))
-    found.kinds.update({difference.kind for difference in verdict.differences})
+    results.counts += verdict.counts + Counter(sequences=1, differing=bool(verdict.differences))
+    results.kinds.update({difference.kind for difference in verdict.differences})
     fresh = [difference for difference in verdict.differences if difference.kind not in known]
     if fresh:
         small, again = shrink(machine, sequence, fresh[0].kind, TRIES)
         shown = again.differences if again else verdict.differences
         known |= {difference.kind for difference in [*fresh, *shown]}
-        found.shown[fresh[0].kind] = report(machine.place, small, shown)
+        results.shown[fresh[0].kind] = report(machine.place, small, shown)
 
 
 def report(place: Place, sequence: Sequence, differences: list[Difference]) -> str:
@@ -96,10 +96,12 @@ def report(place: Place, sequence: Sequence, differences: list[Difference]) -> s
     return f"{place.name}: {len(differences)} differences\n{text}\n{pasted(sequence)}"
 
 
-def search(folder: Path, nursery: Path, place: Place, count: int, number: int, until: float, known: set[str]) -> Found:
+def search(
+    folder: Path, nursery: Path, place: Place, count: int, number: int, until: float, known: set[str]
+) -> Results:
     """Execute so many sequences on a place, or as many as there is time for until ``until`` of `time.time`."""
     folder.mkdir(exist_ok=True)
-    found, machine = Found(), Machine(folder, nursery, place)
+    results, machine = Results(), Machine(folder, nursery, place)
 
     @seed(number)
     @settings(
@@ -111,12 +113,12 @@ def search(folder: Path, nursery: Path, place: Place, count: int, number: int, u
     )
     @given(sequences())
     def each(sequence: Sequence) -> None:
-        if time.time() < until and len(found.shown) < ENOUGH:
-            examine(machine, sequence, found, known)
+        if time.time() < until and len(results.shown) < ENOUGH:
+            examine(machine, sequence, results, known)
 
     each()
-    found.seconds = Counter(machine.seconds)
-    return found
+    results.seconds = Counter(machine.seconds)
+    return results
 
 
 def places(folder: Path, wanted: list[str], stack: contextlib.ExitStack) -> dict[str, Place]:
@@ -125,11 +127,11 @@ def places(folder: Path, wanted: list[str], stack: contextlib.ExitStack) -> dict
     for kind, start in (("sqlite", on_sqlite), ("postgres", on_postgres)):
         if any(name.startswith(kind) for name in wanted):
             real[kind] = stack.enter_context(start(folder))
-    found = {}
+    place_of = {}
     for name in wanted:
         kind, _, delay = name.partition(" ")
-        found[name] = real[kind]
+        place_of[name] = real[kind]
         if delay:
             proxy = stack.enter_context(FaultProxy(real[kind].uri))
-            found[name] = real[kind].by(proxy, int(delay) / 1000)
-    return found
+            place_of[name] = real[kind].by(proxy, int(delay) / 1000)
+    return place_of

@@ -24,5 +24,5 @@ def test_every_protocol_and_feature_set_is_fitted_and_judged(monkeypatch: pytest
     alone = BattleWinner.from_params(params.model_copy(update={"features": "raw"}))
     alone.fit(training, training["wins_a"], training["n_battles"])
     expected = evaluation.all_metrics(test, alone.predict_proba(test)[:, 1])["log_loss"][0]
-    found = scores.set_index(["protocol", "predictor", "metric"]).loc[("both_unseen", "raw", "log_loss"), "value"]
-    assert found == pytest.approx(expected)
+    value = scores.set_index(["protocol", "predictor", "metric"]).loc[("both_unseen", "raw", "log_loss"), "value"]
+    assert value == pytest.approx(expected)

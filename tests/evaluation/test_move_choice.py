@@ -23,16 +23,16 @@ def fitted() -> tuple[BattleWinner, pd.DataFrame]:
 
 
 def test_advice_has_a_row_for_each_move_the_best_first(fitted: tuple[BattleWinner, pd.DataFrame]) -> None:
-    found = move_choice.advise(fitted[0], "mewtwo", "mew")
-    assert found["move_a"].is_unique and found["simulated"].is_monotonic_decreasing
-    assert (found["policy"] == "best_move").sum() == 1
-    assert found[["predicted", "simulated"]].stack().between(0, 1).all()
+    advice = move_choice.advise(fitted[0], "mewtwo", "mew")
+    assert advice["move_a"].is_unique and advice["simulated"].is_monotonic_decreasing
+    assert (advice["policy"] == "best_move").sum() == 1
+    assert advice[["predicted", "simulated"]].stack().between(0, 1).all()
 
 
 def test_choices_are_compared_on_pairs_of_the_matchups(fitted: tuple[BattleWinner, pd.DataFrame]) -> None:
-    found = move_choice.compare_choices(*fitted, n_pairs=2)
-    assert found.index.tolist() == ["mean P(A wins), 2 pairs"]
-    assert found.columns.tolist() == ["simulation", "model", "best_move", "any"]
+    table = move_choice.compare_choices(*fitted, n_pairs=2)
+    assert table.index.tolist() == ["mean P(A wins), 2 pairs"]
+    assert table.columns.tolist() == ["simulation", "model", "best_move", "any"]
 
 
 def test_without_moves_or_limit_a_note_says_so(fitted: tuple[BattleWinner, pd.DataFrame]) -> None:

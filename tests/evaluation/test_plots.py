@@ -23,7 +23,7 @@ def battles() -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def line(figure: plt.Figure, label: str) -> np.ndarray:
-    lines = [found for axes in figure.axes for found in axes.lines if found.get_label() == label]
+    lines = [candidate for axes in figure.axes for candidate in axes.lines if candidate.get_label() == label]
     return np.column_stack([np.asarray(values, dtype=object) for values in lines[0].get_data()])
 
 

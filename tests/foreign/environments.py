@@ -59,10 +59,10 @@ def variables(prefix: Path, state: Path, uri: str, *modules: Path) -> dict[str, 
     ours = ("MLFLOW_", "POKEBATTLE_", "PYTEST_", "VIRTUAL_ENV")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     programs = os.pathsep.join([str(prefix / "bin"), environment.get("PATH", os.defpath)])
-    found = os.pathsep.join(filter(None, [*map(str, modules), environment.get("PYTHONPATH", "")]))
+    python_path = os.pathsep.join(filter(None, [*map(str, modules), environment.get("PYTHONPATH", "")]))
     return environment | {
         "PATH": programs,
-        "PYTHONPATH": found,
+        "PYTHONPATH": python_path,
         "MLFLOW_TRACKING_URI": uri,
         "POKEBATTLE_STATE": str(state),
         "POKEBATTLE_LINGER": "0",

@@ -134,11 +134,11 @@ def _left(folder: Path, code: int) -> dict[str, str]:
         name: file.read_text("utf-8", "backslashreplace") for name, file in files.items() if "__pycache__" not in name
     }
     notebooks = [name for name in texts if name.endswith(".ipynb")]
-    found = {"exit code": str(code)} | {name: masked(text, folder) for name, text in texts.items()}
+    results = {"exit code": str(code)} | {name: masked(text, folder) for name, text in texts.items()}
     for name in notebooks:
-        found[name] = masked(_joined(texts[name]), folder)
-        found[f"widgets of {name}"] = masked(_widgets(texts[name]), folder)
-    return found
+        results[name] = masked(_joined(texts[name]), folder)
+        results[f"widgets of {name}"] = masked(_widgets(texts[name]), folder)
+    return results
 
 
 def _joined(text: str) -> str:
@@ -171,7 +171,7 @@ def masked(text: str, folder: Path) -> str:
     text = WIDGETS.sub("", OWN_NOTE.sub("", text))
     for place in (str(folder), sys.prefix, str(folder.parents[1] / "plain")):
         text = text.replace(place, "PLACE")
-    text = IDENTIFIER.sub(lambda found: seen.setdefault(found[0], f"ID{len(seen)}"), text)
+    text = IDENTIFIER.sub(lambda match: seen.setdefault(match[0], f"ID{len(seen)}"), text)
     for pattern, replacement in MASKS:
         text = pattern.sub(replacement, text)
     return text
@@ -254,9 +254,11 @@ def main(only: tuple[str, ...], by: tuple[str, ...]) -> None:
                 began, known = time.monotonic(), len(comparison.differences)
                 comparison.compare(executor, name)
                 count += 1
-                found = comparison.differences[known:]
-                click.echo(f"{name} by {executor}: {'differs' if found else 'same'} ({time.monotonic() - began:.0f} s)")
-                for difference in found:
+                differences = comparison.differences[known:]
+                click.echo(
+                    f"{name} by {executor}: {'differs' if differences else 'same'} ({time.monotonic() - began:.0f} s)"
+                )
+                for difference in differences:
                     click.echo(f"  {difference}")
     click.echo(f"{count} executions compared, {len(comparison.differences)} differences")
     sys.exit(bool(comparison.differences))

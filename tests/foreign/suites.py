@@ -151,7 +151,7 @@ def extras() -> Path:
 
 def outcomes(suite: Suite, prefix: Path, env: dict[str, str], folder: Path) -> dict[str, str]:
     """Run a suite in an environment; return what became of each test: ``passed``, or why not."""
-    found: dict[str, str] = {}
+    by_test: dict[str, str] = {}
     for part in suite.tests:
         report = folder / "report.xml"
         report.unlink(missing_ok=True)
@@ -167,8 +167,8 @@ def outcomes(suite: Suite, prefix: Path, env: dict[str, str], folder: Path) -> d
             )
         if not report.is_file():
             raise click.ClickException(f"{suite.name}: pytest left no report of {part}, see {log.name}")
-        found |= {_name(case): _outcome(case) for case in ElementTree.parse(report).iter("testcase")}
-    return found
+        by_test |= {_name(case): _outcome(case) for case in ElementTree.parse(report).iter("testcase")}
+    return by_test
 
 
 def in_notebook(folder: Path, words: list[str]) -> Path:

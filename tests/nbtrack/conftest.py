@@ -70,8 +70,8 @@ class Tracked:
         """
 
         def begun() -> list[Run]:
-            found = self.client.get_experiment_by_name(experiment)
-            runs = self.client.search_runs([found.experiment_id], order_by=["start_time"]) if found else []
+            known = self.client.get_experiment_by_name(experiment)
+            runs = self.client.search_runs([known.experiment_id], order_by=["start_time"]) if known else []
             return [run for run in runs if run.info.start_time >= self.began]
 
         def are_closed(runs: list[Run]) -> bool:

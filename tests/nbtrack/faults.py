@@ -684,10 +684,10 @@ def compare(
     list of str
         Each begins with ``lost``, ``doubled``, ``status`` or ``wrong``.
     """
-    found = client.get_experiment_by_name(experiment)
-    runs = client.search_runs([found.experiment_id], max_results=1000) if found else []
+    known = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([known.experiment_id], max_results=1000) if known else []
     top = [run for run in runs if PARENT not in run.data.tags and "pokebattle.execution" in run.data.tags]
-    if found is None or not top:
+    if known is None or not top:
         return [f"lost: the run of {experiment} ({len(runs)} other runs)"]
     top_run, whole, expected = top[0], calls is None, Expected(plan.calls[:calls])
     deviations = [f"doubled: {len(top)} runs of one execution"] if len(top) > 1 else []

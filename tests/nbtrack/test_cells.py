@@ -142,8 +142,8 @@ def test_cells_of_equal_text_are_distinguished_without_ids(tracked: Any, make_no
 
 
 def places(document: Any, *ran: tuple[str | None, str]) -> list[int | None]:
-    found = Places(document)
-    return [found.find(*cell) for cell in ran]
+    known = Places(document)
+    return [known.find(*cell) for cell in ran]
 
 
 def test_executed_cells_are_found_by_id_by_handle_or_by_text_in_order() -> None:

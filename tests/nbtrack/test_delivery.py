@@ -64,9 +64,9 @@ def test_the_last_point_of_a_millisecond_is_shown(tracked: Any, write: Any, name
     run = new_local_id()
     values = {"step 0": [3.0, 9.0, 1.0], "no two alike": [9.0, 5.0, 1.0], "equal values": [2.0, 2.0, 2.0]}[kind]
     write(name, *(metric("loss", value, run, step=7) for value in values), run=run)
-    found = delivered(tracked, name)
-    assert found.data.metrics["loss"] == values[-1]
-    history = tracked.client.get_metric_history(found.info.run_id, "loss")
+    stored = delivered(tracked, name)
+    assert stored.data.metrics["loss"] == values[-1]
+    history = tracked.client.get_metric_history(stored.info.run_id, "loss")
     assert [point.value for point in sorted(history, key=lambda point: point.timestamp)] == values
     assert history[-1].timestamp - history[0].timestamp < 1000
 
@@ -74,16 +74,16 @@ def test_the_last_point_of_a_millisecond_is_shown(tracked: Any, write: Any, name
 def test_times_that_the_user_gave_stay(tracked: Any, write: Any, name: str) -> None:
     run = new_local_id()
     write(name, *(metric("loss", value, run, timestamp=5) for value in (9.0, 1.0)), run=run)
-    found = delivered(tracked, name)
-    assert {point.timestamp for point in tracked.client.get_metric_history(found.info.run_id, "loss")} == {5}
+    stored = delivered(tracked, name)
+    assert {point.timestamp for point in tracked.client.get_metric_history(stored.info.run_id, "loss")} == {5}
 
 
 def test_a_point_of_a_clock_that_was_set_back_stays_behind(tracked: Any, write: Any, name: str) -> None:
     run, now = new_local_id(), int(time.time() * 1000)
     points = [(1.0, now), (2.0, now - 400), (3.0, now - 400)]
     write(name, *(metric("loss", value, run, timestamp=at) for value, at in points), run=run)
-    found = delivered(tracked, name)
-    history = tracked.client.get_metric_history(found.info.run_id, "loss")
+    stored = delivered(tracked, name)
+    history = tracked.client.get_metric_history(stored.info.run_id, "loss")
     assert sorted(point.timestamp for point in history) == [now - 400, now - 399, now]
 
 
@@ -112,10 +112,10 @@ def test_what_the_server_cannot_take_costs_itself_alone(tracked: Any, write: Any
         run_name="r" * 300 + "\0",
         user="u\ud800" * 200,
     )
-    found = delivered(tracked, name)
-    assert {f"good{n}" for n in range(len(bad))} | {"odd", "half"} <= set(found.data.metrics)
-    assert len(found.info.run_name) == 250 and found.info.status == "FINISHED"
-    set_aside = found.data.tags["pokebattle.set_aside"]
+    stored = delivered(tracked, name)
+    assert {f"good{n}" for n in range(len(bad))} | {"odd", "half"} <= set(stored.data.metrics)
+    assert len(stored.info.run_name) == 250 and stored.info.status == "FINISHED"
+    set_aside = stored.data.tags["pokebattle.set_aside"]
     assert set_aside.startswith("5: ") and "map@50" in set_aside and missing in set_aside
     (finding,) = health._set_aside()
     assert "map@50" in finding.text and "{" not in finding.text
@@ -161,7 +161,7 @@ def test_a_run_that_was_deleted_is_called_so(
         proxy.paths, proxy.mode = "log-batch", "unavailable"
         assert spool.deliver(one).startswith("held up")
     place = tracked.client.get_experiment_by_name(name).experiment_id
-    (given,) = (found.info.run_id for found in tracked.client.search_runs([place]))
+    (given,) = (stored.info.run_id for stored in tracked.client.search_runs([place]))
     if purged:
         progress = Sender(execution_folder(name), tracked.uri).progress
         progress.note(ids={run: "0" * 32})  # as if its run had been taken away by `mlflow gc`

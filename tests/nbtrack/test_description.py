@@ -102,8 +102,8 @@ def test_a_page_says_what_the_run_does_not_show(given: Any, expected: str) -> No
     ],
 )
 def test_a_value_stays_in_its_cell(value: Any, shown: str) -> None:
-    found = page("", [], [fit(depth=value), fit(depth=3)], {}).splitlines()
-    assert found[2] == f"| [1] | xgboost | 40 × 2 | 0.123 | {shown} | 0.25 |"
+    lines = page("", [], [fit(depth=value), fit(depth=3)], {}).splitlines()
+    assert lines[2] == f"| [1] | xgboost | 40 × 2 | 0.123 | {shown} | 0.25 |"
     assert page("", [], [], {"depth": value}).endswith(f"depth `{shown}`")
 
 
@@ -144,8 +144,8 @@ def test_a_table_has_few_columns() -> None:
     ids=["fits", "lines fit", "lines", "one line", "a long line below a short one", "a short line below a long one"],
 )
 def test_a_long_page_is_cut_where_a_line_ends_unless_that_line_is_very_long(text: str, kept: int) -> None:
-    found = page(text, [], [], {})
-    assert found == (text if len(text) <= LONGEST else text[:kept] + "\n\n…")
+    shown = page(text, [], [], {})
+    assert shown == (text if len(text) <= LONGEST else text[:kept] + "\n\n…")
 
 
 def test_many_held_values_do_not_hide_each_other() -> None:

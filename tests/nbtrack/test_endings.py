@@ -44,8 +44,8 @@ def begin(tracked: Any, path: Path, *options: str) -> subprocess.Popen[bytes]:
 def senders(tracked: Any, execution: str = "") -> list[int]:
     """Return the processes that deliver what is in the folder's state, of all executions or of one."""
     place = str(tracked.folder / "state" / "executions" / execution)
-    found = subprocess.run(["pgrep", "-f", place], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in found.stdout.split()]
+    done = subprocess.run(["pgrep", "-f", place], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in done.stdout.split()]
 
 
 def reports_signals() -> bool:
@@ -303,10 +303,10 @@ def test_all_cells_run_again_in_lab_are_a_second_attempt_which_the_run_shows(
                 kernel.run(source.replace("6", str(depth)), name)
 
         def shown() -> dict[str, Any]:
-            found = tracked.client.get_experiment_by_name("again")
+            experiment = tracked.client.get_experiment_by_name("again")
             return {
                 run.info.run_name: (run.data.tags.get("mlflow.note.content", ""), run.data.params)
-                for run in (tracked.client.search_runs([found.experiment_id]) if found else [])
+                for run in (tracked.client.search_runs([experiment.experiment_id]) if experiment else [])
             }
 
         live = wait_for(shown, "score 3", until=lambda runs: "score 3" in runs.get("again", ("", {}))[0])
@@ -470,9 +470,9 @@ def test_a_disk_that_stays_full_leaves_the_true_end(tracked: Any, make_notebook:
 def test_an_execution_whose_processes_all_died_is_closed_by_the_next_one(tracked: Any, make_notebook: Any) -> None:
     path = tracked.write("stranded.ipynb", make_notebook("x = 1", LONG))
     process = begin(tracked, path)
-    found = senders(tracked)
-    kernels = [int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in found]
-    for pid in [*found, *kernels]:
+    pids = senders(tracked)
+    kernels = [int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids]
+    for pid in [*pids, *kernels]:
         os.kill(pid, signal.SIGKILL)
     process.wait(60)
     assert tracked.papermill(tracked.write("next_one.ipynb", make_notebook("1 + 1"))).returncode == 0

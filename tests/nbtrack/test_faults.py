@@ -164,15 +164,15 @@ class Case:
 
     def kill_senders(self, plan: Plan | None = None) -> bool:
         """Kill the senders of a notebook (of all) with -9; return whether there was one."""
-        found = _processes("cmdline", "nbtrack.sender.process", str(self.state / "executions"))
+        pids = _processes("cmdline", "nbtrack.sender.process", str(self.state / "executions"))
         if plan:
-            found &= _processes("environ", f"\0FAULTS_NOTEBOOK={plan.stem}\0")
-        for pid in found:
+            pids &= _processes("environ", f"\0FAULTS_NOTEBOOK={plan.stem}\0")
+        for pid in pids:
             _kill(pid)
-        if found and not self.kills:  # the first question after it waits for the replacement
+        if pids and not self.kills:  # the first question after it waits for the replacement
             self.excused += RESTART
-        self.kills += len(found)
-        return bool(found)
+        self.kills += len(pids)
+        return bool(pids)
 
     def behind(self, plan: Plan) -> bool:
         """Return whether something that the notebook has logged until now is not on the server yet."""
@@ -210,13 +210,13 @@ class Case:
 
 def _processes(file: str, *words: str) -> set[int]:
     """Return the processes whose file in /proc contains all these words."""
-    found = set()
+    pids = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             content = b"\0" + (folder / file).read_bytes()
             if all(word.encode() in content for word in words):
-                found.add(int(folder.name))
-    return found - {os.getpid()}
+                pids.add(int(folder.name))
+    return pids - {os.getpid()}
 
 
 def _kill(pid: int) -> None:

@@ -197,8 +197,8 @@ def test_a_live_run_gives_signs_of_life_and_is_closed_by_nobody_else(
         (foreign / "journal.jsonl").write_text("".join([json.dumps(event) + "\n", *rest]))
         before = {file.name: file.read_bytes() for file in foreign.iterdir()}
 
-        found = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, text=True, check=True)
-        os.kill(int(found.stdout), signal.SIGKILL)
+        listed = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, text=True, check=True)
+        os.kill(int(listed.stdout), signal.SIGKILL)
         synced = verb(tracked, "sync")
         assert (synced.returncode, synced.stdout) == (0, "0 delivered, 0 still wait, 1 running\n")
         assert {file.name: file.read_bytes() for file in foreign.iterdir()} == before

@@ -121,7 +121,7 @@ def test_each_request_has_its_effect_once(tracked: Any, write: Any, name: str, m
     assert len(own_runs(client, name)) == 1 and own_runs(client, name)[0].info.status == "FINISHED"
     (child,) = own_runs(client, one)
     assert child.data.metrics == {"loss": 1.5} and "gone" not in child.data.tags
-    names = {found.name for found in client.search_registered_models(f"name like '{name}%'")}
+    names = {model.name for model in client.search_registered_models(f"name like '{name}%'")}
     assert names == {other}
 
 
@@ -175,9 +175,9 @@ def test_a_run_is_found_by_what_was_asked_for(
     began = time.time()
     metric = {"run_id": _local("d"), "key": "loss", "value": 2.0, "timestamp": 5, "step": 0}
     assert doubtful(asked("runs/create", "run", body), call("runs/log-metric", metric), began=began) == "delivered"
-    found = {run.info.run_id: run for run in tracked.client.search_runs([place])}
-    assert len(found) == 4
-    (mine,) = [run for run in found.values() if run.data.metrics]
+    runs = {run.info.run_id: run for run in tracked.client.search_runs([place])}
+    assert len(runs) == 4
+    (mine,) = [run for run in runs.values() if run.data.metrics]
     assert not ids or mine.info.run_id in ids
     assert (mine.info.run_name, mine.info.start_time) == ("mine", 1234567)
     assert LOCAL_ID not in mine.data.tags
@@ -305,10 +305,10 @@ def state(rest: MlflowRest, name: str) -> Any:
     """Return what is registered under the names that a test uses."""
     registered = {}
     for one in (name, f"{name}-new"):
-        found = rest.call("GET", "registered-models/search", filter=f"name='{one}'").get("registered_models", [])
+        models = rest.call("GET", "registered-models/search", filter=f"name='{one}'").get("registered_models", [])
         versions = rest.call("GET", "model-versions/search", filter=f"name='{one}'").get("model_versions", [])
         registered[one] = (
-            [(m.get("description"), m.get("aliases")) for m in found],
+            [(m.get("description"), m.get("aliases")) for m in models],
             sorted((v["version"], v["current_stage"]) for v in versions),
         )
     return registered

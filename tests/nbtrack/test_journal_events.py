@@ -278,12 +278,12 @@ def test_a_journal_that_is_read_again_queues_the_same(read: Read, tmp_path: Path
 )
 def test_what_a_cell_logs_is_batched(read: Read, path: str, body: dict[str, Any], expected: Any) -> None:
     event = {"kind": "call", "method": "POST", "path": f"/api/2.0/mlflow/{path}", "body": body}
-    found: dict[str, list[str]] = {}
+    batched: dict[str, list[str]] = {}
     for item in queued(read(event)):
         assert isinstance(item, Batch) and item.run == RUN
-        found |= {"metrics": [point["key"] for point in item.metrics]} if item.metrics else {}
-        found |= {kind: list(values) for kind, values in (("params", item.params), ("tags", item.tags)) if values}
-    assert found == expected
+        batched |= {"metrics": [point["key"] for point in item.metrics]} if item.metrics else {}
+        batched |= {kind: list(values) for kind, values in (("params", item.params), ("tags", item.tags)) if values}
+    assert batched == expected
 
 
 @pytest.mark.parametrize(

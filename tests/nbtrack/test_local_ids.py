@@ -26,9 +26,9 @@ IDS = {
 @pytest.fixture
 def sender(tmp_path: Path) -> Sender:
     """A sender that knows the server's ids."""
-    found = Sender(tmp_path, "http://127.0.0.1:9")
-    found.progress.note(ids=IDS)
-    return found
+    result = Sender(tmp_path, "http://127.0.0.1:9")
+    result.progress.note(ids=IDS)
+    return result
 
 
 @pytest.mark.parametrize("name", ["one", "ein Ordner/ä", "", "one attempt 2"])
@@ -45,8 +45,8 @@ def test_ids_of_a_name_stay_the_same_in_later_releases() -> None:
 
 @pytest.mark.parametrize("new", [new_local_id, new_local_version])
 def test_new_ids_are_local_and_differ(new: Any) -> None:
-    found = [new() for _ in range(100)]
-    assert len(set(found)) == 100 and all(map(is_local_id, found))
+    ids = [new() for _ in range(100)]
+    assert len(set(ids)) == 100 and all(map(is_local_id, ids))
 
 
 def test_a_local_version_is_an_integer_of_the_database() -> None:

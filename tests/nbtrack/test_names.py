@@ -49,8 +49,8 @@ def test_papermill_names_what_it_reads_from_elsewhere(tracked: Any, make_noteboo
     done.append(tracked.execute("python", "-c", node + call))
     assert [one.returncode for one in done] == [0] * 4, [one.stderr for one in done]
     runs = {name: tracked.runs(name) for name in ("by_http", "by_stdin", "by_cwd", "by_node")}
-    assert [len(found) for found in runs.values()] == [1] * 4
-    sources = {name: found[0].data.tags["mlflow.source.name"] for name, found in runs.items()}
+    assert [len(listed) for listed in runs.values()] == [1] * 4
+    sources = {name: listed[0].data.tags["mlflow.source.name"] for name, listed in runs.items()}
     local = {name: str(tracked.folder / f"{name}.ipynb") for name in ("by_stdin", "by_cwd")}
     assert sources == local | {"by_http": f"{address}/by_http.ipynb", "by_node": "by_node"}
     for name, (run,) in runs.items():
@@ -88,14 +88,14 @@ def test_a_program_that_uses_nbclient_names_its_notebooks(tracked: Any, make_not
     )
     done = tracked.execute("python", "nightly.py")
     assert done.returncode == 0, done.stderr
-    found = {name: tracked.runs(name) for name in ("in_script", "in_staging", "with_defaults", "nightly")}
-    assert [(run.info.run_name, run.data.params) for runs in found.values() for run in runs] == [
+    runs_of = {name: tracked.runs(name) for name in ("in_script", "in_staging", "with_defaults", "nightly")}
+    assert [(run.info.run_name, run.data.params) for runs in runs_of.values() for run in runs] == [
         ("in_script", {}),
         ("staging/in_staging", {"injected": "1"}),
         ("given/with_defaults", {"depth": "5"}),
         ("nightly", {}),
     ]
-    assert found["in_script"][0].data.tags["mlflow.source.name"] == str(tracked.folder / "in_script.ipynb")
+    assert runs_of["in_script"][0].data.tags["mlflow.source.name"] == str(tracked.folder / "in_script.ipynb")
 
 
 def test_a_notebook_executed_by_a_cell_in_lab_is_not_taken_for_its_parent(

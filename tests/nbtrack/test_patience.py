@@ -148,6 +148,6 @@ def test_an_answer_that_takes_long_is_waited_for(proxy: FaultProxy, started: Any
     assert (Path(tracked.folder) / "said").read_text() == f"0 {foreign} foreign"
     assert proxy.struck["slow"] >= 2
     started.run(ASK, "cell-2")  # whose answer comes after what was written before
-    found = tracked.client.get_run(foreign)
-    assert (found.data.metrics, found.info.status) == ({"b": 2.0}, "FINISHED")
+    stored = tracked.client.get_run(foreign)
+    assert (stored.data.metrics, stored.info.status) == ({"b": 2.0}, "FINISHED")
     assert (len(tracked.client.search_runs(["0"])), len(tracked.client.search_experiments())) == before

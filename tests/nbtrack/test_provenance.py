@@ -116,8 +116,8 @@ def test_text_and_outputs_are_no_code(notebook: Path) -> None:
     cells = json.loads(notebook.read_text())["cells"]
     cells[0]["source"], cells[1]["execution_count"] = "Other words", 7
     save(notebook.parent, cells)
-    found = code_version(notebook.parent)
-    assert found is not None and found[1] is False
+    version = code_version(notebook.parent)
+    assert version is not None and version[1] is False
 
 
 def test_a_module_that_was_edited_since_counts_from_the_next_attempt_on(notebook: Path) -> None:

@@ -54,11 +54,11 @@ def _raised(source: str, **names: Any) -> BaseException:
 
 
 def _files(error: BaseException) -> list[str]:
-    found, traceback = [], error.__traceback__
+    names, traceback = [], error.__traceback__
     while traceback:
-        found.append(Path(traceback.tb_frame.f_code.co_filename).name)
+        names.append(Path(traceback.tb_frame.f_code.co_filename).name)
         traceback = traceback.tb_next
-    return found
+    return names
 
 
 def _ours(function: Any) -> Any:

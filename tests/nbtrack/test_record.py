@@ -44,12 +44,12 @@ def runs(shared: Any) -> dict[str, Run]:
 @pytest.fixture(scope="module")
 def everything(shared: Any, runs: dict[str, Run]) -> dict[str, str]:
     """All that the server has of the two runs, as text: parameters, tags and every artifact."""
-    found = {}
+    texts = {}
     for name, run in runs.items():
-        found[f"{name}: parameters and tags"] = json.dumps([run.data.params, run.data.tags])
+        texts[f"{name}: parameters and tags"] = json.dumps([run.data.params, run.data.tags])
         for folder, _, files in os.walk(shared.download(run_id=run.info.run_id, artifact_path="")):
-            found |= {f"{name}: {file}": (Path(folder) / file).read_text("utf-8") for file in files}
-    return found
+            texts |= {f"{name}: {file}": (Path(folder) / file).read_text("utf-8") for file in files}
+    return texts
 
 
 def test_the_executed_notebook_is_papermills(shared: Any, runs: dict[str, Run]) -> None:

@@ -22,8 +22,8 @@ from nbtrack.sender import process
 
 
 def senders(folder: Path) -> list[int]:
-    found = subprocess.run(["pgrep", "-f", f"sender.*{folder}"], capture_output=True, text=True, check=False)
-    return [int(word) for word in found.stdout.split()]
+    done = subprocess.run(["pgrep", "-f", f"sender.*{folder}"], capture_output=True, text=True, check=False)
+    return [int(word) for word in done.stdout.split()]
 
 
 @pytest.fixture

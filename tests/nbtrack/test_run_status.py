@@ -95,9 +95,9 @@ def ending(
     return verdict(reader)
 
 
-def summary(found: Verdict) -> tuple[str, str, int | None]:
+def summary(ending_: Verdict) -> tuple[str, str, int | None]:
     """Status, cause, and the failed cell's number."""
-    return found.status, found.cause, found.failed.count if found.failed else None
+    return ending_.status, ending_.cause, ending_.failed.count if ending_.failed else None
 
 
 BOTH = ran(0) + ran(1)
@@ -264,8 +264,8 @@ OF_THE_PROGRAM = {
 
 @pytest.mark.parametrize(("events", "cell", "error"), OF_THE_PROGRAM.values(), ids=OF_THE_PROGRAM)
 def test_an_error_of_the_program_fails_the_run(tmp_path: Path, events: Events, cell: int | None, error: str) -> None:
-    found = ending(tmp_path, "papermill", events)
-    assert (summary(found), found.tags) == (("FAILED", "", cell), {ERROR: error})
+    ending_ = ending(tmp_path, "papermill", events)
+    assert (summary(ending_), ending_.tags) == (("FAILED", "", cell), {ERROR: error})
 
 
 DIFFER = {
@@ -278,10 +278,10 @@ DIFFER = {
 
 @pytest.mark.parametrize(("events", "cell"), DIFFER.values(), ids=DIFFER)
 def test_an_output_that_differs_fails_the_run(tmp_path: Path, events: Events, cell: int | None) -> None:
-    found = ending(tmp_path, "nbval", events)
+    ending_ = ending(tmp_path, "nbval", events)
     named = None if cell is None else f"c{cell - 1}"
-    assert (found.status, found.failed and found.failed.source) == ("FAILED", named)
-    assert found.tags == {ERROR: "the output differs"}
+    assert (ending_.status, ending_.failed and ending_.failed.source) == ("FAILED", named)
+    assert ending_.tags == {ERROR: "the output differs"}
 
 
 def last(cell: int, ok: bool | None) -> dict[str, Any]:

@@ -92,18 +92,18 @@ class Clock(SimpleNamespace):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr(module, "time", found)
-    return found
+    fake = Clock()
+    monkeypatch.setattr(module, "time", fake)
+    return fake
 
 
 @pytest.fixture
 def sender(tmp_path: Path, clock: Clock) -> Sender:
     """A sender whose run is on the server."""
-    found = Sender(tmp_path, "http://127.0.0.1:9")
-    found.own_run, found.own_root = RUN, ROOT
-    found.progress.note(ids={RUN: GIVEN, ROOT: "mlflow-artifacts:/7/a"})
-    return found
+    result = Sender(tmp_path, "http://127.0.0.1:9")
+    result.own_run, result.own_root = RUN, ROOT
+    result.progress.note(ids={RUN: GIVEN, ROOT: "mlflow-artifacts:/7/a"})
+    return result
 
 
 def answers(sender: Sender, *errors: Exception, takes_more: bool = True) -> Rest:

@@ -102,24 +102,24 @@ def test_a_search_is_a_run_with_its_trials_below_repaired_by_sync_and_handed_ove
     assert done.returncode == 0, done.stderr
     runs = tracked.runs("tuning_handed", 8)
     (parent,) = [run for run in runs if tags.PARENT_RUN not in run.data.tags]
-    found = children(tracked, parent)
-    assert parent.info.status == "FINISHED" and numbers(found) == list(range(7))
-    assert len({(tuple(sorted(run.data.params)), tuple(sorted(run.data.metrics))) for run in found}) == 1
-    assert {run.data.tags[tags.TRIAL_STATE] for run in found} <= {"complete", "pruned"}
-    best = min(run.data.metrics["log_loss"] for run in found if run.data.tags[tags.TRIAL_STATE] == "complete")
+    trials = children(tracked, parent)
+    assert parent.info.status == "FINISHED" and numbers(trials) == list(range(7))
+    assert len({(tuple(sorted(run.data.params)), tuple(sorted(run.data.metrics))) for run in trials}) == 1
+    assert {run.data.tags[tags.TRIAL_STATE] for run in trials} <= {"complete", "pruned"}
+    best = min(run.data.metrics["log_loss"] for run in trials if run.data.tags[tags.TRIAL_STATE] == "complete")
     assert parent.data.metrics["best_log_loss"] == pytest.approx(best)
-    (first_trial,) = [run for run in found if run.data.tags[tags.TRIAL] == "0"]
+    (first_trial,) = [run for run in trials if run.data.tags[tags.TRIAL] == "0"]
     curve = tracked.client.get_metric_history(first_trial.info.run_id, "log_loss_by_round")
     assert len(curve) > 3 and len({point.step for point in curve}) == len(curve)
     assert {file.path for file in tracked.client.list_artifacts(parent.info.run_id, "best_model")} == {
         "best_model/booster.ubj",
         "best_model/features.json",
     }
-    assert not any(tracked.client.list_artifacts(run.info.run_id) for run in found)
+    assert not any(tracked.client.list_artifacts(run.info.run_id) for run in trials)
     assert not any("opened" in tag for tag in parent.data.tags)
 
     # What is missing or there twice is mended from the storage.
-    lost, doubled = found[2], found[4]
+    lost, doubled = trials[2], trials[4]
     tracked.client.delete_run(lost.info.run_id)
     tracked.client.create_run(parent.info.experiment_id, tags=doubled.data.tags)
     assert len(children(tracked, parent)) == 7

@@ -60,13 +60,13 @@ def test_the_run_of_another_notebook_is_resumed_as_in_plain_mlflow(tracked: Any,
     assert shown["on"] == shown["off"] == ["resumed True RUNNING", "None True FINISHED"]
     (run,) = tracked.runs("resumes")
     assert "late on" not in {*run.data.params, *run.data.metrics, *run.data.tags}
-    (found,) = tracked.runs("resumed")
+    (resumed,) = tracked.runs("resumed")
     before = first.data
-    assert found.data.params == before.params | {"late on": "1", "late off": "1"}
-    assert found.data.metrics == before.metrics | {"late on": 2.0, "late off": 2.0}
-    assert found.data.tags == before.tags | {"late on": "yes", "late off": "yes"}
-    files = {file.path for file in tracked.client.list_artifacts(found.info.run_id)}
-    assert found.info.status == "FINISHED" and {"late on.txt", "late off.txt"} <= files
+    assert resumed.data.params == before.params | {"late on": "1", "late off": "1"}
+    assert resumed.data.metrics == before.metrics | {"late on": 2.0, "late off": 2.0}
+    assert resumed.data.tags == before.tags | {"late on": "yes", "late off": "yes"}
+    files = {file.path for file in tracked.client.list_artifacts(resumed.info.run_id)}
+    assert resumed.info.status == "FINISHED" and {"late on.txt", "late off.txt"} <= files
 
 
 def test_cells_that_turn_to_another_server_are_left_alone(tracked: Any, make_notebook: Any) -> None:

@@ -56,9 +56,9 @@ def test_the_wheel_alone_tracks_a_notebook(environment: Path, tmp_path: Path) ->
         run("python", "-m", "nbtrack", "doctor")
         client = mlflow.MlflowClient(uri)
         experiment = client.get_experiment_by_name("foreign")
-        (found,) = client.search_runs([experiment.experiment_id])
-        assert (found.info.status, found.data.params["alpha"]) == ("FINISHED", "0.5")
-        assert found.data.metrics["twice"] == 1.0
-        assert "foreign.ipynb" in {file.path for file in client.list_artifacts(found.info.run_id)}
+        (tracked_run,) = client.search_runs([experiment.experiment_id])
+        assert (tracked_run.info.status, tracked_run.data.params["alpha"]) == ("FINISHED", "0.5")
+        assert tracked_run.data.metrics["twice"] == 1.0
+        assert "foreign.ipynb" in {file.path for file in client.list_artifacts(tracked_run.info.run_id)}
     finally:
         run("python", "-m", "nbtrack", "server", "stop")

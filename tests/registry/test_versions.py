@@ -131,8 +131,8 @@ def test_a_bound_that_is_missed_refuses_with_value_and_bound(
     bench: GateChecks, bound: str, value: float, gate: str, measured: str
 ) -> None:
     bench.params = bench.params.model_copy(update={"gates": bench.bounds.model_copy(update={bound: value})})
-    found, expected, verdict = getattr(bench, gate)()
-    assert re.fullmatch(measured, found), found
+    text, expected, verdict = getattr(bench, gate)()
+    assert re.fullmatch(measured, text), text
     assert verdict == REFUSED
     assert f"{value:g}".replace("e-0", "e-0") in expected or f"{value:.0e}" in expected
 
@@ -222,11 +222,11 @@ def test_bounds_come_from_the_checkout_and_not_from_the_run(
 
 
 def _until(bench: GateChecks, last: str) -> list[Gate]:
-    found = []
+    gates = []
     for gate in bench.measured():
-        found.append(gate)
+        gates.append(gate)
         if gate.name == last:
-            return found
+            return gates
     raise AssertionError(last)
 
 

@@ -55,7 +55,7 @@ def test_permissions_that_the_server_does_not_change_are_one_line(refused: str) 
 
 def tags_of_the_registry() -> set[str]:
     """Return every tag that the registry's code sets on a version or removes from it, with an example's time."""
-    found: set[str] = set()
+    tags: set[str] = set()
     for info in pkgutil.iter_modules(registry.__path__):
         module = importlib.import_module(f"{registry.__name__}.{info.name}")
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
@@ -66,13 +66,13 @@ def tags_of_the_registry() -> set[str]:
             ):
                 known = vars(module) | {"event": {"when": "2026-11-30T12:00:00+00:00"}}
                 name = ast.unparse(node.args[1])
-                found |= {eval(name, known | {"key": key}) for key in ("by", "when", "why")}
-    return found
+                tags |= {eval(name, known | {"key": key}) for key in ("by", "when", "why")}
+    return tags
 
 
 def test_the_server_protects_every_tag_that_the_registry_sets() -> None:
     from nbtrack.team.app import PROTECTED_TAG
 
-    found = tags_of_the_registry()
-    assert {"gates", "stage", "stage.by", "pokebattle.pending"} <= found
-    assert [tag for tag in sorted(found) if not PROTECTED_TAG.fullmatch(tag)] == []
+    tags = tags_of_the_registry()
+    assert {"gates", "stage", "stage.by", "pokebattle.pending"} <= tags
+    assert [tag for tag in sorted(tags) if not PROTECTED_TAG.fullmatch(tag)] == []

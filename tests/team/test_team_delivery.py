@@ -55,9 +55,9 @@ def test_a_run_that_is_missing_costs_what_was_said_of_it(team, as_user, name):
         call("runs/log-metric", {"run_id": run, "key": "loss", "value": 1.0, "timestamp": now, "step": 0}),
         run=run,
     )
-    found = delivered(team, name)
-    assert [point["value"] for point in found["data"]["metrics"] if point["key"] == "loss"] == [1.0]
-    assert tags_of(found)["pokebattle.set_aside"].startswith("1: colour of run 000")
+    delivered_run = delivered(team, name)
+    assert [point["value"] for point in delivered_run["data"]["metrics"] if point["key"] == "loss"] == [1.0]
+    assert tags_of(delivered_run)["pokebattle.set_aside"].startswith("1: colour of run 000")
     (finding,) = health._set_aside()
     assert "HTTP 403" in finding.text and "sync --forget" in finding.fix
 
@@ -78,12 +78,12 @@ def test_what_postgresql_cannot_store_costs_itself_alone(team, as_user, name, mo
         run_name=name + "\0" + "r" * 300,
         user="u" * 300,
     )
-    found = delivered(team, name)
-    assert {"before", "behind", "own"} <= params_of(found).keys() and "nul" not in params_of(found)
-    assert len(found["info"]["run_name"]) == 250
-    said = tags_of(found)["pokebattle.set_aside"]
-    assert said.startswith("2: ") and "nul of run" in said and "value too long" in said
-    assert found["info"]["status"] == "FINISHED"
+    delivered_run = delivered(team, name)
+    assert {"before", "behind", "own"} <= params_of(delivered_run).keys() and "nul" not in params_of(delivered_run)
+    assert len(delivered_run["info"]["run_name"]) == 250
+    set_aside = tags_of(delivered_run)["pokebattle.set_aside"]
+    assert set_aside.startswith("2: ") and "nul of run" in set_aside and "value too long" in set_aside
+    assert delivered_run["info"]["status"] == "FINISHED"
 
 
 def test_a_lost_role_is_reported_and_a_purged_run_is_something_else(team, as_user, name):
@@ -96,13 +96,13 @@ def test_a_lost_role_is_reported_and_a_purged_run_is_something_else(team, as_use
     (finding,) = health._waiting()
     assert "role team" in finding.fix
     admin.give_role(login.name, "team")
-    found = delivered(team, name)
+    delivered_run = delivered(team, name)
 
     again = f"{name}-again"
     leave(again, call("runs/set-tag", {"run_id": run, "key": "colour", "value": "red"}), run=run)
     progress = Sender(execution_folder(again), team.uri).progress
     (one,) = [one for one in spool.waiting() if one.folder.name == again]
-    place = found["info"]["experiment_id"]
+    place = delivered_run["info"]["experiment_id"]
     ids = {run: "0" * 32, one.start["root"]: "x", one.start["experiment_token"]: place}
     progress.note(
         ids=ids,

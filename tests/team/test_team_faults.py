@@ -220,8 +220,8 @@ def write(team, login, content):
 def read(team, login, run):
     """Read the run's artifact as a user."""
     account = team.account(login)
-    found = account.call("GET", "runs/get", run_id=run["run_id"])["run"]
-    assert found["data"]["params"] == [{"key": "depth", "value": "3"}]
+    stored = account.call("GET", "runs/get", run_id=run["run_id"])["run"]
+    assert stored["data"]["params"] == [{"key": "depth", "value": "3"}]
     path = run["artifact_uri"].removeprefix("mlflow-artifacts:").strip("/")
     return account.request("GET", f"/api/2.0/mlflow-artifacts/artifacts/{path}/a/b.txt")
 
@@ -358,8 +358,8 @@ def test_artifacts_go_to_s3_by_a_setting_and_clients_need_no_key(make_team, make
     no_keys = {name: "" for name in team.env if name.startswith(("AWS_", "MLFLOW_S3", "MLFLOW_DEFAULT"))}
     child = team.papermill(login, steady(make_notebook, tmp_path, "anna", 0.0), **no_keys)
     finish([child])
-    (found,) = team.runs("steady", 1)
-    whole(team, found, "anna")
+    (steady_run,) = team.runs("steady", 1)
+    whole(team, steady_run, "anna")
     assert not list((team.state / "shared/artifacts").rglob("*.*"))
     said = team.type("backup", "--to", str(tmp_path / "b.tar"))
     assert "no artifacts: they are in s3://team/runs" in said

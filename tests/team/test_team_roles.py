@@ -210,8 +210,8 @@ def test_two_accounts_write_one_experiment(people, experiment):
     for user, one in (("bob", run), ("alice", other)):
         people[user].log_batch(one["run_id"], [point], {"p": user}, {"t": user})
         people[user].upload(one["artifact_uri"], f"{user}.txt", lambda user=user: [user.encode()])
-        found = people[user].call("GET", "artifacts/list", run_id=one["run_id"])["files"]
-        assert [file["path"] for file in found] == [f"{user}.txt"]
+        files = people[user].call("GET", "artifacts/list", run_id=one["run_id"])["files"]
+        assert [file["path"] for file in files] == [f"{user}.txt"]
     assert status_of(people["reader"].log_batch, run["run_id"], params={"q": "1"}) == 403
     assert status_of(people["reader"].upload, run["artifact_uri"], "r.txt", lambda: [b"r"]) == 403
     assert people["reader"].call("GET", "runs/get", run_id=run["run_id"])["run"]["data"]["params"]

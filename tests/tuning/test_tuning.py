@@ -119,7 +119,7 @@ def running(url: str, name: str, count: int = 1) -> list[Any]:
         trials = optuna.load_study(study_name=name, storage=url).get_trials(states=(TrialState.RUNNING,))
         return [one for one in trials if "worker" in one.user_attrs and one.params]
 
-    return wait_for(begun, f"{count} trials under way", SECONDS, until=lambda found: len(found) >= count)
+    return wait_for(begun, f"{count} trials under way", SECONDS, until=lambda trials: len(trials) >= count)
 
 
 # The objective
@@ -134,14 +134,14 @@ def small() -> tuple[Any, Any]:
 
 
 def test_the_same_seed_gives_the_same_study_from_the_versions_own_values_on(small: Any, tmp_path: Path) -> None:
-    found = []
+    results = []
     for turn in range(2):
         search = open_search(*small, f"sqlite:///{tmp_path / str(turn)}.db")
         search.run(4)
-        found.append(values(search))
-    assert found[0] == found[1]
-    assert found[0][0][1] == search.folds.defaults()
-    assert len({str(params) for _, params, *_ in found[0]}) == 4
+        results.append(values(search))
+    assert results[0] == results[1]
+    assert results[0][0][1] == search.folds.defaults()
+    assert len({str(params) for _, params, *_ in results[0]}) == 4
 
 
 def test_an_objective_that_a_notebook_defines_judges_the_trials_of_workers(small: Any, file: str) -> None:
