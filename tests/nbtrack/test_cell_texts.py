@@ -58,13 +58,13 @@ ASSIGNMENTS: dict[str, tuple[str, Found, bool]] = {  # text, what it assigns, wh
 }
 
 
-@pytest.mark.parametrize(("source", "found", "only"), ASSIGNMENTS.values(), ids=ASSIGNMENTS)
+@pytest.mark.parametrize(("source", "assigned", "only"), ASSIGNMENTS.values(), ids=ASSIGNMENTS)
 def test_what_a_parameters_cell_assigns(source: str, assigned: Found, only: bool) -> None:
     assert list(assignments(source)) == assigned
     assert literals(source) == {name: value for name, _, value in assigned if value is not UNKNOWN}
 
 
-@pytest.mark.parametrize(("source", "found", "only"), ASSIGNMENTS.values(), ids=ASSIGNMENTS)
+@pytest.mark.parametrize(("source", "assigned", "only"), ASSIGNMENTS.values(), ids=ASSIGNMENTS)
 def test_which_cells_only_assign_literals(source: str, assigned: Found, only: bool) -> None:
     assert only_assigns(source) is only
 

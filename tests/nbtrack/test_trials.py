@@ -58,11 +58,11 @@ states = optuna.trial.TrialState
 for n in range(100):
     state = {0: states.FAIL, 1: states.PRUNED}.get(n % 10, states.COMPLETE)
     value = (n * 37 % 100) / 100
-    told = dict.fromkeys(["rounds", "predict_us", "fit_seconds", "log_loss"], value) if n % 10 else {}
+    figures = dict.fromkeys(["rounds", "predict_us", "fit_seconds", "log_loss"], value) if n % 10 else {}
     study.add_trial(optuna.create_trial(
         state=state, value=value if state == states.COMPLETE else None, distributions=spaces,
         params={"features_of_both": words[n % 3], "learning_rate": value},
-        intermediate_values={1: value} if n % 10 else {}, user_attrs={"execution": current().id, **told}))
+        intermediate_values={1: value} if n % 10 else {}, user_attrs={"execution": current().id, **figures}))
 """.strip()
 
 
