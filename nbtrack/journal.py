@@ -20,7 +20,7 @@ from nbtrack.settings import SPOOL_RESERVE, spool_limit
 
 VITAL = {"start", "names", "cell_start", "cell_end", "shutdown", "driver_end", "kernel_end", "mismatch"}
 NAMING = {"start", "names", "call", "artifact", "dataset"}  # their texts are names and addresses, which are not masked
-NOT_ENDED = "NOT_ENDED"  # status of a run that mlflow has ended although its end did not reach the server
+NOT_ENDED = "NOT_ENDED"  # status of a run that the sender ends only if the server still has it as running
 # What a kernel signals to its sender: an event was written, a cell waits for it, the server is back.
 BELL, URGENT, BACK = b".", b"!", b"+"
 

@@ -205,7 +205,7 @@ class Attachment:
             if not (named or given.arguments.get("parent_run_id") or self.stack()) and (own := _attempt(self._own_run)):
                 given.arguments["tags"] = {PARENT_RUN: own, **(given.arguments.get("tags") or {})}
             run = start_run(*given.args, **given.kwargs)
-            self._note(run.info.run_id, "RUNNING")
+            _attempt(lambda: self._note_start(run.info.run_id))
             return run
 
         return call
@@ -216,23 +216,31 @@ class Attachment:
         own = self._adopted(execution)["info"]["run_id"] if execution else None
         return None if execution and (execution.refused or execution.deleted) else own
 
-    def _note(self, run: str, status: str) -> None:
-        """Record that a run is open or has ended, so that the sender can end the open ones.
+    def _note_start(self, run: str) -> None:
+        """Record that a run is open, so that the sender can end it.
+
+        At exit, mlflow ends the main thread's run, whatever status a client has given it. It never ends another
+        thread's run, so that one keeps the status that a client has given it.
+        """
+        if execution := self._joined():
+            in_main_thread = threading.current_thread() is threading.main_thread()
+            self._open.add(run)
+            execution.started = True
+            execution.emit("run_status", run=run, status="RUNNING" if in_main_thread else NOT_ENDED)
+
+    def _note_end(self, run: str, status: str) -> None:
+        """Record that a run has ended, as the sender need not end it.
 
         A run whose end fails was started here but may be ended while cells use another server.
         """
-
-        def emit() -> None:
-            execution = self.current() if status == NOT_ENDED else self._joined()
-            if execution and (status != NOT_ENDED or run in self._open):
-                (self._open.add if status == "RUNNING" else self._open.discard)(run)
-                execution.started = True
-                execution.emit("run_status", run=run, status=status)
-
-        _attempt(emit)
+        execution = self.current() if status == NOT_ENDED else self._joined()
+        if execution and (status != NOT_ENDED or run in self._open):
+            self._open.discard(run)
+            execution.started = True
+            execution.emit("run_status", run=run, status=status)
 
     def _ending(self, end_run: Callable[..., None]) -> Callable[..., None]:
-        """Record the runs that a cell has ended, as the sender need not end them."""
+        """Record the runs that a cell has ended."""
 
         @functools.wraps(end_run)
         def call(*args: Any, **kwargs: Any) -> None:
@@ -244,7 +252,7 @@ class Attachment:
                 status = str(next(iter([*args, *kwargs.values()]), "FINISHED"))
             finally:
                 if run:
-                    self._note(run, status)
+                    _attempt(lambda: self._note_end(run, status))
 
         return call
 

@@ -336,8 +336,14 @@ class _Comparison:
         counterparts = [item for item in plain if counterpart and counterpart in _run_ids(item)]
         free = [item for item in plain if not self.pairs.tracked.keys() & _run_ids(item)]
         made_up = [item for item in free if "<made up>" in str(item)]  # with threads any of them
+        place = tracked.index(own)
         counterparts = counterparts or sorted(
-            made_up, key=lambda item: (len(_logged(item) ^ _logged(own)), _status(item) != _status(own))
+            made_up,
+            key=lambda item: (
+                len(_logged(item) ^ _logged(own)),
+                _status(item) != _status(own),
+                abs(plain.index(item) - place),
+            ),
         )
         if not counterparts:
             return plain, tracked

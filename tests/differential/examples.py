@@ -193,5 +193,23 @@ EXAMPLES: dict[str, Sequence] = {
     "a search finds the notebook's run, which then moves to the chosen experiment": sequence(
         [f"mlflow.search_runs({SEARCH}, output_format='list')", f"mlflow.set_experiment({A})"]
     ),
+    "runs that threads leave open are found beside those that have ended": sequence(
+        [("threads one by one", ["mlflow.log_artifact('here.txt')"])],
+        [
+            (
+                "for turn in ('t1', 't2'):",
+                ["mlflow.log_param('a', 'one')", f"mlflow.search_runs({SEARCH})", "mlflow.end_run('FAILED')"],
+            )
+        ],
+    ),
+    "a thread's run keeps the status that a client has set": sequence(
+        [
+            (
+                "threads one by one",
+                [("mlflow.start_run(nested=True)", "run"), "client.set_terminated(r2.info.run_id, 'FAILED')"],
+            )
+        ],
+        closes=False,
+    ),
     "a run that is left open is closed": sequence([("mlflow.start_run()", "run")], closes=False),
 }
