@@ -495,8 +495,12 @@ def _awaited(send: Callable[[], Any], execution: Execution, patience: float) -> 
     while not done.wait(patience):
         if time.monotonic() - began > LONGEST_WAIT or execution.hangs():
             raise UnansweredError("the answer takes too long", sent=True)
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
+    if isinstance(error := outcome[0], BaseException):
+        cause = error.__context__
+        try:
+            raise error
+        finally:
+            error.__context__ = cause  # raise has replaced it by the exception that the cell handles, if any
     return outcome[0]
 
 

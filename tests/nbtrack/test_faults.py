@@ -282,6 +282,12 @@ def late_throughout(case: Case) -> None:
     from_the_start("slow")(case)
 
 
+def slow(case: Case) -> None:
+    """The server answers everything, and each time 2 s later than it could: a model takes some forty requests."""
+    case.answer_late(2.0)
+    from_the_start("slow")(case)
+
+
 def item_denied(case: Case) -> None:
     """The server denies one artifact, and takes everything else; later it takes that too."""
     case.proxy.paths, case.proxy.mode = DENIED, "denied"
@@ -370,7 +376,7 @@ ROWS = {
     "unavailable": Row(in_the_middle("unavailable")),
     "unauthorized-from-start": Row(from_the_start("unauthorized")),
     "denied-in-the-middle": Row(in_the_middle("denied"), long=True),
-    "slow": Row(from_the_start("slow"), long=True),
+    "slow": Row(slow, long=True),
     "late-throughout": Row(late_throughout, long=True),
     "item-denied": Row(item_denied),
     "answers-lost": Row(at_random("lose-answer")),

@@ -109,6 +109,37 @@ for _ in range(600):  # a server that is away is looked for once a second
         time.sleep(0.1)"""
 
 
+HANDLES = """
+with open('said', 'w') as file:
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        for call in (
+            lambda: mlflow.log_text('x', 'note.txt'),
+            lambda: mlflow.set_tag('failed', 'yes'),
+            lambda: mlflow.start_run(nested=True),
+        ):
+            try:
+                call()
+                print('kept', file=file)
+            except Exception as raised:
+                print(raised, file=file)"""
+
+
+@pytest.mark.parametrize("mode", ["lose-answer", "commit-then-503"])
+def test_calls_in_an_except_block_are_kept_when_answers_are_lost(
+    proxy: FaultProxy, started: Any, tracked: Any, mode: str
+) -> None:
+    proxy.paths, proxy.mode = "runs/get", mode
+    started.run(HANDLES, "cell-1")
+    proxy.mode = "pass"
+    said = (Path(tracked.folder) / "said").read_text().splitlines()
+    assert said == ["kept"] * 3
+    started.stop()
+    run = next(run for run in tracked.runs("patience", 2) if "failed" in run.data.tags)
+    assert run.data.tags["failed"] == "yes" and run.info.status == "FINISHED"
+
+
 @pytest.mark.parametrize("mode", ["refuse", "unavailable", pytest.param("hang", marks=pytest.mark.long)])
 def test_a_question_to_a_server_that_is_away_says_so(
     proxy: FaultProxy, tracked: Any, lab_kernel: Any, make_notebook: Any, mode: str
