@@ -337,6 +337,11 @@ class Execution:
             now = time.monotonic()
             self._looked = now + max(LOOK, LOOK_REST * (now - began)), patience
 
+    @property
+    def recorded_until(self) -> int:
+        """The journal's offset after the last event on which a read may depend."""
+        return self._asked_to
+
     def may_answer_within(self, patience: float) -> bool:
         """Return whether the server may answer within a time; an unsuccessful shorter wait proves nothing.
 

@@ -158,6 +158,7 @@ class TrackedRequests:
     def __init__(self, module: Any, current: Callable[[], Execution | None]) -> None:
         self.module, self.current = module, current
         self.runs, self.offline = KnownRuns(), KnownEntities()
+        self._recorded_until: dict[str, int] = {}  # by run: the journal's offset after the last write to it
 
     def wrap(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function that mlflow will call instead of ``plain``.
@@ -223,6 +224,7 @@ class TrackedRequests:
             self.offline.follow(write)
             try:
                 execution.emit("call", method=request.method, path=request.path, body=write.body)
+                self._note_recorded(request)
             except Exception as error:
                 _not_kept(error)
             return 200, {}
@@ -256,12 +258,19 @@ class TrackedRequests:
         answer = self.offline.record_offline(request.execution, request.method, request.path, write, unclear)
         self.offline.follow(write)
         self.runs.sent(write)
+        self._note_recorded(request)
         if write.name == "runs/create":
             self.runs.learn(answer[1]["run"]["info"]["run_id"], {})
         return answer
 
+    def _note_recorded(self, request: Request) -> None:
+        if run := request.write.run:
+            self._recorded_until[run] = request.execution.recorded_until
+
     def _waits_behind(self, request: Request) -> bool:
-        """Return whether a request is about a registered model whose recorded creation is not delivered yet."""
+        """Return whether an earlier write is not delivered yet: to the same run, or the registered model's creation."""
+        if request.execution.progress.offset < self._recorded_until.get(request.write.run, 0):
+            return True  # the server refuses it, and may accept it later, after this one
         name = str(request.body.get("name"))
         if name not in self.offline.kept or not request.name.startswith(("registered-models/", "model-versions/")):
             return False

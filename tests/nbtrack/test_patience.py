@@ -182,3 +182,25 @@ def test_an_answer_that_takes_long_is_waited_for(proxy: FaultProxy, started: Any
     stored = tracked.client.get_run(foreign)
     assert (stored.data.metrics, stored.info.status) == ({"b": 2.0}, "FINISHED")
     assert (len(tracked.client.search_runs(["0"])), len(tracked.client.search_experiments())) == before
+
+
+REFUSED = """
+import time
+from nbtrack.kernel.execution import current
+mlflow.set_tag('phase', 'first')
+while not (current().progress.refresh() and current().refused):
+    time.sleep(0.05)"""
+
+
+def test_a_write_that_is_accepted_again_comes_after_those_that_were_denied(
+    proxy: FaultProxy, started: Any, tracked: Any
+) -> None:
+    proxy.mode = "denied"
+    started.run(REFUSED, "cell-1")
+    proxy.mode = "pass"
+    started.run("mlflow.set_tag('phase', 'second')", "cell-2")
+    started.stop()
+    done = tracked.execute("python", "-m", "pokebattle", "sync")
+    assert done.returncode == 0, done.stderr
+    (run,) = [run for run in tracked.runs("patience") if "phase" in run.data.tags]
+    assert run.data.tags["phase"] == "second"
