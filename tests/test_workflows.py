@@ -166,7 +166,7 @@ def test_without_its_server_it_is_broken_and_the_report_says_so(checkout: Path) 
     assert done.returncode == 2
     assert "No MLflow server answers at http://127.0.0.1:9." in done.stderr
     report = (checkout / "build" / "retrain.md").read_text()
-    assert report.startswith("# Retraining of sample: broken")
+    assert report.startswith("# Retraining of sample: failed")
     assert "No MLflow server answers at http://127.0.0.1:9." in report
     assert (checkout.parent / "summary.md").read_text().endswith(report)
 
@@ -227,6 +227,6 @@ class TestForReal:
         done = retrain(checkout, "-p", "max_depth", "99", MLFLOW_TRACKING_URI=local_server)
         assert done.returncode == 2
         report = (checkout / "build" / "retrain.md").read_text()
-        assert report.startswith("# Retraining of sample: broken\n\nno version was registered.")
+        assert report.startswith("# Retraining of sample: failed\n\nno version was registered.")
         assert "train.ipynb ended with exit code 1" in report
         assert stages(local_server) == {"1": "None", "2": "Production", "3": "None"}
