@@ -17,7 +17,7 @@ from nbtrack.team import settings as s
     type=Choice(["list", "apply", "add", "role", "password", "remove"]),
     default="list",
     metavar="[ACTION]",
-    help="list, apply, add, role, password or remove; apply creates the roles and the accounts that .env names, add, "
+    help="list, apply, add, role, password or remove; apply creates the roles and the accounts that .env names; add, "
     "role, password and remove need NAME.  [default: list]",
 )
 @click.argument("name", default="", help="The account.")

@@ -59,7 +59,7 @@ def reliability(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> F
         below.bar(middles, table["n_battles"], width=0.9 * (table.index[0].right - table.index[0].left), color=A_COLOUR)
         below.set(xlabel="predicted P(A wins)", ylabel="battles", xlim=(-0.02, 1.02))
         below.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    return _done(figure)
+    return closed(figure)
 
 
 def importance(table: pd.DataFrame, n_features: int = 15) -> Figure:
@@ -117,7 +117,7 @@ def explanations(table: pd.DataFrame) -> Figure:
             axes.grid(axis="y", visible=False)
             axes.set_title(_named(matchup))
         panels[-1, 0].set_xlabel("log-odds: left for B, right for A; grey is the sum")
-    return _done(figure)
+    return closed(figure)
 
 
 def learning_curve(table: pd.DataFrame) -> Figure:
@@ -141,7 +141,7 @@ def learning_curve(table: pd.DataFrame) -> Figure:
         axes.set_xticks(table["n_matchups"], [f"{n:,}" for n in table["n_matchups"]])
         axes.minorticks_off()
         axes.legend(frameon=False)
-    return _done(figure)
+    return closed(figure)
 
 
 def largest_errors(table: pd.DataFrame) -> Figure:
@@ -176,7 +176,7 @@ def two_shares(table: pd.DataFrame, xlabel: str, title: str, ylabel: str = "") -
         axes.plot(rows[second], rows.index, "D", color=B_COLOUR, label=second)
         axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.02, 1.02), title=title)
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return _done(figure)
+    return closed(figure)
 
 
 def excesses(table: pd.DataFrame) -> Figure:
@@ -208,7 +208,7 @@ def excesses(table: pd.DataFrame) -> Figure:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.grid(axis="y", visible=False)
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return _done(figure)
+    return closed(figure)
 
 
 def protocols(pairs: pd.DataFrame, families: pd.Series) -> Figure:
@@ -241,7 +241,7 @@ def protocols(pairs: pd.DataFrame, families: pd.Series) -> Figure:
             axes.set(title=protocol, xticks=[], yticks=[], xlabel="species A", ylabel="species B")
         names = [Patch(facecolor=colour, edgecolor=GREY, label=part) for part, colour in colours.items()]
         figure.legend(handles=names, frameon=False, loc="outside lower center", ncols=len(names))
-    return _done(figure)
+    return closed(figure)
 
 
 def type_chart(chart: pd.DataFrame) -> Figure:
@@ -256,7 +256,7 @@ def type_chart(chart: pd.DataFrame) -> Figure:
         figure, axes = plt.subplots(figsize=(7.4, 6.2), layout="constrained")
         _multipliers(chart, axes)
         axes.set(title="Multiplier (blank: 1)")
-    return _done(figure)
+    return closed(figure)
 
 
 def type_outcomes(chart: pd.DataFrame, share: pd.DataFrame) -> Figure:
@@ -288,7 +288,7 @@ def type_outcomes(chart: pd.DataFrame, share: pd.DataFrame) -> Figure:
         right.set(title=title, xlabel="defender's first type", ylabel="", facecolor=PALE)
         right.tick_params(length=0)
         right.grid(visible=False)
-    return _done(figure)
+    return closed(figure)
 
 
 def win_counts(table: pd.DataFrame) -> Figure:
@@ -310,7 +310,7 @@ def win_counts(table: pd.DataFrame) -> Figure:
         axes.set_xticks(list(table.columns))
         axes.grid(axis="x", visible=False)
         axes.legend(frameon=False)
-    return _done(figure)
+    return closed(figure)
 
 
 def bars(values: pd.Series, xlabel: str, title: str) -> Figure:
@@ -328,7 +328,7 @@ def bars(values: pd.Series, xlabel: str, title: str) -> Figure:
         axes.barh(shown.index, shown, color=A_COLOUR)
         axes.set(xlabel=xlabel, title=title)
         axes.grid(axis="y", visible=False)
-    return _done(figure)
+    return closed(figure)
 
 
 def _multipliers(chart: pd.DataFrame, axes: Axes) -> None:
@@ -383,10 +383,15 @@ def _note(table: pd.DataFrame) -> Figure:
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(7.4, 0.6))
         figure.text(0, 0.5, table[NOTE].iloc[0], verticalalignment="center")
-    return _done(figure)
+    return closed(figure)
 
 
-def _done(figure: Figure) -> Figure:
-    """Close the figure, so that a notebook shows it only once, as the result of the cell."""
+def closed(figure: Figure) -> Figure:
+    """Close a figure, so that a notebook shows it only once, as the result of the cell, and return it.
+
+    Parameters
+    ----------
+    figure : Figure
+    """
     plt.close(figure)
     return figure

@@ -104,8 +104,7 @@ def history_picture(search: Search) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="trial", ylabel=LOSS, title="Progress of the search", xlim=(-0.6, trials.index.max() + 0.6))
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    plt.close(figure)
-    return figure
+    return plots.closed(figure)
 
 
 def importance_picture(values: pd.Series) -> Figure:
@@ -144,8 +143,7 @@ def slices_picture(search: Search) -> Figure:
         above = " (triangles: above the axis)" if (trials["log_loss"] > _highest(trials["log_loss"])).any() else ""
         figure.suptitle("Log-loss by parameter" + above, x=0.01, horizontalalignment="left", fontsize=11)
         figure.supylabel(LOSS, fontsize=10)
-    plt.close(figure)
-    return figure
+    return plots.closed(figure)
 
 
 def parallel_picture(search: Search) -> Figure:
@@ -172,8 +170,7 @@ def parallel_picture(search: Search) -> Figure:
         for place, scale in enumerate(scales[1:], start=1):
             _upright(axes.twinx(), place, scale)
         figure.colorbar(colours, ax=axes, label=LOSS, extend="max" if above else "neither", pad=0.08)
-    plt.close(figure)
-    return figure
+    return plots.closed(figure)
 
 
 def speed_picture(search: Search) -> Figure:
@@ -199,8 +196,7 @@ def speed_picture(search: Search) -> Figure:
             xlabel="microseconds per matchup, without features", ylabel=LOSS, title="Quality and speed of prediction"
         )
         axes.legend(frameon=False)
-    plt.close(figure)
-    return figure
+    return plots.closed(figure)
 
 
 def _improves(losses: pd.Series) -> pd.Series:
